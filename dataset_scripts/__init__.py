@@ -1,0 +1,1 @@
+"""DocRED and Re-DocRED: loading (`docred`, needs `datasets`) and description (`describe`, needs nothing)."""

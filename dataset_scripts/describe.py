@@ -1,0 +1,169 @@
+"""What a data set holds and what a tokenizer will lose of it, beside the figures of the paper."""
+
+from collections import Counter
+
+
+def describe_documents(documents) -> dict:
+    """
+    Counts what is in documents in one pass, so a stream will do.
+
+    Args:
+        documents (`Iterable[dict]`): valid documents in DocRED's format, labelled or not.
+
+    Returns:
+        `dict` of numbers. `documents`, `labelled_documents`, `sentences`, `tokens`, `entities`, `mentions`,
+        `entities_per_document` (mean), `max_entities`, `pairs` (ordered pairs of entities, n (n - 1) in a document).
+        From labelled documents only, shares as fractions of 1, or `None` where there is nothing to share:
+        `labelled_pairs`, `positive_pairs` and `positive_share`; `triples` (distinct), `duplicate_triples` (labels that
+        repeat one), `relations` (`{relation: {"count", "share"}}`, the most frequent first), `most_frequent_share`,
+        `max_triples_per_pair`, `intra_share` (some mentions of head and tail share a sentence),
+        `triples_without_evidence`.
+    """
+    counts, relations = Counter(), Counter()
+    max_entities = max_triples = 0
+    for document in documents:
+        entities, labels = document["vertexSet"], document.get("labels")
+        pairs = len(entities) * (len(entities) - 1)
+        max_entities = max(max_entities, len(entities))
+        counts.update(
+            documents=1,
+            sentences=len(document["sents"]),
+            tokens=sum(map(len, document["sents"])),
+            entities=len(entities),
+            mentions=sum(map(len, entities)),
+            pairs=pairs,
+        )
+        if labels is None:
+            continue
+        has_evidence = {}  # by fact: the labels that repeat a fact count once, with all their evidence
+        for label in labels:
+            fact = label["h"], label["t"], label["r"]
+            has_evidence[fact] = has_evidence.get(fact, False) or bool(label.get("evidence"))
+        per_pair = Counter((head, tail) for head, tail, _ in has_evidence)
+        max_triples = max(max_triples, *per_pair.values(), 0)
+        relations.update(relation for _, _, relation in has_evidence)
+        sentences = [{mention["sent_id"] for mention in mentions} for mentions in entities]
+        counts.update(
+            labelled_documents=1,
+            labelled_pairs=pairs,
+            positive_pairs=len(per_pair),
+            triples=len(has_evidence),
+            duplicate_triples=len(labels) - len(has_evidence),
+            intra=sum(not sentences[head].isdisjoint(sentences[tail]) for head, tail, _ in has_evidence),
+            triples_without_evidence=sum(not evidence for evidence in has_evidence.values()),
+        )
+    totals = (
+        *("documents", "labelled_documents", "sentences", "tokens", "entities", "mentions", "pairs", "labelled_pairs"),
+        *("positive_pairs", "triples", "duplicate_triples", "triples_without_evidence"),
+    )
+    frequencies = {
+        relation: {"count": count, "share": count / counts["triples"]}
+        for relation, count in sorted(relations.items(), key=lambda item: (-item[1], item[0]))
+    }
+    return {
+        **{name: counts[name] for name in totals},
+        "entities_per_document": _share(counts["entities"], counts["documents"]),
+        "max_entities": max_entities,
+        "positive_share": _share(counts["positive_pairs"], counts["labelled_pairs"]),
+        "relations": frequencies,
+        "most_frequent_share": next((found["share"] for found in frequencies.values()), None),
+        "max_triples_per_pair": max_triples,
+        "intra_share": _share(counts["intra"], counts["triples"]),
+    }
+
+
+def _share(part, whole):
+    return part / whole if whole else None
+
+
+def _percent(share):
+    return "-" if share is None else f"{share:.2%}".replace("%", " %")
+
+
+def _number(value):
+    return f"{value:,}"
+
+
+def _of(part, whole):
+    return f"{part:,} ({_percent(_share(part, whole))})"
+
+
+def _most_frequent(stats):
+    relation = next(iter(stats["relations"]), None)
+    return "-" if relation is None else f"{relation} {_percent(stats['most_frequent_share'])}"
+
+
+# A row's name, its cell from a split's statistics, and the figure in the paper's introduction.
+_ROWS = (
+    ("documents", lambda s: _number(s["documents"]), ""),
+    ("  with labels", lambda s: _number(s["labelled_documents"]), ""),
+    ("sentences", lambda s: _number(s["sentences"]), ""),
+    ("tokens", lambda s: _number(s["tokens"]), ""),
+    ("entities", lambda s: _number(s["entities"]), ""),
+    ("  per document, mean", lambda s: f"{s['entities_per_document'] or 0:.1f}", ""),
+    ("  per document, most", lambda s: _number(s["max_entities"]), ""),
+    ("mentions", lambda s: _number(s["mentions"]), ""),
+    ("entity pairs", lambda s: _number(s["pairs"]), ""),
+    ("  with labels known", lambda s: _number(s["labelled_pairs"]), ""),
+    ("  positive", lambda s: _number(s["positive_pairs"]), ""),
+    ("  share of positive", lambda s: _percent(s["positive_share"]), "DocRED 3.18 %, Re-DocRED 7.09 %"),
+    ("triples", lambda s: _number(s["triples"]), ""),
+    ("  repeated in the file", lambda s: _number(s["duplicate_triples"]), ""),
+    ("  on one pair, most", lambda s: _number(s["max_triples_per_pair"]), ""),
+    ("  within one sentence", lambda s: _percent(s["intra_share"]), ""),
+    ("  without evidence", lambda s: _of(s["triples_without_evidence"], s["triples"]), ""),
+    ("relations", lambda s: _number(len(s["relations"])), ""),
+    ("  most frequent", _most_frequent, "over 23 %"),
+)
+# A row's name, the count, and the count that it is a share of.
+_ENCODING_ROWS = (
+    ("word pieces", "tokens", None),
+    ("  truncated", "lost_tokens", None),
+    ("windows", "windows", None),
+    ("mentions truncated", "lost_mentions", "mentions"),
+    ("entities with no mention left", "lost_entities", "entities"),
+    ("pairs that share no window", "pairs_without_context", None),
+)
+
+
+def format_description(stats_by_split, encoding_by_split=None) -> str:
+    """
+    An aligned table, one column for each split and one for the paper.
+
+    Args:
+        stats_by_split (`dict[str, dict]`): what [`describe_documents`] returned for each split.
+        encoding_by_split (`dict[str, dict[str, int]]`, *optional*): what a tokenizer made of each split, counts as
+            [`~modeling_comm.processing_comm.encoding_report`] gives them: `tokens` (word pieces), `lost_tokens`,
+            `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`. Counts that
+            no split has are left out.
+
+    Returns:
+        `str`: the table, without a line break at its end.
+
+    Example:
+
+    ```python
+    >>> from dataset_scripts.describe import describe_documents, format_description
+    >>> document = {"sents": [["Oslo"]], "vertexSet": [[{"sent_id": 0}]]}
+    >>> print(format_description({"test": describe_documents([document])}).splitlines()[1])
+    documents                   1
+
+    ```
+    """
+    table = [["", *stats_by_split, "paper"]]
+    table += [[name, *map(cell, stats_by_split.values()), paper] for name, cell, paper in _ROWS]
+    encodings = [(encoding_by_split or {}).get(split, {}) for split in stats_by_split]
+    for name, count, whole in _ENCODING_ROWS:
+        if any(count in encoding for encoding in encodings):
+            table.append([name, *(_encoding_cell(encoding, count, whole) for encoding in encodings), ""])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:-1]), paper]).rstrip()
+        for name, *cells, paper in table
+    )
+
+
+def _encoding_cell(encoding, count, whole):
+    if count not in encoding:
+        return "-"
+    return _of(encoding[count], encoding[whole]) if whole in encoding else _number(encoding[count])

@@ -1,0 +1,44 @@
+"""COMM: document-level relation extraction for Transformers."""
+
+from transformers import AutoConfig, AutoModel, AutoProcessor
+
+from .configuration_comm import CommConfig, __version__
+from .encoder_base import (
+    EncodedDocuments,
+    GroupedBilinear,
+    RelationEncoder,
+    pool_entity_attention,
+    pool_entity_embeddings,
+    pool_pair_context,
+)
+from .encoders import available_relation_encoders, register_relation_encoder
+from .losses import available_losses, register_loss
+from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
+from .processing_comm import CommProcessor
+
+AutoConfig.register(CommConfig.model_type, CommConfig, exist_ok=True)
+AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
+AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
+# What is saved carries its code, so that it loads by trust_remote_code where this package is not installed.
+CommConfig.register_for_auto_class()
+CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
+CommProcessor.register_for_auto_class()
+
+__all__ = [
+    "CommConfig",
+    "CommForDocumentRelationExtraction",
+    "CommOutput",
+    "CommPreTrainedModel",
+    "CommProcessor",
+    "EncodedDocuments",
+    "GroupedBilinear",
+    "RelationEncoder",
+    "__version__",
+    "available_losses",
+    "available_relation_encoders",
+    "pool_entity_attention",
+    "pool_entity_embeddings",
+    "pool_pair_context",
+    "register_loss",
+    "register_relation_encoder",
+]

@@ -1,0 +1,120 @@
+"""Attention for the backbone: sdpa everywhere, plus the last layer's attention probabilities at the mention rows only.
+
+ATLOP and its successors read the last layer's attention, but only the rows of mentions' start markers. Computing all of it
+(`output_attentions=True` with eager attention) costs twice the encoder's time and `layers x heads x length^2` numbers of
+memory; the rows alone are a small matrix product.
+
+The rows asked for travel as a keyword argument of the backbone's forward and come back in its `attentions`: nothing is kept
+on a module between calls, so that gradient checkpointing, DDP and interleaved forwards are safe.
+"""
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+SDPA_WITH_ROWS = "comm_sdpa"
+
+_LOCAL = "its attention is local or sparse, and pair contexts need each mention's attention to the whole window"
+UNSUITABLE_BACKBONES = {
+    "longformer": _LOCAL,
+    "led": _LOCAL,
+    "big_bird": _LOCAL,
+    "bigbird_pegasus": _LOCAL,
+    "reformer": _LOCAL,
+    "nystromformer": _LOCAL,
+    "funnel": "it shortens its input, so that its states do not belong to word pieces",
+    "canine": "it reads characters, not word pieces",
+    "xlnet": "it returns two attention streams",
+    "comm": "it is a COMM model already; load it with from_pretrained",
+}
+
+
+def check_backbone_config(text_config):
+    """Raises `ValueError` where a backbone of this configuration cannot serve, with the reason."""
+    model_type = text_config.model_type
+    reason = UNSUITABLE_BACKBONES.get(model_type)
+    if reason is None and getattr(text_config, "is_encoder_decoder", False):
+        reason = "it is an encoder-decoder"
+    if reason is None and getattr(text_config, "is_decoder", False):
+        reason = "it is configured as a decoder, which attends to earlier words only"
+    layer_types = getattr(text_config, "layer_types", None) or ["full_attention"]
+    if reason is None and layer_types[-1] != "full_attention":
+        reason = f"its last layer has {layer_types[-1]}, and pair contexts need each mention's attention to the whole window"
+    if reason is None and not (
+        getattr(text_config, "hidden_size", None) and getattr(text_config, "num_attention_heads", None)
+    ):
+        reason = "its configuration has no hidden_size or no num_attention_heads"
+    if reason is not None:
+        raise ValueError(
+            f"{model_type!r} cannot be COMM's backbone: {reason}. Encoders such as bert, roberta, xlm-roberta, electra, "
+            "distilbert, mpnet, deberta-v2 and modernbert can."
+        )
+
+
+def check_attention_implementation(name):
+    """Raises `ValueError` where the backbone is asked for an attention that gives no probabilities."""
+    if name not in (None, "sdpa", "eager", SDPA_WITH_ROWS):
+        raise ValueError(
+            f"attn_implementation of the backbone is {name!r}, which gives no attention probabilities, and COMM reads the "
+            "last layer's; expected 'sdpa' (the default) or 'eager'"
+        )
+
+
+def mark_last_attention(backbone: nn.Module):
+    """Finds the backbone's last attention module and marks it as the one that returns mention rows.
+
+    Raises:
+        ValueError: there is none, or it is causal.
+    """
+    recorders = getattr(backbone, "_can_record_outputs", None) or {}
+    recorders = recorders.get("attentions", ())
+    recorders = recorders if isinstance(recorders, (list, tuple)) else (recorders,)
+    classes = tuple(getattr(recorder, "target_class", recorder) for recorder in recorders)
+    last = None
+    for module in backbone.modules():
+        if classes and isinstance(module, classes):
+            last = module
+    if last is None:
+        raise ValueError(f"{backbone.config.model_type!r} cannot be COMM's backbone: it has no attention to read")
+    if getattr(last, "is_causal", False):
+        raise ValueError(
+            f"{backbone.config.model_type!r} cannot be COMM's backbone: its attention is causal, mentions would see "
+            "earlier words only"
+        )
+    last.returns_mention_rows = True
+
+
+def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=None, mention_rows=None, **kwargs):
+    """Transformers' sdpa attention; in the marked module also the probabilities of the rows asked for.
+
+    Args:
+        mention_rows (`(W, M)` int64, *optional*): rows (positions in the window) whose attention is wanted; any valid row
+            where there is none.
+
+    Returns:
+        attention output, and `(W, A, M, L)` float32 probabilities before dropout, or None.
+    """
+    kwargs.pop("output_attentions", None)  # sdpa would warn that it has none to give
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    if mention_rows is None or not getattr(module, "returns_mention_rows", False):
+        return output, None
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
+    index = mention_rows[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
+    scores = torch.matmul(query.gather(2, index), key.transpose(2, 3)).float() * scaling
+    if attention_mask is not None:
+        mask = attention_mask
+        if mask.shape[2] != 1:
+            mask = mask.expand(-1, -1, query.shape[2], -1)
+            rows = mention_rows[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+            mask = mask.expand(rows.shape[0], -1, -1, -1).gather(2, rows)
+        lowest = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+    return output, scores.softmax(-1)
+
+
+AttentionInterface.register(SDPA_WITH_ROWS, sdpa_attention_with_rows)
+# Without a mask function of the same name, padding would be attended to in silence.
+AttentionMaskInterface.register(SDPA_WITH_ROWS, sdpa_mask)

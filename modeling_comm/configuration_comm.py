@@ -1,0 +1,278 @@
+"""Configuration of COMM: the backbone, the relation encoder, the loss, the labels and how documents are encoded."""
+
+import copy
+import math
+import warnings
+from typing import ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+
+from .encoders import available_relation_encoders, get_relation_encoder
+from .losses import available_losses, get_loss
+
+__version__ = "0.1.0"
+
+THRESHOLD_LABEL = "Na"
+MARKERS = ("star", "entity_type", "none")
+REDUCTIONS = ("mean", "sum")
+DECISION_THRESHOLDS = ("th", "zero")
+
+# Position tables of these families start counting after the padding id, so that many positions are never used.
+_OFFSET_POSITIONS = {
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
+    *("data2vec-text", "ibert", "luke", "mpnet"),
+}
+
+
+def usable_positions(text_config) -> int:
+    """Longest input, special tokens included, that a backbone with this configuration can encode at once."""
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if not positions or positions < 0:
+        return 10**9
+    if text_config.model_type in _OFFSET_POSITIONS:
+        positions -= (text_config.pad_token_id or 0) + 1
+    return positions
+
+
+class CommConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`CommForDocumentRelationExtraction`]. Every field is checked on construction.
+
+    Args:
+        text_config (`PreTrainedConfig` or `dict`, *optional*): configuration of the backbone encoder; BERT's by default.
+        relation_encoder (`str`, defaults to `"atlop"`): registered name of the IARA stage's relation encoder.
+        emb_size (`int`, defaults to 768): size of the head and of the tail representation that meet in the grouped
+            bilinear layer. A multiple of `block_size`.
+        block_size (`int`, defaults to 64): size of a group of that layer. The classifier holds
+            `emb_size * block_size * num_labels` weights.
+        loss (`str`, defaults to `"cmm"`): registered name of the loss.
+        loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
+            of the paper).
+        cmm_margin (`float`, defaults to 0.2): m of eq. 4, in [0, 1). The paper searches {0.1, 0.2, 0.3, 0.4}.
+        cmm_gamma (`float`, defaults to 1.0): gamma of eq. 5, >= 0. The paper searches {1, 1.2, 1.4, 1.6, 2}.
+        aml_margin (`float`, defaults to 1.0): hinge margin of `"aml"`.
+        afl_gamma (`float`, defaults to 1.0): focusing exponent of `"afl"`.
+        afl_published (`bool`, defaults to `False`): AFL's weight as in its paper instead of as in its code.
+        hingeabl_margin (`float`, defaults to 5.0): margin m of `"hingeabl"`.
+        hingeabl_detach_weights (`bool`, defaults to `False`): no gradient through HingeABL's weights.
+        ncrl_shift (`float`, defaults to 0.0): shift of `"ncrl"`, in [0, 1).
+        ncrl_regularizer (`bool`, defaults to `True`): NCRL's regulariser on or off.
+        decision_threshold (`str`, *optional*): `"th"` (a relation is predicted iff its logit exceeds the threshold
+            class's) or `"zero"`; taken from the loss when not given.
+        max_relations_per_pair (`int`, *optional*): keep at most so many relations of a pair, the highest logits first.
+            No cap by default; the paper's recipes use 4.
+        relation_names (`dict[str, str]`, *optional*): readable names, e.g. `{"P17": "country"}`.
+        markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
+            vocabularies only) or `"none"`.
+        window_size (`int`, *optional*): length in word pieces, special tokens included, of what the backbone sees at once;
+            512 or what the backbone can take, whichever is less.
+        window_stride (`int`, *optional*): word pieces that neighbouring windows of a longer document share at least (the
+            meaning of `stride` in Transformers' tokenizers); a quarter of the window by default. 0 gives the originals'
+            two windows.
+        window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
+            systems put 2.
+        comm_version (`str`, *optional*): library version that wrote the configuration.
+        id2label, label2id, num_labels: as in Transformers, with the threshold class `"Na"` at index 0.
+
+    Raises:
+        ValueError: a field does not fit; the message names the field, its value and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from modeling_comm import CommConfig
+    >>> CommConfig(id2label={0: "Na", 1: "P17"}, loss="atl").num_labels
+    2
+    ```
+    """
+
+    model_type = "comm"
+    sub_configs: ClassVar = {"text_config": AutoConfig}
+
+    def __init__(
+        self,
+        text_config=None,
+        relation_encoder="atlop",
+        emb_size=768,
+        block_size=64,
+        loss="cmm",
+        loss_reduction="mean",
+        cmm_margin=0.2,
+        cmm_gamma=1.0,
+        aml_margin=1.0,
+        afl_gamma=1.0,
+        afl_published=False,
+        hingeabl_margin=5.0,
+        hingeabl_detach_weights=False,
+        ncrl_shift=0.0,
+        ncrl_regularizer=True,
+        decision_threshold=None,
+        max_relations_per_pair=None,
+        relation_names=None,
+        markers="star",
+        window_size=None,
+        window_stride=None,
+        window_end_tokens=1,
+        comm_version=None,
+        **kwargs,
+    ):
+        self.text_config = _text_config(text_config)
+        self.relation_encoder = relation_encoder
+        self.emb_size = emb_size
+        self.block_size = block_size
+        self.loss = loss
+        self.loss_reduction = loss_reduction
+        self.cmm_margin = cmm_margin
+        self.cmm_gamma = cmm_gamma
+        self.aml_margin = aml_margin
+        self.afl_gamma = afl_gamma
+        self.afl_published = afl_published
+        self.hingeabl_margin = hingeabl_margin
+        self.hingeabl_detach_weights = hingeabl_detach_weights
+        self.ncrl_shift = ncrl_shift
+        self.ncrl_regularizer = ncrl_regularizer
+        _Checker(self).choice("loss", available_losses())
+        self.decision_threshold = (
+            get_loss(loss).decision_threshold if decision_threshold is None else decision_threshold
+        )
+        self.max_relations_per_pair = max_relations_per_pair
+        self.relation_names = {} if relation_names is None else relation_names
+        self.markers = markers
+        self.window_size = min(512, usable_positions(self.text_config)) if window_size is None else window_size
+        self.window_stride = self.window_size // 4 if window_stride is None else window_stride
+        self.window_end_tokens = window_end_tokens
+        self.comm_version = comm_version or __version__
+        super().__init__(**kwargs)
+        if self.id2label.get(0) == "LABEL_0":  # Transformers' own default name for a label without a name
+            self.id2label = {**self.id2label, 0: THRESHOLD_LABEL}
+            self.label2id = None
+        if self.label2id is None:
+            self.label2id = {label: index for index, label in self.id2label.items()}
+        self.validate_fields()
+
+    def validate_fields(self):
+        """Checks every field. Called on construction; call it again after changing fields by hand.
+
+        Raises:
+            ValueError: names the field, its value and what is allowed.
+        """
+        check = _Checker(self)
+        check.choice("relation_encoder", available_relation_encoders())
+        check.choice("loss", available_losses())
+        check.choice("loss_reduction", REDUCTIONS)
+        for field in ("afl_published", "hingeabl_detach_weights", "ncrl_regularizer"):
+            check(field, isinstance(getattr(self, field), bool), "true or false")
+        for field in ("cmm_margin", "ncrl_shift"):
+            check.number(field, 0, 1, "a number in [0, 1)")
+        for field in ("cmm_gamma", "afl_gamma", "aml_margin", "hingeabl_margin"):
+            check.number(field, 0, math.inf, "a finite number >= 0")
+        check.integer("emb_size", 1)
+        check.integer("block_size", 1)
+        check("emb_size", self.emb_size % self.block_size == 0, f"a multiple of block_size={self.block_size}")
+        validate_shared_fields(self, longest_window=usable_positions(self.text_config))
+        check("num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
+        inverse = {label: index for index, label in self.id2label.items()}
+        check("label2id", self.label2id == inverse, "the inverse of id2label")
+        check("comm_version", isinstance(self.comm_version, str), "a version such as '0.1.0'")
+        get_relation_encoder(self.relation_encoder).validate_config(self)
+        if _minor(self.comm_version) != _minor(__version__):
+            warnings.warn(
+                f"This configuration was written by modeling_comm {self.comm_version}; this is {__version__}. Fields that "
+                "it does not know have this version's defaults.",
+                stacklevel=3,
+            )
+
+    def relation_name(self, label: str) -> str:
+        """Readable name of a relation id, the id itself where none is known."""
+        return self.relation_names.get(label, label)
+
+    def to_dict(self):
+        output = super().to_dict()
+        # A local path of the machine that trained the model must not be published, nor a licence to run foreign code.
+        text_config = output.get("text_config")
+        if isinstance(text_config, dict):
+            text_config["_name_or_path"] = ""
+            text_config.pop("trust_remote_code", None)
+        return output
+
+
+def _text_config(value):
+    if value is None:
+        return AutoConfig.for_model("bert")
+    if isinstance(value, dict):
+        if "model_type" not in value:
+            raise ValueError(
+                f"CommConfig: text_config has the keys {sorted(value)}; expected a `model_type` among them"
+            )
+        try:
+            return AutoConfig.for_model(**value)
+        except ValueError as error:  # an unknown model type; the message lists the known ones
+            raise ValueError(f"CommConfig: text_config does not fit: {error}") from error
+    if isinstance(value, PreTrainedConfig):
+        return copy.deepcopy(value)
+    raise ValueError(f"CommConfig: text_config is {value!r}; expected a configuration or a dict")
+
+
+def _minor(version):
+    return str(version).split(".")[:2]
+
+
+class _Checker:
+    """Raises `ValueError` for a field of `holder` that does not fit: its name, its value and what is allowed."""
+
+    def __init__(self, holder):
+        self.holder = holder
+
+    def __call__(self, field, fits, allowed):
+        if not fits:
+            raise ValueError(
+                f"{type(self.holder).__name__}: {field} is {getattr(self.holder, field)!r}; expected {allowed}"
+            )
+
+    def choice(self, field, allowed):
+        value = getattr(self.holder, field)
+        self(field, isinstance(value, str) and value in allowed, "one of " + ", ".join(map(repr, allowed)))
+
+    def integer(self, field, low, high=None):
+        value = getattr(self.holder, field)
+        allowed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+        fits = isinstance(value, int) and not isinstance(value, bool)
+        self(field, fits and value >= low and (high is None or value <= high), allowed)
+
+    def number(self, field, low, high, allowed):
+        value = getattr(self.holder, field)
+        self(field, isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value < high, allowed)
+
+
+def validate_shared_fields(holder, longest_window=None):
+    """
+    Checks what a [`CommConfig`] and a [`CommProcessor`] both carry.
+
+    Args:
+        holder: either of them.
+        longest_window (`int`, *optional*): what the backbone can take.
+
+    Raises:
+        ValueError: names the field, its value and what is allowed.
+    """
+    check = _Checker(holder)
+    check.choice("decision_threshold", DECISION_THRESHOLDS)
+    check.choice("markers", MARKERS)
+    if holder.max_relations_per_pair is not None:
+        check.integer("max_relations_per_pair", 1)
+    check.integer("window_end_tokens", 1, 2)
+    check.integer("window_size", 8, longest_window)
+    # Each window must bring at least one new word piece: its size without special tokens and shared pieces.
+    check.integer("window_stride", 0, holder.window_size - 2 - holder.window_end_tokens)
+    labels = list(holder.id2label.values())
+    check("id2label", sorted(holder.id2label) == list(range(len(labels))), "ids 0, 1, ... without a gap")
+    check(
+        "id2label", labels and holder.id2label[0] == THRESHOLD_LABEL, f"the threshold class {THRESHOLD_LABEL!r} at 0"
+    )
+    check("id2label", all(isinstance(label, str) for label in labels), "labels that are text")
+    check("id2label", len(set(labels)) == len(labels), "labels that differ from each other")
+    names = holder.relation_names
+    fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+    check("relation_names", fits, "a dict of label to name")
+    unknown = sorted(set(names) - set(labels), key=str)
+    check("relation_names", not unknown, f"names of labels that stand in id2label, which lacks {unknown}")

@@ -1,0 +1,136 @@
+"""The IARA stage's interface: what a relation encoder receives, and the pooling that relation encoders share.
+
+Eq. 1 of the paper: `T = IARA(REncoder, D, |R| + 1)`. A relation encoder takes the backbone's states and attention rows of
+a batch of documents and gives one row of `R + 1` logits for each entity pair.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass
+class EncodedDocuments:
+    """A batch of encoded documents. B documents, C word pieces of the longest, M mentions and E entities of the richest, d
+    hidden size, A attention heads, P entity pairs of all documents together.
+
+    Attributes:
+        token_states (`(B, C, d)` float): last hidden states; windows of a long document are merged.
+        mention_states (`(B, M, d)` float): state at each mention's start marker; 0 for padding and for mentions cut off.
+        mention_attention (`(B, M, A, C)` float): last layer's attention from there; 0 likewise.
+        mention_entities (`(B, M)` int64): entity of each mention; -1 for padding and for mentions cut off.
+        entity_mask (`(B, E)` bool): which entities are real.
+        pair_index (`(P, 3)` int64): document, head entity, tail entity.
+    """
+
+    token_states: torch.Tensor
+    mention_states: torch.Tensor
+    mention_attention: torch.Tensor
+    mention_entities: torch.Tensor
+    entity_mask: torch.Tensor
+    pair_index: torch.Tensor
+
+
+class RelationEncoder(nn.Module):
+    """Base class of relation encoders. A subclass is registered under a name with
+    [`~modeling_comm.encoders.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.num_labels = config.num_labels
+        self.hidden_size = config.text_config.hidden_size
+
+    @classmethod
+    def validate_config(cls, config):
+        """Raises `ValueError` where a field of `config` that this encoder reads does not fit."""
+
+    def forward(self, documents: EncodedDocuments) -> torch.Tensor:
+        """Gives `(P, R + 1)` logits in the order of `documents.pair_index`, the threshold class in column 0."""
+        raise TypeError(f"{type(self).__name__} does not define forward(documents)")
+
+
+def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """Half precision has too few digits, and float16 too small a range, for products of attention and for logsumexp."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _entity_rows(documents: EncodedDocuments) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """For each mention the flat row of its entity (one spare row at the end takes padding), and mentions per entity."""
+    batch, entities = documents.entity_mask.shape
+    spare = batch * entities
+    first = torch.arange(batch, device=documents.entity_mask.device)[:, None] * entities
+    rows = torch.where(documents.mention_entities >= 0, first + documents.mention_entities, spare).flatten()
+    counts = torch.zeros(spare + 1, device=rows.device).index_add_(0, rows, torch.ones(rows.shape, device=rows.device))
+    return rows, counts[:spare], spare
+
+
+def pool_entity_embeddings(documents: EncodedDocuments) -> torch.Tensor:
+    """Entity embeddings `(B, E, d)`, float32 at least: logsumexp over an entity's mentions (ATLOP, eq. 2); a span that is listed
+    twice counts twice; an entity whose mentions were all cut off gets zeros."""
+    rows, counts, spare = _entity_rows(documents)
+    states = at_least_float32(documents.mention_states).flatten(0, 1)
+    index = rows[:, None].expand_as(states)
+    # The shift by the maximum cancels exactly, in value and in gradient, so it need not be differentiated.
+    maximum = states.new_full((spare + 1, states.shape[-1]), -torch.inf)
+    maximum = maximum.scatter_reduce(0, index, states.detach(), "amax")
+    present = (counts > 0)[:, None]
+    maximum = torch.where(torch.isfinite(maximum), maximum, 0.0)
+    total = torch.zeros_like(maximum).index_add(0, rows, torch.exp(states - maximum[rows]))[:spare]
+    pooled = torch.log(torch.where(present, total, 1.0)) + maximum[:spare]
+    return torch.where(present, pooled, 0.0).view(*documents.entity_mask.shape, -1)
+
+
+def pool_entity_attention(documents: EncodedDocuments) -> torch.Tensor:
+    """Entity attention `(B, E, A, C)`, float32 at least: mean over the mentions' attention rows; zeros without a mention."""
+    rows, counts, spare = _entity_rows(documents)
+    attention = at_least_float32(documents.mention_attention).flatten(0, 1)
+    total = attention.new_zeros(spare + 1, *attention.shape[1:]).index_add(0, rows, attention)[:spare]
+    mean = total / counts.clamp(min=1.0)[:, None, None]
+    return mean.view(*documents.entity_mask.shape, *mean.shape[1:])
+
+
+def pool_pair_context(
+    entity_attention: torch.Tensor, token_states: torch.Tensor, heads: str, epsilon: float
+) -> torch.Tensor:
+    """Localized context of every pair of entities, on the grid (ATLOP, eq. 6-7).
+
+    The attention of head and tail is multiplied, reduced over attention heads, renormalised, and used to average the
+    token states. Two matrix products a document: no tensor of pairs x attention heads x word pieces is ever built.
+    Pairs without common attention (a long document's entities that share no window) get a zero vector.
+
+    Args:
+        entity_attention (`(B, E, A, C)` float): from [`pool_entity_attention`].
+        token_states (`(B, C, d)` float): last hidden states.
+        heads (`str`): `"mean"` (ATLOP, DocuNet) or `"sum"` (KD-DocRE) over attention heads.
+        epsilon (`float`): added to the sum that the product is divided by: 1e-5 in ATLOP, 1e-10 in KD-DocRE.
+
+    Returns:
+        `(B, E, E, d)`, float32 at least, symmetric in the two entities.
+    """
+    batch, entities, attention_heads, tokens = entity_attention.shape
+    with torch.autocast(entity_attention.device.type, enabled=False):  # see `at_least_float32`
+        product = torch.einsum("beac,bfac->befc", entity_attention, entity_attention)
+        if heads == "mean":
+            product = product / attention_heads
+        weights = product / (product.sum(-1, keepdim=True) + epsilon)
+        states = token_states.to(weights.dtype)
+        return torch.bmm(weights.view(batch, entities * entities, tokens), states).view(batch, entities, entities, -1)
+
+
+class GroupedBilinear(nn.Module):
+    """Grouped bilinear map `(P, emb_size) x (P, emb_size) -> (P, out_features)`: both vectors are cut into groups of
+    `block_size`; each group's outer product is weighted and summed (ATLOP, eq. 4 with groups).
+
+    Operations: `P * emb_size * block_size * out_features` multiply-adds; memory: `P * emb_size * block_size` numbers.
+    """
+
+    def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
+        super().__init__()
+        self.block_size = block_size
+        self.linear = nn.Linear(emb_size * block_size, out_features, bias=bias)
+
+    def forward(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        groups = (head.shape[0], head.shape[1] // self.block_size, self.block_size)
+        outer = head.view(groups)[..., :, None] * tail.view(groups)[..., None, :]
+        return self.linear(outer.flatten(1))

@@ -1,0 +1,53 @@
+"""The registry of relation encoders. A new one is a module of its own and one line in `_BUILT_IN`."""
+
+from .encoder_atlop import AtlopRelationEncoder
+from .encoder_base import RelationEncoder
+
+_BUILT_IN = {
+    "atlop": AtlopRelationEncoder,
+}
+_REGISTRY = dict(_BUILT_IN)
+
+
+def register_relation_encoder(name: str):
+    """Class decorator that makes a [`RelationEncoder`] known as `CommConfig(relation_encoder=name)`.
+
+    A model that uses it saves the class's source file beside its weights, so that it loads again as remote code.
+
+    Raises:
+        ValueError: the name is taken by another class, or the class is not a `RelationEncoder`.
+    """
+
+    def register(encoder):
+        if not (isinstance(encoder, type) and issubclass(encoder, RelationEncoder)):
+            raise ValueError(f"register_relation_encoder({name!r}): {encoder!r} is not a subclass of RelationEncoder")
+        known = _REGISTRY.get(name)
+        if known is not None and known.__qualname__ != encoder.__qualname__:
+            raise ValueError(f"register_relation_encoder({name!r}): the name is taken by {known.__qualname__}")
+        _REGISTRY[name] = encoder
+        return encoder
+
+    return register
+
+
+def available_relation_encoders() -> list[str]:
+    """Registered names, sorted."""
+    return sorted(_REGISTRY)
+
+
+def get_relation_encoder(name: str) -> type[RelationEncoder]:
+    """The class registered under `name`.
+
+    Raises:
+        ValueError: nothing is registered under it; the message lists what is.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(
+            f"relation encoder {name!r} is not registered; expected one of {available_relation_encoders()}"
+        )
+    return _REGISTRY[name]
+
+
+def is_built_in_encoder(name: str) -> bool:
+    """Whether `name` comes with the library; another one's source travels with the checkpoint."""
+    return name in _BUILT_IN

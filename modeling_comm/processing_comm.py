@@ -1,0 +1,469 @@
+"""Documents to model inputs and model outputs to triples."""
+
+import json
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.utils import logging
+
+from .configuration_comm import validate_shared_fields
+from .documents import entity_name, validate_document
+
+logger = logging.get_logger(__name__)
+
+# DocuNet's BERT markers: `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it.
+_TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
+_CLOSING = 50
+
+
+class CommProcessor(ProcessorMixin):
+    r"""
+    Turns DocRED documents into what [`CommForDocumentRelationExtraction`] takes, and its outputs into triples.
+
+    Documents of any length: one longer than `window_size` is cut into overlapping windows, of which the last ends with the
+    document. Nothing is truncated unless `max_length` is given.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+        id2label (`dict[int, str]`): the threshold class `"Na"` and the relations, as in [`CommConfig`].
+        relation_names, markers, window_size, window_stride, window_end_tokens, decision_threshold,
+            max_relations_per_pair: as in [`CommConfig`].
+        word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
+            space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
+
+    Raises:
+        ValueError: the tokenizer cannot serve (no fast one, no padding token, a marker missing in its vocabulary ...).
+    """
+
+    def __init__(
+        self,
+        tokenizer,
+        id2label=None,
+        relation_names=None,
+        markers="star",
+        window_size=512,
+        window_stride=128,
+        window_end_tokens=1,
+        word_leading_space=True,
+        decision_threshold="th",
+        max_relations_per_pair=None,
+    ):
+        self.id2label = {int(index): label for index, label in (id2label or {0: "Na"}).items()}
+        self.relation_names = relation_names or {}
+        self.markers = markers
+        self.window_size = window_size
+        self.window_stride = window_stride
+        self.window_end_tokens = window_end_tokens
+        self.word_leading_space = word_leading_space
+        self.decision_threshold = decision_threshold
+        self.max_relations_per_pair = max_relations_per_pair
+        super().__init__(tokenizer)
+        validate_shared_fields(self)
+        self._check_tokenizer()
+
+    @classmethod
+    def from_backbone(cls, backbone, config, tokenizer_kwargs=None, **kwargs):
+        """
+        Processor for a new model.
+
+        Args:
+            backbone (`str`): name or folder of the encoder whose tokenizer is loaded.
+            config (`CommConfig`): the model's; labels, markers and windows come from it.
+            tokenizer_kwargs (`dict`, *optional*): for `AutoTokenizer.from_pretrained`.
+            kwargs: other arguments of the processor.
+        """
+        tokenizer = AutoTokenizer.from_pretrained(backbone, **(tokenizer_kwargs or {}))
+        return cls(tokenizer, **{field: getattr(config, field) for field in cls._shared_fields}, **kwargs)
+
+    # What the configuration and the processor both carry, because either may be loaded alone.
+    _shared_fields = (
+        "id2label",
+        "relation_names",
+        "markers",
+        "window_size",
+        "window_stride",
+        "window_end_tokens",
+        "decision_threshold",
+        "max_relations_per_pair",
+    )
+
+    @property
+    def model_input_names(self):
+        return [
+            "input_ids",
+            "attention_mask",
+            "windows",
+            "document_mask",
+            "mention_positions",
+            "mention_entities",
+            "entity_mask",
+            "pair_index",
+            "labels",
+        ]
+
+    @property
+    def label2id(self):
+        return {label: index for index, label in self.id2label.items()}
+
+    def update_from_config(self, config):
+        """Takes over what the configuration and the processor both carry."""
+        for field in self._shared_fields:
+            setattr(self, field, getattr(config, field))
+        self._check_tokenizer()
+
+    def check_config(self, config):
+        """Raises `ValueError` where the processor and a model's configuration disagree, naming the field."""
+        for field in self._shared_fields:
+            own, other = getattr(self, field), getattr(config, field)
+            if own != other:
+                raise ValueError(f"{field} is {own!r} in the processor and {other!r} in the model's configuration")
+
+    # ------------------------------------------------------------------------------------------- documents to tensors
+
+    def __call__(self, documents, return_tensors="pt", max_length=None, **kwargs) -> BatchFeature:
+        """
+        Encodes one document or a list of them.
+
+        Args:
+            documents (`dict` or `list[dict]`): in DocRED format. `labels` are returned if every document has them.
+            return_tensors (`str`): `"pt"` only.
+            max_length (`int`, *optional*): truncate documents to so many word pieces, special tokens included. What is lost
+                is logged as a warning and counted in [`encode`]'s features. No truncation by default.
+
+        Returns:
+            [`BatchFeature`] with the arguments of the model's forward.
+
+        Raises:
+            DocumentError: a document is not in DocRED format; the message names document, field, value and expectation.
+        """
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors is {return_tensors!r}; expected 'pt'")
+        if kwargs:
+            raise ValueError(f"CommProcessor has no arguments {sorted(kwargs)}; truncation is asked for by max_length")
+        documents = [documents] if isinstance(documents, dict) else list(documents)
+        features = self.encode(documents, max_length=max_length)
+        report = encoding_report(features)
+        lost = {key: value for key, value in report.items() if key.startswith(("lost_", "pairs_without")) and value}
+        if lost:
+            logger.warning("Encoding %d documents: %s", len(documents), lost)
+        return BatchFeature(self.collate(features))
+
+    def encode(self, documents, max_length=None) -> list[dict]:
+        """
+        One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
+        `mention_entities`, `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, and what was lost
+        (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
+        """
+        if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
+            raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
+        relations = set(self.id2label.values()) - {self.id2label[0]}
+        for index, document in enumerate(documents):
+            validate_document(document, index=index, relations=relations)
+        pieces = self._tokenize_words(documents)
+        return [self._encode_document(document, pieces, max_length) for document in documents]
+
+    def _tokenize_words(self, documents) -> dict[str, list[int]]:
+        """Word pieces of every distinct word. Words are tokenized on their own, so that the alignment is exact."""
+        words = sorted({word for document in documents for sentence in document["sents"] for word in sentence})
+        if not words:
+            return {}
+        # A word that looks like a special token ("</s>" in a text about HTML) is a word all the same.
+        texts = [self._leading_space + word for word in words]
+        pieces = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return dict(zip(words, pieces, strict=True))
+
+    def _encode_document(self, document, pieces, max_length):
+        opening, closing = self._marker_ids(document)
+        tokens = [self._start_id]
+        first_piece = []  # of each sentence's words, its opening marker included
+        for sent_id, sentence in enumerate(document["sents"]):
+            positions = []
+            for word_id, word in enumerate(sentence):
+                positions.append(len(tokens))
+                tokens += opening.get((sent_id, word_id), [])
+                tokens += pieces[word]
+                tokens += closing.get((sent_id, word_id), [])
+            first_piece.append([*positions, len(tokens)])
+        full_length = len(tokens) + 1
+        if max_length is not None and full_length > max_length:
+            tokens = tokens[: max_length - 1]
+        end = len(tokens)
+        tokens.append(self._end_id)
+        mention_positions, mention_entities = [], []
+        for entity, mentions in enumerate(document["vertexSet"]):
+            for mention in mentions:
+                start, stop = (first_piece[mention["sent_id"]][position] for position in mention["pos"])
+                mention_positions.append(start if start < min(stop, end) else -1)
+                mention_entities.append(entity)
+        found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
+        labels = document.get("labels")
+        label2id = self.label2id
+        return {
+            "input_ids": tokens,
+            "mention_positions": mention_positions,
+            "mention_entities": mention_entities,
+            "num_entities": len(document["vertexSet"]),
+            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
+            "has_labels": labels is not None,
+            "lost_tokens": full_length - len(tokens),
+            "lost_mentions": sum(position < 0 for position in mention_positions),
+            "lost_entities": len(document["vertexSet"]) - len(found),
+            "pairs_without_context": self._pairs_without_context(len(tokens), mention_positions, mention_entities),
+        }
+
+    def _marker_ids(self, document):
+        """Marker ids before and after boundary words: one a word, that of the first mention that starts or ends there."""
+        opening, closing = {}, {}
+        if self.markers == "none":
+            return opening, closing
+        for entity, mentions in enumerate(document["vertexSet"]):
+            for mention in mentions:
+                kind = mention["type"]
+                if self.markers == "entity_type" and kind not in _TYPE_MARKERS:
+                    raise ValueError(
+                        f"document {document['title']!r}, entity {entity}: type is {kind!r}; entity_type markers exist for "
+                        f"{sorted(_TYPE_MARKERS)}"
+                    )
+                before, after = self._markers[kind if self.markers == "entity_type" else "*"]
+                opening.setdefault((mention["sent_id"], mention["pos"][0]), [before])
+                closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [after])
+        return opening, closing
+
+    def window_spans(self, length) -> list[tuple[int, int]]:
+        """Spans `[start, end)` of document positions that the windows of a document of `length` word pieces show."""
+        if length <= self.window_size:
+            return [(0, length)]
+        last = length - (self.window_size - 1)  # the last window adds a start token only
+        spans = [(0, self.window_size - self.window_end_tokens)]
+        while spans[-1][1] - self.window_stride < last:
+            start = spans[-1][1] - self.window_stride
+            spans.append((start, start + self.window_size - 1 - self.window_end_tokens))
+        return [*spans, (last, length)]
+
+    def _pairs_without_context(self, length, positions, entities):
+        spans = self.window_spans(length)
+        if len(spans) == 1:
+            return 0
+        seen = {}
+        for position, entity in zip(positions, entities, strict=True):
+            windows = {index for index, (start, end) in enumerate(spans) if start <= position < end}
+            seen.setdefault(entity, set()).update(windows)
+        reach = {  # positions that an entity attends to, as windows whose spans touch
+            entity: {
+                j for i in windows for j, span in enumerate(spans) if span[0] < spans[i][1] and spans[i][0] < span[1]
+            }
+            for entity, windows in seen.items()
+        }
+        return sum(not (reach[h] & seen[t]) for h in seen for t in seen if h != t and seen[h] and seen[t])
+
+    def collate(self, features) -> dict[str, torch.Tensor]:
+        """
+        Batches features from [`encode`]; what the model's forward takes. An empty list gives a batch without pairs, which a
+        process that has no documents left can run beside the others.
+        """
+        features = features or [_no_document(self._start_id, self._end_id)]
+        rows, windows = [], []
+        for document, feature in enumerate(features):
+            tokens = feature["input_ids"]
+            spans = self.window_spans(len(tokens))
+            for start, end in spans:
+                before = [self._start_id] if start > 0 else []
+                after = [self._end_id] * self.window_end_tokens if end < len(tokens) else []
+                rows.append([*before, *tokens[start:end], *after])
+                windows.append((document, start - len(before), len(before), len(before) + end - start))
+        sizes = [feature["num_entities"] for feature in features]
+        pairs = [_ordered_pairs(document, size) for document, size in enumerate(sizes)]
+        lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
+        batch = {
+            "input_ids": _pad(rows, self.tokenizer.pad_token_id),
+            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+            "windows": torch.tensor(windows),
+            "document_mask": torch.arange(int(lengths.max())) < lengths[:, None],
+            "mention_positions": _pad([feature["mention_positions"] for feature in features], -1),
+            "mention_entities": _pad([feature["mention_entities"] for feature in features], -1),
+            "entity_mask": torch.arange(max(1, *sizes, 1)) < torch.tensor(sizes)[:, None],
+            "pair_index": torch.from_numpy(np.concatenate(pairs)),
+        }
+        if all(feature["has_labels"] for feature in features):
+            batch["labels"] = torch.cat([self._labels(feature) for feature in features])
+        return batch
+
+    def _labels(self, feature):
+        entities = feature["num_entities"]
+        labels = torch.zeros(entities * max(entities - 1, 0), len(self.id2label))
+        if feature["facts"]:
+            head, tail, relation = torch.tensor(feature["facts"]).unbind(-1)
+            labels[head * (entities - 1) + tail - (tail > head).long(), relation] = 1
+        labels[:, 0] = ~labels.any(-1)
+        return labels
+
+    # --------------------------------------------------------------------------------------------- outputs to triples
+
+    def post_process_relation_extraction(self, outputs, documents, offset=0.0) -> list[list[dict]]:
+        """
+        Triples of every document, from the model's output for exactly these documents.
+
+        Args:
+            outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`.
+            documents (`dict` or `list[dict]`): what was given to the processor.
+            offset (`float`, defaults to 0): a relation is predicted iff its margin over the threshold exceeds this.
+
+        Returns:
+            per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
+            tail and falling score; head and tail are entity indices, the score is the sigmoid of the margin over the
+            threshold (not calibrated).
+
+        Raises:
+            ValueError: outputs and documents do not belong together, or logits are not finite.
+        """
+        documents = [documents] if isinstance(documents, dict) else list(documents)
+        pair_index = outputs["pair_index"].detach().cpu()
+        self._check_outputs(outputs["logits"], pair_index, documents)
+        pair, label, margin, _ = decode(
+            outputs["logits"], self.decision_threshold, self.max_relations_per_pair, offset=offset
+        )
+        triples = [[] for _ in documents]
+        scores = torch.sigmoid(margin)
+        for (index, head, tail), label_id, score in zip(
+            pair_index[pair].tolist(), label.tolist(), scores.tolist(), strict=True
+        ):
+            relation = self.id2label[label_id]
+            triples[index].append(
+                {
+                    "head": head,
+                    "tail": tail,
+                    "relation": relation,
+                    "relation_name": self.relation_names.get(relation, relation),
+                    "score": score,
+                    "head_name": entity_name(documents[index], head),
+                    "tail_name": entity_name(documents[index], tail),
+                }
+            )
+        for found in triples:
+            found.sort(key=lambda triple: (triple["head"], triple["tail"], -triple["score"]))
+        return triples
+
+    def _check_outputs(self, logits, pair_index, documents):
+        expected = [_ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
+        expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+        if not np.array_equal(np.unique(pair_index.numpy(), axis=0), expected) or len(pair_index) != len(expected):
+            raise ValueError(
+                f"the outputs hold {len(pair_index)} pairs of {len(pair_index[:, 0].unique())} documents; these "
+                f"{len(documents)} documents have {len(expected)} pairs. Were they encoded in the same call?"
+            )
+        if logits.shape != (len(pair_index), len(self.id2label)):
+            raise ValueError(
+                f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
+                f"pairs and one column for each of {len(self.id2label)} labels"
+            )
+        finite = torch.isfinite(logits).all(-1).cpu()
+        if not finite.all():
+            index = int(pair_index[~finite][0, 0])
+            raise ValueError(f"document {documents[index]['title']!r}: the model's logits are not finite numbers")
+
+    # ------------------------------------------------------------------------------------------------------ tokenizer
+
+    def _check_tokenizer(self):
+        tokenizer = self.tokenizer
+        name = type(tokenizer).__name__
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError(f"{name} is not a fast tokenizer; expected one with a `tokenizer.json`")
+        if tokenizer.pad_token_id is None:
+            raise ValueError(f"{name} has no padding token; set tokenizer.pad_token")
+        special = tokenizer("")["input_ids"]
+        if len(special) != 2:
+            raise ValueError(
+                f"{name} puts the special tokens {special} around a text; expected one before and one after"
+            )
+        self._start_id, self._end_id = special
+        byte_level = self._byte_level_settings()
+        self._leading_space = " " if self.word_leading_space and byte_level else ""
+        if not self.word_leading_space and any(part.get("add_prefix_space") for part in byte_level):
+            raise ValueError(
+                f"word_leading_space=False, but {name} adds a space itself; load it with add_prefix_space=False"
+            )
+        if self.markers == "star":
+            star = self._marker_id("*")
+            self._markers = {"*": (star, star)}
+        elif self.markers == "entity_type":
+            self._markers = {
+                kind: (self._marker_id(f"[unused{k}]"), self._marker_id(f"[unused{k + _CLOSING}]"))
+                for kind, k in _TYPE_MARKERS.items()
+            }
+
+    def _marker_id(self, token):
+        index = self.tokenizer.convert_tokens_to_ids(token)
+        if index is None or index == self.tokenizer.unk_token_id:
+            raise ValueError(
+                f"markers={self.markers!r} need the token {token!r}, which {type(self.tokenizer).__name__}'s vocabulary lacks; "
+                "expected markers='star' or 'none'"
+            )
+        return index
+
+    def _byte_level_settings(self):
+        """Settings of the tokenizer's byte-level steps, to which a word's leading space is a part of the word."""
+        settings = json.loads(self.tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {"type": "none"}
+        return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
+
+
+def decode(logits, decision_threshold="th", max_relations_per_pair=None, offset=0.0):
+    """
+    The decision rule: a relation holds iff its logit is strictly greater than the threshold.
+
+    Args:
+        logits (`(P, R + 1)` float): the threshold class in column 0.
+        decision_threshold (`str`): `"th"` (the threshold class's logit) or `"zero"`.
+        max_relations_per_pair (`int`, *optional*): keep the highest ones of each pair only.
+        offset (`float`): required margin over the threshold.
+
+    Returns:
+        row `(N,)` and label id `(N,)` of every predicted relation, its margin `(N,)`, and how many the cap removed.
+    """
+    logits = logits.detach().float()
+    margins = logits[:, 1:] - logits[:, :1] if decision_threshold == "th" else logits[:, 1:]
+    predicted = margins > offset
+    removed = 0
+    if max_relations_per_pair is not None and max_relations_per_pair < margins.shape[1]:
+        kept = torch.zeros_like(predicted).scatter(1, margins.topk(max_relations_per_pair, dim=1).indices, True)
+        removed = int((predicted & ~kept).sum())
+        predicted &= kept
+    row, relation = predicted.nonzero(as_tuple=True)
+    return row.cpu(), relation.cpu() + 1, margins[row, relation].cpu(), removed
+
+
+def encoding_report(features) -> dict[str, int]:
+    """Sums what encoding did over features: documents, word pieces, mentions, and everything that was lost."""
+    report = {
+        "documents": len(features),
+        "tokens": sum(len(feature["input_ids"]) for feature in features),
+        "mentions": sum(len(feature["mention_positions"]) for feature in features),
+        "entities": sum(feature["num_entities"] for feature in features),
+    }
+    for key in ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context"):
+        report[key] = sum(feature[key] for feature in features)
+    return report
+
+
+def _ordered_pairs(document, entities):
+    head, tail = np.divmod(np.arange(entities * entities, dtype=np.int64), max(entities, 1))
+    different = head != tail
+    return np.stack([np.full(different.sum(), document, dtype=np.int64), head[different], tail[different]], axis=1)
+
+
+def _pad(rows, value):
+    padded = torch.full((len(rows), max(1, *map(len, rows), 1)), value)
+    for index, row in enumerate(rows):
+        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+    return padded
+
+
+def _no_document(start_id, end_id):
+    return {
+        "input_ids": [start_id, end_id],
+        "mention_positions": [],
+        "mention_entities": [],
+        "num_entities": 0,
+        "facts": [],
+        "has_labels": True,
+    }

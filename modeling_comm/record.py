@@ -1,0 +1,79 @@
+"""The record of a run: everything needed to trust a number, or to get it again."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
+
+
+def write_json(path, value):
+    """Writes JSON so that `path` holds either the old content or the new, never a part."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def command_line() -> str:
+    """The command that is running, as it can be typed again."""
+    return shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+
+
+def commit_of(path) -> str | None:
+    """Commit of the repository that `path` lies in, with `+changes` where its files differ from it; None outside one."""
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(path), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python, of this library and of the packages that numbers depend on; None where one is not installed."""
+    from .configuration_comm import __version__
+
+    found = {"python": platform.python_version(), "modeling_comm": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def device_record(args) -> dict:
+    """Device, number of processes, threads and peak memory (bytes) of this process so far."""
+    import torch  # the rest of this module serves commands that do without
+
+    cuda = args.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(args.device) if cuda else f"{platform.machine()} CPU",
+        "processes": args.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "float32",
+        "peak_memory": torch.cuda.max_memory_allocated(args.device)
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def epoch_log(log_history) -> list[dict]:
+    """Evaluations and losses of a trainer's history, one dict an entry, without the timing columns."""
+    dropped = ("_runtime", "_per_second")
+    return [
+        {key: value for key, value in entry.items() if not key.endswith(dropped)}
+        for entry in log_history
+        if "train_runtime" not in entry
+    ]

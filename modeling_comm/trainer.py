@@ -1,0 +1,425 @@
+"""Training and evaluation of COMM models with Transformers' Trainer."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from .losses import loss_from_config
+from .processing_comm import decode
+from .scoring import average_precision, score
+
+logger = logging.get_logger(__name__)
+
+# What a batch is made from; the other columns of a data set (texts, names) are needed for scoring only.
+FEATURE_COLUMNS = ("input_ids", "mention_positions", "mention_entities", "num_entities", "facts", "has_labels")
+
+
+class DocumentBatchSampler(Sampler):
+    """
+    Lists of document indices, one list a step, for one of several processes.
+
+    All processes together walk through the same global batches, in the same order, as one process with the same global batch
+    size would; the last batch is shared out as it is, so that a process may get fewer documents than the others or none. No
+    document is repeated to fill up. The order depends on seed and epoch only, which is what makes an interrupted run end
+    like one that was not.
+
+    Args:
+        lengths (`list[int]`): length of each document, for `group_by_length`; the data set's size is its own.
+        batch_size (`int`): documents a process and step.
+        world_size, rank (`int`): number of processes, and which one this is.
+        seed (`int`): of the shuffling.
+        order (`str`): `"random"`, `"sequential"` or `"group_by_length"` (random, with documents of similar length together).
+    """
+
+    def __init__(self, lengths, batch_size, world_size=1, rank=0, seed=0, order="random"):
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.world_size = world_size
+        self.rank = rank
+        self.seed = seed
+        self.order = order
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int):
+        self.epoch = epoch
+
+    def __len__(self):
+        return math.ceil(len(self.lengths) / (self.batch_size * self.world_size))
+
+    def __iter__(self):
+        whole = self.batch_size * self.world_size
+        for batch in self._global_batches(whole):
+            share = [part.tolist() for part in np.array_split(batch, self.world_size)]
+            yield share[self.rank]
+
+    def _global_batches(self, size):
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = np.arange(len(self.lengths))
+        if self.order != "sequential":
+            order = random.permutation(order)
+        if self.order == "group_by_length":
+            # Sorted within pools of 50 batches, as Transformers does; then the batches change places.
+            pools = [order[start : start + 50 * size] for start in range(0, len(order), 50 * size)]
+            order = np.concatenate([pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools])
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        if self.order == "group_by_length":
+            full = batches[:-1]  # the last batch may be short and stays last
+            batches = [full[index] for index in random.permutation(len(full))] + batches[-1:]
+        return batches
+
+
+class _Features(Dataset):
+    """Feature rows of a data set, each with its index."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        row = self.rows[index]
+        return {**{column: row[column] for column in FEATURE_COLUMNS}, "document_index": index}
+
+
+class _SetEpoch(TrainerCallback):
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
+
+
+class _CheckGradients(TrainerCallback):
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.check_gradients()
+
+
+class CommTrainer(Trainer):
+    """
+    [`Trainer`] for [`CommForDocumentRelationExtraction`].
+
+    Data sets are lists or `datasets.Dataset`s of DocRED documents; they are encoded with `processing_class` unless
+    they hold its features already. What differs from the parent: learning rates of backbone and relation encoder; the loss is a
+    mean over all pairs of a step, accumulated batches and processes included; evaluation scores whole documents (F1, Ign F1,
+    average precision, predicted positives), identically on any number of processes; a loss or gradient that is not
+    finite stops the run; `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
+
+    Args:
+        ign_reference: facts for Ign F1, see [`~modeling_comm.scoring.load_ign_reference`].
+        args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
+            as in the parent.
+    """
+
+    def __init__(
+        self,
+        model=None,
+        args=None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class=None,
+        ign_reference=None,
+        **kwargs,
+    ):
+        if args is not None and args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} GPUs are visible to one process. Start one process a GPU: torchrun --nproc_per_node {args.n_gpu} "
+                "run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
+            )
+        if processing_class is None:
+            raise ValueError("CommTrainer needs processing_class, the CommProcessor of the model")
+        if model is not None:
+            processing_class.check_config(model.config)
+        self.ign_reference = ign_reference
+        self.train_sampler = None
+        self._step_documents = []
+        encode = lambda dataset: None if dataset is None else encode_dataset(dataset, processing_class)  # noqa: E731
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=encode(train_dataset),
+            eval_dataset=encode(eval_dataset),
+            processing_class=processing_class,
+            data_collator=self._collate,
+            **kwargs,
+        )
+        self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
+        self.add_callback(_SetEpoch(self))
+        self.add_callback(_CheckGradients(self))
+
+    def _collate(self, features):
+        batch = self.processing_class.collate(features)
+        batch["document_index"] = torch.tensor([feature["document_index"] for feature in features], dtype=torch.long)
+        return batch
+
+    # ---------------------------------------------------------------------------------------------------------- training
+
+    def get_train_dataloader(self):
+        if self.train_dataset is None:
+            raise ValueError("CommTrainer: training requires a train_dataset")
+        self.train_sampler = DocumentBatchSampler(
+            lengths=[len(ids) for ids in self.train_dataset["input_ids"]]
+            if hasattr(self.train_dataset, "column_names")
+            else [len(row["input_ids"]) for row in self.train_dataset],
+            batch_size=self.args.per_device_train_batch_size,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            order=self.args.train_sampling_strategy,
+        )
+        return self._loader(self.train_dataset, self.train_sampler)
+
+    def _loader(self, dataset, sampler):
+        return DataLoader(
+            _Features(dataset),
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            generator=torch.Generator(),  # not the global one, whose state must not depend on how often we iterate
+        )
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            backbone = {id(parameter) for parameter in model.backbone.parameters()}
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = {}
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    in_backbone, decays = id(parameter) in backbone, name in decayed
+                    groups.setdefault((in_backbone, decays), []).append(parameter)
+            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.args.learning_rate if in_backbone else self.args.head_learning_rate,
+                        "weight_decay": self.args.weight_decay if decays else 0.0,
+                    }
+                    for (in_backbone, decays), parameters in groups.items()
+                ],
+                **arguments,
+            )
+        return self.optimizer
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        pairs = torch.tensor(sum(len(batch["pair_index"]) for batch in batch_samples), device=device)
+        if self.args.world_size > 1:
+            pairs = self.accelerator.gather(pairs.reshape(1)).sum()
+        return pairs.clamp(min=1)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = dict(inputs)
+        self._step_documents += inputs.pop("document_index").tolist()
+        if "labels" not in inputs:
+            raise ValueError(f"training documents without labels: {self._documents_of_step()}")
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        if not torch.isfinite(outputs.loss):
+            raise FloatingPointError(
+                f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
+                f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
+            )
+        # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
+        loss = outputs.loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def check_gradients(self):
+        """Raises `FloatingPointError` before an optimizer step whose gradients are not finite."""
+        documents, self._step_documents = self._documents_of_step(), []
+        if self.accelerator.scaler is not None:  # fp16's loss scaling skips such steps by itself
+            return
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"step {self.state.global_step}: the gradient's norm is {norm.item()}; documents {documents}"
+            )
+
+    def _documents_of_step(self):
+        return [self.train_dataset[index]["title"] for index in self._step_documents]
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    # -------------------------------------------------------------------------------------------------------- evaluation
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ValueError("CommTrainer: evaluation requires an eval_dataset")
+        dataset = encode_dataset(dataset, self.processing_class)
+        sampler = DocumentBatchSampler(
+            lengths=np.zeros(len(dataset)),
+            batch_size=self.args.per_device_eval_batch_size,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            order="sequential",
+        )
+        loader = self._loader(dataset, sampler)
+        loader.documents = dataset
+        return loader
+
+    get_test_dataloader = get_eval_dataloader
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """One result per document, gathered by document index from all processes; `predictions` is the list of
+        [`predict_documents`]'s results in the data set's order."""
+        documents = dataloader.documents
+        results = self._evaluate_batches(dataloader)
+        if self.args.world_size > 1:
+            results = gather_object(results)
+        results = sorted(results, key=lambda result: result["document_index"])
+        if [result["document_index"] for result in results] != list(range(len(documents))):
+            raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
+        metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
+
+    @torch.no_grad()
+    def _evaluate_batches(self, dataloader):
+        # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
+        model = self.accelerator.unwrap_model(self.model)
+        if self.place_model_on_device:
+            model = model.to(self.args.device)
+        model.eval()
+        results = []
+        for batch in dataloader:
+            if len(batch["document_index"]):
+                batch = self._prepare_inputs(batch)
+                with self.accelerator.autocast():
+                    results += predict_batch(model, batch, self.processing_class)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        return results
+
+
+def encode_dataset(dataset, processor, max_length=None, num_proc=None):
+    """
+    Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
+
+    Args:
+        dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
+            bar); one that holds unlabelled documents says so in its column `has_labels`.
+    """
+    if len(dataset) and "input_ids" in dataset[0]:
+        return dataset
+    if not hasattr(dataset, "map"):
+        features = processor.encode(dataset, max_length=max_length)
+        return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
+
+    def encode(rows):
+        documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
+        return {column: [feature[column] for feature in features] for column in features[0]}
+
+    return dataset.map(encode, batched=True, batch_size=100, num_proc=num_proc, desc="Encoding documents")
+
+
+def without_unknown_labels(row):
+    """A data set's row as a DocRED document: a table cannot leave `labels` out, so `has_labels` says whether it is known."""
+    return row if row.get("has_labels", True) else {key: value for key, value in row.items() if key != "labels"}
+
+
+def predict_batch(model, batch, processor) -> list[dict]:
+    """
+    Runs the model on a collated batch; one dict per document: `document_index`, `pairs` (`(p, 2)` head and tail), `margins`
+    (`(p, R)` float32, logit minus threshold), `triples` (`[head, tail, label id, margin]`), `removed_by_cap`, and, with
+    labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs).
+    """
+    batch = dict(batch)
+    document_index = batch.pop("document_index").tolist()
+    labels = batch.pop("labels", None)
+    outputs = model(**batch)
+    logits = outputs.logits.float()
+    if not torch.isfinite(logits).all():
+        bad = outputs.pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()
+        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]} are not finite")
+    losses = None if labels is None else loss_from_config(model.config)(logits, labels, reduction="none").cpu()
+    pair_index, labels = outputs.pair_index.cpu(), None if labels is None else labels[:, 1:].bool().cpu()
+    threshold, cap = processor.decision_threshold, processor.max_relations_per_pair
+    margins = (logits[:, 1:] - (logits[:, :1] if threshold == "th" else 0)).cpu()
+    results = []
+    for index, document in enumerate(document_index):
+        mine = pair_index[:, 0] == index
+        pairs = pair_index[mine, 1:]
+        row, label, margin, removed = decode(logits[mine.to(logits.device)], threshold, cap)
+        result = {
+            "document_index": document,
+            "pairs": pairs.numpy(),
+            "margins": margins[mine].numpy(),
+            "triples": [
+                [*pair, *rest]
+                for pair, *rest in zip(pairs[row].tolist(), label.tolist(), margin.tolist(), strict=True)
+            ],
+            "removed_by_cap": removed,
+        }
+        if labels is not None:
+            result |= {"labels": labels[mine].numpy(), "loss": losses[mine].double().sum().item()}
+        results.append(result)
+    return results
+
+
+def official_predictions(results, documents, processor) -> list[dict]:
+    """Results of [`predict_batch`] in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each triple."""
+    return [
+        {"title": document["title"], "h_idx": head, "t_idx": tail, "r": processor.id2label[label]}
+        for result, document in zip(results, documents, strict=True)
+        for head, tail, label, _ in result["triples"]
+    ]
+
+
+def evaluate_results(results, documents, processor, ign_reference=None) -> dict[str, float]:
+    """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
+    over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
+    metrics = {
+        "predicted_positives": sum(len(result["triples"]) for result in results),
+        "removed_by_cap": sum(result["removed_by_cap"] for result in results),
+    }
+    if not results or not all("labels" in result for result in results):
+        return metrics
+    scores = score(official_predictions(results, documents, processor), documents, ign_reference=ign_reference)
+    keys = ("f1", "precision", "recall", "ign_f1")
+    metrics |= {key: scores[key] for key in keys if scores[key] is not None}
+    labels = np.concatenate([result["labels"].ravel() for result in results])
+    margins = np.concatenate([result["margins"].ravel() for result in results])
+    metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
+    metrics["loss"] = sum(result["loss"] for result in results) / max(
+        sum(len(result["pairs"]) for result in results), 1
+    )
+    return metrics
+
+
+def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
+    """
+    Newest checkpoint in `output_dir` that was written to its end; None if there is none. The trainer's state is written last:
+    where it can be read, a kill in the middle of saving did not hit this checkpoint.
+    """
+    folder = Path(output_dir)
+    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            logger.warning("%s is incomplete (the run was killed while it was written); an older one is used", path)
+            continue
+        if world_size == 1 or all((path / f"rng_state_{rank}.pth").is_file() for rank in range(world_size)):
+            return str(path)
+    return None

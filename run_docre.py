@@ -1,0 +1,451 @@
+#!/usr/bin/env python
+"""
+Fine-tune, evaluate and apply COMM models for document-level relation extraction on DocRED, Re-DocRED, DocRED-Mixed or your own
+documents in DocRED's format.
+
+    python run_docre.py --dataset_config redocred --data_dir DATA --model_name_or_path roberta-large \
+        --do_train --do_eval --do_predict --output_dir outputs/redocred
+
+Arguments may also stand in a JSON or YAML file, given first; flags behind it override it:
+
+    python run_docre.py examples/recipes/NAME.yaml --seed 7
+
+Several processes: `torchrun --nproc_per_node 2 run_docre.py ...` or `accelerate launch run_docre.py ...`. A run that was
+interrupted goes on from its last complete checkpoint when the same command is given again.
+"""
+
+import dataclasses
+import json
+import logging
+import shutil
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import datasets
+import transformers
+import yaml
+from transformers import EarlyStoppingCallback, HfArgumentParser, PreTrainedConfig, set_seed
+
+from dataset_scripts.describe import describe_documents, format_description
+from dataset_scripts.docred import data_record, find_data_files, load_docred, relation_labels, to_document
+from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.processing_comm import encoding_report
+from modeling_comm.record import command_line, commit_of, device_record, epoch_log, versions, write_json
+from modeling_comm.scoring import format_scores, load_ign_reference, score
+from modeling_comm.trainer import (
+    CommTrainer,
+    encode_dataset,
+    last_complete_checkpoint,
+    official_predictions,
+)
+from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.type_prior import TypePrior
+
+logger = logging.getLogger("run_docre")
+
+
+def optional(kind, text):
+    """A flag without a default of its own: where it is not given, the configuration's value holds."""
+    return field(default=None, metadata={"help": text})
+
+
+@dataclass
+class ModelArguments:
+    """Which model, and the fields of its configuration."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={
+            "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
+        },
+    )
+    relation_encoder: str | None = field(default=None, metadata={"help": "Relation encoder of the IARA stage: atlop."})
+    emb_size: int | None = field(default=None, metadata={"help": "Size of head and tail representation (768)."})
+    block_size: int | None = field(default=None, metadata={"help": "Group size of the bilinear classifier (64)."})
+    loss: str | None = field(
+        default=None,
+        metadata={"help": "cmm, atl, balanced_softmax, aml, afl, hingeabl, margin, sat or ncrl (cmm)."},
+    )
+    loss_reduction: str | None = field(default=None, metadata={"help": "mean over pairs, or sum (mean)."})
+    cmm_margin: float | None = field(default=None, metadata={"help": "CMM's m, eq. 4 of the paper; in [0, 1)."})
+    cmm_gamma: float | None = field(default=None, metadata={"help": "CMM's gamma, eq. 5 of the paper; >= 0."})
+    aml_margin: float | None = field(default=None, metadata={"help": "Hinge margin of aml (1)."})
+    afl_gamma: float | None = field(default=None, metadata={"help": "Focusing exponent of afl (1)."})
+    afl_published: bool | None = field(
+        default=None, metadata={"help": "AFL's weight as in its paper (false: as its code)."}
+    )
+    hingeabl_margin: float | None = field(default=None, metadata={"help": "Margin of hingeabl (5)."})
+    hingeabl_detach_weights: bool | None = field(default=None, metadata={"help": "No gradient through its weights."})
+    ncrl_shift: float | None = field(default=None, metadata={"help": "Shift of ncrl (0)."})
+    ncrl_regularizer: bool | None = field(default=None, metadata={"help": "NCRL's regulariser (true)."})
+    decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
+    max_relations_per_pair: int | None = field(
+        default=None, metadata={"help": "Cap on the relations of a pair (none)."}
+    )
+    markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
+    window_size: int | None = field(
+        default=None, metadata={"help": "Word pieces that the backbone sees at once (512)."}
+    )
+    window_stride: int | None = field(default=None, metadata={"help": "Word pieces that windows share (a quarter)."})
+    window_end_tokens: int | None = field(
+        default=None, metadata={"help": "End tokens of all windows but the last (1)."}
+    )
+    word_leading_space: bool = field(
+        default=True,
+        metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
+    )
+    backbone_overrides: str | None = field(
+        default=None,
+        metadata={
+            "help": "JSON of fields of the backbone's configuration, e.g. '{\"attention_probs_dropout_prob\": 0}'."
+        },
+    )
+    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa (default) or eager."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
+    token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
+
+
+@dataclass
+class DataArguments:
+    """Which documents, and how they are read."""
+
+    dataset_config: str = field(
+        default="redocred",
+        metadata={"help": "docred, redocred, or docred_mixed (DocRED's train; Re-DocRED's dev and test)."},
+    )
+    data_dir: str | None = field(
+        default=None,
+        metadata={"help": "Folder with the official files; without it they come from their public addresses."},
+    )
+    train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
+    validation_file: str | None = field(
+        default=None, metadata={"help": "Documents for evaluation and model selection."}
+    )
+    test_file: str | None = field(
+        default=None, metadata={"help": "Documents for --do_predict, with or without labels."}
+    )
+    on_bad_document: str = field(
+        default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
+    )
+    ign_reference: str = field(
+        default="train",
+        metadata={
+            "help": "Facts left out for Ign F1: train (the training documents), none, or a file of documents or facts."
+        },
+    )
+    max_length: int | None = field(
+        default=None, metadata={"help": "Truncate documents to so many word pieces; by default nothing is truncated."}
+    )
+    max_train_documents: int | None = field(default=None, metadata={"help": "Use the first so many only (debugging)."})
+    max_eval_documents: int | None = field(default=None, metadata={"help": "Likewise for evaluation."})
+    max_predict_documents: int | None = field(default=None, metadata={"help": "Likewise for prediction."})
+    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that encode documents."})
+    describe_data: bool = field(
+        default=False, metadata={"help": "Print what is in the data and what the tokenizer would drop, then stop."}
+    )
+
+
+@dataclass
+class RunArguments:
+    """How the script runs."""
+
+    seeds: list[int] | None = field(
+        default=None, metadata={"help": "Several runs in one call, one a seed, with mean and standard deviation."}
+    )
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+    )
+    restart: bool = field(
+        default=False, metadata={"help": "Delete output_dir's checkpoints instead of going on from them."}
+    )
+    show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
+
+
+def parse_arguments(argv):
+    """Arguments from a JSON or YAML file, if the first one is one, and from flags, which win."""
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, CommTrainingArguments, RunArguments),
+        description=__doc__,
+        formatter_class=transformers.hf_argparser.ArgumentDefaultsHelpFormatter,
+    )
+    if argv and argv[0].endswith((".json", ".yaml", ".yml")):
+        path = Path(argv.pop(0))
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        if not isinstance(settings, dict):
+            raise ValueError(
+                f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"
+            )
+        known = {action.dest for action in parser._actions}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
+        parser.set_defaults(**settings)
+    return parser.parse_args_into_dataclasses(args=argv)
+
+
+def load_documents(data_args, model_args):
+    """The splits, and the record of their files."""
+    named = {"train": data_args.train_file, "validation": data_args.validation_file, "test": data_args.test_file}
+    splits = load_docred(
+        data_args.dataset_config,
+        data_files=find_data_files(
+            data_args.dataset_config,
+            data_args.data_dir,
+            {split: path for split, path in named.items() if path} or None,
+        ),
+        on_bad_document=data_args.on_bad_document,
+        cache_dir=model_args.cache_dir,
+    )
+    record = data_record(splits)
+    limits = {
+        "train": data_args.max_train_documents,
+        "validation": data_args.max_eval_documents,
+        "test": data_args.max_predict_documents,
+    }
+    for split, limit in limits.items():
+        if limit is not None and split in splits:
+            splits[split] = splits[split].select(range(min(limit, len(splits[split]))))
+    return splits, record
+
+
+def build_model(model_args, labels, names):
+    """The model and its processor: a finished checkpoint as it is, or a new model around a bare encoder."""
+    fields = {name.name for name in dataclasses.fields(ModelArguments)} & set(vars(CommConfig()))
+    given = {name: getattr(model_args, name) for name in fields if getattr(model_args, name) is not None}
+    hub = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.token}
+    source = model_args.model_name_or_path
+    if PreTrainedConfig.get_config_dict(source, **hub)[0].get("model_type") == CommConfig.model_type:
+        model = CommForDocumentRelationExtraction.from_pretrained(
+            source, attn_implementation=model_args.attn_implementation, **given, **hub
+        )
+        model.config.validate_fields()
+        processor = CommProcessor.from_pretrained(source, **hub)
+        processor.update_from_config(model.config)
+        return model, processor
+    model = CommForDocumentRelationExtraction.from_backbone(
+        source,
+        id2label=dict(enumerate(labels)),
+        relation_names={label: names[label] for label in labels if label in names},
+        backbone_overrides=json.loads(model_args.backbone_overrides or "{}"),
+        attn_implementation=model_args.attn_implementation,
+        **given,
+        **hub,
+    )
+    processor = CommProcessor.from_backbone(
+        source, model.config, tokenizer_kwargs=hub, word_leading_space=model_args.word_leading_space
+    )
+    return model, processor
+
+
+def encode_splits(splits, processor, data_args, training_args):
+    """Encodes every split once and says what encoding lost."""
+    encoded, reports = {}, {}
+    for split, dataset in splits.items():
+        with training_args.main_process_first(desc=f"encoding {split}"):
+            encoded[split] = encode_dataset(
+                dataset, processor, max_length=data_args.max_length, num_proc=data_args.preprocessing_num_workers
+            )
+        reports[split] = encoding_report(encoded[split])
+        lost = {key: value for key, value in reports[split].items() if key.startswith(("lost_", "pairs_")) and value}
+        logger.info("%s: %d documents; lost in encoding: %s", split, len(dataset), lost or "nothing")
+    return encoded, reports
+
+
+def prepare_output(training_args, run_args, output_dir, settings):
+    """The checkpoint to go on from, if there is one of the same run; an error where another run's stands in the way."""
+    settings_file = Path(output_dir) / "settings.json"
+    checkpoint = None
+    if training_args.do_train and training_args.process_index == 0 and run_args.restart:
+        for path in Path(output_dir).glob("checkpoint-*"):
+            shutil.rmtree(path)
+    elif training_args.do_train and Path(output_dir).is_dir():
+        checkpoint = last_complete_checkpoint(output_dir, training_args.world_size)
+    if checkpoint is not None and settings_file.is_file():
+        before = json.loads(settings_file.read_text(encoding="utf-8"))
+        changed = sorted(key for key in settings if settings[key] != before.get(key))
+        if changed:
+            raise ValueError(
+                f"{output_dir} holds a run with other settings: "
+                + ", ".join(f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in changed)
+                + ". Choose another --output_dir, or --restart to delete its checkpoints"
+            )
+    if training_args.do_train and training_args.process_index == 0:
+        write_json(settings_file, settings)
+    return checkpoint
+
+
+def run(seed, output_dir, training_args, model_args, data_args, run_args, splits, files, labels, names):
+    """One run with one seed: trains, evaluates, predicts, and writes what came out beside its record."""
+    started = time.time()
+    training_args.seed, training_args.output_dir = seed, str(output_dir)
+    settings = {
+        "seed": seed,
+        "model": {key: value for key, value in vars(model_args).items() if key not in ("token", "cache_dir")},
+        "files": {split: entry["sha256"] for split, entry in files.items()},
+        **{key: getattr(training_args, key) for key in ("learning_rate", "head_learning_rate", "num_train_epochs")},
+        **{key: getattr(training_args, key) for key in ("max_steps", "per_device_train_batch_size")},
+    }
+    checkpoint = prepare_output(training_args, run_args, output_dir, settings)
+    set_seed(seed)
+    model, processor = build_model(model_args, labels, names)
+    encoded, encoding = encode_splits(splits, processor, data_args, training_args)
+    reference = ign_reference(data_args, splits, files)
+    trainer = CommTrainer(
+        model=model,
+        args=training_args,
+        train_dataset=encoded.get("train") if training_args.do_train else None,
+        eval_dataset=encoded.get("validation"),
+        processing_class=processor,
+        ign_reference=reference,
+        callbacks=[EarlyStoppingCallback(run_args.early_stopping_patience)]
+        if run_args.early_stopping_patience
+        else None,
+    )
+    results = {}
+    if training_args.do_train:
+        trained = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint or checkpoint)
+        results |= trained.metrics
+        trainer.save_model()
+        trainer.save_state()
+    if training_args.do_eval:
+        results |= trainer.evaluate()
+    if training_args.do_predict:
+        results |= predict(trainer, encoded["test"], splits, reference, run_args, output_dir)
+    record = {
+        "command": command_line(),
+        "commit": commit_of(Path(__file__).parent),
+        "seed": seed,
+        "versions": versions(),
+        "device": device_record(training_args),
+        "seconds": round(time.time() - started, 1),
+        "data": {"config": data_args.dataset_config, "files": files, "encoding": encoding},
+        "ign_reference": {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)}
+        if reference
+        else None,
+        "config": model.config.to_dict(),
+        "training_arguments": training_args.to_sanitized_dict(),
+        "metrics": results,
+        "log": epoch_log(trainer.state.log_history),
+        "best_checkpoint_step": trainer.state.best_global_step,
+    }
+    if trainer.is_world_process_zero():
+        write_json(Path(output_dir) / "run.json", record)
+    if training_args.push_to_hub:
+        trainer.push_to_hub(dataset=data_args.dataset_config, tags="document-relation-extraction")
+    return results
+
+
+def ign_reference(data_args, splits, files):
+    """The facts left out for Ign F1, or None."""
+    if data_args.ign_reference != "train":
+        return None if data_args.ign_reference == "none" else load_ign_reference(data_args.ign_reference)
+    if "train" not in splits:
+        return None
+    path = files["train"]["source"]
+    return load_ign_reference(path if Path(path).is_file() else [to_document(row) for row in splits["train"]])
+
+
+def predict(trainer, encoded, splits, reference, run_args, output_dir):
+    """Predictions on the test split in the official format; with labels also scores, beside the type prior's."""
+    output = trainer.predict(encoded)
+    processor = trainer.processing_class
+    documents = [to_document(row) for row in splits["test"]]
+    predictions = official_predictions(output.predictions, documents, processor)
+    metrics = dict(output.metrics)
+    if not trainer.is_world_process_zero():
+        return metrics
+    write_json(Path(output_dir) / "results.json", predictions)
+    if all("labels" in document for document in documents):
+        scores = score(predictions, documents, ign_reference=reference)
+        prior = None
+        if "train" in splits:
+            type_prior = TypePrior([to_document(row) for row in splits["train"]])
+            cutoff, _ = type_prior.best_cutoff(documents)
+            prior = score(type_prior.predict(documents, cutoff), documents, ign_reference=reference)
+            metrics["test_type_prior_f1"] = prior["f1"]
+        print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
+        write_json(Path(output_dir) / "test_scores.json", {"scores": scores, "type_prior": prior})
+    shown = 0
+    for result, document in zip(output.predictions, documents, strict=True):
+        for head, tail, label, margin in result["triples"]:
+            if shown < run_args.show_triples:
+                relation = processor.id2label[label]
+                gold = {(fact["h"], fact["t"], fact["r"]) for fact in document.get("labels", [])}
+                judged = "" if "labels" not in document else "  right" if (head, tail, relation) in gold else "  WRONG"
+                name = processor.relation_names.get(relation, relation)
+                entities = [document["vertexSet"][index][0]["name"] for index in (head, tail)]
+                print(f"{document['title']}: {entities[0]} -- {name} -> {entities[1]}  (margin {margin:.2f}){judged}")
+                shown += 1
+    return metrics
+
+
+def summarize(by_seed):
+    """Mean and standard deviation (of the sample) of every metric over runs."""
+    keys = [key for key, value in by_seed[0].items() if isinstance(value, (int, float))]
+    values = {key: [metrics[key] for metrics in by_seed if key in metrics] for key in keys}
+    return {
+        key: {
+            "mean": statistics.fmean(found),
+            "std": statistics.stdev(found) if len(found) > 1 else None,
+            "runs": found,
+        }
+        for key, found in values.items()
+    }
+
+
+def describe(splits, model_args, labels, names, data_args, training_args):
+    """What is in the data and, where a model is named, what its tokenizer would drop."""
+    encoding = None
+    if model_args.model_name_or_path:
+        _, processor = build_model(model_args, labels, names)
+        _, encoding = encode_splits(splits, processor, data_args, training_args)
+    described = {split: describe_documents([to_document(row) for row in rows]) for split, rows in splits.items()}
+    print(format_description(described, encoding))
+
+
+def main(argv=None):
+    model_args, data_args, training_args, run_args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+    level = training_args.get_process_log_level()
+    logger.setLevel(level)
+    datasets.utils.logging.set_verbosity(logging.WARNING)
+    transformers.utils.logging.set_verbosity(level)
+    if not (training_args.do_train or training_args.do_eval or training_args.do_predict or data_args.describe_data):
+        raise ValueError("nothing to do: give one of --do_train, --do_eval, --do_predict, --describe_data")
+    if not data_args.describe_data and not model_args.model_name_or_path:
+        raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
+    splits, files = load_documents(data_args, model_args)
+    labels, names = relation_labels(data_args.data_dir, splits.get("train"))
+    if data_args.describe_data:
+        describe(splits, model_args, labels, names, data_args, training_args)
+        return None
+    for wanted, split in (("do_train", "train"), ("do_eval", "validation"), ("do_predict", "test")):
+        if getattr(training_args, wanted) and split not in splits:
+            raise ValueError(
+                f"--{wanted} needs a {split} split; found {sorted(splits)} in {[entry['source'] for entry in files.values()]}"
+            )
+    if training_args.do_train and "validation" not in splits:
+        logger.warning("no validation documents: the last checkpoint is kept, not the best one")
+        training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
+    seeds = run_args.seeds or [training_args.seed]
+    output = Path(training_args.output_dir)
+    by_seed = []
+    for seed in seeds:
+        folder = output / f"seed-{seed}" if len(seeds) > 1 else output
+        by_seed.append(run(seed, folder, training_args, model_args, data_args, run_args, splits, files, labels, names))
+    if len(seeds) > 1 and training_args.process_index == 0:
+        summary = {"seeds": seeds, "metrics": summarize(by_seed)}
+        write_json(output / "summary.json", summary)
+        for key in ("eval_f1", "test_f1", "test_ign_f1"):
+            if key in summary["metrics"]:
+                found = summary["metrics"][key]
+                print(f"{key}: {100 * found['mean']:.2f} +- {100 * found['std']:.2f} over seeds {seeds}")
+    return by_seed
+
+
+if __name__ == "__main__":
+    main()

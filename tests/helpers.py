@@ -1,0 +1,144 @@
+"""What several test modules need: where the team's shared data lies, and tiny models, tokenizers and documents that need no
+file at all."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, PreTrainedTokenizerFast
+
+from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("COMM_SHARED", ROOT.parent / "shared"))
+
+requires_shared = pytest.mark.skipif(
+    not SHARED.is_dir(),
+    reason=f"needs the golden numbers and real documents in {SHARED} (set COMM_SHARED to their folder)",
+)
+
+LABELS = {0: "Na", 1: "P17", 2: "P27", 3: "P131", 4: "P569"}
+WORDS = (
+    "the river of a town in north south old new king queen born died built wrote near with and for from by first last "
+    "Oslo Bergen Lima Cairo Nile Thames Rhine Anna Omar Lena Ivan Mina 1901 1945 2003 May June , . ( ) - naïve Łódź 東京"
+).split()
+
+
+def word_piece_tokenizer(unused=64, star=True, pad="[PAD]"):
+    """BERT's kind, cased, trained in memory: `unused` tokens `[unusedK]`, and `*` if wanted."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokens = [*special, *(f"[unused{k}]" for k in range(unused))]
+    trainer = trainers.WordPieceTrainer(vocab_size=260 + unused, special_tokens=tokens, show_progress=False)
+    tokenizer.train_from_iterator([*WORDS, *("*" if star else "")], trainer)
+    pair = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=pair)
+    names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, **names)
+
+
+def byte_level_tokenizer(add_prefix_space=False):
+    """RoBERTa's kind: a space belongs to the word that follows it."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS), " ".join(reversed(WORDS))], trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names)
+
+
+def random_document(entities, words=40, mentions=2, seed=0, labels=True, title=None):
+    """A document of about ten words a sentence; mentions lie anywhere, entity types and facts are drawn too."""
+    draw = random.Random(seed)
+    tokens = [draw.choice(WORDS) for _ in range(words)]
+    sents = [tokens[start : start + 10] for start in range(0, words, 10)]
+    vertex_set = []
+    for _ in range(entities):
+        cluster = []
+        for _ in range(draw.randint(1, mentions)):
+            sent_id = draw.randrange(len(sents))
+            start = draw.randrange(len(sents[sent_id]))
+            end = min(start + draw.randint(1, 2), len(sents[sent_id]))
+            name = " ".join(sents[sent_id][start:end])
+            kind = draw.choice(["PER", "LOC", "ORG", "TIME", "NUM", "MISC"])
+            cluster.append({"name": name, "sent_id": sent_id, "pos": [start, end], "type": kind})
+        vertex_set.append(cluster)
+    document = {"title": title or f"Document {seed}", "sents": sents, "vertexSet": vertex_set}
+    if labels:
+        pairs = [(h, t) for h in range(entities) for t in range(entities) if h != t]
+        facts = {(*draw.choice(pairs), draw.choice(list(LABELS.values())[1:])) for _ in range(min(len(pairs), 6))}
+        document["labels"] = [{"h": h, "t": t, "r": r, "evidence": []} for h, t, r in sorted(facts)]
+    return document
+
+
+_BERT_SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+_OWN_FIELDS = {
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48},
+    "electra": {"embedding_size": 16},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
+    "modernbert": {"layer_types": ["sliding_attention", "full_attention"], "local_attention": 12},
+}
+
+
+def tiny_text_config(model_type="bert", tokenizer=None, **fields):
+    """A two-layer backbone's configuration; without a tokenizer for the ids of [`word_piece_tokenizer`]."""
+    sizes = {"vocab_size": 512 if tokenizer is None else len(tokenizer), "max_position_embeddings": 66}
+    pad = 0 if tokenizer is None else tokenizer.pad_token_id
+    special = {"pad_token_id": pad, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    own = {} if model_type == "distilbert" else _BERT_SIZES
+    return AutoConfig.for_model(model_type, **{**sizes, **special, **own, **_OWN_FIELDS.get(model_type, {}), **fields})
+
+
+def tiny_config(model_type="bert", text_fields=None, **fields):
+    """Windows of 32 word pieces that share 8 at least, so that two sentences already make a long document."""
+    defaults = {
+        "emb_size": 16,
+        "block_size": 4,
+        "window_size": 32,
+        "window_stride": 8,
+        "id2label": LABELS,
+        "loss": "atl",
+    }
+    return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
+
+
+def sharpen(model, factor=6.0):
+    """Makes the backbone's matrices large, as training does: at their initial size attention is almost uniform, and a test
+    of it could hardly fail."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(factor)
+    return model
+
+
+def tiny_model(config=None, seed=0):
+    """A random model in evaluation mode whose logits differ from pair to pair."""
+    torch.manual_seed(seed)
+    model = CommForDocumentRelationExtraction(tiny_config() if config is None else config)
+    sharpen(model.backbone)
+    return model.eval()
+
+
+def tiny_processor(config=None, tokenizer=None, **fields):
+    """The processor that belongs to a configuration."""
+    config = tiny_config() if config is None else config
+    shared = {field: getattr(config, field) for field in CommProcessor._shared_fields}
+    return CommProcessor(word_piece_tokenizer() if tokenizer is None else tokenizer, **{**shared, **fields})
+
+
+def logits_by_pair(output):
+    """`{(document, head, tail): logits}`, so that results compare whatever the order of pairs."""
+    return dict(zip(map(tuple, output.pair_index.tolist()), output.logits.detach().float(), strict=True))
