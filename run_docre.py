@@ -30,7 +30,14 @@ import yaml
 from transformers import EarlyStoppingCallback, HfArgumentParser, PreTrainedConfig, set_seed
 
 from dataset_scripts.describe import describe_documents, format_description
-from dataset_scripts.docred import data_record, find_data_files, load_docred, relation_labels, to_document
+from dataset_scripts.docred import (
+    REL_INFO_ADDRESS,
+    data_record,
+    find_data_files,
+    load_docred,
+    relation_labels,
+    to_document,
+)
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.record import command_line, commit_of, device_record, epoch_log, versions, write_json
@@ -190,13 +197,13 @@ def parse_arguments(argv):
 def load_documents(data_args, model_args):
     """The splits, and the record of their files."""
     named = {"train": data_args.train_file, "validation": data_args.validation_file, "test": data_args.test_file}
+    named = {split: path for split, path in named.items() if path}
+    files = named
+    if data_args.data_dir or not named:
+        files = find_data_files(data_args.dataset_config, data_args.data_dir) | named
     splits = load_docred(
         data_args.dataset_config,
-        data_files=find_data_files(
-            data_args.dataset_config,
-            data_args.data_dir,
-            {split: path for split, path in named.items() if path} or None,
-        ),
+        data_files=files,
         on_bad_document=data_args.on_bad_document,
         cache_dir=model_args.cache_dir,
     )
@@ -212,7 +219,18 @@ def load_documents(data_args, model_args):
     return splits, record
 
 
-def build_model(model_args, labels, names):
+def labels_of(model_args, data_args, splits):
+    """Labels of a new model and their readable names."""
+    files_given = data_args.data_dir or data_args.train_file or data_args.validation_file or data_args.test_file
+    return relation_labels(
+        data_args.data_dir,
+        splits.get("train"),
+        rel_info=None if files_given else REL_INFO_ADDRESS,
+        cache_dir=model_args.cache_dir,
+    )
+
+
+def build_model(model_args, data_args, splits):
     """The model and its processor: a finished checkpoint as it is, or a new model around a bare encoder."""
     fields = {name.name for name in dataclasses.fields(ModelArguments)} & set(vars(CommConfig()))
     given = {name: getattr(model_args, name) for name in fields if getattr(model_args, name) is not None}
@@ -226,6 +244,7 @@ def build_model(model_args, labels, names):
         processor = CommProcessor.from_pretrained(source, **hub)
         processor.update_from_config(model.config)
         return model, processor
+    labels, names = labels_of(model_args, data_args, splits)
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
         id2label=dict(enumerate(labels)),
@@ -278,7 +297,7 @@ def prepare_output(training_args, run_args, output_dir, settings):
     return checkpoint
 
 
-def run(seed, output_dir, training_args, model_args, data_args, run_args, splits, files, labels, names):
+def run(seed, output_dir, training_args, model_args, data_args, run_args, splits, files):
     """One run with one seed: trains, evaluates, predicts, and writes what came out beside its record."""
     started = time.time()
     training_args.seed, training_args.output_dir = seed, str(output_dir)
@@ -291,7 +310,7 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
     }
     checkpoint = prepare_output(training_args, run_args, output_dir, settings)
     set_seed(seed)
-    model, processor = build_model(model_args, labels, names)
+    model, processor = build_model(model_args, data_args, splits)
     encoded, encoding = encode_splits(splits, processor, data_args, training_args)
     reference = ign_reference(data_args, splits, files)
     trainer = CommTrainer(
@@ -397,11 +416,11 @@ def summarize(by_seed):
     }
 
 
-def describe(splits, model_args, labels, names, data_args, training_args):
+def describe(splits, model_args, data_args, training_args):
     """What is in the data and, where a model is named, what its tokenizer would drop."""
     encoding = None
     if model_args.model_name_or_path:
-        _, processor = build_model(model_args, labels, names)
+        _, processor = build_model(model_args, data_args, splits)
         _, encoding = encode_splits(splits, processor, data_args, training_args)
     described = {split: describe_documents([to_document(row) for row in rows]) for split, rows in splits.items()}
     print(format_description(described, encoding))
@@ -419,9 +438,8 @@ def main(argv=None):
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
     splits, files = load_documents(data_args, model_args)
-    labels, names = relation_labels(data_args.data_dir, splits.get("train"))
     if data_args.describe_data:
-        describe(splits, model_args, labels, names, data_args, training_args)
+        describe(splits, model_args, data_args, training_args)
         return None
     for wanted, split in (("do_train", "train"), ("do_eval", "validation"), ("do_predict", "test")):
         if getattr(training_args, wanted) and split not in splits:
@@ -436,7 +454,7 @@ def main(argv=None):
     by_seed = []
     for seed in seeds:
         folder = output / f"seed-{seed}" if len(seeds) > 1 else output
-        by_seed.append(run(seed, folder, training_args, model_args, data_args, run_args, splits, files, labels, names))
+        by_seed.append(run(seed, folder, training_args, model_args, data_args, run_args, splits, files))
     if len(seeds) > 1 and training_args.process_index == 0:
         summary = {"seeds": seeds, "metrics": summarize(by_seed)}
         write_json(output / "summary.json", summary)

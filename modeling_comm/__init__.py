@@ -12,7 +12,7 @@ from .encoder_base import (
     pool_pair_context,
 )
 from .encoders import available_relation_encoders, register_relation_encoder
-from .losses import available_losses, register_loss
+from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
 from .processing_comm import CommProcessor
 
@@ -36,9 +36,12 @@ __all__ = [
     "__version__",
     "available_losses",
     "available_relation_encoders",
+    "check_inputs",
     "pool_entity_attention",
     "pool_entity_embeddings",
     "pool_pair_context",
+    "reduce_losses",
     "register_loss",
     "register_relation_encoder",
+    "relation_distances",
 ]

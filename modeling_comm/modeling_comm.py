@@ -4,6 +4,7 @@ import inspect
 from dataclasses import dataclass
 
 import torch
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
@@ -67,6 +68,17 @@ class CommPreTrainedModel(PreTrainedModel):
                 init.uniform_(module.bias, -bound, bound)
         else:
             super()._init_weights(module)
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
+        # Reentrant checkpointing cuts the attention probabilities, which leave the layer beside its output, off from the
+        # gradient: in silence, and the encoder's gradients come out wrong.
+        arguments = getattr(gradient_checkpointing_func, "keywords", {})
+        if enable and arguments.get("use_reentrant", True):
+            raise ValueError(
+                f"gradient checkpointing with the arguments {arguments}: COMM needs {{'use_reentrant': False}}, which is the "
+                "default where no arguments are given"
+            )
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):

@@ -152,7 +152,7 @@ class CommProcessor(ProcessorMixin):
     def encode(self, documents, max_length=None) -> list[dict]:
         """
         One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
-        `mention_entities`, `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, and what was lost
+        `mention_entities`, `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
         (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
         """
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
@@ -206,6 +206,7 @@ class CommProcessor(ProcessorMixin):
             "num_entities": len(document["vertexSet"]),
             "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
             "has_labels": labels is not None,
+            "windows": len(self.window_spans(len(tokens))),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
@@ -440,7 +441,7 @@ def encoding_report(features) -> dict[str, int]:
         "mentions": sum(len(feature["mention_positions"]) for feature in features),
         "entities": sum(feature["num_entities"] for feature in features),
     }
-    for key in ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context"):
+    for key in ("windows", "lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context"):
         report[key] = sum(feature[key] for feature in features)
     return report
 

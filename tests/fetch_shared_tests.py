@@ -10,8 +10,10 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 from pathlib import Path
 
+import pytest
 import transformers
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "shared-tests"
@@ -59,7 +61,9 @@ def fetch_shared_tests() -> Path:
 def import_shared_tests():
     """The module `test_modeling_common`. Raises what [`fetch_shared_tests`] raises."""
     sys.path.append(str(fetch_shared_tests()))
-    return importlib.import_module(f"{PACKAGE}.test_modeling_common")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pytest.PytestUnknownMarkWarning)  # marks that Transformers' own runs select by
+        return importlib.import_module(f"{PACKAGE}.test_modeling_common")
 
 
 def _pip(*arguments, attempts=2):

@@ -21,10 +21,42 @@ requires_shared = pytest.mark.skipif(
 )
 
 LABELS = {0: "Na", 1: "P17", 2: "P27", 3: "P131", 4: "P569"}
-WORDS = (
-    "the river of a town in north south old new king queen born died built wrote near with and for from by first last "
-    "Oslo Bergen Lima Cairo Nile Thames Rhine Anna Omar Lena Ivan Mina 1901 1945 2003 May June , . ( ) - naïve Łódź 東京"
-).split()
+WORDS = [
+    *(
+        "the",
+        "river",
+        "of",
+        "a",
+        "town",
+        "in",
+        "north",
+        "south",
+        "king",
+        "queen",
+        "born",
+        "died",
+        "built",
+        "wrote",
+        "near",
+    ),
+    *(
+        "Oslo",
+        "Bergen",
+        "Lima",
+        "Cairo",
+        "Nile",
+        "Thames",
+        "Rhine",
+        "Anna",
+        "Omar",
+        "Lena",
+        "Ivan",
+        "1901",
+        "1945",
+        "May",
+    ),
+    *(",", ".", "(", ")", "-", "naïve", "Łódź", "東京"),
+]
 
 
 def word_piece_tokenizer(unused=64, star=True, pad="[PAD]"):
@@ -114,14 +146,13 @@ def tiny_config(model_type="bert", text_fields=None, **fields):
     return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
 
 
-def sharpen(model, factor=6.0):
-    """Makes the backbone's matrices large, as training does: at their initial size attention is almost uniform, and a test
-    of it could hardly fail."""
+def sharpen(module, factor=6.0):
+    """Enlarges matrices, as training does: at their initial size attention is almost uniform and all pairs have nearly the
+    same logits, so that a test of them could hardly fail."""
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in module.parameters():
             if parameter.dim() == 2:
                 parameter.mul_(factor)
-    return model
 
 
 def tiny_model(config=None, seed=0):
@@ -129,6 +160,7 @@ def tiny_model(config=None, seed=0):
     torch.manual_seed(seed)
     model = CommForDocumentRelationExtraction(tiny_config() if config is None else config)
     sharpen(model.backbone)
+    sharpen(model.relation_encoder, 3.0)
     return model.eval()
 
 

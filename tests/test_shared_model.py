@@ -90,6 +90,10 @@ class CommModelTest(ModelTesterMixin, unittest.TestCase):
         with mock.patch.object(CommPreTrainedModel, "from_pretrained", PreTrainedModel.__dict__["from_pretrained"]):
             super().test_can_init_all_missing_weights()
 
+    @unittest.skip("refused by COMM: reentrant checkpointing loses the gradient through the attention rows")
+    def test_training_gradient_checkpointing_use_reentrant_true(self):
+        pass
+
 
 @pytest.fixture
 def config_and_inputs():
@@ -97,6 +101,12 @@ def config_and_inputs():
     config, inputs = CommModelTester().prepare_config_and_inputs_for_common()
     inputs["attention_mask"][0, -3:] = 0
     return config, inputs
+
+
+def enable_checkpointing(model, *arguments):
+    # Transformers 5.23 has both names and deprecates the second, the only one of 5.17.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(*arguments)
 
 
 def gradients(model, inputs):
@@ -149,15 +159,22 @@ def test_an_attention_without_probabilities_is_refused(config_and_inputs, when):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("use_reentrant", [True, False])
-def test_gradient_checkpointing_leaves_the_gradients_alone(config_and_inputs, attention, use_reentrant):
+def test_gradient_checkpointing_leaves_the_gradients_alone(config_and_inputs, attention):
     config, inputs = config_and_inputs
     config._attn_implementation = attention
     config.text_config.hidden_dropout_prob = config.text_config.attention_probs_dropout_prob = 0.0
     model = CommForDocumentRelationExtraction(config).to(torch_device).train()
     plain = gradients(model, inputs)
-    model.gradient_checkpointing_enable({"use_reentrant": use_reentrant})
+    enable_checkpointing(model)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     torch.testing.assert_close(gradients(model, inputs), plain)
+
+
+@pytest.mark.parametrize("arguments", [{"use_reentrant": True}, {"preserve_rng_state": False}])
+def test_reentrant_gradient_checkpointing_is_refused(config_and_inputs, arguments):
+    model = CommForDocumentRelationExtraction(config_and_inputs[0])
+    with pytest.raises(ValueError, match="COMM needs {'use_reentrant': False}"):
+        enable_checkpointing(model, arguments)
 
 
 def test_the_loading_info_tells_of_missing_weights_and_plain_loading_refuses_them(config_and_inputs, tmp_path):
