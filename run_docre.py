@@ -39,6 +39,7 @@ from dataset_scripts.docred import (
     to_document,
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.documents import entity_name
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.record import command_line, commit_of, device_record, epoch_log, versions, write_json
 from modeling_comm.scoring import format_scores, load_ign_reference, score
@@ -388,18 +389,24 @@ def predict(trainer, encoded, splits, reference, run_args, output_dir):
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(Path(output_dir) / "test_scores.json", {"scores": scores, "type_prior": prior})
-    shown = 0
-    for result, document in zip(output.predictions, documents, strict=True):
-        for head, tail, label, margin in result["triples"]:
-            if shown < run_args.show_triples:
-                relation = processor.id2label[label]
-                gold = {(fact["h"], fact["t"], fact["r"]) for fact in document.get("labels", [])}
-                judged = "" if "labels" not in document else "  right" if (head, tail, relation) in gold else "  WRONG"
-                name = processor.relation_names.get(relation, relation)
-                entities = [document["vertexSet"][index][0]["name"] for index in (head, tail)]
-                print(f"{document['title']}: {entities[0]} -- {name} -> {entities[1]}  (margin {margin:.2f}){judged}")
-                shown += 1
+    show_triples(output.predictions, documents, processor, run_args.show_triples)
     return metrics
+
+
+def show_triples(results, documents, processor, number):
+    """Prints `number` predicted triples in words, the surest of each document in turn, right or wrong."""
+    by_document = [sorted(result["triples"], key=lambda triple: -triple[3]) for result in results]
+    in_turn = [(rank, index) for index, triples in enumerate(by_document) for rank in range(len(triples))]
+    for rank, index in sorted(in_turn)[:number]:
+        head, tail, label, margin = by_document[index][rank]
+        document, relation = documents[index], processor.id2label[label]
+        gold = {(fact["h"], fact["t"], fact["r"]) for fact in document.get("labels", [])}
+        judged = "" if "labels" not in document else "  right" if (head, tail, relation) in gold else "  WRONG"
+        name = processor.relation_names.get(relation, relation)
+        print(
+            f"{document['title']}: {entity_name(document, head)} -- {name} -> {entity_name(document, tail)} "
+            f"(margin {margin:.2f}){judged}"
+        )
 
 
 def summarize(by_seed):

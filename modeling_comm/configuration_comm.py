@@ -131,7 +131,7 @@ class CommConfig(PreTrainedConfig):
         self.hingeabl_detach_weights = hingeabl_detach_weights
         self.ncrl_shift = ncrl_shift
         self.ncrl_regularizer = ncrl_regularizer
-        _Checker(self).choice("loss", available_losses())
+        _Checker(self).registered("loss", available_losses())
         self.decision_threshold = (
             get_loss(loss).decision_threshold if decision_threshold is None else decision_threshold
         )
@@ -157,8 +157,8 @@ class CommConfig(PreTrainedConfig):
             ValueError: names the field, its value and what is allowed.
         """
         check = _Checker(self)
-        check.choice("relation_encoder", available_relation_encoders())
-        check.choice("loss", available_losses())
+        check.registered("relation_encoder", available_relation_encoders())
+        check.registered("loss", available_losses())
         check.choice("loss_reduction", REDUCTIONS)
         for field in ("afl_published", "hingeabl_detach_weights", "ncrl_regularizer"):
             check(field, isinstance(getattr(self, field), bool), "true or false")
@@ -229,9 +229,15 @@ class _Checker:
                 f"{type(self.holder).__name__}: {field} is {getattr(self.holder, field)!r}; expected {allowed}"
             )
 
-    def choice(self, field, allowed):
+    def choice(self, field, allowed, or_else=""):
         value = getattr(self.holder, field)
-        self(field, isinstance(value, str) and value in allowed, "one of " + ", ".join(map(repr, allowed)))
+        self(field, isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}{or_else}")
+
+    def registered(self, field, names):
+        own = (
+            "; a name of your own is known once the file that registers it is imported, or with trust_remote_code=True"
+        )
+        self.choice(field, names, or_else=own)
 
     def integer(self, field, low, high=None):
         value = getattr(self.holder, field)

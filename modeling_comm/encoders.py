@@ -22,12 +22,16 @@ def register_relation_encoder(name: str):
         if not (isinstance(encoder, type) and issubclass(encoder, RelationEncoder)):
             raise ValueError(f"register_relation_encoder({name!r}): {encoder!r} is not a subclass of RelationEncoder")
         known = _REGISTRY.get(name)
-        if known is not None and known.__qualname__ != encoder.__qualname__:
-            raise ValueError(f"register_relation_encoder({name!r}): the name is taken by {known.__qualname__}")
+        if known is not None and _full_name(known) != _full_name(encoder):
+            raise ValueError(f"register_relation_encoder({name!r}): the name is taken by {_full_name(known)}")
         _REGISTRY[name] = encoder
         return encoder
 
     return register
+
+
+def _full_name(encoder):
+    return f"{encoder.__module__}.{encoder.__qualname__}"
 
 
 def available_relation_encoders() -> list[str]:

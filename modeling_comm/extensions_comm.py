@@ -43,7 +43,8 @@ def extension_files(config) -> list[Path]:
     """Source files of the relation encoder and the loss that `config` names and that do not come with the library.
 
     Raises:
-        ValueError: one of them is defined in the running script, so that there is no module to copy.
+        ValueError: one of them is defined in the running script, so that there is no module to copy, or its file's name is
+            taken.
     """
     loss = get_loss(config.loss).function
     extensions = (
@@ -53,22 +54,39 @@ def extension_files(config) -> list[Path]:
         extensions.append(loss)
     files = []
     for extension in extensions:
-        file = inspect.getsourcefile(inspect.unwrap(extension))
-        if file is None or extension.__module__ == "__main__":
+        file = _source_file(extension)
+        if file not in files:
+            files.append(file)
+    for file in files:
+        own = Path(__file__).absolute().with_name(file.name)
+        taken = file.stem == ENTRY_MODULE or (own != file and own.exists())
+        if taken or sum(other.name == file.name for other in files) > 1 or not file.stem.isidentifier():
             raise ValueError(
-                f"{extension.__qualname__} is defined in the running script; put it in a module of its own, so that its "
-                "file can be saved with the model"
+                f"{file}: another file that is saved with the model has this name, or it cannot be imported; rename it"
             )
-        if Path(file) not in files:
-            files.append(Path(file))
     return files
+
+
+def _source_file(extension):
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(extension))
+    except (OSError, TypeError):  # typed in, or from a module that nobody keeps
+        file = None
+    if file is None or extension.__module__ == "__main__":
+        name = getattr(extension, "__qualname__", repr(extension))
+        raise ValueError(
+            f"{name} is defined in the running script; put it in a module of its own, so that its file can be saved with "
+            "the model"
+        )
+    return Path(file).absolute()
 
 
 def save_extensions(config, save_directory):
     """Adds the files of `config`'s extensions to a saved model, and an entry module that the Auto classes load.
 
     Raises:
-        ValueError: a file imports `modeling_comm` in a way that cannot be followed.
+        ValueError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or lies in
+            `save_directory` itself.
     """
     files = extension_files(config)
     if not files:
@@ -79,9 +97,10 @@ def save_extensions(config, save_directory):
         "",
     ]
     for file in files:
-        source, defined = _relocated(file)
-        (folder / file.name).write_text(source, encoding="utf-8")
-        lines.append(f"from .{file.stem} import {defined}  # noqa: F401")
+        if (folder / file.name).resolve() == file.resolve():
+            raise ValueError(f"{file} lies in the folder that the model is saved to; its copy there would replace it")
+        (folder / file.name).write_text(_relocated(file, folder), encoding="utf-8")
+        lines.append(f"from .{file.stem} import *  # noqa: F403")
     auto_classes = {
         "AutoConfig": ("configuration_comm", "CommConfig"),
         "AutoModel": ("modeling_comm", "CommForDocumentRelationExtraction"),
@@ -94,28 +113,38 @@ def save_extensions(config, save_directory):
     config_file.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _relocated(file):
-    """The file's text with its imports from the package made relative, and the name of something that it defines."""
+def _relocated(file, folder):
+    """The file's text with its imports from the package made relative to the files in `folder`."""
     source = file.read_text(encoding="utf-8")
-    tree = ast.parse(source)
-    rows = source.splitlines(keepends=True)
-    imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    for node in sorted(imports, key=lambda node: -node.lineno):  # from the end, so that line numbers stay true
-        if isinstance(node, ast.Import) and any(alias.name.split(".")[0] == _PACKAGE for alias in node.names):
-            raise ValueError(
-                f"{file.name}, line {node.lineno}: write `from {_PACKAGE} import NAME`, so that the file can travel"
-            )
-        if not isinstance(node, ast.ImportFrom) or node.level or node.module.split(".")[0] != _PACKAGE:
-            continue
+    rows = source.split("\n")
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    # From the end, so that positions stay true.
+    for node in sorted(imports, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        where = f"{file.name}, line {node.lineno}"
         names = [alias.name for alias in node.names]
-        module = node.module.partition(".")[2] or "extensions_comm"
-        unknown = sorted(set(names) - set(__all__)) if module == "extensions_comm" else []
-        if unknown:
+        if isinstance(node, ast.Import):
+            if any(name.split(".")[0] == _PACKAGE for name in names):
+                raise ValueError(f"{where}: write `from {_PACKAGE} import NAME`, so that the file can travel")
+            continue
+        package, _, module = (node.module or "").partition(".")
+        if node.level > 0:
+            module = node.module
+        elif package != _PACKAGE:
+            continue
+        elif not module:
+            module = "extensions_comm"
+            unknown = sorted(set(names) - set(__all__))
+            if unknown:
+                raise ValueError(
+                    f"{where}: a model's own file can import {', '.join(__all__)} from {_PACKAGE}, found "
+                    f"{', '.join(unknown)}"
+                )
+        if node.level > 1 or module is None or not (folder / f"{module}.py").is_file():
             raise ValueError(
-                f"{file.name}, line {node.lineno}: a model's own file can import {', '.join(__all__)} from {_PACKAGE}, "
-                f"found {', '.join(unknown)}"
+                f"{where}: `{ast.unparse(node)}` needs a file that is not saved with the model; move what it imports here"
             )
-        imported = ", ".join(f"{alias.name} as {alias.asname}" if alias.asname else alias.name for alias in node.names)
-        rows[node.lineno - 1 : node.end_lineno] = [f"{' ' * node.col_offset}from .{module} import {imported}\n"]
-    defined = next(node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef)))
-    return "".join(rows), defined
+        first, last = node.lineno - 1, node.end_lineno - 1
+        before, after = rows[first][: node.col_offset], rows[last][node.end_col_offset :]
+        relative = ast.unparse(ast.ImportFrom(module, node.names, level=1))
+        rows[first : last + 1] = [f"{before}{relative}{after}"]
+    return "\n".join(rows)

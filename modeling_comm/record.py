@@ -22,8 +22,9 @@ def write_json(path, value):
 
 
 def command_line() -> str:
-    """The command that is running, as it can be typed again."""
-    return shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]])
+    """The command that is running, as it can be typed again; paths below the working directory are made relative."""
+    here = f"{Path.cwd()}{os.sep}"
+    return shlex.join([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
 
 
 def commit_of(path) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
@@ -60,32 +60,41 @@ WORDS = [
 
 
 def word_piece_tokenizer(unused=64, star=True, pad="[PAD]"):
-    """BERT's kind, cased, trained in memory: `unused` tokens `[unusedK]`, and `*` if wanted."""
+    """BERT's kind, cased, made in memory: every second word of `WORDS` is one piece, the others are cut into characters.
+    It has `unused` tokens `[unusedK]`, and `*` if wanted."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    characters = sorted({character for word in WORDS for character in word})
+    tokens = [*special, *(f"[unused{k}]" for k in range(unused)), *("*" if star else "")]
+    tokens += [*characters, *(f"##{character}" for character in characters), *WORDS[::2]]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(special)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokens = [*special, *(f"[unused{k}]" for k in range(unused))]
-    trainer = trainers.WordPieceTrainer(vocab_size=260 + unused, special_tokens=tokens, show_progress=False)
-    tokenizer.train_from_iterator([*WORDS, *("*" if star else "")], trainer)
-    pair = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=pair)
+    tokenizer.decoder = decoders.WordPiece()
+    ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     names = {"unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=pad, **names)
 
 
 def byte_level_tokenizer(add_prefix_space=False):
-    """RoBERTa's kind: a space belongs to the word that follows it."""
-    tokenizer = Tokenizer(models.BPE())
+    """RoBERTa's kind, made in memory: a space belongs to the word that follows it, and with it every second word of `WORDS`
+    is one piece."""
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokens, merges = [*special, *sorted(level.alphabet())], []
+    for word in WORDS[::2]:
+        ((symbols, _),) = level.pre_tokenize_str(f" {word}")
+        pairs = [(symbols[:end], symbols[end]) for end in range(1, len(symbols))]
+        merges += [pair for pair in pairs if pair not in merges]
+        tokens += map("".join, pairs)
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
+    tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([" ".join(WORDS), " ".join(reversed(WORDS))], trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    ends = [(token, vocabulary[token]) for token in ("<s>", "</s>")]
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names)

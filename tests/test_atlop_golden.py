@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import SHARED, logits_by_pair, requires_shared, tiny_processor
 from safetensors import safe_open
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
 from modeling_comm import (
     CommConfig,
@@ -170,7 +170,7 @@ def documents_of(info):
 
 
 @functools.cache
-def run(case, **settings):
+def run(case):
     """Batch, model output and the documents that the relation encoder got."""
     arrays, info = case.load()
     model, processor = system(case.folder)
@@ -179,12 +179,17 @@ def run(case, **settings):
     else:
         features = processor.encode(documents_of(info), max_length=info.get("max_seq_length", 1024))
     batch = processor.collate(features)
+    return batch, *documents_seen(model, batch)
+
+
+def documents_seen(model, batch):
+    """Model output, and what the relation encoder got."""
     seen = []
     hook = model.relation_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         output = model(**batch)
     hook.remove()
-    return batch, output, seen[0]
+    return output, seen[0]
 
 
 def difference(ours, golden):
@@ -283,7 +288,8 @@ def test_gradients(case, file):
     names = {name if name.startswith("backbone.") else own_name(name): name for name in golden}
     assert set(gradients) == set(names) and all("pooler" in name for name in json.loads(metadata["no_grad"]))
     for name, original in names.items():
-        scale = max(golden[original].abs().max().item(), 1e-6)
+        # The gradient of a key's bias is zero but for rounding, hence the floor.
+        scale = max(golden[original].abs().max().item(), 1e-2)
         assert difference(gradients[name], golden[original]) < 1e-4 * scale, name
 
 
@@ -312,24 +318,25 @@ def test_no_gap_between_windows():
     """From 1,022 word pieces the original leaves rows between its two windows that are zero. Ours takes a third window."""
     case = Case("tiny_roberta", "cut1024")
     arrays, info = case.load()
-    batch, output, documents = run(case)
     gap = info["rows_covered_by_no_window"]
-    assert gap and not arrays["sequence_output"][0, gap].any()
+    assert gap == [510, 511, 512] and not arrays["sequence_output"][0, gap].any()
+    batch, output, documents = run(case)
     assert len(batch["windows"]) == 3
     covered = np.zeros(1024, dtype=bool)
     for _, offset, first, end in batch["windows"].tolist():
         covered[offset + first : offset + end] = True
     assert covered.all() and documents.token_states[0].abs().sum(-1).gt(0).all()
-    # Without overlap ours has the original's windows as its first and last, and still no gap.
-    model, processor = system("tiny_roberta")
-    features = processor.encode(documents_of(info), max_length=1024)
+    assert torch.isfinite(output.logits).all()
+    # Without overlap, too: the first and the last window are the original's, and one between them fills the gap.
+    model, processor = system(case.folder)
     plain = CommProcessor(processor.tokenizer, processor.id2label, window_end_tokens=2, window_stride=0)
-    rows = plain.collate(features)["input_ids"].numpy()
-    assert len(rows) == 3 and np.array_equal(rows[[0, 2]], arrays["window_input_ids"])
-    # It is the same document to both: where no mention lies in the gap, logits stay near.
-    logits = logits_in_golden_order(output, arrays, info)
-    assert torch.isfinite(logits).all() and difference(logits, arrays["atlop_logits"]) > LOGITS
-    assert np.corrcoef(logits.numpy().ravel(), arrays["atlop_logits"].ravel())[0, 1] > 0.99
+    batch = plain.collate(processor.encode(documents_of(info), max_length=1024))
+    assert batch["windows"][:, 1:].tolist() == [[0, 0, 510], [509, 1, 510], [512, 1, 512]]
+    assert np.array_equal(batch["input_ids"][[0, 2]].numpy(), arrays["window_input_ids"])
+    states = documents_seen(model, batch)[1].token_states[0].numpy()
+    seen_once = [*range(510), *range(1019, 1024)]
+    assert difference(states[seen_once], arrays["sequence_output"][0, seen_once]) < STATES
+    assert (np.abs(states[gap]).sum(-1) > 0).all()
 
 
 def test_truncated_document_in_a_longer_batch():

@@ -1,0 +1,359 @@
+"""Relation encoders and losses from a user's own file: they train, are saved with the model, and load again."""
+
+import importlib
+import importlib.util
+import json
+import sys
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+import transformers.utils.hub
+from fresh_process import run_fresh, save_again, write_expected
+from helpers import random_document, tiny_config, tiny_model, tiny_processor
+
+from modeling_comm import (
+    CommForDocumentRelationExtraction,
+    RelationEncoder,
+    available_losses,
+    available_relation_encoders,
+    register_loss,
+    register_relation_encoder,
+)
+from modeling_comm import encoders as encoder_registry
+from modeling_comm import losses as loss_registry
+from modeling_comm.encoder_atlop import AtlopRelationEncoder
+
+# Imports in several forms, one of them over several lines, in a function, or behind another statement.
+OWN_FILE = '''"""A file such as a user writes: `from modeling_comm import NAME` is all that it needs."""
+
+import torch
+from torch import nn
+
+from modeling_comm import (
+    GroupedBilinear as Bilinear,
+    RelationEncoder,  # the base class
+    register_relation_encoder,
+)
+from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"
+
+
+@register_relation_encoder("entities_only")
+class EntitiesOnly(RelationEncoder):
+    def __init__(self, config):
+        super().__init__(config)
+        self.projection = nn.Linear(self.hidden_size, config.emb_size)
+        self.classifier = Bilinear(config.emb_size, config.block_size, self.num_labels)
+
+    def forward(self, documents):
+        from modeling_comm import pool_entity_embeddings
+
+        entities = torch.tanh(self.projection(pool_entity_embeddings(documents)))
+        document, head, tail = documents.pair_index.unbind(-1)
+        return self.classifier(entities[document, head], entities[document, tail])
+
+
+@register_loss("squared_margin", config_fields={"margin": "squared_margin"})
+def squared_margin_loss(logits, labels, reduction="mean", margin=1.0):
+    from modeling_comm import reduce_losses
+
+    distance, positive = relation_distances(logits, labels)
+    shortfall = torch.relu(margin - torch.where(positive, distance, -distance))
+    return reduce_losses((shortfall**2).sum(dim=1), reduction)
+'''
+
+
+@pytest.fixture(autouse=True)
+def registries_as_before(monkeypatch):
+    """What a test registers and imports is gone after it."""
+    monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
+    monkeypatch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def import_file(tmp_path, monkeypatch):
+    """Imports a user's own file of the given text."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+
+    def write_and_import(text, name="my_parts"):
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    return write_and_import
+
+
+def own_model():
+    return tiny_model(tiny_config(relation_encoder="entities_only", loss="squared_margin", squared_margin=2.0))
+
+
+ENCODER_ALONE = """from torch import nn
+{imports}
+
+
+@register_relation_encoder("zero")
+class Zero(RelationEncoder):
+    def forward(self, documents):
+        return documents.mention_states.new_zeros(len(documents.pair_index), self.num_labels)
+"""
+
+
+def save_with_imports(import_file, tmp_path, imports, **names):
+    import_file(ENCODER_ALONE.format(imports=imports), **names)
+    tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
+
+
+# ------------------------------------------------------------------------------------------------- from start to finish
+
+
+def test_own_encoder_and_loss_train_save_and_load(import_file, tmp_path):
+    import_file(OWN_FILE)
+    model = own_model()
+    processor = tiny_processor(model.config)
+    documents = [random_document(entities=4, words=words, seed=words) for words in (12, 60)]
+    batch = processor(documents)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model.train()
+    losses = []
+    for _ in range(5):
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in model.relation_encoder.parameters())
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    model.eval()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the fresh processes: the order of sums depends on it
+    write_expected(tmp_path / "expected", model, processor, documents)
+    torch.set_num_threads(threads)
+    save_again(tmp_path / "model", model, processor)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["squared_margin"] == 2.0
+
+    run_fresh(
+        """
+import modeling_comm
+from transformers import AutoModel
+folder = Path(sys.argv[1])
+message = refused(AutoModel.from_pretrained, folder / "model")
+for part in ("'squared_margin'", "'atl'", "the file that registers it is imported", "trust_remote_code=True"):
+    assert part in message, message
+load_and_compare(folder / "model", folder / "expected", trust_remote_code=True)
+import my_parts
+model, processor = load_and_compare(folder / "model", folder / "expected")
+assert type(model.relation_encoder) is my_parts.EntitiesOnly
+save_again(folder / "by_the_package", model, processor)
+""",
+        tmp_path,
+        home=tmp_path,
+        path=tmp_path / "own",
+    )
+    run_fresh(
+        """
+folder = Path(sys.argv[1])
+model, processor = load_and_compare(folder / "model", folder / "expected", trust_remote_code=True)
+save_again(folder / "by_remote_code", model, processor)
+load_and_compare(folder / "by_the_package", folder / "expected", trust_remote_code=True)
+as_hub_cache(folder / "by_remote_code", folder, "someone/own")
+model, processor = load_and_compare("someone/own", folder / "expected", trust_remote_code=True)
+assert type(model.relation_encoder).__module__.endswith(".my_parts")
+save_again(folder / "from_the_hub", model, processor)
+load_and_compare(folder / "from_the_hub", folder / "expected", trust_remote_code=True)
+""",
+        tmp_path,
+        home=tmp_path,
+        package=False,
+    )
+    names = {file.name for file in (tmp_path / "model").iterdir()}
+    assert {"my_parts.py", "extended_comm.py", "extensions_comm.py"} < names
+    for again in ("by_the_package", "by_remote_code", "from_the_hub"):
+        assert {file.name for file in (tmp_path / again).iterdir()} == names
+
+
+def test_the_copy_differs_in_its_imports_from_the_package_alone(import_file, tmp_path):
+    import_file(OWN_FILE)
+    own_model().save_pretrained(tmp_path / "model")
+    changed = set(OWN_FILE.split("\n")) ^ set((tmp_path / "model" / "my_parts.py").read_text().split("\n"))
+    assert changed == {
+        "from modeling_comm import (",
+        "    GroupedBilinear as Bilinear,",
+        "    RelationEncoder,  # the base class",
+        "    register_relation_encoder,",
+        ")",
+        "from .extensions_comm import GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
+        'from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"',
+        'from .losses import register_loss, relation_distances; UNIT = "naïve"',
+        "        from modeling_comm import pool_entity_embeddings",
+        "        from .extensions_comm import pool_entity_embeddings",
+        "    from modeling_comm import reduce_losses",
+        "    from .extensions_comm import reduce_losses",
+    }
+
+
+def test_push_to_hub_sends_the_own_file_too(import_file, monkeypatch):
+    import_file(OWN_FILE)
+    sent = []
+
+    def create_commit(self, *arguments, operations, **options):
+        sent.extend(operation.path_in_repo for operation in operations)
+
+    monkeypatch.setattr(
+        huggingface_hub.HfApi, "create_repo", lambda self, name, **options: SimpleNamespace(repo_id=name)
+    )
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_commit", create_commit)
+    card = SimpleNamespace(save=lambda file: None)
+    monkeypatch.setattr(transformers.utils.hub, "create_and_tag_model_card", lambda *arguments, **options: card)
+    own_model().push_to_hub("someone/own")
+    assert {"my_parts.py", "extended_comm.py", "extensions_comm.py", "config.json", "model.safetensors"} <= set(sent)
+
+
+def test_pushing_while_saving_is_refused_with_an_own_file(import_file, tmp_path):
+    import_file(OWN_FILE)
+    with pytest.raises(ValueError, match=r"use push_to_hub\(repo_id\)"):
+        own_model().save_pretrained(tmp_path / "model", push_to_hub=True)
+
+
+# ------------------------------------------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("imports", "message"),
+    [
+        ("import modeling_comm\nfrom modeling_comm import *", "line 3: .* found \\*"),
+        (
+            "import modeling_comm.losses as losses\nfrom modeling_comm import RelationEncoder, register_relation_encoder",
+            "my_parts.py, line 2: write `from modeling_comm import NAME`",
+        ),
+        (
+            "from modeling_comm import CommConfig, RelationEncoder, losses, register_relation_encoder",
+            "line 2: a model's own file can import EncodedDocuments, .*, found CommConfig, losses",
+        ),
+        (
+            "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom modeling_comm.scoring import score",
+            "line 3: `from modeling_comm.scoring import score` needs a file that is not saved with the model",
+        ),
+    ],
+)
+def test_imports_that_could_not_be_followed_are_refused(import_file, tmp_path, imports, message):
+    with pytest.raises(ValueError, match=message):
+        save_with_imports(import_file, tmp_path, imports)
+
+
+def test_a_relative_import_is_refused(import_file, tmp_path):
+    import_file("", name="neighbour")
+    package = tmp_path / "own" / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "tools.py").write_text("WIDTH = 3\n")
+    imports = "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom .tools import WIDTH"
+    (package / "my_parts.py").write_text(ENCODER_ALONE.format(imports=imports))
+    importlib.invalidate_caches()
+    importlib.import_module("my_package.my_parts")
+    with pytest.raises(ValueError, match="my_parts.py, line 3: `from .tools import WIDTH` needs a file"):
+        tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
+
+
+GOOD_IMPORTS = "from modeling_comm import RelationEncoder, register_relation_encoder"
+
+
+@pytest.mark.parametrize("name", ["losses", "trainer", "extended_comm", "my-parts"])
+def test_a_file_whose_name_cannot_stand_beside_the_others_is_refused(import_file, tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name}.py: another file that is saved with the model has this name, or"):
+        save_with_imports(import_file, tmp_path, GOOD_IMPORTS, name=name)
+
+
+def test_two_files_of_one_name_are_refused(import_file, tmp_path):
+    import_file(ENCODER_ALONE.format(imports=GOOD_IMPORTS), name="my_parts")
+    package = tmp_path / "own" / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "my_parts.py").write_text(OWN_FILE, encoding="utf-8")
+    importlib.invalidate_caches()
+    importlib.import_module("my_package.my_parts")
+    with pytest.raises(ValueError, match="another file that is saved with the model has this name"):
+        tiny_model(tiny_config(relation_encoder="zero", loss="squared_margin")).save_pretrained(tmp_path / "model")
+
+
+def test_a_model_is_not_saved_over_the_own_file(import_file, tmp_path):
+    import_file(OWN_FILE)
+    with pytest.raises(ValueError, match="my_parts.py lies in the folder that the model is saved to"):
+        own_model().save_pretrained(tmp_path / "own")
+    assert (tmp_path / "own" / "my_parts.py").read_text(encoding="utf-8") == OWN_FILE
+
+
+def test_what_is_defined_in_the_running_script_cannot_be_saved(tmp_path):
+    run_fresh(
+        """
+import types, modeling_comm
+from helpers import tiny_config, tiny_model
+sys.argv[1:] = [Path(sys.argv[1])]
+
+@modeling_comm.register_relation_encoder("typed_in")
+class TypedIn(modeling_comm.RelationEncoder):
+    def forward(self, documents):
+        return documents.mention_states.new_zeros(len(documents.pair_index), self.num_labels)
+
+@modeling_comm.register_loss("typed_in")
+def typed_in(logits, labels, reduction="mean"):
+    return logits.sum()
+
+for own in ({"relation_encoder": "typed_in"}, {"loss": "typed_in"}):
+    message = refused(tiny_model(tiny_config(**own)).save_pretrained, sys.argv[1])
+    assert "defined in the running script; put it in a module of its own" in message, message
+""",
+        tmp_path / "model",
+        home=tmp_path,
+    )
+
+
+def test_what_comes_from_a_module_that_is_gone_cannot_be_saved(import_file, tmp_path):
+    import_file(ENCODER_ALONE.format(imports=GOOD_IMPORTS))
+    del sys.modules["my_parts"]
+    with pytest.raises(ValueError, match="Zero is defined in the running script; put it in a module of its own"):
+        tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
+
+
+# --------------------------------------------------------------------------------------------------------- the registry
+
+
+def test_a_name_is_registered_once(import_file):
+    module = import_file(OWN_FILE)
+    assert "entities_only" in available_relation_encoders() and "squared_margin" in available_losses()
+    importlib.reload(module)  # the same file once more, as when a notebook's cell runs twice, replaces its own
+    assert encoder_registry.get_relation_encoder("entities_only") is module.EntitiesOnly
+    with pytest.raises(ValueError, match="'entities_only'.* the name is taken by my_parts.EntitiesOnly"):
+        import_file(OWN_FILE, name="my_other_parts")
+    with pytest.raises(ValueError, match="'squared_margin' is taken by my_parts.squared_margin_loss"):
+        register_loss("squared_margin")(lambda logits, labels, reduction="mean": logits.sum())
+
+
+def test_a_built_in_name_cannot_be_taken_even_by_a_class_of_the_same_name():
+    own = type("AtlopRelationEncoder", (RelationEncoder,), {})
+    with pytest.raises(ValueError, match="the name is taken by modeling_comm.encoder_atlop.AtlopRelationEncoder"):
+        register_relation_encoder("atlop")(own)
+    assert encoder_registry.get_relation_encoder("atlop") is AtlopRelationEncoder
+
+
+@pytest.mark.parametrize("thing", [torch.nn.Linear, "AtlopRelationEncoder", RelationEncoder.forward])
+def test_only_relation_encoders_are_registered(thing):
+    with pytest.raises(
+        ValueError, match=r"register_relation_encoder\('mine'\): .* is not a subclass of RelationEncoder"
+    ):
+        register_relation_encoder("mine")(thing)
+    assert "mine" not in available_relation_encoders()
+
+
+def test_a_relation_encoder_without_forward_says_so():
+    register_relation_encoder("mine")(type("Mine", (RelationEncoder,), {}))
+    config = tiny_config(relation_encoder="mine")
+    batch = tiny_processor(config)(random_document(entities=2))
+    with pytest.raises(TypeError, match=r"Mine does not define forward\(documents\)"):
+        CommForDocumentRelationExtraction(config)(**batch)

@@ -1,0 +1,572 @@
+"""`CommProcessor`: documents to tensors without losing anything in silence, and outputs back to triples."""
+
+import copy
+import itertools
+import json
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import (
+    LABELS,
+    WORDS,
+    byte_level_tokenizer,
+    random_document,
+    tiny_config,
+    tiny_model,
+    tiny_processor,
+    word_piece_tokenizer,
+)
+from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers.testing_utils import LoggingLevel
+
+from modeling_comm import CommOutput, CommProcessor, pool_entity_attention, pool_pair_context
+from modeling_comm.documents import DocumentError
+from modeling_comm.processing_comm import decode, encoding_report
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return tiny_processor()
+
+
+@pytest.fixture
+def warnings_of_processing(caplog):
+    """Transformers' loggers do not pass their records on; this lets pytest see them."""
+    logger = logging.getLogger("transformers")
+    logger.propagate = True
+    with LoggingLevel(logging.WARNING), caplog.at_level(logging.WARNING):
+        yield caplog
+    logger.propagate = False
+
+
+def mention(document, sent_id, start, end, kind="LOC"):
+    name = " ".join(document["sents"][sent_id][start:end])
+    return {"name": name, "sent_id": sent_id, "pos": [start, end], "type": kind}
+
+
+# --- words to word pieces
+
+
+def naive_encoding(document, tokenizer, marker, space=""):
+    """Word by word: ids, and the row of each mention's start marker."""
+    ids, rows, spans = [tokenizer.cls_token_id or tokenizer.bos_token_id], {}, []
+    for cluster in document["vertexSet"]:
+        spans += [(mention["sent_id"], *mention["pos"]) for mention in cluster]
+    for sent_id, sentence in enumerate(document["sents"]):
+        for index, word in enumerate(sentence):
+            rows[sent_id, index] = len(ids)
+            if any((sent_id, index) == span[:2] for span in spans) and marker is not None:
+                ids.append(marker)
+            ids += tokenizer(space + word, add_special_tokens=False)["input_ids"]
+            if any((sent_id, index + 1) == span[::2] for span in spans) and marker is not None:
+                ids.append(marker)
+    ids.append(tokenizer.sep_token_id or tokenizer.eos_token_id)
+    return ids, [rows[span[:2]] for span in spans]
+
+
+@pytest.mark.parametrize("markers", ["star", "none"])
+@pytest.mark.parametrize("seed", range(3))
+def test_alignment_is_exact(processor, markers, seed):
+    document = random_document(12, 120, mentions=3, seed=seed)
+    tokenizer = processor.tokenizer
+    star = tokenizer.convert_tokens_to_ids("*")
+    feature = tiny_processor(markers=markers).encode([document])[0]
+    ids, rows = naive_encoding(document, tokenizer, star if markers == "star" else None)
+    assert (feature["input_ids"], feature["mention_positions"]) == (ids, rows)
+    if markers == "star":
+        assert {ids[row] for row in rows} == {star}
+        # What stands between the markers is the mention.
+        names = [mention["name"] for cluster in document["vertexSet"] for mention in cluster]
+        for row, name in zip(rows, names, strict=True):
+            text = tokenizer.decode(ids[row:]).replace("*", "").replace(" ", "")
+            assert text.startswith(name.replace(" ", ""))
+
+
+def test_mentions_that_share_words_get_one_marker(processor):
+    """One marker before and one after a word, however many mentions start or end there."""
+    document = {"title": "T", "sents": [["Bergen", "north", "town"]]}
+    document["vertexSet"] = [
+        [mention(document, 0, 0, 2), mention(document, 0, 0, 2)],
+        [mention(document, 0, 0, 1)],
+        [mention(document, 0, 1, 2)],
+    ]
+    feature = processor.encode([document])[0]
+    pieces = processor.tokenizer.convert_ids_to_tokens(feature["input_ids"])
+    assert pieces == ["[CLS]", "*", "Bergen", "*", "*", "north", "*", "town", "[SEP]"]
+    assert feature["mention_positions"] == [1, 1, 1, 4] and feature["mention_entities"] == [0, 0, 1, 2]
+
+
+def test_entity_type_markers():
+    processor = tiny_processor(markers="entity_type")
+    document = {"title": "T", "sents": [["Bergen", "north", "town", "king"]]}
+    document["vertexSet"] = [
+        [mention(document, 0, 0, 3, "ORG")],
+        [mention(document, 0, 0, 1, "LOC")],
+        [mention(document, 0, 3, 4, "-")],
+    ]
+    pieces = processor.tokenizer.convert_ids_to_tokens(processor.encode([document])[0]["input_ids"])
+    # The first mention that starts (ends) at a word gives the type, for each side on its own.
+    expected = "[CLS] [unused1] Bergen [unused53] north town [unused51] [unused0] king [unused50] [SEP]"
+    assert pieces == expected.split()
+    document["vertexSet"][1][0]["type"] = "GPE"
+    with pytest.raises(
+        ValueError, match=r"document 'T', entity 1: type is 'GPE'; entity_type markers exist for \['-'"
+    ):
+        processor(document)
+
+
+def test_words_without_pieces():
+    """White space and control characters give no word piece. A mention of nothing else has no state to read, unless markers
+    stand around it."""
+    document = {"title": "T", "sents": [["Bergen", " ", "\u200b", "town"], [], ["\x07"]]}
+    document["vertexSet"] = [[mention(document, 0, 0, 1)], [mention(document, 0, 1, 3)], [mention(document, 2, 0, 1)]]
+    marked, plain = (tiny_processor(markers=markers).encode([document])[0] for markers in ("star", "none"))
+    assert (marked["mention_positions"], marked["lost_mentions"]) == ([1, 4, 7], 0)
+    assert (plain["mention_positions"], plain["lost_mentions"], plain["lost_entities"]) == ([1, -1, -1], 2, 2)
+    assert plain["input_ids"] == tiny_processor().tokenizer("Bergen town")["input_ids"]
+
+
+def test_words_that_look_like_special_tokens(processor):
+    """A text about tokenizers does not close the document early, nor pad it."""
+    words = ["[SEP]", "[PAD]", "[MASK]", "*", "<s>", "東京", "🦉", "naïve", "a\u0301", "x" * 300]
+    feature = processor.encode([{"title": "T", "sents": [words], "vertexSet": []}])[0]
+    tokenizer = processor.tokenizer
+    inside = feature["input_ids"][1:-1]
+    assert tokenizer.convert_tokens_to_ids("*") in inside
+    assert not {tokenizer.sep_token_id, tokenizer.pad_token_id, tokenizer.mask_token_id} & set(inside)
+    assert tokenizer("[SEP]", add_special_tokens=False)["input_ids"] == [
+        tokenizer.sep_token_id
+    ]  # nothing stays switched
+    byte_level = tiny_processor(tokenizer=byte_level_tokenizer())
+    inside = byte_level.encode([{"title": "T", "sents": [words], "vertexSet": []}])[0]["input_ids"][1:-1]
+    assert byte_level.tokenizer.decode(inside) == "".join(" " + word for word in words)
+    inside = byte_level.encode([{"title": "T", "sents": [["</s>", "<pad>"]], "vertexSet": []}])[0]["input_ids"][1:-1]
+    assert not set(byte_level.tokenizer.all_special_ids) & set(inside)
+
+
+@pytest.mark.parametrize("add_prefix_space", [False, True])
+def test_byte_level_words_take_their_leading_space(add_prefix_space):
+    tokenizer = byte_level_tokenizer(add_prefix_space)
+    processor = tiny_processor(tokenizer=tokenizer, markers="none")
+    document = random_document(3, 60, seed=1)
+    feature = processor.encode([document])[0]
+    running_text = " " + " ".join(word for sentence in document["sents"] for word in sentence)
+    assert feature["input_ids"] == tokenizer(running_text)["input_ids"]
+    assert feature["mention_positions"] == naive_encoding(document, tokenizer, None, space=" ")[1]
+
+
+def test_byte_level_words_without_their_leading_space():
+    """As the original systems read RoBERTa's words."""
+    tokenizer = byte_level_tokenizer()
+    document = random_document(3, 60, seed=1)
+    star = tokenizer.convert_tokens_to_ids("*")
+    feature = tiny_processor(tokenizer=tokenizer, word_leading_space=False).encode([document])[0]
+    assert (feature["input_ids"], feature["mention_positions"]) == naive_encoding(document, tokenizer, star)
+    assert feature["input_ids"] != tiny_processor(tokenizer=tokenizer).encode([document])[0]["input_ids"]
+    with pytest.raises(ValueError, match=r"word_leading_space=False.*add_prefix_space=False"):
+        tiny_processor(tokenizer=byte_level_tokenizer(add_prefix_space=True), word_leading_space=False)
+
+
+def test_leading_space_is_for_byte_level_tokenizers_alone():
+    document = random_document(3, seed=4)
+    assert tiny_processor(word_leading_space=False).encode([document]) == tiny_processor().encode([document])
+
+
+# --- batches
+
+
+def trimmed(batch, document):
+    """What a batch says of one document, without padding."""
+    rows = batch["windows"][:, 0] == document
+    mask = batch["attention_mask"][rows].bool()
+    pairs = batch["pair_index"][:, 0] == document
+    mentions = batch["mention_entities"][document] >= 0
+    return {
+        "input_ids": [row[m].tolist() for row, m in zip(batch["input_ids"][rows], mask, strict=True)],
+        "windows": batch["windows"][rows, 1:].tolist(),
+        "length": int(batch["document_mask"][document].sum()),
+        "positions": batch["mention_positions"][document][mentions].tolist(),
+        "entities": batch["mention_entities"][document][mentions].tolist(),
+        "count": int(batch["entity_mask"][document].sum()),
+        "pairs": batch["pair_index"][pairs, 1:].tolist(),
+        "labels": batch["labels"][pairs].tolist(),
+    }
+
+
+def test_batched_equals_single(processor):
+    documents = [random_document(n, words, seed=n) for n, words in [(3, 20), (0, 15), (7, 90), (1, 40), (2, 10)]]
+    batch = processor(documents)
+    assert set(batch) == set(processor.model_input_names)
+    for index, document in enumerate(documents):
+        assert trimmed(batch, index) == trimmed(processor(document), 0)
+    # Padding says that it is padding.
+    assert batch["input_ids"][batch["attention_mask"] == 0].eq(processor.tokenizer.pad_token_id).all()
+    assert batch["mention_entities"][batch["mention_positions"] < 0].eq(-1).all()
+    assert batch["labels"].dtype == torch.float32 and batch["document_mask"].dtype == torch.bool
+
+
+@pytest.mark.parametrize("entities", [0, 1, 2, 43, 100])
+def test_any_number_of_entities(processor, entities):
+    batch = processor(random_document(entities, 100, seed=entities))
+    expected = [[0, h, t] for h in range(entities) for t in range(entities) if h != t]
+    assert batch["pair_index"].tolist() == expected and batch["pair_index"].shape == (len(expected), 3)
+    assert batch["labels"].shape == (len(expected), len(LABELS))
+    assert batch["entity_mask"].sum() == entities
+    assert (batch["mention_entities"] >= 0).any() == (entities > 0)
+
+
+def test_pairs_are_ordered_by_document_head_and_tail(processor):
+    """The order says nothing about the labels."""
+    pairs = processor([random_document(n, seed=n) for n in (4, 0, 3)])["pair_index"].tolist()
+    assert pairs == sorted(pairs) and len(pairs) == 12 + 6 and {document for document, _, _ in pairs} == {0, 2}
+
+
+def test_labels(processor):
+    document = random_document(4, labels=False)
+    facts = [(0, 3, "P17"), (0, 3, "P131"), (3, 0, "P569"), (2, 1, "P27"), (2, 1, "P27")]
+    document["labels"] = [{"h": h, "t": t, "r": r} for h, t, r in facts]
+    before = copy.deepcopy(document)
+    batch = processor(document)
+    found = {
+        (h, t, LABELS[column])
+        for (_, h, t), row in zip(batch["pair_index"].tolist(), batch["labels"], strict=True)
+        for column in row.nonzero().flatten().tolist()
+    }
+    without = {(h, t, "Na") for h in range(4) for t in range(4) if h != t} - {(h, t, "Na") for h, t, _ in facts}
+    assert found == set(facts) | without and document == before
+    assert processor({**document, "labels": []})["labels"][:, 0].all()
+    for unlabelled in ({**document, "labels": None}, random_document(4, labels=False)):
+        assert "labels" not in processor(unlabelled) and "labels" not in processor([document, unlabelled])
+
+
+def test_nothing_to_encode(processor):
+    """A process that has no documents left runs an empty batch beside the others."""
+    for batch in (processor([]), processor.collate([])):
+        assert batch["pair_index"].shape == (0, 3) and batch["labels"].shape == (0, len(LABELS))
+        assert batch["input_ids"].shape[0] == batch["windows"].shape[0] == 1
+
+
+# --- long documents
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "end_tokens"), [(32, 8, 1), (32, 0, 2), (8, 5, 1), (64, 61, 1), (32, 28, 2)]
+)
+def test_windows_cover_everything(size, stride, end_tokens):
+    processor = tiny_processor(window_size=size, window_stride=stride, window_end_tokens=end_tokens)
+    for length in [*range(2, 4 * size), 5000]:
+        spans = processor.window_spans(length)
+        assert (len(spans) == 1) == (length <= size)
+        assert spans[0][0] == 0 and spans[-1][1] == length
+        for (first, end), (start, _) in itertools.pairwise(spans):
+            assert first < start <= end - stride  # no gap, and the overlap asked for
+        # Added special tokens count: one before every window but the first, some after every one but the last.
+        rows = [end - start + (start > 0) + (end_tokens if end < length else 0) for start, end in spans]
+        assert max(rows) <= size
+        assert len(spans) == 1 or set(rows) == {size}  # every window is full; the last ends with the document
+
+
+def test_document_of_5000_words(processor):
+    document = random_document(30, 5000, mentions=4, seed=3)
+    feature = processor.encode([document])[0]
+    assert feature["lost_tokens"] == feature["lost_mentions"] == feature["lost_entities"] == 0
+    batch = processor.collate([feature])
+    length = len(feature["input_ids"])
+    assert length > 5000 and batch["input_ids"].shape[1] == 32
+    rebuilt = [set() for _ in range(length)]
+    tokenizer = processor.tokenizer
+    for row, mask, (_, offset, first, end) in zip(
+        batch["input_ids"].tolist(), batch["attention_mask"].tolist(), batch["windows"].tolist(), strict=True
+    ):
+        for column in range(first, end):
+            rebuilt[offset + column].add(row[column])
+        assert row[0] == tokenizer.cls_token_id and row[sum(mask) - 1] == tokenizer.sep_token_id
+    assert rebuilt == [{token} for token in feature["input_ids"]]
+
+
+def test_truncation_is_asked_for_counted_and_logged(processor, warnings_of_processing):
+    document = random_document(8, 60, mentions=2, seed=2)
+    whole, cut = processor.encode([document])[0], processor.encode([document], max_length=20)[0]
+    assert len(cut["input_ids"]) == 20 and cut["input_ids"][:19] == whole["input_ids"][:19]
+    assert cut["input_ids"][-1] == processor.tokenizer.sep_token_id
+    kept = [position if position < 19 else -1 for position in whole["mention_positions"]]
+    assert cut["mention_positions"] == kept and cut["mention_entities"] == whole["mention_entities"]
+    entities_left = {entity for entity, position in zip(cut["mention_entities"], kept, strict=True) if position >= 0}
+    assert cut["lost_tokens"] == len(whole["input_ids"]) - 20 > 0
+    assert cut["lost_mentions"] == kept.count(-1) > 0
+    assert cut["lost_entities"] == 8 - len(entities_left) > 0
+    assert processor(document, max_length=20)["pair_index"].shape == (56, 3)  # no pair goes missing
+    message = warnings_of_processing.messages[-1]
+    assert f"'lost_mentions': {cut['lost_mentions']}" in message and f"'lost_tokens': {cut['lost_tokens']}" in message
+    warnings_of_processing.clear()
+    processor(random_document(3, 10))
+    assert not warnings_of_processing.messages
+    for wrong in (2, 0, -5, 20.0, "20"):
+        with pytest.raises(ValueError, match="max_length is"):
+            processor(document, max_length=wrong)
+
+
+def test_encoding_report(processor):
+    documents = [random_document(5, 60, seed=seed) for seed in range(3)]
+    features = processor.encode(documents, max_length=30)
+    report = encoding_report(features)
+    assert report["documents"] == 3 and report["tokens"] == 90 and report["entities"] == 15
+    assert report["mentions"] == sum(len(cluster) for document in documents for cluster in document["vertexSet"])
+    assert report["lost_tokens"] == sum(len(feature["input_ids"]) for feature in processor.encode(documents)) - 90
+
+
+def test_pairs_without_common_context(processor, warnings_of_processing):
+    """Entities of a long document that share no window have no token that both attend to."""
+    document = random_document(0, 300, seed=0, labels=False)
+    document["vertexSet"] = [[mention(document, sent_id, 2, 3)] for sent_id in (0, 1, 8, 29)]
+    document["vertexSet"].append([mention(document, sent_id, 5, 6) for sent_id in (0, 29)])
+    feature = processor.encode([document])[0]
+    spans = processor.window_spans(len(feature["input_ids"]))
+    reach = []
+    for entity in range(5):
+        rows = [
+            p for p, e in zip(feature["mention_positions"], feature["mention_entities"], strict=True) if e == entity
+        ]
+        reach.append({x for start, end in spans for row in rows if start <= row < end for x in range(start, end)})
+    apart = {(h, t) for h in range(5) for t in range(5) if h != t and not reach[h] & reach[t]}
+    assert (0, 3) in apart and (0, 1) not in apart and (0, 4) not in apart
+    assert feature["pairs_without_context"] == len(apart)
+    batch = processor(document)
+    assert f"'pairs_without_context': {len(apart)}" in warnings_of_processing.messages[-1]
+    model = tiny_model()
+    seen = []
+    model.relation_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        logits = model(**batch).logits
+    context = pool_pair_context(pool_entity_attention(seen[0]), seen[0].token_states, "mean", 1e-5)[0]
+    zero = {(h, t) for h in range(5) for t in range(5) if h != t and not context[h, t].any()}
+    assert zero == apart and torch.isfinite(logits).all()
+
+
+def test_short_documents_have_context_everywhere(processor):
+    assert processor.encode([random_document(20, 15, seed=1)])[0]["pairs_without_context"] == 0
+
+
+# --- outputs to triples
+
+
+def naive_triples(logits, pair_index, documents, threshold="th", cap=None, offset=0.0):
+    expected = [[] for _ in documents]
+    for row, (document, head, tail) in zip(logits.tolist(), pair_index.tolist(), strict=True):
+        limit = row[0] if threshold == "th" else 0.0
+        scored = sorted(((logit - limit, column) for column, logit in enumerate(row) if column), reverse=True)
+        for margin, column in scored[:cap]:
+            if margin > offset:
+                expected[document].append((head, tail, LABELS[column], margin))
+    return expected
+
+
+@pytest.mark.parametrize("threshold", ["th", "zero"])
+@pytest.mark.parametrize("cap", [None, 1, 2])
+@pytest.mark.parametrize("offset", [0.0, 0.7])
+def test_triples_equal_a_plain_loop(threshold, cap, offset):
+    processor = tiny_processor(decision_threshold=threshold, max_relations_per_pair=cap)
+    processor.relation_names = {"P17": "country"}
+    documents = [random_document(n, seed=n) for n in (5, 0, 1, 4)]
+    pair_index = processor(documents)["pair_index"]
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(len(pair_index), generator=generator)  # the order of pairs does not matter
+    outputs = CommOutput(
+        logits=torch.randn(len(order), len(LABELS), generator=generator), pair_index=pair_index[order]
+    )
+    before = outputs.logits.clone()
+    found = processor.post_process_relation_extraction(outputs, documents, offset=offset)
+    expected = naive_triples(outputs.logits, outputs.pair_index, documents, threshold, cap, offset)
+    assert sum(map(len, expected)) > 5
+    for document, triples, wanted in zip(documents, found, expected, strict=True):
+        plain = [(x["head"], x["tail"], x["relation"]) for x in triples]
+        assert plain == [x[:3] for x in sorted(wanted, key=lambda x: (x[0], x[1], -x[3]))]
+        scores = {(h, t, r): 1 / (1 + np.exp(-margin)) for h, t, r, margin in wanted}
+        assert {k: x["score"] for k, x in zip(plain, triples, strict=True)} == pytest.approx(scores, abs=1e-6)
+        for triple in triples:
+            assert triple["head_name"] == document["vertexSet"][triple["head"]][0]["name"]
+            assert triple["tail_name"] == document["vertexSet"][triple["tail"]][0]["name"]
+            assert triple["relation_name"] == ("country" if triple["relation"] == "P17" else triple["relation"])
+    assert torch.equal(outputs.logits, before)
+
+
+def test_decision_is_strict_and_the_cap_is_counted():
+    logits = torch.tensor([[1.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, -1.0, 0.5, -2.0]])
+    row, label, margin, removed = decode(logits, "th")
+    assert list(zip(row.tolist(), label.tolist(), strict=True)) == [(0, 2), (0, 3), (0, 4), (1, 3)]
+    assert margin.tolist() == [1.0, 2.0, 3.0, 0.5] and removed == 0
+    row, label, _, removed = decode(logits, "th", max_relations_per_pair=2)
+    assert list(zip(row.tolist(), label.tolist(), strict=True)) == [(0, 3), (0, 4), (1, 3)] and removed == 1
+    row, label, _, _ = decode(logits, "zero")
+    assert list(zip(row.tolist(), label.tolist(), strict=True)) == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 3)]
+    assert decode(logits.bfloat16(), "th")[1].tolist() == [2, 3, 4, 3]
+
+
+def test_facts_come_back(processor):
+    """Documents to labels to logits to triples: nothing moves on the way."""
+    documents = [random_document(n, 70, seed=n) for n in (6, 2, 9)]
+    batch = processor(documents)
+    outputs = CommOutput(logits=batch["labels"] * 4 - 2, pair_index=batch["pair_index"])
+    outputs.logits[:, 0] = 0
+    found = processor.post_process_relation_extraction(outputs, documents)
+    for document, triples in zip(documents, found, strict=True):
+        facts = {(fact["h"], fact["t"], fact["r"]) for fact in document["labels"]}
+        assert {(x["head"], x["tail"], x["relation"]) for x in triples} == facts and len(triples) == len(facts)
+
+
+def test_outputs_of_other_documents_are_refused(processor):
+    documents = [random_document(n, seed=n) for n in (3, 4)]
+    pair_index = processor(documents)["pair_index"]
+    logits = torch.zeros(len(pair_index), len(LABELS))
+
+    def post_process(documents, logits=logits, pair_index=pair_index):
+        outputs = CommOutput(logits=logits, pair_index=pair_index)
+        return processor.post_process_relation_extraction(outputs, documents)
+
+    assert post_process(documents) == [[], []]
+    for wrong in (documents[:1], documents[::-1], [*documents, random_document(2)], [], documents[0]):
+        with pytest.raises(ValueError, match="the outputs hold 18 pairs of 2 documents; these"):
+            post_process(wrong)
+    with pytest.raises(ValueError, match="these 2 documents have 18 pairs"):
+        post_process(documents, pair_index=torch.cat([pair_index[:17], pair_index[:1]]))
+    for wrong in (logits[:-1], logits[:, :-1], torch.zeros(18, len(LABELS) + 1)):
+        with pytest.raises(ValueError, match=r"logits have the shape .*expected one row for each of 18 pairs"):
+            post_process(documents, logits=wrong)
+    for wrong in (float("nan"), float("inf")):
+        broken = logits.clone()
+        broken[7, 2] = wrong
+        with pytest.raises(ValueError, match=f"document {documents[1]['title']!r}: the model's logits are not finite"):
+            post_process(documents, logits=broken)
+
+
+# --- wrong input
+
+
+def test_wrong_documents_are_named(processor):
+    good, bad = random_document(2, seed=1), random_document(2, seed=2, title="Bad one")
+    bad["vertexSet"][1][0]["pos"] = [3, 99]
+    with pytest.raises(
+        DocumentError, match=r"document 1 \('Bad one'\), field vertexSet\[1\]\[0\]\.pos: found \[3, 99\]"
+    ):
+        processor([good, bad])
+    with pytest.raises(DocumentError, match=r"labels\[0\]\.r: found 'P6'.* 4 known relations"):
+        processor({**good, "labels": [{"h": 0, "t": 1, "r": "P6"}]})
+    with pytest.raises(DocumentError, match=r"labels\[0\]\.r: found 'Na'"):
+        processor({**good, "labels": [{"h": 0, "t": 1, "r": "Na"}]})
+    with pytest.raises(DocumentError, match="found 'Oslo is a town'"):
+        processor(["Oslo is a town"])
+
+
+def test_wrong_arguments_are_named(processor):
+    document = random_document(2)
+    with pytest.raises(ValueError, match="return_tensors is 'np'; expected 'pt'"):
+        processor(document, return_tensors="np")
+    with pytest.raises(ValueError, match=r"no arguments \['truncation'\]; truncation is asked for by max_length"):
+        processor(document, truncation=True)
+    with pytest.raises(TypeError, match="widow_size"):
+        tiny_processor(widow_size=64)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("markers", "stars", "markers is 'stars'; expected one of 'star', 'entity_type', 'none'"),
+        ("window_stride", 30, "window_stride is 30; expected an integer from 0 to 29"),
+        ("window_size", 4, "window_size is 4; expected an integer >= 8"),
+        ("window_end_tokens", 0, "window_end_tokens is 0"),
+        ("decision_threshold", "half", "decision_threshold is 'half'"),
+        ("max_relations_per_pair", -1, "max_relations_per_pair is -1"),
+        ("id2label", {0: "P17"}, "'Na' at 0"),
+        ("relation_names", {"P9": "x"}, r"lacks \['P9'\]"),
+    ],
+)
+def test_wrong_settings_are_named(field, value, message):
+    with pytest.raises(ValueError, match=f"CommProcessor: .*{message}"):
+        tiny_processor(**{field: value})
+
+
+def test_unsuitable_tokenizers():
+    with pytest.raises(ValueError, match="has no padding token"):
+        tiny_processor(tokenizer=word_piece_tokenizer(pad=None))
+    with pytest.raises(ValueError, match=r"markers='star' need the token '\*'.*'none'"):
+        tiny_processor(tokenizer=word_piece_tokenizer(star=False))
+    assert tiny_processor(tokenizer=word_piece_tokenizer(star=False), markers="none").markers == "none"
+    with pytest.raises(ValueError, match=r"markers='entity_type' need the token '\[unused61\]'"):
+        tiny_processor(tokenizer=word_piece_tokenizer(unused=60), markers="entity_type")
+    with pytest.raises(ValueError, match=r"markers='entity_type' need the token '\[unused1\]'"):
+        tiny_processor(tokenizer=byte_level_tokenizer(), markers="entity_type")
+    bare = word_piece_tokenizer().backend_tokenizer
+    bare.post_processor = None
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, pad_token="[PAD]", unk_token="[UNK]")
+    with pytest.raises(
+        ValueError, match=r"puts the special tokens \[\] around a text; expected one before and one after"
+    ):
+        tiny_processor(tokenizer=tokenizer)
+
+
+# --- saving, loading, and the model's configuration
+
+
+@pytest.mark.parametrize("kind", ["word pieces", "byte level"])
+def test_save_and_load(kind, tmp_path):
+    tokenizer = word_piece_tokenizer() if kind == "word pieces" else byte_level_tokenizer()
+    settings = {
+        "relation_names": {"P17": "country"},
+        "markers": "star",
+        "window_size": 40,
+        "window_stride": 5,
+        "window_end_tokens": 2,
+        "word_leading_space": False,
+        "decision_threshold": "zero",
+        "max_relations_per_pair": 3,
+    }
+    processor = CommProcessor(tokenizer, id2label=LABELS, **settings)
+    processor.save_pretrained(tmp_path)
+    tiny_config().save_pretrained(tmp_path)
+    documents = [random_document(n, 80, seed=n) for n in (3, 5)]
+    expected = processor(documents)
+    for loaded in (CommProcessor.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path)):
+        assert type(loaded) is CommProcessor
+        assert loaded.id2label == LABELS and {field: getattr(loaded, field) for field in settings} == settings
+        batch = loaded(documents)
+        assert set(batch) == set(expected) and all(torch.equal(batch[key], expected[key]) for key in expected)
+    written = json.loads((tmp_path / "processor_config.json").read_text())
+    assert not [key for key in written if key.startswith("_")]
+    assert str(tmp_path) not in (tmp_path / "processor_config.json").read_text()
+
+
+def test_from_backbone(tmp_path):
+    word_piece_tokenizer().save_pretrained(tmp_path)
+    config = tiny_config(loss="balanced_softmax", relation_names={"P27": "citizen of"}, max_relations_per_pair=2)
+    processor = CommProcessor.from_backbone(str(tmp_path), config)
+    processor.check_config(config)
+    assert (processor.decision_threshold, processor.max_relations_per_pair) == ("zero", 2)
+    for field, value in {"window_size": 30, "id2label": {0: "Na", 1: "P17"}, "markers": "none"}.items():
+        other = copy.copy(processor)
+        setattr(other, field, value)
+        with pytest.raises(ValueError, match=f"{field} is .* in the processor and .* in the model's configuration"):
+            other.check_config(config)
+        other.update_from_config(config)
+        other.check_config(config)
+
+
+def test_slow_tokenizer_is_refused():
+    class Slow:
+        is_fast = False
+
+    processor = tiny_processor()
+    processor.tokenizer = Slow()
+    with pytest.raises(ValueError, match=r"Slow is not a fast tokenizer; expected one with a `tokenizer\.json`"):
+        processor._check_tokenizer()
+
+
+def test_many_words_of_every_script(processor):
+    """Random words, real punctuation, every script of the word list: pieces of the whole are pieces of the words."""
+    draw = random.Random(0)
+    words = ["".join(draw.choice(WORDS) for _ in range(draw.randint(1, 3))) for _ in range(200)]
+    feature = processor.encode([{"title": "T", "sents": [words], "vertexSet": []}])[0]
+    expected = [piece for word in words for piece in processor.tokenizer(word, add_special_tokens=False)["input_ids"]]
+    assert feature["input_ids"][1:-1] == expected
