@@ -27,7 +27,7 @@ from pathlib import Path
 import datasets
 import transformers
 import yaml
-from transformers import EarlyStoppingCallback, HfArgumentParser, PreTrainedConfig, set_seed
+from transformers import EarlyStoppingCallback, HfArgumentParser, PreTrainedConfig, TrainerState, set_seed
 
 from dataset_scripts.describe import describe_documents, format_description
 from dataset_scripts.docred import (
@@ -40,6 +40,7 @@ from dataset_scripts.docred import (
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.documents import entity_name
+from modeling_comm.losses import get_loss
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.record import command_line, commit_of, device_record, epoch_log, versions, write_json
 from modeling_comm.scoring import format_scores, load_ign_reference, score
@@ -55,9 +56,19 @@ from modeling_comm.type_prior import TypePrior
 logger = logging.getLogger("run_docre")
 
 
-def optional(kind, text):
-    """A flag without a default of its own: where it is not given, the configuration's value holds."""
-    return field(default=None, metadata={"help": text})
+# What decides the outcome of a training besides model and data: where one of these differs, it is another run.
+DECISIVE_ARGUMENTS = (
+    *("learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type"),
+    *(
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "world_size",
+        "train_sampling_strategy",
+        "data_seed",
+    ),
+    *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16"),
+    *("eval_strategy", "load_best_model_at_end", "metric_for_best_model"),
+)
 
 
 @dataclass
@@ -191,12 +202,22 @@ def parse_arguments(argv):
         unknown = sorted(set(settings) - known)
         if unknown:
             raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
-        parser.set_defaults(**settings)
+        parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
+        argv = [*as_flags(settings), *argv]
     return parser.parse_args_into_dataclasses(args=argv)
 
 
+def as_flags(settings):
+    """Settings of a file as the flags that say the same, so that both are checked alike."""
+    for name, value in settings.items():
+        if isinstance(value, list):
+            yield from (f"--{name}", *map(str, value))
+        elif value is not None:
+            yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
+
+
 def load_documents(data_args, model_args):
-    """The splits, and the record of their files."""
+    """The splits, the record of their files, and the facts that Ign F1 leaves out."""
     named = {"train": data_args.train_file, "validation": data_args.validation_file, "test": data_args.test_file}
     named = {split: path for split, path in named.items() if path}
     files = named
@@ -209,6 +230,7 @@ def load_documents(data_args, model_args):
         cache_dir=model_args.cache_dir,
     )
     record = data_record(splits)
+    reference = ign_reference(data_args, splits, record)
     limits = {
         "train": data_args.max_train_documents,
         "validation": data_args.max_eval_documents,
@@ -217,7 +239,17 @@ def load_documents(data_args, model_args):
     for split, limit in limits.items():
         if limit is not None and split in splits:
             splits[split] = splits[split].select(range(min(limit, len(splits[split]))))
-    return splits, record
+    return splits, record, reference
+
+
+def ign_reference(data_args, splits, files):
+    """The facts left out for Ign F1, or None."""
+    if data_args.ign_reference != "train":
+        return None if data_args.ign_reference == "none" else load_ign_reference(data_args.ign_reference)
+    if "train" not in splits:
+        return None
+    facts = load_ign_reference([to_document(row) for row in splits["train"]])
+    return dataclasses.replace(facts, source=Path(files["train"]["source"]).name, sha256=files["train"]["sha256"])
 
 
 def labels_of(model_args, data_args, splits):
@@ -238,13 +270,7 @@ def build_model(model_args, data_args, splits):
     hub = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.token}
     source = model_args.model_name_or_path
     if PreTrainedConfig.get_config_dict(source, **hub)[0].get("model_type") == CommConfig.model_type:
-        model = CommForDocumentRelationExtraction.from_pretrained(
-            source, attn_implementation=model_args.attn_implementation, **given, **hub
-        )
-        model.config.validate_fields()
-        processor = CommProcessor.from_pretrained(source, **hub)
-        processor.update_from_config(model.config)
-        return model, processor
+        return load_checkpoint(model_args, given, hub)
     labels, names = labels_of(model_args, data_args, splits)
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
@@ -258,6 +284,29 @@ def build_model(model_args, data_args, splits):
     processor = CommProcessor.from_backbone(
         source, model.config, tokenizer_kwargs=hub, word_leading_space=model_args.word_leading_space
     )
+    return model, processor
+
+
+def load_checkpoint(model_args, given, hub):
+    """A finished checkpoint and its processor; flags can change what its weights do not depend on."""
+    source = model_args.model_name_or_path
+    config = CommConfig.from_pretrained(source, **hub)
+    fixed = ("relation_encoder", "emb_size", "block_size")
+    refused = [name for name in fixed if given.get(name) not in (None, getattr(config, name))]
+    refused += ["backbone_overrides"] if model_args.backbone_overrides else []
+    refused += [] if model_args.word_leading_space else ["word_leading_space"]
+    if refused:
+        raise ValueError(
+            f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
+        )
+    if given.get("loss", config.loss) != config.loss:
+        given = {"decision_threshold": get_loss(given["loss"]).decision_threshold, **given}
+    model = CommForDocumentRelationExtraction.from_pretrained(
+        source, attn_implementation=model_args.attn_implementation, **given, **hub
+    )
+    model.config.validate_fields()
+    processor = CommProcessor.from_pretrained(source, **hub)
+    processor.update_from_config(model.config)
     return model, processor
 
 
@@ -276,44 +325,59 @@ def encode_splits(splits, processor, data_args, training_args):
 
 
 def prepare_output(training_args, run_args, output_dir, settings):
-    """The checkpoint to go on from, if there is one of the same run; an error where another run's stands in the way."""
-    settings_file = Path(output_dir) / "settings.json"
-    checkpoint = None
-    if training_args.do_train and training_args.process_index == 0 and run_args.restart:
-        for path in Path(output_dir).glob("checkpoint-*"):
-            shutil.rmtree(path)
-    elif training_args.do_train and Path(output_dir).is_dir():
-        checkpoint = last_complete_checkpoint(output_dir, training_args.world_size)
-    if checkpoint is not None and settings_file.is_file():
-        before = json.loads(settings_file.read_text(encoding="utf-8"))
-        changed = sorted(key for key in settings if settings[key] != before.get(key))
-        if changed:
-            raise ValueError(
-                f"{output_dir} holds a run with other settings: "
-                + ", ".join(f"{key} {before.get(key)!r}, now {settings[key]!r}" for key in changed)
-                + ". Choose another --output_dir, or --restart to delete its checkpoints"
-            )
-    if training_args.do_train and training_args.process_index == 0:
-        write_json(settings_file, settings)
-    return checkpoint
+    """
+    What an earlier call of the same run left in its folder: the checkpoint to go on from, or None, and whether the training is
+    finished. An error where another run's checkpoints stand in the way.
+    """
+    folder = Path(output_dir)
+    settings_file, final_state = folder / "settings.json", folder / "trainer_state.json"
+    # The others look when the first process has deleted and written.
+    with training_args.main_process_first(desc="looking for checkpoints"):
+        if run_args.restart and training_args.process_index == 0:
+            for path in folder.glob("checkpoint-*"):
+                shutil.rmtree(path)
+            final_state.unlink(missing_ok=True)
+        begun = final_state.is_file() or any(folder.glob("checkpoint-*"))
+        if begun and settings_file.is_file():
+            before = json.loads(settings_file.read_text(encoding="utf-8"))
+            changed = [key for key in sorted({*settings, *before}) if settings.get(key) != before.get(key)]
+            if changed:
+                raise ValueError(
+                    f"{output_dir} holds a run with other settings: "
+                    + ", ".join(f"{key} {before.get(key)!r}, now {settings.get(key)!r}" for key in changed)
+                    + ". Choose another --output_dir, or --restart to delete its checkpoints"
+                )
+        if training_args.process_index == 0:
+            write_json(settings_file, settings)
+    return last_complete_checkpoint(output_dir, training_args.world_size), final_state.is_file()
 
 
-def run(seed, output_dir, training_args, model_args, data_args, run_args, splits, files):
+def settings_of(seed, training_args, model_args, data_args, run_args, files):
+    """What decides the outcome of a training, as JSON has it."""
+    settings = {key: value for key, value in vars(model_args).items() if key not in ("token", "cache_dir")}
+    settings |= {key: getattr(data_args, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
+    settings |= {f"{split}_sha256": files[split]["sha256"] for split in ("train", "validation") if split in files}
+    settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
+    settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
+    return json.loads(json.dumps(settings))
+
+
+def run(seed, output_dir, training_args, model_args, data_args, run_args, splits, files, reference):
     """One run with one seed: trains, evaluates, predicts, and writes what came out beside its record."""
     started = time.time()
     training_args.seed, training_args.output_dir = seed, str(output_dir)
-    settings = {
-        "seed": seed,
-        "model": {key: value for key, value in vars(model_args).items() if key not in ("token", "cache_dir")},
-        "files": {split: entry["sha256"] for split, entry in files.items()},
-        **{key: getattr(training_args, key) for key in ("learning_rate", "head_learning_rate", "num_train_epochs")},
-        **{key: getattr(training_args, key) for key in ("max_steps", "per_device_train_batch_size")},
-    }
-    checkpoint = prepare_output(training_args, run_args, output_dir, settings)
+    checkpoint, finished = None, False
+    if training_args.do_train:
+        settings = settings_of(seed, training_args, model_args, data_args, run_args, files)
+        checkpoint, finished = prepare_output(training_args, run_args, output_dir, settings)
+    if finished:
+        logger.info("%s: the training is finished; --restart would repeat it", output_dir)
+        model_args = ModelArguments(str(output_dir), attn_implementation=model_args.attn_implementation)
+    elif checkpoint:
+        logger.info("going on from %s", checkpoint)
     set_seed(seed)
     model, processor = build_model(model_args, data_args, splits)
     encoded, encoding = encode_splits(splits, processor, data_args, training_args)
-    reference = ign_reference(data_args, splits, files)
     trainer = CommTrainer(
         model=model,
         args=training_args,
@@ -326,11 +390,15 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
         else None,
     )
     results = {}
-    if training_args.do_train:
-        trained = trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint or checkpoint)
-        results |= trained.metrics
+    if finished:
+        state = TrainerState.load_from_json(Path(output_dir) / "trainer_state.json")
+        for field_name in ("log_history", "best_global_step", "global_step", "epoch"):
+            setattr(trainer.state, field_name, getattr(state, field_name))
+        results |= next(entry for entry in reversed(state.log_history) if "train_runtime" in entry)
+    elif training_args.do_train:
+        results |= trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint or checkpoint).metrics
         trainer.save_model()
-        trainer.save_state()
+        trainer.save_state()  # written last: it says that the training is finished
     if training_args.do_eval:
         results |= trainer.evaluate()
     if training_args.do_predict:
@@ -357,16 +425,6 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset=data_args.dataset_config, tags="document-relation-extraction")
     return results
-
-
-def ign_reference(data_args, splits, files):
-    """The facts left out for Ign F1, or None."""
-    if data_args.ign_reference != "train":
-        return None if data_args.ign_reference == "none" else load_ign_reference(data_args.ign_reference)
-    if "train" not in splits:
-        return None
-    path = files["train"]["source"]
-    return load_ign_reference(path if Path(path).is_file() else [to_document(row) for row in splits["train"]])
 
 
 def predict(trainer, encoded, splits, reference, run_args, output_dir):
@@ -437,14 +495,16 @@ def main(argv=None):
     model_args, data_args, training_args, run_args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     level = training_args.get_process_log_level()
-    logger.setLevel(level)
+    says_more = training_args.log_level == "passive" and training_args.process_index == 0
+    logger.setLevel(logging.INFO if says_more else level)
     datasets.utils.logging.set_verbosity(logging.WARNING)
     transformers.utils.logging.set_verbosity(level)
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict or data_args.describe_data):
         raise ValueError("nothing to do: give one of --do_train, --do_eval, --do_predict, --describe_data")
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
-    splits, files = load_documents(data_args, model_args)
+    logger.info("world size %d, device %s", training_args.world_size, training_args.device)
+    splits, files, reference = load_documents(data_args, model_args)
     if data_args.describe_data:
         describe(splits, model_args, data_args, training_args)
         return None
@@ -453,15 +513,16 @@ def main(argv=None):
             raise ValueError(
                 f"--{wanted} needs a {split} split; found {sorted(splits)} in {[entry['source'] for entry in files.values()]}"
             )
-    if training_args.do_train and "validation" not in splits:
-        logger.warning("no validation documents: the last checkpoint is kept, not the best one")
+    if "validation" not in splits:
+        if training_args.do_train:
+            logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
     seeds = run_args.seeds or [training_args.seed]
     output = Path(training_args.output_dir)
     by_seed = []
     for seed in seeds:
         folder = output / f"seed-{seed}" if len(seeds) > 1 else output
-        by_seed.append(run(seed, folder, training_args, model_args, data_args, run_args, splits, files))
+        by_seed.append(run(seed, folder, training_args, model_args, data_args, run_args, splits, files, reference))
     if len(seeds) > 1 and training_args.process_index == 0:
         summary = {"seeds": seeds, "metrics": summarize(by_seed)}
         write_json(output / "summary.json", summary)

@@ -26,6 +26,7 @@ UNSUITABLE_BACKBONES = {
     "nystromformer": _LOCAL,
     "funnel": "it shortens its input, so that its states do not belong to word pieces",
     "canine": "it reads characters, not word pieces",
+    "bloom": "its attention is causal, mentions would see earlier words only",
     "xlnet": "it returns two attention streams",
     "comm": "it is a COMM model already; load it with from_pretrained",
 }

@@ -1,6 +1,7 @@
 """Configuration of COMM: the backbone, the relation encoder, the loss, the labels and how documents are encoded."""
 
 import copy
+import difflib
 import math
 import warnings
 from typing import ClassVar
@@ -142,6 +143,7 @@ class CommConfig(PreTrainedConfig):
         self.window_stride = self.window_size // 4 if window_stride is None else window_stride
         self.window_end_tokens = window_end_tokens
         self.comm_version = comm_version or __version__
+        _refuse_misspelt(kwargs, set(vars(self)))
         super().__init__(**kwargs)
         if self.id2label.get(0) == "LABEL_0":  # Transformers' own default name for a label without a name
             self.id2label = {**self.id2label, 0: THRESHOLD_LABEL}
@@ -213,6 +215,14 @@ def _text_config(value):
     raise ValueError(f"CommConfig: text_config is {value!r}; expected a configuration or a dict")
 
 
+def _refuse_misspelt(given, fields):
+    """Any keyword may be a field of a user's own encoder or loss, but one that almost names a field is a slip."""
+    for name in given:
+        meant = difflib.get_close_matches(name, fields, n=1, cutoff=0.85)
+        if meant:
+            raise ValueError(f"CommConfig: there is no field {name!r} (found {given[name]!r}); expected {meant[0]!r}?")
+
+
 def _minor(version):
     return str(version).split(".")[:2]
 
@@ -234,8 +244,10 @@ class _Checker:
         self(field, isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}{or_else}")
 
     def registered(self, field, names):
+        # With the package imported, the Auto classes never take a checkpoint's code, trusted or not.
         own = (
-            "; a name of your own is known once the file that registers it is imported, or with trust_remote_code=True"
+            "; another one is known once the file that registers it is imported. To take it from a checkpoint instead, load "
+            "that with AutoModel and trust_remote_code=True in a process that does not import modeling_comm"
         )
         self.choice(field, names, or_else=own)
 

@@ -77,8 +77,8 @@ def pool_entity_embeddings(documents: EncodedDocuments) -> torch.Tensor:
     present = (counts > 0)[:, None]
     maximum = torch.where(torch.isfinite(maximum), maximum, 0.0)
     total = torch.zeros_like(maximum).index_add(0, rows, torch.exp(states - maximum[rows]))[:spare]
-    pooled = torch.log(torch.where(present, total, 1.0)) + maximum[:spare]
-    return torch.where(present, pooled, 0.0).view(*documents.entity_mask.shape, -1)
+    pooled = torch.log(torch.where(present, total, 1.0)) + maximum[:spare]  # log 1 + 0 without a mention
+    return pooled.view(*documents.entity_mask.shape, -1)
 
 
 def pool_entity_attention(documents: EncodedDocuments) -> torch.Tensor:

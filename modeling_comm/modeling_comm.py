@@ -227,7 +227,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         output_attentions=None,
         output_hidden_states=None,
         return_dict=None,
-        **kwargs,
     ) -> CommOutput | tuple:
         """
         W windows of L word pieces; B documents of C word pieces, M mentions and E entities at most; P pairs. All of it is

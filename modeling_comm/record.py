@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import subprocess
@@ -22,9 +23,11 @@ def write_json(path, value):
 
 
 def command_line() -> str:
-    """The command that is running, as it can be typed again; paths below the working directory are made relative."""
+    """The command that is running, as it can be typed again, without access tokens; paths below the working directory are
+    made relative."""
     here = f"{Path.cwd()}{os.sep}"
-    return shlex.join([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
+    command = shlex.join([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
+    return re.sub(r"(--(?:hub[_-])?token)[= ]\S+", r"\1 ...", command)
 
 
 def commit_of(path) -> str | None:

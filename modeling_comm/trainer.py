@@ -3,11 +3,13 @@
 import json
 import math
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -16,6 +18,7 @@ from transformers.utils import logging
 from .losses import loss_from_config
 from .processing_comm import decode
 from .scoring import average_precision, score
+from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -91,20 +94,19 @@ class _Features(Dataset):
         return {**{column: row[column] for column in FEATURE_COLUMNS}, "document_index": index}
 
 
-class _SetEpoch(TrainerCallback):
+class _TrainerHooks(TrainerCallback):
     def __init__(self, trainer):
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
 
-
-class _CheckGradients(TrainerCallback):
-    def __init__(self, trainer):
-        self.trainer = trainer
-
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         self.trainer.check_gradients()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # Losses are summed over processes where they are logged; what is left at the end would count for one process only.
+        control.should_log |= args.logging_strategy != "no"
 
 
 class CommTrainer(Trainer):
@@ -121,6 +123,10 @@ class CommTrainer(Trainer):
         ign_reference: facts for Ign F1, see [`~modeling_comm.scoring.load_ign_reference`].
         args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
             as in the parent.
+
+    Raises:
+        ValueError: arguments or documents do not fit, or one process sees several GPUs.
+        FloatingPointError: a loss, gradient or logit is not finite; the message names step, documents and values.
     """
 
     def __init__(
@@ -133,7 +139,9 @@ class CommTrainer(Trainer):
         ign_reference=None,
         **kwargs,
     ):
-        if args is not None and args.n_gpu > 1:
+        if not isinstance(args, CommTrainingArguments):
+            raise ValueError(f"CommTrainer: args is {type(args).__name__}; expected CommTrainingArguments")
+        if args.n_gpu > 1:
             raise ValueError(
                 f"{args.n_gpu} GPUs are visible to one process. Start one process a GPU: torchrun --nproc_per_node {args.n_gpu} "
                 "run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
@@ -156,8 +164,7 @@ class CommTrainer(Trainer):
             **kwargs,
         )
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
-        self.add_callback(_SetEpoch(self))
-        self.add_callback(_CheckGradients(self))
+        self.add_callback(_TrainerHooks(self))
 
     def _collate(self, features):
         batch = self.processing_class.collate(features)
@@ -167,12 +174,14 @@ class CommTrainer(Trainer):
     # ---------------------------------------------------------------------------------------------------------- training
 
     def get_train_dataloader(self):
-        if self.train_dataset is None:
-            raise ValueError("CommTrainer: training requires a train_dataset")
+        if not self.train_dataset:
+            raise ValueError("CommTrainer: training requires a train_dataset with documents")
+        unlabelled = [index for index, known in enumerate(_column(self.train_dataset, "has_labels")) if not known]
+        if unlabelled:
+            titles = [self.train_dataset[index]["title"] for index in unlabelled[:5]]
+            raise ValueError(f"{len(unlabelled)} training documents have no labels, the first ones {titles}")
         self.train_sampler = DocumentBatchSampler(
-            lengths=[len(ids) for ids in self.train_dataset["input_ids"]]
-            if hasattr(self.train_dataset, "column_names")
-            else [len(row["input_ids"]) for row in self.train_dataset],
+            lengths=[len(ids) for ids in _column(self.train_dataset, "input_ids")],
             batch_size=self.args.per_device_train_batch_size,
             world_size=self.args.world_size,
             rank=self.args.process_index,
@@ -201,7 +210,8 @@ class CommTrainer(Trainer):
                 if parameter.requires_grad:
                     in_backbone, decays = id(parameter) in backbone, name in decayed
                     groups.setdefault((in_backbone, decays), []).append(parameter)
-            optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, model)
+            given = self.optimizer_cls_and_kwargs
+            optimizer_class, arguments = given or self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(
                 [
                     {
@@ -224,8 +234,6 @@ class CommTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index").tolist()
-        if "labels" not in inputs:
-            raise ValueError(f"training documents without labels: {self._documents_of_step()}")
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
@@ -257,6 +265,13 @@ class CommTrainer(Trainer):
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / "trainer_state.json").unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 
@@ -319,6 +334,10 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
             bar); one that holds unlabelled documents says so in its column `has_labels`.
     """
+    if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"the data set is a {type(dataset).__name__}; expected a list of documents or a datasets.Dataset"
+        )
     if len(dataset) and "input_ids" in dataset[0]:
         return dataset
     if not hasattr(dataset, "map"):
@@ -331,6 +350,10 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         return {column: [feature[column] for feature in features] for column in features[0]}
 
     return dataset.map(encode, batched=True, batch_size=100, num_proc=num_proc, desc="Encoding documents")
+
+
+def _column(dataset, name):
+    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
 def without_unknown_labels(row):
@@ -409,17 +432,34 @@ def evaluate_results(results, documents, processor, ign_reference=None) -> dict[
 
 def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
     """
-    Newest checkpoint in `output_dir` that was written to its end; None if there is none. The trainer's state is written last:
-    where it can be read, a kill in the middle of saving did not hit this checkpoint.
+    Newest checkpoint in `output_dir` from which training can go on exactly; None if there is none. A newer one that lacks a
+    file or the end of one, because a run was killed while it was saved, is passed over with a warning.
+
+    Args:
+        output_dir (`str`): a run's folder.
+        world_size (`int`, defaults to 1): number of processes; each has saved its random state.
     """
-    folder = Path(output_dir)
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
     for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            logger.warning("%s is incomplete (the run was killed while it was written); an older one is used", path)
-            continue
-        if world_size == 1 or all((path / f"rng_state_{rank}.pth").is_file() for rank in range(world_size)):
+        broken = [name for name in needed if not _is_complete(path / name)]
+        if not broken:
             return str(path)
+        logger.warning("%s is passed over: it lacks %s, or their ends", path, ", ".join(broken))
     return None
+
+
+def _is_complete(file):
+    """Whether a file is there to its end, which each of these formats tells."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+        else:  # torch.save's
+            return zipfile.is_zipfile(file)
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True

@@ -1,18 +1,36 @@
 """Training arguments with the field's defaults: ATLOP's hyper-parameters, which the paper trains with."""
 
+import os
 from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
+
+_SAMPLING = ("random", "sequential", "group_by_length")
+# What the parent offers and the trainer's own loss, batches and evaluation would pass over in silence.
+_REFUSED = (
+    *("remove_unused_columns", "label_smoothing_factor", "dataloader_drop_last", "auto_find_batch_size"),
+    *("bf16_full_eval", "fp16_full_eval", "prediction_loss_only", "batch_eval_metrics", "eval_accumulation_steps"),
+)
 
 
 @dataclass
 class CommTrainingArguments(TrainingArguments):
     """
-    [`TrainingArguments`] for [`CommTrainer`]. Defaults that differ from the parent's: `learning_rate` 5e-5 is for the backbone
-    and `head_learning_rate` for all else; `adam_epsilon` 1e-6; `num_train_epochs` 30; `per_device_train_batch_size` 4 documents;
-    `warmup_steps` 0.06 (a share of all steps, as below 1); evaluation and a checkpoint after each epoch, the best by dev F1
-    loaded at the end, two checkpoints kept; `logging_steps` 50; `remove_unused_columns` False and
-    `ddp_find_unused_parameters` False (the trainer builds its batches itself, and every parameter gets a gradient).
+    [`TrainingArguments`] for [`CommTrainer`]. What differs from the parent:
+
+    - `head_learning_rate` (`float`, defaults to 1e-4): learning rate of all that is not the backbone, whose own is
+      `learning_rate`.
+    - `adam_epsilon` 1e-6, `num_train_epochs` 30, `per_device_train_batch_size` 4 documents, `warmup_steps` 0.06 (below 1 a share
+      of all steps).
+    - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
+      `metric_for_best_model` `"f1"`, `logging_steps` 50.
+    - `restore_callback_states_from_checkpoint` True: the patience of early stopping outlives an interruption.
+    - `remove_unused_columns` False and `ddp_find_unused_parameters` False: the trainer builds its batches itself, and every
+      parameter gets a gradient.
+    - `do_eval` stays as it is given, whatever `eval_strategy` is.
+
+    Raises:
+        ValueError: a value does not fit, or asks for what [`CommTrainer`] does not do.
     """
 
     head_learning_rate: float = field(
@@ -24,7 +42,6 @@ class CommTrainingArguments(TrainingArguments):
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
     num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the training documents."})
     per_device_train_batch_size: int = field(default=4, metadata={"help": "Documents a process and step."})
-    per_device_eval_batch_size: int = field(default=8, metadata={"help": "Documents a process and evaluation step."})
     warmup_steps: float = field(
         default=0.06, metadata={"help": "Steps of linear warm-up; below 1, a share of all steps."}
     )
@@ -37,8 +54,11 @@ class CommTrainingArguments(TrainingArguments):
         default=True, metadata={"help": "End with the best checkpoint, not the last."}
     )
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What is best: f1, ign_f1, ..."})
-    greater_is_better: bool | None = field(default=True, metadata={"help": "Whether more of that metric is better."})
     logging_steps: float = field(default=50, metadata={"help": "Log loss and learning rate every so many steps."})
+    restore_callback_states_from_checkpoint: bool = field(
+        default=True,
+        metadata={"help": "Go on with the callbacks' counters, too, such as the patience of early stopping."},
+    )
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Must stay false: the trainer batches."}
     )
@@ -47,10 +67,21 @@ class CommTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        do_eval = self.do_eval
         super().__post_init__()
+        self.do_eval = do_eval  # the parent turns it on where training evaluates; the script asks for it by itself
+        launched = int(os.environ.get("WORLD_SIZE", 1))
+        if launched > self.world_size:
+            raise ValueError(
+                f"{launched} processes were started, but each of them sees {self.world_size} and would train alone; without a "
+                "GPU for each, add use_cpu (--use_cpu)"
+            )
         if not self.head_learning_rate > 0:
             raise ValueError(f"head_learning_rate is {self.head_learning_rate}; expected a number above 0")
-        if self.remove_unused_columns:
+        if self.train_sampling_strategy not in _SAMPLING:
             raise ValueError(
-                "remove_unused_columns is true; expected false, because the trainer builds its own batches"
+                f"train_sampling_strategy is {self.train_sampling_strategy!r}; expected one of {_SAMPLING}"
             )
+        for name in _REFUSED:
+            if getattr(self, name):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; CommTrainer does not do this, leave it out")

@@ -5,7 +5,6 @@ python tests/fetch_shared_tests.py
 
 import importlib
 import importlib.util
-import os
 import subprocess
 import sys
 import tarfile

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
 
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("COMM_SHARED", ROOT.parent / "shared"))
+SAMPLE = ROOT / "examples" / "sample"
 
 requires_shared = pytest.mark.skipif(
     not SHARED.is_dir(),
@@ -183,3 +184,12 @@ def tiny_processor(config=None, tokenizer=None, **fields):
 def logits_by_pair(output):
     """`{(document, head, tail): logits}`, so that results compare whatever the order of pairs."""
     return dict(zip(map(tuple, output.pair_index.tolist()), output.logits.detach().float(), strict=True))
+
+
+def save_backbone(folder, seed=0, **fields):
+    """A folder with a random two-layer encoder and its tokenizer, for `run_docre.py --model_name_or_path`."""
+    tokenizer = word_piece_tokenizer()
+    torch.manual_seed(seed)
+    AutoModel.from_config(tiny_text_config(tokenizer=tokenizer, **fields)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -87,6 +87,12 @@ def test_every_field_has_a_wrong_value():
     assert set(inspect.signature(CommConfig.__init__).parameters) - {"self", "kwargs"} <= named
 
 
+def test_misspelt_field_is_refused():
+    with pytest.raises(ValueError, match=r"no field 'cmm_margn' \(found 0.3\); expected 'cmm_margin'"):
+        CommConfig(cmm_margn=0.3)
+    assert CommConfig(mine_weight=2.0).mine_weight == 2.0  # a field of a user's own loss
+
+
 def test_fields_changed_by_hand_can_be_checked_again():
     config = tiny_config()
     config.cmm_margin = 1.5

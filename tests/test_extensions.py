@@ -1,9 +1,9 @@
 """Relation encoders and losses from a user's own file: they train, are saved with the model, and load again."""
 
 import importlib
-import importlib.util
 import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -64,39 +64,36 @@ def squared_margin_loss(logits, labels, reduction="mean", margin=1.0):
 '''
 
 
-@pytest.fixture(autouse=True)
-def registries_as_before(monkeypatch):
-    """What a test registers and imports is gone after it."""
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a user's own files lie; what a test imports from there and registers is gone after it."""
     monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
     monkeypatch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))
-    modules = set(sys.modules)
-    yield
-    for name in set(sys.modules) - modules:
-        del sys.modules[name]
-
-
-@pytest.fixture
-def import_file(tmp_path, monkeypatch):
-    """Imports a user's own file of the given text."""
     folder = tmp_path / "own"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
+    yield folder
+    for name, module in list(sys.modules.items()):
+        if folder in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]
 
-    def write_and_import(text, name="my_parts"):
-        (folder / f"{name}.py").write_text(text, encoding="utf-8")
-        importlib.invalidate_caches()
-        return importlib.import_module(name)
 
-    return write_and_import
+def import_file(folder, text, name="my_parts"):
+    """Writes a module, in a package if the name has a dot, and imports it."""
+    file = folder / f"{name.replace('.', '/')}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    importlib.invalidate_caches()
+    return importlib.import_module(name)
 
 
 def own_model():
     return tiny_model(tiny_config(relation_encoder="entities_only", loss="squared_margin", squared_margin=2.0))
 
 
-ENCODER_ALONE = """from torch import nn
-{imports}
-
+def zero_encoder(imports="from modeling_comm import RelationEncoder, register_relation_encoder"):
+    """A file with the least relation encoder that there is, and the given imports in line 1."""
+    return f"""{imports}
 
 @register_relation_encoder("zero")
 class Zero(RelationEncoder):
@@ -105,16 +102,11 @@ class Zero(RelationEncoder):
 """
 
 
-def save_with_imports(import_file, tmp_path, imports, **names):
-    import_file(ENCODER_ALONE.format(imports=imports), **names)
-    tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
-
-
 # ------------------------------------------------------------------------------------------------- from start to finish
 
 
-def test_own_encoder_and_loss_train_save_and_load(import_file, tmp_path):
-    import_file(OWN_FILE)
+def test_own_encoder_and_loss_train_save_and_load(folder, tmp_path):
+    import_file(folder, OWN_FILE)
     model = own_model()
     processor = tiny_processor(model.config)
     documents = [random_document(entities=4, words=words, seed=words) for words in (12, 60)]
@@ -131,22 +123,20 @@ def test_own_encoder_and_loss_train_save_and_load(import_file, tmp_path):
         optimizer.zero_grad()
     assert losses[-1] < losses[0]
     model.eval()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the fresh processes: the order of sums depends on it
     write_expected(tmp_path / "expected", model, processor, documents)
-    torch.set_num_threads(threads)
     save_again(tmp_path / "model", model, processor)
     assert json.loads((tmp_path / "model" / "config.json").read_text())["squared_margin"] == 2.0
 
     run_fresh(
         """
-import modeling_comm
 from transformers import AutoModel
 folder = Path(sys.argv[1])
-message = refused(AutoModel.from_pretrained, folder / "model")
-for part in ("'squared_margin'", "'atl'", "the file that registers it is imported", "trust_remote_code=True"):
-    assert part in message, message
 load_and_compare(folder / "model", folder / "expected", trust_remote_code=True)
+import modeling_comm
+for options in ({}, {"trust_remote_code": True}):  # with the package imported, its own code comes before a checkpoint's
+    message = refused(AutoModel.from_pretrained, folder / "model", **options)
+    for part in ("'squared_margin'", "'atl'", "the file that registers it is imported", "trust_remote_code=True"):
+        assert part in message, message
 import my_parts
 model, processor = load_and_compare(folder / "model", folder / "expected")
 assert type(model.relation_encoder) is my_parts.EntitiesOnly
@@ -178,8 +168,8 @@ load_and_compare(folder / "from_the_hub", folder / "expected", trust_remote_code
         assert {file.name for file in (tmp_path / again).iterdir()} == names
 
 
-def test_the_copy_differs_in_its_imports_from_the_package_alone(import_file, tmp_path):
-    import_file(OWN_FILE)
+def test_the_copy_differs_in_its_imports_from_the_package_alone(folder, tmp_path):
+    import_file(folder, OWN_FILE)
     own_model().save_pretrained(tmp_path / "model")
     changed = set(OWN_FILE.split("\n")) ^ set((tmp_path / "model" / "my_parts.py").read_text().split("\n"))
     assert changed == {
@@ -198,8 +188,8 @@ def test_the_copy_differs_in_its_imports_from_the_package_alone(import_file, tmp
     }
 
 
-def test_push_to_hub_sends_the_own_file_too(import_file, monkeypatch):
-    import_file(OWN_FILE)
+def test_push_to_hub_sends_the_own_file_too(folder, monkeypatch):
+    import_file(folder, OWN_FILE)
     sent = []
 
     def create_commit(self, *arguments, operations, **options):
@@ -215,8 +205,8 @@ def test_push_to_hub_sends_the_own_file_too(import_file, monkeypatch):
     assert {"my_parts.py", "extended_comm.py", "extensions_comm.py", "config.json", "model.safetensors"} <= set(sent)
 
 
-def test_pushing_while_saving_is_refused_with_an_own_file(import_file, tmp_path):
-    import_file(OWN_FILE)
+def test_pushing_while_saving_is_refused_with_an_own_file(folder, tmp_path):
+    import_file(folder, OWN_FILE)
     with pytest.raises(ValueError, match=r"use push_to_hub\(repo_id\)"):
         own_model().save_pretrained(tmp_path / "model", push_to_hub=True)
 
@@ -227,64 +217,65 @@ def test_pushing_while_saving_is_refused_with_an_own_file(import_file, tmp_path)
 @pytest.mark.parametrize(
     ("imports", "message"),
     [
-        ("import modeling_comm\nfrom modeling_comm import *", "line 3: .* found \\*"),
-        (
-            "import modeling_comm.losses as losses\nfrom modeling_comm import RelationEncoder, register_relation_encoder",
-            "my_parts.py, line 2: write `from modeling_comm import NAME`",
-        ),
+        ("from modeling_comm import *", r"line 1: a model's own file can import .* found \*"),
         (
             "from modeling_comm import CommConfig, RelationEncoder, losses, register_relation_encoder",
-            "line 2: a model's own file can import EncodedDocuments, .*, found CommConfig, losses",
+            r"line 1: a model's own file can import EncodedDocuments, .*, found CommConfig, losses",
+        ),
+        (
+            "import os, modeling_comm as comm; RelationEncoder, register_relation_encoder = "
+            "comm.RelationEncoder, comm.register_relation_encoder",
+            r"line 1: write `from modeling_comm import NAME`",
         ),
         (
             "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom modeling_comm.scoring import score",
-            "line 3: `from modeling_comm.scoring import score` needs a file that is not saved with the model",
+            r"line 2: `from modeling_comm.scoring import score` needs a file that is not saved with the model",
+        ),
+        (
+            "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom .tools import WIDTH",
+            r"line 2: `from .tools import WIDTH` needs a file that is not saved with the model",
+        ),
+        (
+            "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom . import tools",
+            r"line 2: `from . import tools` needs a file that is not saved with the model",
         ),
     ],
 )
-def test_imports_that_could_not_be_followed_are_refused(import_file, tmp_path, imports, message):
-    with pytest.raises(ValueError, match=message):
-        save_with_imports(import_file, tmp_path, imports)
-
-
-def test_a_relative_import_is_refused(import_file, tmp_path):
-    import_file("", name="neighbour")
-    package = tmp_path / "own" / "my_package"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "tools.py").write_text("WIDTH = 3\n")
-    imports = "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom .tools import WIDTH"
-    (package / "my_parts.py").write_text(ENCODER_ALONE.format(imports=imports))
-    importlib.invalidate_caches()
-    importlib.import_module("my_package.my_parts")
-    with pytest.raises(ValueError, match="my_parts.py, line 3: `from .tools import WIDTH` needs a file"):
+def test_imports_that_could_not_be_followed_are_refused(folder, tmp_path, imports, message):
+    import_file(folder, "WIDTH = 3", "my_package.tools")
+    import_file(folder, zero_encoder(imports), "my_package.my_parts")
+    with pytest.raises(ValueError, match=f"my_parts.py, {message}"):
         tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
 
 
-GOOD_IMPORTS = "from modeling_comm import RelationEncoder, register_relation_encoder"
-
-
 @pytest.mark.parametrize("name", ["losses", "trainer", "extended_comm", "my-parts"])
-def test_a_file_whose_name_cannot_stand_beside_the_others_is_refused(import_file, tmp_path, name):
+def test_a_file_whose_name_cannot_stand_beside_the_others_is_refused(folder, tmp_path, name):
+    import_file(folder, zero_encoder(), name)
     with pytest.raises(ValueError, match=f"{name}.py: another file that is saved with the model has this name, or"):
-        save_with_imports(import_file, tmp_path, GOOD_IMPORTS, name=name)
+        tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
 
 
-def test_two_files_of_one_name_are_refused(import_file, tmp_path):
-    import_file(ENCODER_ALONE.format(imports=GOOD_IMPORTS), name="my_parts")
-    package = tmp_path / "own" / "my_package"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "my_parts.py").write_text(OWN_FILE, encoding="utf-8")
-    importlib.invalidate_caches()
-    importlib.import_module("my_package.my_parts")
+def test_two_files_of_one_name_are_refused(folder, tmp_path):
+    import_file(folder, zero_encoder())
+    import_file(folder, OWN_FILE, "my_package.my_parts")
     with pytest.raises(ValueError, match="another file that is saved with the model has this name"):
         tiny_model(tiny_config(relation_encoder="zero", loss="squared_margin")).save_pretrained(tmp_path / "model")
 
 
-def test_a_model_is_not_saved_over_the_own_file(import_file, tmp_path):
-    import_file(OWN_FILE)
-    with pytest.raises(ValueError, match="my_parts.py lies in the folder that the model is saved to"):
+def test_two_files_and_a_built_in_partner_are_saved(folder, tmp_path):
+    import_file(folder, zero_encoder())
+    import_file(folder, OWN_FILE, "my_package.my_loss")
+    tiny_model(tiny_config(relation_encoder="zero", loss="squared_margin")).save_pretrained(tmp_path / "both")
+    tiny_model(tiny_config(loss="squared_margin")).save_pretrained(tmp_path / "loss")
+    tiny_model(tiny_config()).save_pretrained(tmp_path / "none")
+    own = {"my_parts.py", "my_loss.py", "extended_comm.py"}
+    saved = {name: own & {file.name for file in (tmp_path / name).iterdir()} for name in ("both", "loss", "none")}
+    assert saved == {"both": own, "loss": {"my_loss.py", "extended_comm.py"}, "none": set()}
+
+
+def test_a_model_is_not_saved_over_the_own_file(folder, tmp_path):
+    import_file(folder, OWN_FILE)
+    with pytest.raises(ValueError, match=r"my_parts.py lies in the folder that the model is saved to"):
         own_model().save_pretrained(tmp_path / "own")
     assert (tmp_path / "own" / "my_parts.py").read_text(encoding="utf-8") == OWN_FILE
 
@@ -294,7 +285,6 @@ def test_what_is_defined_in_the_running_script_cannot_be_saved(tmp_path):
         """
 import types, modeling_comm
 from helpers import tiny_config, tiny_model
-sys.argv[1:] = [Path(sys.argv[1])]
 
 @modeling_comm.register_relation_encoder("typed_in")
 class TypedIn(modeling_comm.RelationEncoder):
@@ -314,8 +304,8 @@ for own in ({"relation_encoder": "typed_in"}, {"loss": "typed_in"}):
     )
 
 
-def test_what_comes_from_a_module_that_is_gone_cannot_be_saved(import_file, tmp_path):
-    import_file(ENCODER_ALONE.format(imports=GOOD_IMPORTS))
+def test_what_comes_from_a_module_that_is_gone_cannot_be_saved(folder, tmp_path):
+    import_file(folder, zero_encoder())
     del sys.modules["my_parts"]
     with pytest.raises(ValueError, match="Zero is defined in the running script; put it in a module of its own"):
         tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
@@ -324,26 +314,26 @@ def test_what_comes_from_a_module_that_is_gone_cannot_be_saved(import_file, tmp_
 # --------------------------------------------------------------------------------------------------------- the registry
 
 
-def test_a_name_is_registered_once(import_file):
-    module = import_file(OWN_FILE)
+def test_a_name_is_registered_once(folder):
+    module = import_file(folder, OWN_FILE)
     assert "entities_only" in available_relation_encoders() and "squared_margin" in available_losses()
     importlib.reload(module)  # the same file once more, as when a notebook's cell runs twice, replaces its own
     assert encoder_registry.get_relation_encoder("entities_only") is module.EntitiesOnly
-    with pytest.raises(ValueError, match="'entities_only'.* the name is taken by my_parts.EntitiesOnly"):
-        import_file(OWN_FILE, name="my_other_parts")
-    with pytest.raises(ValueError, match="'squared_margin' is taken by my_parts.squared_margin_loss"):
+    with pytest.raises(ValueError, match=r"'entities_only'.* the name is taken by my_parts.EntitiesOnly"):
+        import_file(folder, OWN_FILE, "my_other_parts")
+    with pytest.raises(ValueError, match=r"'squared_margin' is taken by my_parts.squared_margin_loss"):
         register_loss("squared_margin")(lambda logits, labels, reduction="mean": logits.sum())
 
 
-def test_a_built_in_name_cannot_be_taken_even_by_a_class_of_the_same_name():
+def test_a_built_in_name_cannot_be_taken_even_by_a_class_of_the_same_name(folder):
     own = type("AtlopRelationEncoder", (RelationEncoder,), {})
-    with pytest.raises(ValueError, match="the name is taken by modeling_comm.encoder_atlop.AtlopRelationEncoder"):
+    with pytest.raises(ValueError, match=r"the name is taken by modeling_comm.encoder_atlop.AtlopRelationEncoder"):
         register_relation_encoder("atlop")(own)
     assert encoder_registry.get_relation_encoder("atlop") is AtlopRelationEncoder
 
 
 @pytest.mark.parametrize("thing", [torch.nn.Linear, "AtlopRelationEncoder", RelationEncoder.forward])
-def test_only_relation_encoders_are_registered(thing):
+def test_only_relation_encoders_are_registered(folder, thing):
     with pytest.raises(
         ValueError, match=r"register_relation_encoder\('mine'\): .* is not a subclass of RelationEncoder"
     ):
@@ -351,7 +341,7 @@ def test_only_relation_encoders_are_registered(thing):
     assert "mine" not in available_relation_encoders()
 
 
-def test_a_relation_encoder_without_forward_says_so():
+def test_a_relation_encoder_without_forward_says_so(folder):
     register_relation_encoder("mine")(type("Mine", (RelationEncoder,), {}))
     config = tiny_config(relation_encoder="mine")
     batch = tiny_processor(config)(random_document(entities=2))

@@ -3,7 +3,6 @@
 import copy
 import itertools
 import json
-import logging
 import random
 
 import numpy as np
@@ -20,7 +19,6 @@ from helpers import (
     word_piece_tokenizer,
 )
 from transformers import AutoProcessor, PreTrainedTokenizerFast
-from transformers.testing_utils import LoggingLevel
 
 from modeling_comm import CommOutput, CommProcessor, pool_entity_attention, pool_pair_context
 from modeling_comm.documents import DocumentError
@@ -30,16 +28,6 @@ from modeling_comm.processing_comm import decode, encoding_report
 @pytest.fixture(scope="module")
 def processor():
     return tiny_processor()
-
-
-@pytest.fixture
-def warnings_of_processing(caplog):
-    """Transformers' loggers do not pass their records on; this lets pytest see them."""
-    logger = logging.getLogger("transformers")
-    logger.propagate = True
-    with LoggingLevel(logging.WARNING), caplog.at_level(logging.WARNING):
-        yield caplog
-    logger.propagate = False
 
 
 def mention(document, sent_id, start, end, kind="LOC"):
@@ -110,6 +98,10 @@ def test_entity_type_markers():
     pieces = processor.tokenizer.convert_ids_to_tokens(processor.encode([document])[0]["input_ids"])
     # The first mention that starts (ends) at a word gives the type, for each side on its own.
     expected = "[CLS] [unused1] Bergen [unused53] north town [unused51] [unused0] king [unused50] [SEP]"
+    assert pieces == expected.split()
+    document["vertexSet"] = [[mention(document, 0, 2, 4, "NUM")], [mention(document, 0, 0, 4, "TIME")]]
+    pieces = processor.tokenizer.convert_ids_to_tokens(processor.encode([document])[0]["input_ids"])
+    expected = "[CLS] [unused5] Bergen north [unused11] town king [unused61] [SEP]"
     assert pieces == expected.split()
     document["vertexSet"][1][0]["type"] = "GPE"
     with pytest.raises(
@@ -287,7 +279,7 @@ def test_document_of_5000_words(processor):
     assert rebuilt == [{token} for token in feature["input_ids"]]
 
 
-def test_truncation_is_asked_for_counted_and_logged(processor, warnings_of_processing):
+def test_truncation_is_asked_for_counted_and_logged(processor, caplog):
     document = random_document(8, 60, mentions=2, seed=2)
     whole, cut = processor.encode([document])[0], processor.encode([document], max_length=20)[0]
     assert len(cut["input_ids"]) == 20 and cut["input_ids"][:19] == whole["input_ids"][:19]
@@ -299,11 +291,11 @@ def test_truncation_is_asked_for_counted_and_logged(processor, warnings_of_proce
     assert cut["lost_mentions"] == kept.count(-1) > 0
     assert cut["lost_entities"] == 8 - len(entities_left) > 0
     assert processor(document, max_length=20)["pair_index"].shape == (56, 3)  # no pair goes missing
-    message = warnings_of_processing.messages[-1]
+    message = caplog.messages[-1]
     assert f"'lost_mentions': {cut['lost_mentions']}" in message and f"'lost_tokens': {cut['lost_tokens']}" in message
-    warnings_of_processing.clear()
+    caplog.clear()
     processor(random_document(3, 10))
-    assert not warnings_of_processing.messages
+    assert not caplog.messages
     for wrong in (2, 0, -5, 20.0, "20"):
         with pytest.raises(ValueError, match="max_length is"):
             processor(document, max_length=wrong)
@@ -318,7 +310,7 @@ def test_encoding_report(processor):
     assert report["lost_tokens"] == sum(len(feature["input_ids"]) for feature in processor.encode(documents)) - 90
 
 
-def test_pairs_without_common_context(processor, warnings_of_processing):
+def test_pairs_without_common_context(processor, caplog):
     """Entities of a long document that share no window have no token that both attend to."""
     document = random_document(0, 300, seed=0, labels=False)
     document["vertexSet"] = [[mention(document, sent_id, 2, 3)] for sent_id in (0, 1, 8, 29)]
@@ -335,7 +327,7 @@ def test_pairs_without_common_context(processor, warnings_of_processing):
     assert (0, 3) in apart and (0, 1) not in apart and (0, 4) not in apart
     assert feature["pairs_without_context"] == len(apart)
     batch = processor(document)
-    assert f"'pairs_without_context': {len(apart)}" in warnings_of_processing.messages[-1]
+    assert f"'pairs_without_context': {len(apart)}" in caplog.messages[-1]
     model = tiny_model()
     seen = []
     model.relation_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))

@@ -1,0 +1,607 @@
+"""`run_docre.py`, from its flags to the record of a run, on the bundled sample with a tiny random encoder; and runs that are
+killed and started again."""
+
+import contextlib
+import gzip
+import hashlib
+import inspect
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, SAMPLE, save_backbone
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+import run_docre
+from modeling_comm import CommConfig, type_prior
+from modeling_comm.record import command_line
+from modeling_comm.scoring import load_ign_reference, score
+from modeling_comm.trainer import CommTrainer
+
+TINY = ["--emb_size", "16", "--block_size", "4", "--per_device_train_batch_size", "2", "--head_learning_rate", "1e-3"]
+FEW = ["--max_train_documents", "6", "--max_eval_documents", "3"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder for the module's runs, with an encoder in `encoder`."""
+    folder = tmp_path_factory.mktemp("runs")
+    save_backbone(folder / "encoder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def always(work):
+    """Flags of every run."""
+    return ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", str(work / "cache")]
+
+
+@pytest.fixture(scope="module")
+def new_model(work, always):
+    """Flags of a run that trains a new model on a part of the sample."""
+    source = ["--data_dir", str(SAMPLE), "--model_name_or_path", str(work / "encoder")]
+    return [*always, *source, *TINY, *FEW, "--num_train_epochs", "2"]
+
+
+def run(*flags):
+    """Results, and what was printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        results = run_docre.main([str(flag) for flag in flags])
+    return results, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def first(work, new_model):
+    """A finished run: its folder, its metrics, and what it printed."""
+    folder = work / "first"
+    flags = [*new_model, "--do_train", "--do_eval", "--do_predict", "--output_dir", folder, "--show_triples", "4"]
+    (metrics,), printed = run(*flags)
+    return folder, metrics, printed, flags
+
+
+def read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def assert_same_weights(folder, other):
+    torch.testing.assert_close(
+        load_file(Path(folder) / "model.safetensors"), load_file(Path(other) / "model.safetensors"), rtol=0, atol=0
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------------- flags
+
+
+def test_help_lists_every_field_of_the_configuration(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_docre.parse_arguments(["--help"])
+    assert stopped.value.code == 0
+    listed = capsys.readouterr().out
+    fields = set(inspect.signature(CommConfig.__init__).parameters) - {"self", "kwargs"}
+    # Taken from the encoder, from the data and from the library.
+    fields -= {"text_config", "relation_names", "comm_version"}
+    assert {field for field in fields if f" --{field} " not in listed} == set()
+    assert "--head_learning_rate" in listed
+
+
+SETTINGS = {
+    "output_dir": "out",
+    "loss": "atl",
+    "learning_rate": 2e-4,
+    "num_train_epochs": 7,
+    "seeds": [4, 5],
+    "do_train": True,
+    "load_best_model_at_end": False,
+    "save_total_limit": None,
+    "backbone_overrides": {"hidden_dropout_prob": 0.0},
+    "word_leading_space": False,
+}
+AS_YAML = """
+output_dir: out
+loss: atl
+learning_rate: 2e-4
+num_train_epochs: 7
+seeds: [4, 5]
+do_train: true
+load_best_model_at_end: false
+save_total_limit: null
+backbone_overrides: {hidden_dropout_prob: 0.0}
+word_leading_space: false
+"""
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", json.dumps(SETTINGS)), ("a.yaml", AS_YAML), ("a.yml", AS_YAML)])
+def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    flags = ["--loss", "aml", "--seeds", "9", "--use_cpu", "--word_leading_space", "true"]
+    model, data, training, script = run_docre.parse_arguments([str(tmp_path / name), *flags])
+    assert (model.loss, script.seeds, model.word_leading_space) == ("aml", [9], True), "flags win"
+    assert (training.learning_rate, training.num_train_epochs, training.do_train) == (2e-4, 7.0, True)
+    assert (training.load_best_model_at_end, training.save_total_limit) == (False, None)
+    assert json.loads(model.backbone_overrides) == {"hidden_dropout_prob": 0.0}
+    assert data.dataset_config == "redocred", "a default"
+    _, _, training, script = run_docre.parse_arguments([str(tmp_path / name), "--use_cpu"])
+    assert script.seeds == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lerning_rate": 1, "loss": "atl", "sed": 3}, r"unknown arguments \['lerning_rate', 'sed'\]; --help lists"),
+        (["--loss", "atl"], "found a list; expected a mapping of argument names to values"),
+        ({"loss": ["atl", "aml"]}, r"not used by the HfArgumentParser: \['aml'\]"),
+    ],
+)
+def test_wrong_settings_in_a_file(tmp_path, settings, message):
+    (tmp_path / "wrong.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=message):
+        run_docre.parse_arguments([str(tmp_path / "wrong.json")])
+
+
+def test_wrong_type_in_a_file(tmp_path, capsys):
+    (tmp_path / "wrong.yaml").write_text("num_train_epochs: many")
+    with pytest.raises(SystemExit):
+        run_docre.parse_arguments([str(tmp_path / "wrong.yaml")])
+    assert "--num_train_epochs" in (said := capsys.readouterr().err)
+    assert "'many'" in said
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+
+
+def test_log_says_what_runs_and_what_is_lost(work, new_model, caplog):
+    with caplog.at_level("INFO"):
+        run(*new_model, "--do_eval", "--max_length", "40", "--output_dir", work / "short")
+    assert "world size 1, device cpu" in caplog.text
+    report = read(work / "short" / "run.json")["data"]["encoding"]
+    assert {split: report[split]["documents"] for split in report} == {"train": 6, "validation": 3, "test": 12}
+    assert report["train"]["lost_tokens"] > 0
+    assert report["train"]["lost_mentions"] > 0
+    assert f"'lost_mentions': {report['train']['lost_mentions']}" in caplog.text
+
+
+def test_predictions_scored_again(first, capsys):
+    folder, metrics, printed, _ = first
+    predictions, truth = read(folder / "results.json"), read(SAMPLE / "test_revised.json")
+    assert predictions
+    assert all(list(prediction) == ["title", "h_idx", "t_idx", "r"] for prediction in predictions)
+    files = ["--predictions", folder / "results.json", "--truth", SAMPLE / "test_revised.json"]
+    files += ["--train_facts", SAMPLE / "train_revised.json", "--output", folder / "again.json"]
+    assert type_prior.main([str(flag) for flag in files]) == 0
+    again = read(folder / "again.json")
+    recorded = read(folder / "test_scores.json")
+    for key in ("f1", "precision", "recall", "ign_f1"):
+        assert again[key] == recorded["scores"][key] == metrics[f"test_{key}"], key
+    assert again["f1"] == read(folder / "run.json")["metrics"]["test_f1"] > 0
+    assert again["ign_reference"] == recorded["scores"]["ign_reference"]
+    assert metrics["test_predicted_positives"] == len(predictions) == again["distinct_predictions"]
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("all ")]
+    assert rows[0].split()[:7] in [line.split()[:7] for line in printed.splitlines()], "the same row was printed"
+    own = score(predictions, truth)["f1"]
+    assert f"{100 * own:.2f}" in rows[0]
+    assert metrics["test_type_prior_f1"] == recorded["type_prior"]["f1"] > 0
+
+
+def test_triples_are_shown(first):
+    folder, _, printed, _ = first
+    shown = [line for line in printed.splitlines() if "(margin " in line]
+    assert len(shown) == 4
+    titles = [document["title"] for document in read(SAMPLE / "test_revised.json")]
+    assert [line.split(":")[0] for line in shown] == titles[:4], "the surest of each document in turn"
+    assert all(line.endswith(("right", "WRONG")) for line in shown)
+
+
+def test_record_of_a_run(first, new_model):
+    folder, metrics, _, _ = first
+    record = read(folder / "run.json")
+    assert record["seed"] == 42
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["modeling_comm"]
+    assert record["commit"] is None or len(record["commit"].removesuffix("+changes")) == 40
+    assert record["command"].startswith("python")
+    names = {"train": "train_revised.json", "validation": "dev_revised.json", "test": "test_revised.json"}
+    for split, name in names.items():
+        entry = record["data"]["files"][split]
+        assert entry == {"source": str(SAMPLE / name), "sha256": sha256(SAMPLE / name), "skipped": []}
+    facts = load_ign_reference(SAMPLE / "train_revised.json")
+    assert record["ign_reference"] == {
+        "source": "train_revised.json",
+        "sha256": sha256(SAMPLE / "train_revised.json"),
+        "facts": len(facts.facts),
+    }
+    assert record["config"]["emb_size"] == 16
+    assert record["config"]["comm_version"] == record["versions"]["modeling_comm"]
+    assert record["training_arguments"]["head_learning_rate"] == 1e-3
+    assert record["device"]["processes"] == 1
+    assert record["device"]["precision"] == "float32"
+    assert record["metrics"] == metrics
+    evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
+    assert [entry["epoch"] for entry in evaluations[:2]] == [1, 2]
+    assert all("eval_predicted_positives" in entry and "eval_runtime" not in entry for entry in evaluations)
+    best = max(evaluations[:2], key=lambda entry: entry["eval_f1"])
+    assert record["best_checkpoint_step"] == best["step"]
+    assert metrics["eval_f1"] == best["eval_f1"], "the best checkpoint was loaded"
+
+
+def test_command_hides_tokens(monkeypatch):
+    words = ["python", "run_docre.py", "--token", "hf_secret", "--hub_token=hf_secret", "--hub-token", "hf_secret"]
+    monkeypatch.setattr(sys, "orig_argv", [*words, "--seed", "3"])
+    assert "secret" not in command_line()
+    assert command_line().endswith("--seed 3")
+
+
+def test_predictions_of_a_checkpoint_loaded_again(first, always, work):
+    folder, *_ = first
+    flags = [*always, "--model_name_or_path", folder, "--data_dir", SAMPLE, "--do_predict"]
+    run(*flags, "--output_dir", work / "again")
+    assert read(work / "again" / "results.json") == read(folder / "results.json")
+    assert read(work / "again" / "run.json")["metrics"]["test_f1"] == read(folder / "run.json")["metrics"]["test_f1"]
+
+
+def test_predictions_for_documents_without_labels(first, always, work):
+    folder, *_ = first
+    documents = [
+        {field: value for field, value in document.items() if field != "labels"}
+        for document in read(SAMPLE / "test_revised.json")[:3]
+    ]
+    (work / "own.json").write_text(json.dumps(documents))
+    flags = [*always, "--model_name_or_path", folder, "--test_file", work / "own.json", "--do_predict"]
+    (metrics,), printed = run(*flags, "--output_dir", work / "own", "--show_triples", "2")
+    titles = {document["title"] for document in documents}
+    expected = [prediction for prediction in read(folder / "results.json") if prediction["title"] in titles]
+    assert read(work / "own" / "results.json") == expected
+    assert metrics["test_predicted_positives"] == len(expected)
+    assert "test_f1" not in metrics
+    assert not (work / "own" / "test_scores.json").exists()
+    assert printed.count("(margin ") == 2
+    assert "right" not in printed
+    assert "WRONG" not in printed
+
+
+def test_description_of_the_data(work, always, new_model, capsys):
+    run_docre.main([*always, "--data_dir", str(SAMPLE), "--describe_data"])
+    plain = capsys.readouterr().out
+    assert "44" in plain
+    run_docre.main([*new_model, "--describe_data", "--output_dir", str(work / "described")])
+    assert capsys.readouterr().out != plain, "with a model, also what encoding loses"
+    assert not (work / "described").exists()
+
+
+def test_training_without_validation_documents(work, always, caplog):
+    flags = [*always, *TINY, "--train_file", SAMPLE / "dev_revised.json", "--model_name_or_path", work / "encoder"]
+    folder = work / "no_validation"
+    with caplog.at_level("WARNING"):
+        run(*flags, "--do_train", "--num_train_epochs", "1", "--output_dir", folder)
+    assert "no validation documents: the last checkpoint is kept" in caplog.text
+    assert_same_weights(folder, folder / "checkpoint-4")
+    labels = load_file(folder / "model.safetensors")
+    assert labels, "weights were saved"
+
+
+# ---------------------------------------------------------------------------------------------------------- what is wrong
+
+
+@pytest.mark.parametrize(
+    ("flags", "error", "message"),
+    [
+        (["--data_dir", SAMPLE], ValueError, "nothing to do: give one of --do_train"),
+        (["--data_dir", SAMPLE, "--do_train"], ValueError, "--model_name_or_path is missing"),
+        (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in nowhere"),
+        (["--test_file", "no.json", "--do_predict"], FileNotFoundError, "no.json: expected a file, found none"),
+        (
+            ["--validation_file", SAMPLE / "dev_revised.json", "--do_train"],
+            ValueError,
+            "--do_train needs a train split",
+        ),
+        (["--train_file", SAMPLE / "dev_revised.json", "--do_predict"], ValueError, "--do_predict needs a test split"),
+        (
+            ["--data_dir", SAMPLE, "--dataset_config", "docret", "--do_eval"],
+            ValueError,
+            "config is 'docret'; expected",
+        ),
+        (["--data_dir", SAMPLE, "--do_eval", "--loss", "alt"], ValueError, "loss is 'alt'; expected one of"),
+        (
+            ["--data_dir", SAMPLE, "--do_eval", "--emb_size", "20", "--block_size", "8"],
+            ValueError,
+            "multiple of block_size",
+        ),
+        (["--data_dir", SAMPLE, "--do_eval", "--ign_reference", "no.json"], FileNotFoundError, "no.json"),
+        (["--data_dir", SAMPLE, "--do_eval", "--on_bad_document", "keep"], ValueError, "on_bad_document is 'keep'"),
+    ],
+)
+def test_clear_errors(work, always, flags, error, message):
+    model = [] if "--do_train" in flags and "--data_dir" in flags else ["--model_name_or_path", work / "encoder"]
+    with pytest.raises(error, match=message):
+        run(*always, *model, *flags, "--output_dir", work / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--emb_size", "32", "--block_size", "8"], "emb_size, block_size"),
+        (["--backbone_overrides", '{"hidden_dropout_prob": 0.0}'], "backbone_overrides"),
+        (["--word_leading_space", "false"], "word_leading_space"),
+    ],
+)
+def test_what_belongs_to_a_checkpoint_cannot_be_changed(first, always, work, flags, named):
+    folder, *_ = first
+    with pytest.raises(ValueError, match=f"finished checkpoint, which decides on {named}; leave these flags out"):
+        run(*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, "--do_eval", "--output_dir", work, *flags)
+
+
+def test_bad_documents(work, always):
+    documents = read(SAMPLE / "train_revised.json")[:6]
+    kept = [document for index, document in enumerate(documents) if index != 2]
+    documents[2] = {**documents[2], "labels": [{"h": 0, "t": 99, "r": "P17", "evidence": []}]}
+    (work / "bad.json").write_text(json.dumps(documents))
+    flags = [*always, *TINY, "--data_dir", SAMPLE, "--train_file", work / "bad.json"]
+    flags += ["--model_name_or_path", work / "encoder", "--do_train", "--num_train_epochs", "1"]
+    with pytest.raises(ValueError, match=r"bad.json: document 2 .*labels\[0\]\.t: found 99, expected"):
+        run(*flags, "--output_dir", work / "bad")
+    run(*flags, "--on_bad_document", "skip", "--max_eval_documents", "2", "--output_dir", work / "bad")
+    record = read(work / "bad" / "run.json")
+    (skipped,) = record["data"]["files"]["train"]["skipped"]
+    assert (skipped["index"], skipped["field"], skipped["found"]) == (2, "labels[0].t", "99")
+    assert record["data"]["encoding"]["train"]["documents"] == 5
+    assert record["ign_reference"] == {
+        "source": "bad.json",
+        "sha256": sha256(work / "bad.json"),
+        "facts": len(load_ign_reference(kept).facts),
+    }
+
+
+def test_compressed_files(work, always, first):
+    folder, *_ = first
+    (work / "compressed").mkdir()
+    for name in ("train_revised.json", "dev_revised.json"):
+        (work / "compressed" / f"{name}.gz").write_bytes(gzip.compress((SAMPLE / name).read_bytes()))
+    flags = [*always, "--data_dir", work / "compressed", "--model_name_or_path", folder, "--do_eval"]
+    (metrics,), _ = run(*flags, "--max_eval_documents", "3", "--output_dir", work / "from_compressed")
+    before, after = (read(path / "run.json") for path in (folder, work / "from_compressed"))
+    assert after["ign_reference"]["facts"] == before["ign_reference"]["facts"]
+    assert after["ign_reference"]["sha256"] == sha256(work / "compressed" / "train_revised.json.gz")
+    assert metrics["eval_ign_f1"] == before["metrics"]["eval_ign_f1"]
+
+
+@pytest.mark.parametrize("reference", ["none", "facts"])
+def test_reference_of_ign_f1(work, always, first, reference):
+    folder, metrics, *_ = first
+    (work / "facts.json").write_text(json.dumps([["Nobody", "Nowhere", "P17"]]))
+    given = work / "facts.json" if reference == "facts" else reference
+    flags = [*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, "--do_eval", "--ign_reference", given]
+    (found,), _ = run(*flags, "--max_eval_documents", "3", "--output_dir", work / "reference")
+    recorded = read(work / "reference" / "run.json")["ign_reference"]
+    assert found["eval_f1"] == metrics["eval_f1"]
+    if reference == "none":
+        assert recorded is None
+        assert "eval_ign_f1" not in found
+    else:
+        assert recorded == {"source": "facts.json", "sha256": sha256(work / "facts.json"), "facts": 1}
+        assert found["eval_ign_f1"] == found["eval_f1"]
+
+
+# ------------------------------------------------------------------------------------------------------ losses, more seeds
+
+
+@pytest.mark.parametrize(
+    ("loss", "threshold"), [("balanced_softmax", "zero"), ("atl", "th"), ("hingeabl", "th"), ("ncrl", "th")]
+)
+def test_losses_run(work, new_model, loss, threshold):
+    folder = work / f"loss-{loss}"
+    flags = [*new_model, "--do_train", "--loss", loss, "--max_steps", "1", "--output_dir", folder]
+    run(*flags, "--eval_strategy", "no", "--load_best_model_at_end", "false")
+    config = read(folder / "config.json")
+    assert config["loss"] == loss
+    assert read(folder / "processor_config.json")["decision_threshold"] == threshold
+    assert AutoModel.from_pretrained(folder).config.decision_threshold == threshold
+
+
+@pytest.mark.parametrize(
+    ("flags", "loss", "threshold"),
+    [
+        ([], "cmm", "th"),
+        (["--loss", "balanced_softmax"], "balanced_softmax", "zero"),
+        (["--loss", "balanced_softmax", "--decision_threshold", "th"], "balanced_softmax", "th"),
+        (["--loss", "atl", "--max_relations_per_pair", "4"], "atl", "th"),
+    ],
+)
+def test_going_on_from_a_checkpoint_with_another_loss(first, always, flags, loss, threshold):
+    folder, *_ = first
+    arguments = run_docre.parse_arguments([*always, "--model_name_or_path", str(folder), *flags])
+    model, processor = run_docre.build_model(arguments[0], arguments[1], {})
+    assert (model.config.loss, model.config.decision_threshold) == (loss, threshold)
+    assert processor.decision_threshold == threshold
+    assert (
+        processor.max_relations_per_pair
+        == model.config.max_relations_per_pair
+        == (4 if len(flags) == 4 and loss == "atl" else None)
+    )
+    torch.testing.assert_close(dict(model.state_dict()), load_file(folder / "model.safetensors"), rtol=0, atol=0)
+
+
+def test_training_on_from_a_checkpoint_with_another_loss(first, always, work):
+    folder, *_ = first
+    flags = [*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, *FEW, "--loss", "balanced_softmax"]
+    (metrics,), _ = run(*flags, "--do_train", "--num_train_epochs", "1", "--output_dir", work / "other_loss")
+    record = read(work / "other_loss" / "run.json")
+    assert (record["config"]["loss"], record["config"]["decision_threshold"]) == ("balanced_softmax", "zero")
+    assert metrics["train_loss"] > 0
+
+
+def test_several_seeds(work, new_model):
+    folder = work / "seeds"
+    by_seed, printed = run(*new_model, "--do_train", "--do_eval", "--seeds", "1", "2", "3", "--output_dir", folder)
+    summary = read(folder / "summary.json")
+    assert summary["seeds"] == [1, 2, 3]
+    metrics = [read(folder / f"seed-{seed}" / "run.json")["metrics"] for seed in (1, 2, 3)]
+    assert metrics == by_seed
+    assert len({entry["eval_loss"] for entry in metrics}) == 3, "three different runs"
+    for key in ("eval_f1", "eval_loss", "train_loss"):
+        values = [entry[key] for entry in metrics]
+        found = summary["metrics"][key]
+        mean = sum(values) / 3
+        assert found["runs"] == values
+        assert found["mean"] == pytest.approx(mean)
+        assert found["std"] == pytest.approx((sum((value - mean) ** 2 for value in values) / 2) ** 0.5)
+    f1 = [100 * entry["eval_f1"] for entry in metrics]
+    assert f"eval_f1: {statistics.mean(f1):.2f} +- {statistics.stdev(f1):.2f} over seeds [1, 2, 3]" in printed
+
+
+def test_early_stopping(work, new_model):
+    flags = [
+        "--do_train",
+        "--early_stopping_patience",
+        "1",
+        "--learning_rate",
+        "1e-12",
+        "--head_learning_rate",
+        "1e-12",
+    ]
+    run(*new_model, *flags, "--num_train_epochs", "9", "--output_dir", work / "early")
+    log = read(work / "early" / "run.json")["log"]
+    assert [entry["epoch"] for entry in log if "eval_f1" in entry] == [1, 2], "the second epoch is no better"
+
+
+# --------------------------------------------------------------------------------------------------------- the same again
+
+
+def test_finished_training_is_not_repeated(first, monkeypatch):
+    folder, metrics, _, flags = first
+    before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "results.json", "settings.json")}
+    log = read(folder / "run.json")["log"]
+
+    def refuse(*arguments, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(CommTrainer, "train", refuse)
+    (again,), _ = run(*flags)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    timing = ("_runtime", "_per_second")
+    for key in metrics:
+        assert again[key] == metrics[key] or key.endswith(timing), key
+    assert read(folder / "run.json")["log"][: len(log)] == log
+    assert read(folder / "run.json")["best_checkpoint_step"] is not None
+    with pytest.raises(AssertionError, match="trained again"):
+        run(*flags[:-4], "--output_dir", folder, "--restart")
+
+
+def test_other_settings_in_the_same_folder(work, new_model):
+    folder = work / "settings"
+    flags = [*new_model, "--do_train", "--output_dir", folder]
+    run(*flags)
+    weights = (folder / "model.safetensors").read_bytes()
+    for change, said in (
+        (["--loss", "aml"], "loss None, now 'aml'"),
+        (["--learning_rate", "0.1"], "learning_rate 5e-05, now 0.1"),
+        (["--gradient_accumulation_steps", "2"], "gradient_accumulation_steps 1, now 2"),
+        (["--max_train_documents", "4"], "max_train_documents 6, now 4"),
+        (["--train_file", SAMPLE / "test_revised.json"], "train_sha256 "),
+        (["--seed", "1"], "seed 42, now 1"),
+    ):
+        with pytest.raises(ValueError, match=f"holds a run with other settings: .*{said}.*--restart") as error:
+            run(*flags, *change)
+        assert error.value.args[0].count(", now ") == 1
+    assert (folder / "model.safetensors").read_bytes() == weights
+    # What does not decide the outcome may change.
+    run(*flags, "--test_file", SAMPLE / "dev_revised.json", "--do_predict", "--logging_steps", "5")
+    assert read(folder / "results.json")
+    run(*flags, "--seed", "1", "--restart")
+    assert read(folder / "run.json")["seed"] == 1
+    assert (folder / "model.safetensors").read_bytes() != weights
+
+
+def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
+    folder = work / "incomplete"
+    flags = [*new_model, "--do_train", "--output_dir", folder]
+    run(*flags)
+    shutil.copytree(folder, work / "whole")
+    # As after a kill while the second checkpoint was written.
+    (folder / "trainer_state.json").unlink()
+    (folder / "model.safetensors").unlink()
+    state = folder / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text()[:200])
+    with caplog.at_level("INFO"):
+        run(*flags)
+    assert "checkpoint-6 is passed over: it lacks trainer_state.json" in caplog.text
+    assert f"going on from {folder / 'checkpoint-3'}" in caplog.text
+    assert_same_weights(folder, work / "whole")
+
+
+# ------------------------------------------------------------------------------------------------------------------ killed
+
+
+def start(flags, folder, log):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    command = [sys.executable, "run_docre.py", *flags, "--output_dir", folder]
+    return subprocess.Popen(
+        [str(word) for word in command], cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+    )
+
+
+def checkpoint_steps(folder, complete):
+    return {
+        int(path.name.split("-")[1])
+        for path in folder.glob("checkpoint-*")
+        if (path / "trainer_state.json").is_file() == complete
+    }
+
+
+def kill_soon(process, folder, delay, while_saving):
+    """Kills a run some time after it has saved a further checkpoint, or in the middle of saving one."""
+    before = max(checkpoint_steps(folder, complete=True), default=0)
+    deadline = time.monotonic() + 120
+    while True:
+        found = checkpoint_steps(folder, complete=not while_saving)
+        if max(found, default=0) > before and checkpoint_steps(folder, complete=True):
+            break
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline, "the run saves no checkpoint"
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    return sorted(checkpoint_steps(folder, complete=True)), sorted(checkpoint_steps(folder, complete=False))
+
+
+def test_killed_run_ends_with_the_same_weights(work, always, new_model):
+    seed = int(os.environ.get("COMM_KILL_SEED", "2611"))
+    draw = random.Random(seed)
+    flags = [*new_model, "--do_train", "--max_train_documents", "16", "--num_train_epochs", "8"]
+    flags += ["--save_strategy", "steps", "--save_steps", "2", "--load_best_model_at_end", "false"]
+    assert read(work / "encoder" / "config.json")["hidden_dropout_prob"] > 0
+    whole, killed = work / "uninterrupted", work / "killed"
+    with open(work / "uninterrupted.log", "w") as log:
+        uninterrupted = start(flags, whole, log)
+    with open(work / "killed.log", "w") as log:
+        for while_saving in (False, True, False):
+            delay = draw.uniform(0, 0.01 if while_saving else 0.6)
+            process = start(flags, killed, log)
+            try:
+                complete, incomplete = kill_soon(process, killed, delay, while_saving)
+            finally:
+                process.kill()
+            print(f"seed {seed}: killed after {delay:.3f} s; checkpoints {complete}, incomplete {incomplete}")
+        assert start(flags, killed, log).wait(timeout=200) == 0, (work / "killed.log").read_text()[-3000:]
+    assert uninterrupted.wait(timeout=200) == 0, (work / "uninterrupted.log").read_text()[-3000:]
+    assert (work / "killed.log").read_text().count("going on from") == 3
+    assert_same_weights(killed, whole)
+    states = [read(folder / "trainer_state.json") for folder in (killed, whole)]
+    assert states[0]["global_step"] == states[1]["global_step"] == 64
+    evaluations = [[entry for entry in state["log_history"] if "eval_loss" in entry][-1] for state in states]
+    assert evaluations[0]["eval_loss"] == evaluations[1]["eval_loss"]

@@ -1,0 +1,635 @@
+"""`CommTrainer` and `CommTrainingArguments`: parameter groups, the loss of a step, the order of documents, evaluation of whole
+documents, the choice of the best checkpoint, and what happens after an interruption or a number that is not finite."""
+
+import ast
+import dataclasses
+import itertools
+import re
+import shutil
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from helpers import random_document, tiny_config, tiny_model, tiny_processor
+from safetensors.torch import load_file
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+
+import modeling_comm.trainer
+from dataset_scripts.docred import FEATURES
+from modeling_comm.scoring import score
+from modeling_comm.trainer import (
+    CommTrainer,
+    DocumentBatchSampler,
+    encode_dataset,
+    last_complete_checkpoint,
+    official_predictions,
+)
+from modeling_comm.training_args import CommTrainingArguments
+
+NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+# A document without entities and one without pairs among them.
+TRAIN = [random_document(entities, seed=index) for index, entities in enumerate((4, 0, 6, 2, 1, 5, 3))]
+DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4, 5, 2))]
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def make_trainer(tmp_path):
+    def make(train=TRAIN, dev=DEV, folder="run", config=None, dropout=0.0, trainer_class=CommTrainer, **arguments):
+        given = {key: arguments.pop(key) for key in ("callbacks", "ign_reference", "model") if key in arguments}
+        text_fields = dict.fromkeys(NO_DROPOUT, dropout)
+        config = config or tiny_config(text_fields=text_fields)
+        defaults = {
+            "use_cpu": True,
+            "disable_tqdm": True,
+            "num_train_epochs": 2,
+            "head_learning_rate": 1e-3,
+            "seed": 3,
+        }
+        if dev is None:
+            defaults |= {"eval_strategy": "no", "load_best_model_at_end": False}
+        return trainer_class(
+            model=given.pop("model", None) or tiny_model(config),
+            args=CommTrainingArguments(str(tmp_path / folder), **{**defaults, **arguments}),
+            train_dataset=train,
+            eval_dataset=dev,
+            processing_class=tiny_processor(config),
+            **given,
+        )
+
+    return make
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
+def weights(trainer):
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
+def assert_equal_weights(found, expected, **tolerance):
+    torch.testing.assert_close(found, expected, **({"rtol": 0, "atol": 0} | tolerance))
+
+
+# ------------------------------------------------------------------------------------------------------------- arguments
+
+
+def test_docstring_lists_what_differs_from_the_parent():
+    parent = {field.name: field.default for field in dataclasses.fields(TrainingArguments)}
+    differing = {
+        field.name: field.default
+        for field in dataclasses.fields(CommTrainingArguments)
+        if field.name not in parent or field.default != parent[field.name]
+    }
+    value = r'([\d.e-]*\d|True|False|"\w+")'
+    stated = re.findall(rf"`(\w+)` (?:\(`float`, defaults to )?`?{value}", CommTrainingArguments.__doc__)
+    assert {name: ast.literal_eval(text) for name, text in stated} == differing
+
+
+def test_do_eval_stays_as_given(tmp_path):
+    assert not CommTrainingArguments(tmp_path).do_eval
+    assert CommTrainingArguments(tmp_path, do_eval=True).do_eval
+
+
+@pytest.mark.parametrize(("metric", "more_is_better"), [("f1", True), ("ign_f1", True), ("loss", False)])
+def test_direction_of_the_metric(tmp_path, metric, more_is_better):
+    assert CommTrainingArguments(tmp_path, metric_for_best_model=metric).greater_is_better is more_is_better
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"head_learning_rate": 0.0}, "head_learning_rate is 0.0; expected a number above 0"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "train_sampling_strategy is 'batch_rebalance'"),
+        ({"remove_unused_columns": True}, "remove_unused_columns is True"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
+        ({"bf16_full_eval": True}, "bf16_full_eval is True"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last is True"),
+    ],
+)
+def test_refused_arguments(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CommTrainingArguments(tmp_path, use_cpu=True, **arguments)
+
+
+def test_processes_that_do_not_know_each_other_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # what torchrun sets; without LOCAL_RANK nobody joins the group
+    with pytest.raises(ValueError, match=r"2 processes were started, but each of them sees 1 .*--use_cpu"):
+        CommTrainingArguments(tmp_path, use_cpu=False)
+
+
+def test_several_gpus_in_one_process_are_refused(make_trainer, monkeypatch):
+    monkeypatch.setattr(CommTrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ValueError, match=r"2 GPUs are visible .*torchrun --nproc_per_node 2 run_docre.py"):
+        make_trainer()
+
+
+def test_wrong_arguments_of_the_trainer(tmp_path, make_trainer):
+    model, processor = tiny_model(), tiny_processor()
+    with pytest.raises(ValueError, match="args is TrainingArguments; expected CommTrainingArguments"):
+        CommTrainer(model=model, args=TrainingArguments(tmp_path), processing_class=processor)
+    args = CommTrainingArguments(tmp_path, use_cpu=True)
+    with pytest.raises(ValueError, match="needs processing_class"):
+        CommTrainer(model=model, args=args, train_dataset=TRAIN)
+    with pytest.raises(ValueError, match="window_size is 16 in the processor and 32 in the model"):
+        CommTrainer(model=model, args=args, processing_class=tiny_processor(window_size=16, window_stride=4))
+    with pytest.raises(ValueError, match="the data set is a dict; expected a list of documents"):
+        make_trainer(dev={"a": DEV})
+    with pytest.raises(ValueError, match="requires a train_dataset with documents"):
+        make_trainer(train=[]).train()
+    with pytest.raises(ValueError, match="requires a train_dataset with documents"):
+        make_trainer(train=None).train()
+    with pytest.raises(ValueError, match="evaluation requires an eval_dataset"):
+        make_trainer(dev=None).evaluate()
+
+
+def test_unlabelled_training_documents_are_refused(make_trainer):
+    bare = random_document(3, seed=9, labels=False, title="No labels")
+    with pytest.raises(ValueError, match=r"1 training documents have no labels, the first ones \['No labels'\]"):
+        make_trainer(train=[*TRAIN, bare]).train()
+
+
+# ------------------------------------------------------------------------------------------------------------- optimizer
+
+
+def test_every_parameter_is_in_one_group_by_module(make_trainer):
+    trainer = make_trainer(learning_rate=2e-5, head_learning_rate=7e-4, weight_decay=0.1)
+    model = trainer.model
+    # Names that a choice by substring would take for the encoder's.
+    model.relation_encoder.backbone = torch.nn.Linear(2, 2)
+    frozen = model.backbone.embeddings.word_embeddings.weight.requires_grad_(False)
+    optimizer = trainer.create_optimizer()
+    rates = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in rates, "in two groups"
+            rates[id(parameter)] = (group["lr"], group["weight_decay"])
+    assert id(frozen) not in rates
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert rates.keys() == {id(parameter) for parameter in trainable.values()}
+    for name, parameter in trainable.items():
+        decays = parameter.dim() > 1
+        rate = 2e-5 if name.startswith("backbone.") else 7e-4
+        assert rates[id(parameter)] == (rate, 0.1 if decays else 0.0), name
+
+
+def test_both_learning_rates_are_scheduled(make_trainer):
+    trainer = make_trainer(learning_rate=2e-5, head_learning_rate=7e-4, max_steps=4, warmup_steps=0)
+    trainer.create_optimizer_and_scheduler(4)
+    trainer.optimizer.step()
+    trainer.lr_scheduler.step()
+    assert {round(group["lr"], 10) for group in trainer.optimizer.param_groups} == {1.5e-5, 5.25e-4}
+
+
+def test_optimizer_of_the_callers_choice(make_trainer):
+    trainer = make_trainer()
+    trainer.optimizer_cls_and_kwargs = (torch.optim.SGD, {"momentum": 0.5})
+    optimizer = trainer.create_optimizer()
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert {group["momentum"] for group in optimizer.param_groups} == {0.5}
+
+
+# ------------------------------------------------------------------------------------------------------- loss of a step
+
+
+@pytest.mark.parametrize("loss", ["atl", "ncrl"])
+def test_accumulated_batches_are_one_batch(make_trainer, loss):
+    # Seven documents: the last window is short. SGD, because Adam hides the size of gradients.
+    config = tiny_config(text_fields=NO_DROPOUT, loss=loss)
+    settings = {"dev": None, "config": config, "optim": "sgd", "learning_rate": 0.1, "logging_steps": 1}
+    settings |= {"head_learning_rate": 0.1, "max_grad_norm": 0.0, "save_strategy": "no"}
+    whole = make_trainer(**settings, per_device_train_batch_size=4)
+    start = weights(whole)
+    whole.train()
+    parts = make_trainer(**settings, per_device_train_batch_size=1, gradient_accumulation_steps=4)
+    parts.train()
+    assert whole.state.global_step == parts.state.global_step == 4
+    losses = [[entry["loss"] for entry in trainer.state.log_history if "loss" in entry] for trainer in (whole, parts)]
+    assert len(losses[0]) == 4
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    assert_equal_weights(weights(parts), weights(whole), rtol=1e-4, atol=1e-6)
+    assert max((weights(whole)[name] - start[name]).abs().max() for name in start) > 1e-3, "nothing was learnt"
+
+
+def test_loss_is_the_mean_over_all_pairs(make_trainer):
+    trainer = make_trainer(
+        dev=None, num_train_epochs=1, per_device_train_batch_size=2, gradient_accumulation_steps=4, logging_steps=1
+    )
+    batch = trainer.processing_class(TRAIN)
+    with torch.no_grad():
+        expected = trainer.model(**batch).loss.item()
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_documents_without_any_pair(make_trainer):
+    trainer = make_trainer(train=[random_document(1, seed=1), random_document(0, seed=2)], dev=None, weight_decay=0.0)
+    start = weights(trainer)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == 0
+    assert_equal_weights(weights(trainer), start)
+
+
+# ------------------------------------------------------------------------------------------------------------- order
+
+
+@pytest.mark.parametrize("order", ["random", "sequential", "group_by_length"])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_the_batches_of_one(order, world_size):
+    lengths = np.random.default_rng(0).integers(10, 500, size=47)
+    alone = DocumentBatchSampler(lengths, batch_size=6, seed=5, order=order)
+    together = [
+        DocumentBatchSampler(lengths, 6 // world_size, world_size, rank, seed=5, order=order)
+        for rank in range(world_size)
+    ]
+    for epoch in range(3):
+        for sampler in (alone, *together):
+            sampler.set_epoch(epoch)
+        expected, shares = list(alone), [list(sampler) for sampler in together]
+        assert sorted(flat(expected)) == list(range(47))
+        assert [flat(parts) for parts in zip(*shares, strict=True)] == expected
+        assert {len(sampler) for sampler in (alone, *together)} == {len(expected)} == {8}
+        assert max(map(len, expected)) == 6
+        sizes = [[len(part) for part in parts] for parts in zip(*shares, strict=True)]
+        assert all(max(parts) - min(parts) <= 1 for parts in sizes)
+
+
+def test_a_process_may_have_nothing_left():
+    shares = [list(DocumentBatchSampler([9] * 5, 2, 2, rank, order="sequential")) for rank in range(2)]
+    assert shares == [[[0, 1], [4]], [[2, 3], []]]
+
+
+def test_order_depends_on_seed_and_epoch_only():
+    lengths = list(range(40))
+
+    def order(seed, epoch, strategy="random"):
+        sampler = DocumentBatchSampler(lengths, 4, seed=seed, order=strategy)
+        sampler.set_epoch(epoch)
+        np.random.default_rng().random(), torch.rand(3)
+        return list(sampler)
+
+    assert order(1, 2) == order(1, 2)
+    assert order(1, 2) != order(1, 3)
+    assert order(1, 2) != order(2, 2)
+    by_length = order(1, 2, "group_by_length")
+    assert all(max(batch) - min(batch) == 3 for batch in by_length)
+    assert by_length != order(1, 3, "group_by_length")
+
+
+class _Recorder(CommTrainer):
+    """Notes the documents of every step."""
+
+    def compute_loss(self, model, inputs, **kwargs):
+        self.__dict__.setdefault("seen", []).append(inputs["document_index"].tolist())
+        return super().compute_loss(model, inputs, **kwargs)
+
+
+def test_order_does_not_depend_on_evaluation_or_workers(make_trainer):
+    settings = {"trainer_class": _Recorder, "per_device_train_batch_size": 2, "save_strategy": "no"}
+    settings |= {"load_best_model_at_end": False, "num_train_epochs": 3, "max_steps": -1}
+    plain = make_trainer(**settings, eval_strategy="no")
+    plain.train()
+    evaluated = make_trainer(**settings, eval_strategy="steps", eval_steps=1)
+    evaluated.train()
+    workers = make_trainer(**settings, eval_strategy="no", dataloader_num_workers=2, data_seed=3)
+    workers.args.seed = 11  # data_seed alone decides where it is given
+    workers.train()
+    assert plain.seen == evaluated.seen == workers.seen
+    epochs = [flat(plain.seen[start : start + 4]) for start in (0, 4, 8)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluation
+
+
+@pytest.mark.parametrize(("threshold", "cap"), [("th", None), ("zero", None), ("th", 1)])
+def test_evaluation_is_that_of_single_documents(make_trainer, threshold, cap):
+    config = tiny_config(text_fields=NO_DROPOUT, decision_threshold=threshold, max_relations_per_pair=cap)
+    trainer = make_trainer(config=config, per_device_eval_batch_size=3, ign_reference=TRAIN)
+    model, processor = trainer.model.eval(), trainer.processing_class
+    expected, loss, pairs = [], 0.0, 0
+    for document in DEV:
+        batch = processor(document)
+        with torch.no_grad():
+            outputs = model(**batch)
+        loss += float(outputs.loss) * len(outputs.logits)
+        pairs += len(outputs.logits)
+        triples = processor.post_process_relation_extraction(outputs, document)[0]
+        expected.append([(triple["head"], triple["tail"], triple["relation"]) for triple in triples])
+    output = trainer.predict(DEV)
+    found = [
+        [(head, tail, processor.id2label[label]) for head, tail, label, _ in result["triples"]]
+        for result in output.predictions
+    ]
+    assert [result["document_index"] for result in output.predictions] == list(range(len(DEV)))
+    assert list(map(set, found)) == list(map(set, expected))
+    assert list(map(len, found)) == list(map(len, expected)), "a triple occurs twice"
+    facts = [
+        {"title": document["title"], "h_idx": head, "t_idx": tail, "r": relation}
+        for document, triples in zip(DEV, expected, strict=True)
+        for head, tail, relation in triples
+    ]
+    official = official_predictions(output.predictions, DEV, processor)
+    assert sorted(map(repr, official)) == sorted(map(repr, facts))
+    scores = score(facts, DEV, ign_reference=TRAIN)
+    assert scores["correct"] > 0
+    metrics = trainer.evaluate()
+    for key in ("f1", "precision", "recall", "ign_f1"):
+        assert metrics[f"eval_{key}"] == output.metrics[f"test_{key}"] == scores[key], key
+    assert metrics["eval_predicted_positives"] == len(facts)
+    assert metrics["eval_loss"] == pytest.approx(loss / pairs, rel=1e-5)
+    assert (metrics["eval_removed_by_cap"] > 0) == (cap is not None)
+
+
+def test_average_precision_of_all_candidates(make_trainer):
+    trainer = make_trainer()
+    output = trainer.predict(DEV)
+    ranked = []
+    for result, document in zip(output.predictions, DEV, strict=True):
+        gold = {(fact["h"], fact["t"], fact["r"]) for fact in document["labels"]}
+        for (head, tail), margins in zip(result["pairs"].tolist(), result["margins"].tolist(), strict=True):
+            for index, margin in enumerate(margins, start=1):
+                ranked.append((margin, (head, tail, trainer.processing_class.id2label[index]) in gold))
+    ranked.sort(key=lambda candidate: -candidate[0])
+    hits, total, expected = 0, sum(right for _, right in ranked), 0.0
+    for rank, (_, right) in enumerate(ranked, start=1):
+        hits += right
+        expected += hits / rank if right else 0
+    assert output.metrics["test_average_precision"] == pytest.approx(expected / total)
+
+
+@pytest.mark.parametrize("unlabelled", [[2], list(range(7))])
+def test_unlabelled_documents_give_no_scores(make_trainer, unlabelled):
+    documents = [
+        {field: value for field, value in document.items() if field != "labels" or index not in unlabelled}
+        for index, document in enumerate(DEV)
+    ]
+    trainer = make_trainer()
+    metrics, with_labels = trainer.evaluate(documents), trainer.evaluate()
+    assert metrics["eval_predicted_positives"] == with_labels["eval_predicted_positives"] > 0
+    always = {"eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch"}
+    assert set(metrics) - always == {"eval_predicted_positives", "eval_removed_by_cap"}
+    assert {"eval_f1", "eval_loss"} < set(with_labels)
+    assert "eval_ign_f1" not in with_labels, "nobody gave a reference"
+
+
+def test_evaluation_stops_at_logits_that_are_not_finite(make_trainer):
+    trainer = make_trainer()
+    with torch.no_grad():
+        for parameter in trainer.model.relation_encoder.parameters():
+            parameter.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="logits of document 0 are not finite"):
+        trainer.evaluate()
+
+
+def test_log_of_every_epoch(make_trainer):
+    trainer = make_trainer(num_train_epochs=3)
+    trainer.train()
+    log = trainer.state.log_history
+    evaluations = [entry for entry in log if "eval_f1" in entry]
+    assert [entry["epoch"] for entry in evaluations] == [1, 2, 3]
+    assert all(isinstance(entry["eval_predicted_positives"], int) for entry in evaluations)
+    assert [entry["epoch"] for entry in log if "loss" in entry] == [1, 2, 3], "logging_steps is longer than the run"
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert log[-1]["train_loss"] == pytest.approx(np.mean(losses))
+
+
+# -------------------------------------------------------------------------------------------------------------- data sets
+
+
+def as_table(documents):
+    columns = ("title", "sents", "vertexSet")
+    rows = [
+        {**{column: document[column] for column in columns}, "labels": document.get("labels")}
+        | {"has_labels": "labels" in document}
+        for document in documents
+    ]
+    return datasets.Dataset.from_list(rows, features=FEATURES)
+
+
+@pytest.mark.parametrize("kind", [list, as_table])
+def test_documents_are_encoded_once(make_trainer, monkeypatch, kind):
+    trainer = make_trainer(train=kind(TRAIN), dev=kind(DEV), num_train_epochs=1)
+    trainer.train()
+
+    def refuse(*arguments, **kwargs):
+        raise AssertionError("encoded again")
+
+    again = make_trainer(train=None, dev=None, folder="again", num_train_epochs=1)
+    monkeypatch.setattr(type(trainer.processing_class), "encode", refuse)
+    again.train_dataset, again.eval_dataset = trainer.train_dataset, trainer.eval_dataset
+    again.train()
+    assert again.evaluate()["eval_f1"] == trainer.evaluate()["eval_f1"]
+    third = make_trainer(train=trainer.train_dataset, dev=trainer.eval_dataset, folder="third")
+    assert third.train_dataset is trainer.train_dataset
+    with pytest.raises(AssertionError, match="encoded again"):
+        make_trainer(train=kind(TRAIN[:3]))
+
+
+def test_list_and_table_train_alike(make_trainer):
+    trained = []
+    for kind in (list, as_table):
+        trainer = make_trainer(train=kind(TRAIN), dev=kind(DEV), folder=kind.__name__)
+        trainer.train()
+        trained.append((weights(trainer), trainer.evaluate()["eval_f1"]))
+    assert_equal_weights(trained[0][0], trained[1][0])
+    assert trained[0][1] == trained[1][1]
+
+
+def test_unlabelled_rows_of_a_table():
+    bare = random_document(3, seed=9, labels=False)
+    empty = {**random_document(3, seed=8), "labels": []}
+    encoded = encode_dataset(as_table([bare, empty, *TRAIN]), tiny_processor())
+    assert list(encoded["has_labels"]) == [False, True, *[True] * len(TRAIN)]
+
+
+# ---------------------------------------------------------------------------------------- the best checkpoint, and early
+
+
+def give_scores(monkeypatch, **by_epoch):
+    """Lets evaluation answer with these scores, one an epoch, whatever the model predicts."""
+    evaluate = modeling_comm.trainer.evaluate_results
+
+    def answer(results, documents, processor, reference):
+        metrics = evaluate(results, documents, processor, reference)
+        return {**metrics, **{key: values[answer.epoch] for key, values in by_epoch.items()}}
+
+    monkeypatch.setattr(modeling_comm.trainer, "evaluate_results", answer)
+
+    class Count(TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **kwargs):
+            answer.epoch = round(state.epoch)
+
+    return Count()
+
+
+@pytest.mark.parametrize(("metric", "best"), [("f1", 2), ("ign_f1", 3), ("eval_loss", 1)])
+def test_best_checkpoint_is_loaded(make_trainer, monkeypatch, metric, best):
+    count = give_scores(monkeypatch, f1=[0.1, 0.4, 0.3, 0.2], ign_f1=[0.1, 0.2, 0.3, 0.2], loss=[1.0, 2.0, 3.0, 4.0])
+    trainer = make_trainer(num_train_epochs=4, metric_for_best_model=metric, callbacks=[count])
+    trainer.train()
+    folder = Path(trainer.args.output_dir)
+    assert trainer.state.best_global_step == 2 * best
+    assert sorted(path.name for path in folder.glob("checkpoint-*")) == sorted(
+        {f"checkpoint-{2 * best}", "checkpoint-8"}
+    )
+    assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
+    last = load_file(folder / "checkpoint-8" / "model.safetensors")
+    assert any(not torch.equal(last[name], value) for name, value in weights(trainer).items())
+
+
+def test_metric_that_is_not_there(make_trainer):
+    trainer = make_trainer(metric_for_best_model="ign_f1")  # there is no reference
+    with pytest.raises(KeyError, match=r"eval_ign_f1.*not found in the evaluation metrics"):
+        trainer.train()
+
+
+class _Kill(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise InterruptedError
+
+
+@pytest.mark.parametrize("interrupted_at", [None, 3, 7])
+def test_early_stopping_also_after_an_interruption(make_trainer, monkeypatch, interrupted_at):
+    count = give_scores(monkeypatch, f1=[0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
+    settings = {"num_train_epochs": 6}
+    if interrupted_at:
+        with pytest.raises(InterruptedError):
+            make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2), _Kill(interrupted_at)]).train()
+    trainer = make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2)])
+    trainer.train(resume_from_checkpoint=True if interrupted_at else None)
+    assert trainer.state.global_step == 8, "stopped after the second epoch that is not better"
+    assert trainer.state.best_global_step == 4
+
+
+# ------------------------------------------------------------------------------------------------------ not finite, killed
+
+
+def test_loss_that_is_not_finite_stops_the_run(make_trainer):
+    trainer = make_trainer(per_device_train_batch_size=2, num_train_epochs=1, trainer_class=_Recorder)
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            with torch.no_grad():
+                model.relation_encoder.head_projection.weight.fill_(float("nan"))
+
+    trainer.add_callback(Poison())
+    with pytest.raises(FloatingPointError) as error:
+        trainer.train()
+    titles = [TRAIN[index]["title"] for index in trainer.seen[1]]
+    assert f"step 1: the loss is nan; documents {titles}; logits from nan to nan" in str(error.value)
+
+
+@pytest.mark.parametrize("factor", [float("inf"), float("nan")])
+def test_gradient_that_is_not_finite_stops_the_run(make_trainer, factor):
+    trainer = make_trainer(
+        per_device_train_batch_size=1, gradient_accumulation_steps=3, num_train_epochs=1, trainer_class=_Recorder
+    )
+    start = weights(trainer)
+    trainer.model.backbone.embeddings.word_embeddings.weight.register_hook(lambda gradient: gradient * factor)
+    with pytest.raises(FloatingPointError) as error:
+        trainer.train()
+    titles = [TRAIN[index]["title"] for index in flat(trainer.seen[:3])]
+    assert f"step 0: the gradient's norm is nan; documents {titles}" in str(error.value)
+    assert_equal_weights(weights(trainer), start)
+
+
+@pytest.mark.parametrize("order", ["random", "group_by_length"])
+def test_interrupted_training_ends_with_the_same_weights(make_trainer, order):
+    settings = {"dropout": 0.2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+    settings |= {"save_strategy": "steps", "save_steps": 3, "load_best_model_at_end": False, "num_train_epochs": 3}
+    settings |= {"train_sampling_strategy": order}
+    whole = make_trainer(**settings, folder="whole")
+    whole.train()
+    for step in (4, 8, 10):  # in the middle of an epoch and beside a checkpoint
+        with pytest.raises(InterruptedError):
+            resume = step > 4 or None
+            make_trainer(**settings, callbacks=[_Kill(step)]).train(resume_from_checkpoint=resume)
+        torch.rand(step)  # another process has another random state
+    resumed = make_trainer(**settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step == 12
+    assert_equal_weights(weights(resumed), weights(whole))
+
+
+def test_there_is_nothing_to_go_on_from(make_trainer):
+    with pytest.raises(ValueError, match="no complete checkpoint in"):
+        make_trainer().train(resume_from_checkpoint=True)
+
+
+@pytest.fixture(scope="module")
+def two_checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    args = CommTrainingArguments(str(folder), use_cpu=True, disable_tqdm=True, num_train_epochs=2)
+    model, processor = tiny_model(), tiny_processor()
+    CommTrainer(model=model, args=args, train_dataset=TRAIN, eval_dataset=DEV, processing_class=processor).train()
+    return folder
+
+
+def cut(file):
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, cut, lambda file: file.write_bytes(b"")], ids=["gone", "cut", "empty"]
+)
+@pytest.mark.parametrize(
+    "name", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"]
+)
+def test_incomplete_checkpoint_is_passed_over(two_checkpoints, tmp_path, caplog, name, damage):
+    folder = shutil.copytree(two_checkpoints, tmp_path / "run")
+    assert last_complete_checkpoint(folder) == str(folder / "checkpoint-4")
+    assert not caplog.records
+    damage(folder / "checkpoint-4" / name)
+    assert last_complete_checkpoint(folder) == str(folder / "checkpoint-2")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert str(folder / "checkpoint-4") in message
+    assert name in message
+    damage(folder / "checkpoint-2" / name)
+    assert last_complete_checkpoint(folder) is None
+
+
+def test_checkpoint_of_another_number_of_processes(two_checkpoints, tmp_path, caplog):
+    folder = shutil.copytree(two_checkpoints, tmp_path / "run")
+    assert last_complete_checkpoint(folder, world_size=2) is None
+    assert "rng_state_0.pth, rng_state_1.pth" in caplog.text
+    for rank in range(2):
+        shutil.copy(folder / "checkpoint-2" / "rng_state.pth", folder / "checkpoint-2" / f"rng_state_{rank}.pth")
+    assert last_complete_checkpoint(folder, world_size=2) == str(folder / "checkpoint-2")
+
+
+def test_checkpoints_are_ordered_by_number(tmp_path, two_checkpoints):
+    for step in (4, 10, 9):
+        shutil.copytree(two_checkpoints / "checkpoint-4", tmp_path / f"checkpoint-{step}")
+    shutil.copytree(two_checkpoints / "checkpoint-4", tmp_path / "checkpoint-best")
+    assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    assert last_complete_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_checkpoint_written_again_is_incomplete_until_its_end(make_trainer, monkeypatch):
+    trainer = make_trainer(num_train_epochs=1)
+    trainer.train()
+    folder = Path(trainer.args.output_dir)
+    assert last_complete_checkpoint(folder)
+    again = make_trainer(num_train_epochs=1)
+
+    def killed(*arguments, **kwargs):
+        raise InterruptedError
+
+    monkeypatch.setattr(again, "save_model", killed)
+    with pytest.raises(InterruptedError):
+        again.train()
+    assert last_complete_checkpoint(folder) is None
