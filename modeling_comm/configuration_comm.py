@@ -144,6 +144,11 @@ class CommConfig(PreTrainedConfig):
         self.window_end_tokens = window_end_tokens
         self.comm_version = comm_version or __version__
         _refuse_misspelt(kwargs, set(vars(self)))
+        given = kwargs.get("id2label") or {}
+        if not all(
+            isinstance(label, str) for label in given.values()
+        ):  # before Transformers 5.17 says it in its words
+            raise ValueError(f"CommConfig: id2label is {given!r}; expected labels that are text")
         super().__init__(**kwargs)
         if self.id2label.get(0) == "LABEL_0":  # Transformers' own default name for a label without a name
             self.id2label = {**self.id2label, 0: THRESHOLD_LABEL}
