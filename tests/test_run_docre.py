@@ -199,7 +199,7 @@ def test_predictions_scored_again(first, capsys):
 
 
 def test_triples_are_shown(first):
-    folder, _, printed, _ = first
+    _, _, printed, _ = first
     shown = [line for line in printed.splitlines() if "(margin " in line]
     assert len(shown) == 4
     titles = [document["title"] for document in read(SAMPLE / "test_revised.json")]
@@ -274,12 +274,18 @@ def test_predictions_for_documents_without_labels(first, always, work):
     assert "WRONG" not in printed
 
 
-def test_description_of_the_data(work, always, new_model, capsys):
-    run_docre.main([*always, "--data_dir", str(SAMPLE), "--describe_data"])
-    plain = capsys.readouterr().out
-    assert "44" in plain
-    run_docre.main([*new_model, "--describe_data", "--output_dir", str(work / "described")])
-    assert capsys.readouterr().out != plain, "with a model, also what encoding loses"
+def test_description_of_the_data(work, always, new_model):
+    def rows(*flags):
+        lines = [line.split() for line in run(*flags, "--describe_data")[1].splitlines()]
+        return {line[0]: line[1:] for line in lines if line}
+
+    plain = rows(*always, "--data_dir", SAMPLE)
+    assert plain["documents"] == ["44", "8", "12"]
+    assert "windows" not in plain
+    encoded = rows(*new_model, "--max_length", "40", "--output_dir", work / "described")
+    assert encoded["documents"] == ["6", "3", "12"]
+    assert encoded["windows"] == ["6", "3", "12"], "with a model, also what encoding makes of it"
+    assert all(int(lost.replace(",", "")) > 0 for lost in encoded["truncated"])
     assert not (work / "described").exists()
 
 
@@ -413,25 +419,21 @@ def test_losses_run(work, new_model, loss, threshold):
 
 
 @pytest.mark.parametrize(
-    ("flags", "loss", "threshold"),
+    ("flags", "loss", "threshold", "cap"),
     [
-        ([], "cmm", "th"),
-        (["--loss", "balanced_softmax"], "balanced_softmax", "zero"),
-        (["--loss", "balanced_softmax", "--decision_threshold", "th"], "balanced_softmax", "th"),
-        (["--loss", "atl", "--max_relations_per_pair", "4"], "atl", "th"),
+        ([], "cmm", "th", None),
+        (["--loss", "balanced_softmax"], "balanced_softmax", "zero", None),
+        (["--loss", "balanced_softmax", "--decision_threshold", "th"], "balanced_softmax", "th", None),
+        (["--loss", "atl", "--max_relations_per_pair", "4"], "atl", "th", 4),
     ],
 )
-def test_going_on_from_a_checkpoint_with_another_loss(first, always, flags, loss, threshold):
+def test_going_on_from_a_checkpoint_with_another_loss(first, always, flags, loss, threshold, cap):
     folder, *_ = first
     arguments = run_docre.parse_arguments([*always, "--model_name_or_path", str(folder), *flags])
     model, processor = run_docre.build_model(arguments[0], arguments[1], {})
     assert (model.config.loss, model.config.decision_threshold) == (loss, threshold)
     assert processor.decision_threshold == threshold
-    assert (
-        processor.max_relations_per_pair
-        == model.config.max_relations_per_pair
-        == (4 if len(flags) == 4 and loss == "atl" else None)
-    )
+    assert processor.max_relations_per_pair == model.config.max_relations_per_pair == cap
     torch.testing.assert_close(dict(model.state_dict()), load_file(folder / "model.safetensors"), rtol=0, atol=0)
 
 
@@ -526,6 +528,30 @@ def test_other_settings_in_the_same_folder(work, new_model):
     assert (folder / "model.safetensors").read_bytes() != weights
 
 
+def test_all_processes_start_anew_together(first, work):
+    """The second process looks for checkpoints after the first one has deleted them."""
+    folder = shutil.copytree(first[0], work / "processes")
+    settings = {"seed": 2}
+    restart = run_docre.RunArguments(restart=True)
+    found = {}
+
+    class Process:
+        world_size = 1
+
+        def __init__(self, index):
+            self.process_index = index
+
+        @contextlib.contextmanager
+        def main_process_first(self, desc):
+            if self.process_index:  # waits for the first
+                found[0] = run_docre.prepare_output(Process(0), restart, folder, settings)
+            yield
+
+    found[1] = run_docre.prepare_output(Process(1), restart, folder, settings)
+    assert found == {0: (None, False), 1: (None, False)}
+    assert read(folder / "settings.json") == settings
+
+
 def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     folder = work / "incomplete"
     flags = [*new_model, "--do_train", "--output_dir", folder]
@@ -540,7 +566,8 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
         run(*flags)
     assert "checkpoint-6 is passed over: it lacks trainer_state.json" in caplog.text
     assert f"going on from {folder / 'checkpoint-3'}" in caplog.text
-    assert_same_weights(folder, work / "whole")
+    for trained in (".", "checkpoint-3", "checkpoint-6"):
+        assert_same_weights(folder / trained, work / "whole" / trained)
 
 
 # ------------------------------------------------------------------------------------------------------------------ killed
@@ -565,10 +592,11 @@ def checkpoint_steps(folder, complete):
 def kill_soon(process, folder, delay, while_saving):
     """Kills a run some time after it has saved a further checkpoint, or in the middle of saving one."""
     before = max(checkpoint_steps(folder, complete=True), default=0)
+    left_over = checkpoint_steps(folder, complete=False)
     deadline = time.monotonic() + 120
     while True:
         found = checkpoint_steps(folder, complete=not while_saving)
-        if max(found, default=0) > before and checkpoint_steps(folder, complete=True):
+        if max(found - left_over, default=0) > before and checkpoint_steps(folder, complete=True):
             break
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "the run saves no checkpoint"
