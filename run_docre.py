@@ -81,9 +81,20 @@ class ModelArguments:
             "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
         },
     )
-    relation_encoder: str | None = field(default=None, metadata={"help": "Relation encoder of the IARA stage: atlop."})
+    relation_encoder: str | None = field(
+        default=None, metadata={"help": "Relation encoder of the IARA stage: atlop, docunet or kd_docre (atlop)."}
+    )
     emb_size: int | None = field(default=None, metadata={"help": "Size of head and tail representation (768)."})
     block_size: int | None = field(default=None, metadata={"help": "Group size of the bilinear classifier (64)."})
+    unet_in_dim: int | None = field(default=None, metadata={"help": "Channels that docunet reads contexts in (3)."})
+    unet_down_dim: int | None = field(default=None, metadata={"help": "Width of docunet's U-Net (256)."})
+    unet_out_dim: int | None = field(default=None, metadata={"help": "Size of docunet's pair feature (256)."})
+    axial_layers: int | None = field(default=None, metadata={"help": "Axial attention layers of kd_docre (6)."})
+    axial_heads: int | None = field(default=None, metadata={"help": "Heads of each (8)."})
+    fixed_grid: int | None = field(
+        default=None,
+        metadata={"help": "Reproduce docunet's and kd_docre's original grid of so many entities (none: it grows)."},
+    )
     loss: str | None = field(
         default=None,
         metadata={"help": "cmm, atl, balanced_softmax, aml, afl, hingeabl, margin, sat or ncrl (cmm)."},

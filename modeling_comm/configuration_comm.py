@@ -46,6 +46,14 @@ class CommConfig(PreTrainedConfig):
             bilinear layer. A multiple of `block_size`.
         block_size (`int`, defaults to 64): size of a group of that layer. The classifier holds
             `emb_size * block_size * num_labels` weights.
+        unet_in_dim (`int`, defaults to 3): channels that `"docunet"` reads pair contexts in.
+        unet_down_dim (`int`, defaults to 256): width of its U-Net at full resolution, an even number.
+        unet_out_dim (`int`, defaults to 256): size of the pair feature that comes out of it.
+        axial_layers (`int`, defaults to 6): axial attention layers of `"kd_docre"`.
+        axial_heads (`int`, defaults to 8): heads of each, a divisor of the backbone's hidden size.
+        fixed_grid (`int`, *optional*): reproduces the grid of entity pairs of the original DocuNet and KD-DocRE, which has this
+            many rows whatever the document, unmasked padding and an upper limit of entities; for checkpoints converted from
+            them. By default the grid is the document's own.
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
         loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
             of the paper).
@@ -96,6 +104,12 @@ class CommConfig(PreTrainedConfig):
         relation_encoder="atlop",
         emb_size=768,
         block_size=64,
+        unet_in_dim=3,
+        unet_down_dim=256,
+        unet_out_dim=256,
+        axial_layers=6,
+        axial_heads=8,
+        fixed_grid=None,
         loss="cmm",
         loss_reduction="mean",
         cmm_margin=0.2,
@@ -121,6 +135,12 @@ class CommConfig(PreTrainedConfig):
         self.relation_encoder = relation_encoder
         self.emb_size = emb_size
         self.block_size = block_size
+        self.unet_in_dim = unet_in_dim
+        self.unet_down_dim = unet_down_dim
+        self.unet_out_dim = unet_out_dim
+        self.axial_layers = axial_layers
+        self.axial_heads = axial_heads
+        self.fixed_grid = fixed_grid
         self.loss = loss
         self.loss_reduction = loss_reduction
         self.cmm_margin = cmm_margin
@@ -176,12 +196,14 @@ class CommConfig(PreTrainedConfig):
         check.integer("emb_size", 1)
         check.integer("block_size", 1)
         check("emb_size", self.emb_size % self.block_size == 0, f"a multiple of block_size={self.block_size}")
+        if self.fixed_grid is not None:
+            check.integer("fixed_grid", 1)
         validate_shared_fields(self, longest_window=usable_positions(self.text_config))
         check("num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
         check("label2id", self.label2id == inverse, "the inverse of id2label")
         check("comm_version", isinstance(self.comm_version, str), "a version such as '0.1.0'")
-        get_relation_encoder(self.relation_encoder).validate_config(self)
+        get_relation_encoder(self.relation_encoder).validate_config(self, check)
         if _minor(self.comm_version) != _minor(__version__):
             warnings.warn(
                 f"This configuration was written by modeling_comm {self.comm_version}; this is {__version__}. Fields that "

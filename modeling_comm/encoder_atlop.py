@@ -10,6 +10,7 @@ from .encoder_base import (
     pool_entity_attention,
     pool_entity_embeddings,
     pool_pair_context,
+    project_with_entity,
 )
 
 CONTEXT_EPSILON = 1e-5
@@ -37,13 +38,6 @@ class AtlopRelationEncoder(RelationEncoder):
         document, head, tail = documents.pair_index.unbind(-1)
         context = context[document, head, tail]
         return self.classifier(
-            self._project(self.head_projection, entities, document, head, context),
-            self._project(self.tail_projection, entities, document, tail, context),
+            project_with_entity(self.head_projection, entities, document, head, context),
+            project_with_entity(self.tail_projection, entities, document, tail, context),
         )
-
-    def _project(self, projection, entities, document, entity, context):
-        # W [e; c] = W_e e + W_c c: the entity's half is computed once an entity, not once a pair.
-        weight = projection.weight
-        entity_weight, context_weight = weight.split(self.hidden_size, dim=1)
-        projected = nn.functional.linear(entities.to(weight.dtype), entity_weight)[document, entity]
-        return torch.tanh(projected + nn.functional.linear(context.to(weight.dtype), context_weight, projection.bias))

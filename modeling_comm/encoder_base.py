@@ -34,7 +34,14 @@ class EncodedDocuments:
 
 class RelationEncoder(nn.Module):
     """Base class of relation encoders. A subclass is registered under a name with
-    [`~modeling_comm.encoders.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`."""
+    [`~modeling_comm.encoders.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
+
+    Attributes:
+        self_pairs_in_loss (`bool`): the loss also averages over every entity paired with itself, with logits of 0 and without a
+            relation. KD-DocRE's code does so; it adds a constant and makes all gradients smaller.
+    """
+
+    self_pairs_in_loss = False
 
     def __init__(self, config):
         super().__init__()
@@ -42,12 +49,19 @@ class RelationEncoder(nn.Module):
         self.hidden_size = config.text_config.hidden_size
 
     @classmethod
-    def validate_config(cls, config):
-        """Raises `ValueError` where a field of `config` that this encoder reads does not fit."""
+    def validate_config(cls, config, check):
+        """Raises `ValueError` where a field of `config` that this encoder reads does not fit. `check` knows ways to ask, such as
+        `check.integer("unet_in_dim", 1)`."""
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         """Gives `(P, R + 1)` logits in the order of `documents.pair_index`, the threshold class in column 0."""
         raise TypeError(f"{type(self).__name__} does not define forward(documents)")
+
+    def no_logits(self, documents: EncodedDocuments) -> torch.Tensor:
+        """Logits `(0, R + 1)` of a batch without pairs. Every parameter gets a gradient of 0 from it, as DDP needs where one
+        process has no pairs and the others do."""
+        nothing = sum((parameter.sum() for parameter in self.parameters()), documents.token_states.sum()) * 0.0
+        return nothing.expand(0, self.num_labels)
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
@@ -115,7 +129,29 @@ def pool_pair_context(
             product = product / attention_heads
         weights = product / (product.sum(-1, keepdim=True) + epsilon)
         states = token_states.to(weights.dtype)
-        return torch.bmm(weights.view(batch, entities * entities, tokens), states).view(batch, entities, entities, -1)
+        context = torch.bmm(weights.view(batch, entities * entities, tokens), states)
+        return context.view(batch, entities, entities, states.shape[-1])
+
+
+def project_with_entity(
+    projection: nn.Linear, entities: torch.Tensor, document: torch.Tensor, entity: torch.Tensor, pair: torch.Tensor
+) -> torch.Tensor:
+    """`tanh(W [e; f] + b)`, the representation of a pair's head or tail (ATLOP, eq. 8-9).
+
+    Args:
+        projection (`nn.Linear`): W and b.
+        entities (`(B, E, d)` float): entity embeddings e.
+        document, entity (`(P,)` int64): which of them is wanted for each pair.
+        pair (`(P, k)` float): what is known about the pair, f.
+
+    Returns:
+        `(P, emb_size)`.
+    """
+    # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
+    weight = projection.weight
+    entity_weight, pair_weight = weight.split([entities.shape[-1], pair.shape[-1]], dim=1)
+    projected = nn.functional.linear(entities.to(weight.dtype), entity_weight)[document, entity]
+    return torch.tanh(projected + nn.functional.linear(pair.to(weight.dtype), pair_weight, projection.bias))
 
 
 class GroupedBilinear(nn.Module):

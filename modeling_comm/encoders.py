@@ -2,9 +2,13 @@
 
 from .encoder_atlop import AtlopRelationEncoder
 from .encoder_base import RelationEncoder
+from .encoder_docunet import DocunetRelationEncoder
+from .encoder_kd_docre import KdDocreRelationEncoder
 
 _BUILT_IN = {
     "atlop": AtlopRelationEncoder,
+    "docunet": DocunetRelationEncoder,
+    "kd_docre": KdDocreRelationEncoder,
 }
 _REGISTRY = dict(_BUILT_IN)
 

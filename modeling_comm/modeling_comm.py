@@ -61,10 +61,10 @@ class CommPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module):
         # The relation encoders' layers start as their authors' did, with torch's own scheme: fan-ins reach 49,152, where
         # the usual normal(0, 0.02) would saturate.
-        if isinstance(module, torch.nn.Linear):
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
             init.kaiming_uniform_(module.weight, a=5**0.5)
             if module.bias is not None:
-                bound = module.in_features**-0.5
+                bound = module.weight[0].numel() ** -0.5
                 init.uniform_(module.bias, -bound, bound)
         else:
             super()._init_weights(module)
@@ -279,7 +279,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             )
             logits = self.relation_encoder(documents)
             if labels is not None:
-                loss = self._loss(logits, labels, num_items_in_batch)
+                self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
+                loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
         else:
             logits = states.new_zeros(0, self.config.num_labels)
             pair_index = torch.zeros(0, 3, dtype=torch.long, device=states.device)
@@ -292,11 +293,18 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )
         return output if return_dict else output.to_tuple()
 
-    def _loss(self, logits, labels, num_items_in_batch):
+    def _loss(self, logits, labels, num_items_in_batch, self_pairs=None):
         loss_function = loss_from_config(self.config)
-        if self.config.loss_reduction == "sum" or num_items_in_batch is None:
+        mean = self.config.loss_reduction == "mean"
+        if self_pairs is None and (num_items_in_batch is None or not mean):
             return loss_function(logits, labels, reduction=self.config.loss_reduction)
-        return loss_function(logits, labels, reduction="sum") / num_items_in_batch
+        loss = loss_function(logits, labels, reduction="sum")
+        pairs = len(logits)
+        if self_pairs is not None:  # so many rows of zeros more, see `RelationEncoder`
+            zeros = logits.new_zeros(1, self.config.num_labels)
+            loss = loss + self_pairs * loss_function(zeros, zeros, reduction="sum")
+            pairs = (pairs + self_pairs).clamp(min=1)
+        return loss / (pairs if num_items_in_batch is None else num_items_in_batch) if mean else loss
 
     def _reads_rows(self):
         """Whether the backbone returns the mentions' attention rows alone; with eager attention it returns all rows."""

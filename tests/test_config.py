@@ -21,6 +21,12 @@ WRONG = [
     ("emb_size", 64.0, "an integer >= 1"),
     ("emb_size", 18, "a multiple of block_size=4"),
     ("block_size", True, "an integer >= 1"),
+    ("unet_in_dim", 0, "an integer >= 1"),
+    ("unet_down_dim", 15, "an even number"),
+    ("unet_out_dim", 2.5, "an integer >= 1"),
+    ("axial_layers", -1, "an integer >= 0"),
+    ("axial_heads", 5, "a divisor of the backbone's hidden size 32"),
+    ("fixed_grid", 0, "an integer >= 1"),
     ("loss", "cm", "'cmm'"),
     ("loss", ["cmm"], "'cmm'"),
     ("loss_reduction", "none", "'mean', 'sum'"),
@@ -68,6 +74,8 @@ def test_wrong_value_is_named(field, value, allowed):
         "block_size": 4,
         "window_size": 32,
     }
+    # What only one relation encoder reads is checked where that one is chosen.
+    fields["relation_encoder"] = {"unet": "docunet", "axial": "kd_docre"}.get(field.partition("_")[0], "atlop")
     with pytest.raises(ValueError) as error:
         CommConfig(**fields | {field: value})
     message = str(error.value)
@@ -139,9 +147,15 @@ def test_windows_follow_the_backbone():
 
 def test_save_and_load(tmp_path):
     given = {
-        "relation_encoder": "atlop",
+        "relation_encoder": "docunet",
         "emb_size": 24,
         "block_size": 8,
+        "unet_in_dim": 2,
+        "unet_down_dim": 16,
+        "unet_out_dim": 12,
+        "axial_layers": 3,
+        "axial_heads": 4,
+        "fixed_grid": 30,
         "loss": "hingeabl",
         "loss_reduction": "sum",
         "cmm_margin": 0.3,

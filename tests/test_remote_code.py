@@ -15,6 +15,7 @@ MODULES = {
     "configuration_comm",
     "documents",
     "encoder_base",
+    "encoder_grid",
     "encoders",
     "extensions_comm",
     "losses",
