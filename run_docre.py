@@ -18,7 +18,6 @@ import dataclasses
 import json
 import logging
 import shutil
-import statistics
 import sys
 import time
 from dataclasses import dataclass, field
@@ -42,7 +41,15 @@ from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommPro
 from modeling_comm.documents import entity_name
 from modeling_comm.losses import get_loss
 from modeling_comm.processing_comm import encoding_report
-from modeling_comm.record import command_line, commit_of, device_record, epoch_log, versions, write_json
+from modeling_comm.record import (
+    command_line,
+    commit_of,
+    device_record,
+    epoch_log,
+    summarize,
+    versions,
+    write_json,
+)
 from modeling_comm.scoring import format_scores, load_ign_reference, score
 from modeling_comm.trainer import (
     CommTrainer,
@@ -476,20 +483,6 @@ def show_triples(results, documents, processor, number):
             f"{document['title']}: {entity_name(document, head)} -- {name} -> {entity_name(document, tail)} "
             f"(margin {margin:.2f}){judged}"
         )
-
-
-def summarize(by_seed):
-    """Mean and standard deviation (of the sample) of every metric over runs."""
-    keys = [key for key, value in by_seed[0].items() if isinstance(value, (int, float))]
-    values = {key: [metrics[key] for metrics in by_seed if key in metrics] for key in keys}
-    return {
-        key: {
-            "mean": statistics.fmean(found),
-            "std": statistics.stdev(found) if len(found) > 1 else None,
-            "runs": found,
-        }
-        for key, found in values.items()
-    }
 
 
 def describe(splits, model_args, data_args, training_args):

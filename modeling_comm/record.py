@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,17 @@ def epoch_log(log_history) -> list[dict]:
         for entry in log_history
         if "train_runtime" not in entry
     ]
+
+
+def summarize(by_seed):
+    """Mean and standard deviation (of the sample) of every metric over runs."""
+    keys = [key for key, value in by_seed[0].items() if isinstance(value, (int, float))]
+    values = {key: [metrics[key] for metrics in by_seed if key in metrics] for key in keys}
+    return {
+        key: {
+            "mean": statistics.fmean(found),
+            "std": statistics.stdev(found) if len(found) > 1 else None,
+            "runs": found,
+        }
+        for key, found in values.items()
+    }

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import run_docre
-from modeling_comm import CommConfig, type_prior
+from modeling_comm import CommConfig
 from modeling_comm.record import command_line
 from modeling_comm.scoring import load_ign_reference, score
 from modeling_comm.trainer import CommTrainer
@@ -176,14 +176,16 @@ def test_log_says_what_runs_and_what_is_lost(work, new_model, caplog):
     assert f"'lost_mentions': {report['train']['lost_mentions']}" in caplog.text
 
 
-def test_predictions_scored_again(first, capsys):
+def test_predictions_scored_again(first):
     folder, metrics, printed, _ = first
     predictions, truth = read(folder / "results.json"), read(SAMPLE / "test_revised.json")
     assert predictions
     assert all(list(prediction) == ["title", "h_idx", "t_idx", "r"] for prediction in predictions)
-    files = ["--predictions", folder / "results.json", "--truth", SAMPLE / "test_revised.json"]
-    files += ["--train_facts", SAMPLE / "train_revised.json", "--output", folder / "again.json"]
-    assert type_prior.main([str(flag) for flag in files]) == 0
+    command = [sys.executable, "-m", "modeling_comm.scoring", "--predictions", folder / "results.json"]
+    command += ["--truth", SAMPLE / "test_revised.json", "--train_facts", SAMPLE / "train_revised.json"]
+    command += ["--output", folder / "again.json"]
+    scored = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert scored.returncode == 0, scored.stderr
     again = read(folder / "again.json")
     recorded = read(folder / "test_scores.json")
     for key in ("f1", "precision", "recall", "ign_f1"):
@@ -191,7 +193,7 @@ def test_predictions_scored_again(first, capsys):
     assert again["f1"] == read(folder / "run.json")["metrics"]["test_f1"] > 0
     assert again["ign_reference"] == recorded["scores"]["ign_reference"]
     assert metrics["test_predicted_positives"] == len(predictions) == again["distinct_predictions"]
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("all ")]
+    rows = [line for line in scored.stdout.splitlines() if line.startswith("all ")]
     assert rows[0].split()[:7] in [line.split()[:7] for line in printed.splitlines()], "the same row was printed"
     own = score(predictions, truth)["f1"]
     assert f"{100 * own:.2f}" in rows[0]
@@ -573,6 +575,9 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
 # ------------------------------------------------------------------------------------------------------------------ killed
 
 
+SAVE_STEPS = 2
+
+
 def start(flags, folder, log):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, "run_docre.py", *flags, "--output_dir", folder]
@@ -589,14 +594,16 @@ def checkpoint_steps(folder, complete):
     }
 
 
-def kill_soon(process, folder, delay, while_saving):
-    """Kills a run some time after it has saved a further checkpoint, or in the middle of saving one."""
+def kill_soon(process, folder, further, delay, while_saving):
+    """Kills a run some time after it has saved so many further checkpoints, or in the middle of saving the last of them."""
     before = max(checkpoint_steps(folder, complete=True), default=0)
     left_over = checkpoint_steps(folder, complete=False)
     deadline = time.monotonic() + 120
     while True:
         found = checkpoint_steps(folder, complete=not while_saving)
-        if max(found - left_over, default=0) > before and checkpoint_steps(folder, complete=True):
+        if max(found - left_over, default=0) >= before + SAVE_STEPS * further and checkpoint_steps(
+            folder, complete=True
+        ):
             break
         assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline, "the run saves no checkpoint"
@@ -610,26 +617,29 @@ def kill_soon(process, folder, delay, while_saving):
 def test_killed_run_ends_with_the_same_weights(work, always, new_model):
     seed = int(os.environ.get("COMM_KILL_SEED", "2611"))
     draw = random.Random(seed)
-    flags = [*new_model, "--do_train", "--max_train_documents", "16", "--num_train_epochs", "8"]
-    flags += ["--save_strategy", "steps", "--save_steps", "2", "--load_best_model_at_end", "false"]
+    flags = [*new_model, "--do_train", "--max_train_documents", "16", "--num_train_epochs", "6"]
+    flags += ["--save_strategy", "steps", "--save_steps", str(SAVE_STEPS), "--load_best_model_at_end", "false"]
     assert read(work / "encoder" / "config.json")["hidden_dropout_prob"] > 0
     whole, killed = work / "uninterrupted", work / "killed"
     with open(work / "uninterrupted.log", "w") as log:
         uninterrupted = start(flags, whole, log)
     with open(work / "killed.log", "w") as log:
         for while_saving in (False, True, False):
-            delay = draw.uniform(0, 0.01 if while_saving else 0.6)
+            further, delay = draw.randint(1, 4), draw.uniform(0, 0.01 if while_saving else 0.1)
             process = start(flags, killed, log)
             try:
-                complete, incomplete = kill_soon(process, killed, delay, while_saving)
+                complete, incomplete = kill_soon(process, killed, further, delay, while_saving)
             finally:
                 process.kill()
-            print(f"seed {seed}: killed after {delay:.3f} s; checkpoints {complete}, incomplete {incomplete}")
+            moment = (
+                f"{delay:.3f} s after checkpoint {further} of this call {'began' if while_saving else 'was there'}"
+            )
+            print(f"seed {seed}: killed {moment}; checkpoints {complete}, incomplete {incomplete}")
         assert start(flags, killed, log).wait(timeout=200) == 0, (work / "killed.log").read_text()[-3000:]
     assert uninterrupted.wait(timeout=200) == 0, (work / "uninterrupted.log").read_text()[-3000:]
     assert (work / "killed.log").read_text().count("going on from") == 3
     assert_same_weights(killed, whole)
     states = [read(folder / "trainer_state.json") for folder in (killed, whole)]
-    assert states[0]["global_step"] == states[1]["global_step"] == 64
+    assert states[0]["global_step"] == states[1]["global_step"] == 48
     evaluations = [[entry for entry in state["log_history"] if "eval_loss" in entry][-1] for state in states]
     assert evaluations[0]["eval_loss"] == evaluations[1]["eval_loss"]
