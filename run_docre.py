@@ -309,7 +309,8 @@ def load_checkpoint(model_args, given, hub):
     """A finished checkpoint and its processor; flags can change what its weights do not depend on."""
     source = model_args.model_name_or_path
     config = CommConfig.from_pretrained(source, **hub)
-    fixed = ("relation_encoder", "emb_size", "block_size")
+    fixed = ("relation_encoder", "emb_size", "block_size", "unet_in_dim", "unet_down_dim", "unet_out_dim")
+    fixed += ("axial_layers", "axial_heads", "fixed_grid")
     refused = [name for name in fixed if given.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if model_args.backbone_overrides else []
     refused += [] if model_args.word_leading_space else ["word_leading_space"]
@@ -438,8 +439,10 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
         "log": epoch_log(trainer.state.log_history),
         "best_checkpoint_step": trainer.state.best_global_step,
     }
+    # Scoring a finished training in its own folder leaves the training's record alone.
+    scored_later = not training_args.do_train and (Path(output_dir) / "trainer_state.json").is_file()
     if trainer.is_world_process_zero():
-        write_json(Path(output_dir) / "run.json", record)
+        write_json(Path(output_dir) / ("evaluation.json" if scored_later else "run.json"), record)
     if training_args.push_to_hub:
         trainer.push_to_hub(dataset=data_args.dataset_config, tags="document-relation-extraction")
     return results

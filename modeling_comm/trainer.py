@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from .configuration_comm import __version__
 from .losses import loss_from_config
 from .processing_comm import decode
 from .scoring import average_precision, score
@@ -273,6 +274,11 @@ class CommTrainer(Trainer):
             (folder / "trainer_state.json").unlink(missing_ok=True)
         super()._save_checkpoint(model, trial)
 
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        # A pickle, and all that it holds is in the run's record: whoever is given a checkpoint should not have to unpickle.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
     # -------------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None):
@@ -344,12 +350,19 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         features = processor.encode(dataset, max_length=max_length)
         return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
 
-    def encode(rows):
+    def encode(rows, library):  # the version is part of the cache's key
         documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
         features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
         return {column: [feature[column] for feature in features] for column in features[0]}
 
-    return dataset.map(encode, batched=True, batch_size=100, num_proc=num_proc, desc="Encoding documents")
+    return dataset.map(
+        encode,
+        fn_kwargs={"library": __version__},
+        batched=True,
+        batch_size=100,
+        num_proc=num_proc,
+        desc="Encoding documents",
+    )
 
 
 def _column(dataset, name):
