@@ -8,13 +8,14 @@ documents in DocRED's format.
 
 Arguments may also stand in a JSON or YAML file, given first; flags behind it override it:
 
-    python run_docre.py examples/recipes/NAME.yaml --seed 7
+    python run_docre.py examples/redocred_mini_cpu.yaml --seed 7
 
 Several processes: `torchrun --nproc_per_node 2 run_docre.py ...` or `accelerate launch run_docre.py ...`. A run that was
 interrupted goes on from its last complete checkpoint when the same command is given again.
 """
 
 import dataclasses
+import importlib.util
 import json
 import logging
 import shutil
@@ -39,8 +40,7 @@ from dataset_scripts.docred import (
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.documents import entity_name
-from modeling_comm.losses import get_loss
-from modeling_comm.processing_comm import encoding_report
+from modeling_comm.processing_comm import encoding_report, what_was_lost
 from modeling_comm.record import (
     command_line,
     commit_of,
@@ -74,7 +74,8 @@ DECISIVE_ARGUMENTS = (
         "data_seed",
     ),
     *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16"),
-    *("eval_strategy", "load_best_model_at_end", "metric_for_best_model"),
+    *("optim_args", "lr_scheduler_kwargs", "eval_strategy", "eval_steps", "load_best_model_at_end"),
+    *("metric_for_best_model", "greater_is_better"),
 )
 
 
@@ -133,6 +134,12 @@ class ModelArguments:
     word_leading_space: bool = field(
         default=True,
         metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
+    )
+    extensions: list[str] | None = field(
+        default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
+    )
+    extension_fields: str | None = field(
+        default=None, metadata={"help": "JSON of the fields that they read from the configuration."}
     )
     backbone_overrides: str | None = field(
         default=None,
@@ -234,6 +241,15 @@ def as_flags(settings):
             yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
+def import_extensions(files):
+    """Imports a user's own files, so that the names which they register are known."""
+    for file in files or ():
+        name = Path(file).stem
+        spec = importlib.util.spec_from_file_location(name, file)
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
 def load_documents(data_args, model_args):
     """The splits, the record of their files, and the facts that Ign F1 leaves out."""
     named = {"train": data_args.train_file, "validation": data_args.validation_file, "test": data_args.test_file}
@@ -285,10 +301,11 @@ def build_model(model_args, data_args, splits):
     """The model and its processor: a finished checkpoint as it is, or a new model around a bare encoder."""
     fields = {name.name for name in dataclasses.fields(ModelArguments)} & set(vars(CommConfig()))
     given = {name: getattr(model_args, name) for name in fields if getattr(model_args, name) is not None}
+    own = json.loads(model_args.extension_fields or "{}")
     hub = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.token}
     source = model_args.model_name_or_path
     if PreTrainedConfig.get_config_dict(source, **hub)[0].get("model_type") == CommConfig.model_type:
-        return load_checkpoint(model_args, given, hub)
+        return load_checkpoint(model_args, given, own, hub)
     labels, names = labels_of(model_args, data_args, splits)
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
@@ -297,15 +314,16 @@ def build_model(model_args, data_args, splits):
         backbone_overrides=json.loads(model_args.backbone_overrides or "{}"),
         attn_implementation=model_args.attn_implementation,
         **given,
+        **own,
         **hub,
     )
     processor = CommProcessor.from_backbone(
-        source, model.config, tokenizer_kwargs=hub, word_leading_space=model_args.word_leading_space
+        source, model.config, word_leading_space=model_args.word_leading_space, **hub
     )
     return model, processor
 
 
-def load_checkpoint(model_args, given, hub):
+def load_checkpoint(model_args, given, own, hub):
     """A finished checkpoint and its processor; flags can change what its weights do not depend on."""
     source = model_args.model_name_or_path
     config = CommConfig.from_pretrained(source, **hub)
@@ -318,12 +336,12 @@ def load_checkpoint(model_args, given, hub):
         raise ValueError(
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
         )
-    if given.get("loss", config.loss) != config.loss:
-        given = {"decision_threshold": get_loss(given["loss"]).decision_threshold, **given}
+    config = CommConfig.from_pretrained(source, **given, **hub)
+    for name, value in own.items():
+        setattr(config, name, value)
     model = CommForDocumentRelationExtraction.from_pretrained(
-        source, attn_implementation=model_args.attn_implementation, **given, **hub
+        source, config=config, attn_implementation=model_args.attn_implementation, **hub
     )
-    model.config.validate_fields()
     processor = CommProcessor.from_pretrained(source, **hub)
     processor.update_from_config(model.config)
     return model, processor
@@ -338,8 +356,8 @@ def encode_splits(splits, processor, data_args, training_args):
                 dataset, processor, max_length=data_args.max_length, num_proc=data_args.preprocessing_num_workers
             )
         reports[split] = encoding_report(encoded[split])
-        lost = {key: value for key, value in reports[split].items() if key.startswith(("lost_", "pairs_")) and value}
-        logger.info("%s: %d documents; lost in encoding: %s", split, len(dataset), lost or "nothing")
+        lost = what_was_lost(reports[split]) or "nothing"
+        logger.info("%s: %d documents; lost in encoding: %s", split, len(dataset), lost)
     return encoded, reports
 
 
@@ -396,11 +414,17 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
         logger.info("going on from %s", checkpoint)
     set_seed(seed)
     model, processor = build_model(model_args, data_args, splits)
-    encoded, encoding = encode_splits(splits, processor, data_args, training_args)
+    wanted = {
+        "train": training_args.do_train,
+        "validation": training_args.do_train or training_args.do_eval,
+        "test": training_args.do_predict,
+    }
+    read = {split: rows for split, rows in splits.items() if wanted[split]}
+    encoded, encoding = encode_splits(read, processor, data_args, training_args)
     trainer = CommTrainer(
         model=model,
         args=training_args,
-        train_dataset=encoded.get("train") if training_args.do_train else None,
+        train_dataset=encoded.get("train"),
         eval_dataset=encoded.get("validation"),
         processing_class=processor,
         ign_reference=reference,
@@ -416,7 +440,7 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
         results |= next(entry for entry in reversed(state.log_history) if "train_runtime" in entry)
     elif training_args.do_train:
         results |= trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint or checkpoint).metrics
-        trainer.save_model()
+        trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
     if training_args.do_eval:
         results |= trainer.evaluate()
@@ -500,6 +524,7 @@ def describe(splits, model_args, data_args, training_args):
 
 def main(argv=None):
     model_args, data_args, training_args, run_args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
+    import_extensions(model_args.extensions)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     level = training_args.get_process_log_level()
     says_more = training_args.log_level == "passive" and training_args.process_index == 0
@@ -510,6 +535,12 @@ def main(argv=None):
         raise ValueError("nothing to do: give one of --do_train, --do_eval, --do_predict, --describe_data")
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
+    seeds = run_args.seeds or [training_args.seed]
+    if training_args.push_to_hub and len(seeds) > 1:
+        raise ValueError(
+            f"--push_to_hub with --seeds {' '.join(map(str, seeds))}: each run would overwrite the one before; push the run of "
+            "one --seed"
+        )
     logger.info("world size %d, device %s", training_args.world_size, training_args.device)
     splits, files, reference = load_documents(data_args, model_args)
     if data_args.describe_data:
@@ -520,11 +551,10 @@ def main(argv=None):
             raise ValueError(
                 f"--{wanted} needs a {split} split; found {sorted(splits)} in {[entry['source'] for entry in files.values()]}"
             )
-    if "validation" not in splits:
+    if "validation" not in splits or not (training_args.do_train or training_args.do_eval):
         if training_args.do_train:
             logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
-    seeds = run_args.seeds or [training_args.seed]
     output = Path(training_args.output_dir)
     by_seed = []
     for seed in seeds:

@@ -1,5 +1,7 @@
 """COMM: document-level relation extraction for Transformers."""
 
+import importlib
+
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from .configuration_comm import CommConfig, __version__
@@ -23,6 +25,19 @@ AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
 CommConfig.register_for_auto_class()
 CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
 CommProcessor.register_for_auto_class()
+
+# Training needs packages that the model does without, so these are looked up when they are asked for.
+_TRAINING = {"CommTrainer": "trainer", "CommTrainingArguments": "training_args"}
+
+
+def __getattr__(name):
+    if name not in _TRAINING:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f".{_TRAINING[name]}", __name__), name)
+    except ModuleNotFoundError as error:
+        raise ImportError(f'{name} needs {error.name!r}: pip install "comm-docre[training]"') from error
+
 
 __all__ = [
     "CommConfig",

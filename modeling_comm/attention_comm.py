@@ -13,21 +13,20 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 SDPA_WITH_ROWS = "comm_sdpa"
 
 _LOCAL = "its attention is local or sparse, and pair contexts need each mention's attention to the whole window"
+_NOT_TEXT_ALONE = "it expects more than text"
+# Encoders, by model type, that would run and give wrong results, or fail somewhere inside.
 UNSUITABLE_BACKBONES = {
-    "longformer": _LOCAL,
-    "led": _LOCAL,
-    "big_bird": _LOCAL,
-    "bigbird_pegasus": _LOCAL,
-    "reformer": _LOCAL,
-    "nystromformer": _LOCAL,
+    **dict.fromkeys(("longformer", "big_bird", "reformer", "nystromformer", "yoso", "mra"), _LOCAL),
+    **dict.fromkeys(("layoutlm", "tapas", "luke", "perceiver", "modernvbert"), _NOT_TEXT_ALONE),
+    **dict.fromkeys(("esm", "esmc"), "it reads proteins"),
     "funnel": "it shortens its input, so that its states do not belong to word pieces",
-    "canine": "it reads characters, not word pieces",
-    "bloom": "its attention is causal, mentions would see earlier words only",
-    "xlnet": "it returns two attention streams",
+    "convbert": "its convolutions mix padding into the text, so that results would depend on the batch",
+    "fnet": "it has no attention",
     "comm": "it is a COMM model already; load it with from_pretrained",
 }
 
@@ -40,6 +39,8 @@ def check_backbone_config(text_config):
         reason = "it is an encoder-decoder"
     if reason is None and getattr(text_config, "is_decoder", False):
         reason = "it is configured as a decoder, which attends to earlier words only"
+    if reason is None and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        reason = "it is not an encoder that was trained to fill in words from both sides"
     layer_types = getattr(text_config, "layer_types", None) or ["full_attention"]
     if reason is None and layer_types[-1] != "full_attention":
         reason = f"its last layer has {layer_types[-1]}, and pair contexts need each mention's attention to the whole window"
@@ -103,6 +104,7 @@ def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=
         return output, None
     if scaling is None:
         scaling = query.shape[-1] ** -0.5
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # grouped heads share their keys
     index = mention_rows[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
     scores = torch.matmul(query.gather(2, index), key.transpose(2, 3)).float() * scaling
     if attention_mask is not None:
@@ -116,6 +118,11 @@ def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=
     return output, scores.softmax(-1)
 
 
+def mask_without_waiting(*args, **kwargs):
+    """Transformers' sdpa mask, made whether there is padding or not: to look would wait for the device."""
+    return sdpa_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
+
+
 AttentionInterface.register(SDPA_WITH_ROWS, sdpa_attention_with_rows)
 # Without a mask function of the same name, padding would be attended to in silence.
-AttentionMaskInterface.register(SDPA_WITH_ROWS, sdpa_mask)
+AttentionMaskInterface.register(SDPA_WITH_ROWS, mask_without_waiting)

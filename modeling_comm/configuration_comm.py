@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import inspect
 import math
 import warnings
 from typing import ClassVar
@@ -9,14 +10,13 @@ from typing import ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 
 from .encoders import available_relation_encoders, get_relation_encoder
-from .losses import available_losses, get_loss
+from .losses import DECISION_THRESHOLDS, available_losses, get_loss
 
 __version__ = "0.1.0"
 
 THRESHOLD_LABEL = "Na"
 MARKERS = ("star", "entity_type", "none")
 REDUCTIONS = ("mean", "sum")
-DECISION_THRESHOLDS = ("th", "zero")
 
 # Position tables of these families start counting after the padding id, so that many positions are never used.
 _OFFSET_POSITIONS = {
@@ -165,10 +165,9 @@ class CommConfig(PreTrainedConfig):
         self.comm_version = comm_version or __version__
         _refuse_misspelt(kwargs, set(vars(self)))
         given = kwargs.get("id2label") or {}
-        if not all(
-            isinstance(label, str) for label in given.values()
-        ):  # before Transformers 5.17 says it in its words
-            raise ValueError(f"CommConfig: id2label is {given!r}; expected labels that are text")
+        # Before the parent says it in other words, or falls over it.
+        if not isinstance(given, dict) or not all(isinstance(label, str) for label in given.values()):
+            raise ValueError(f"CommConfig: id2label is {given!r}; expected a dict of ids to labels that are text")
         super().__init__(**kwargs)
         if self.id2label.get(0) == "LABEL_0":  # Transformers' own default name for a label without a name
             self.id2label = {**self.id2label, 0: THRESHOLD_LABEL}
@@ -211,9 +210,14 @@ class CommConfig(PreTrainedConfig):
                 stacklevel=3,
             )
 
-    def relation_name(self, label: str) -> str:
-        """Readable name of a relation id, the id itself where none is known."""
-        return self.relation_names.get(label, label)
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        # Fields given to `from_pretrained` take part in the checks, and another loss brings its own decision threshold.
+        own = inspect.signature(cls.__init__).parameters
+        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in own and name != "kwargs"}
+        if changed.get("loss", config_dict.get("loss")) != config_dict.get("loss"):
+            changed = {"decision_threshold": None, **changed}
+        return super().from_dict({**config_dict, **changed}, **kwargs)
 
     def to_dict(self):
         output = super().to_dict()

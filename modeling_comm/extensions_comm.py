@@ -18,7 +18,7 @@ from .encoder_base import (
     pool_pair_context,
 )
 from .encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder
-from .losses import check_inputs, get_loss, reduce_losses, register_loss, relation_distances
+from .losses import check_inputs, get_loss, is_built_in_loss, reduce_losses, register_loss, relation_distances
 
 # A user's file imports these from the installed package; its copy beside a checkpoint imports them from here.
 __all__ = [
@@ -50,7 +50,7 @@ def extension_files(config) -> list[Path]:
     extensions = (
         [] if is_built_in_encoder(config.relation_encoder) else [get_relation_encoder(config.relation_encoder)]
     )
-    if loss.__module__ != get_loss.__module__:
+    if not is_built_in_loss(config.loss):
         extensions.append(loss)
     files = []
     for extension in extensions:

@@ -120,6 +120,11 @@ def available_losses() -> list[str]:
     return sorted(_REGISTRY)
 
 
+def is_built_in_loss(name: str) -> bool:
+    """Whether `name` comes with the library; another one's source travels with the checkpoint."""
+    return get_loss(name).function.__module__ == __name__
+
+
 def loss_from_config(config) -> Callable[..., torch.Tensor]:
     """
     The loss that `config.loss` names, with its parameters filled in from the configuration.

@@ -17,9 +17,9 @@ from .attention_comm import (
 )
 from .configuration_comm import CommConfig
 from .encoder_base import EncodedDocuments
-from .encoders import get_relation_encoder
+from .encoders import get_relation_encoder, is_built_in_encoder
 from .extensions_comm import extension_files, save_extensions
-from .losses import loss_from_config
+from .losses import is_built_in_loss, loss_from_config
 
 logger = logging.get_logger(__name__)
 
@@ -118,6 +118,36 @@ class CommPreTrainedModel(PreTrainedModel):
             save_extensions(self.config, save_directory)
 
 
+def _check_given(given):
+    if not {"id2label", "num_labels"} & set(given):
+        raise ValueError("from_backbone: no labels; expected id2label={0: 'Na', 1: 'P17', ...} or a config")
+    refused = sorted({"dtype", "torch_dtype", "trust_remote_code"} & set(given))
+    if refused:
+        raise ValueError(
+            f"from_backbone: found {refused}; a new model is float32 (call .to(dtype)) and runs no foreign code"
+        )
+
+
+def _check_unknown(config, given):
+    if not (is_built_in_encoder(config.relation_encoder) and is_built_in_loss(config.loss)):
+        return  # a user's own may have fields of its own
+    known = set(inspect.signature(CommConfig.__init__).parameters) | set(vars(PreTrainedConfig()))
+    unknown = sorted(set(given) - known - {"id2label", "label2id", "num_labels"})
+    if unknown:
+        raise ValueError(f"from_backbone: CommConfig has no fields {unknown}")
+
+
+def _check_buffers(relation_encoder):
+    # Loading builds the model without memory and fills in what the checkpoint holds.
+    for name, module in relation_encoder.named_modules():
+        lost = sorted(module._non_persistent_buffers_set)
+        if lost:
+            raise ValueError(
+                f"{type(relation_encoder).__name__} has the non-persistent buffers {lost} in {name or 'itself'}, which loading a "
+                "checkpoint would leave uninitialised; expected register_buffer(..., persistent=True)"
+            )
+
+
 class CommForDocumentRelationExtraction(CommPreTrainedModel):
     """
     Document-level relation extraction: for every ordered pair of a document's entities, a logit for the threshold class
@@ -150,6 +180,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         if backbone_class._supports_attention_backend:
             mark_last_attention(self.backbone)
         self.relation_encoder = get_relation_encoder(config.relation_encoder)(config)
+        _check_buffers(self.relation_encoder)
         self.post_init()
 
     @classmethod
@@ -184,7 +215,9 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             setattr(text_config, field, value)
         check_backbone_config(text_config)
         if config is None:
+            _check_given(kwargs)
             config = CommConfig(text_config=text_config, **kwargs)
+            _check_unknown(config, kwargs)
         else:
             fields = config.to_dict() | {"text_config": text_config}
             config = type(config)(**{key: value for key, value in fields.items() if key != "model_type"})

@@ -15,6 +15,8 @@ logger = logging.get_logger(__name__)
 # DocuNet's BERT markers: `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it.
 _TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
 _CLOSING = 50
+# What encoding counts, for each document, of what its features do not say.
+LOSSES_OF_ENCODING = ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context")
 
 
 class CommProcessor(ProcessorMixin):
@@ -63,18 +65,19 @@ class CommProcessor(ProcessorMixin):
         self._check_tokenizer()
 
     @classmethod
-    def from_backbone(cls, backbone, config, tokenizer_kwargs=None, **kwargs):
+    def from_backbone(cls, backbone, config, word_leading_space=True, **kwargs):
         """
         Processor for a new model.
 
         Args:
             backbone (`str`): name or folder of the encoder whose tokenizer is loaded.
             config (`CommConfig`): the model's; labels, markers and windows come from it.
-            tokenizer_kwargs (`dict`, *optional*): for `AutoTokenizer.from_pretrained`.
-            kwargs: other arguments of the processor.
+            word_leading_space (`bool`, defaults to `True`): see the class.
+            kwargs: for `AutoTokenizer.from_pretrained`, such as `revision` and `token`.
         """
-        tokenizer = AutoTokenizer.from_pretrained(backbone, **(tokenizer_kwargs or {}))
-        return cls(tokenizer, **{field: getattr(config, field) for field in cls._shared_fields}, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(backbone, **kwargs)
+        shared = {field: getattr(config, field) for field in cls._shared_fields}
+        return cls(tokenizer, word_leading_space=word_leading_space, **shared)
 
     # What the configuration and the processor both carry, because either may be loaded alone.
     _shared_fields = (
@@ -143,8 +146,7 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(f"CommProcessor has no arguments {sorted(kwargs)}; truncation is asked for by max_length")
         documents = [documents] if isinstance(documents, dict) else list(documents)
         features = self.encode(documents, max_length=max_length)
-        report = encoding_report(features)
-        lost = {key: value for key, value in report.items() if key.startswith(("lost_", "pairs_without")) and value}
+        lost = what_was_lost(encoding_report(features))
         if lost:
             logger.warning("Encoding %d documents: %s", len(documents), lost)
         return BatchFeature(self.collate(features))
@@ -321,9 +323,16 @@ class CommProcessor(ProcessorMixin):
         documents = [documents] if isinstance(documents, dict) else list(documents)
         pair_index = outputs["pair_index"].detach().cpu()
         self._check_outputs(outputs["logits"], pair_index, documents)
-        pair, label, margin, _ = decode(
+        pair, label, margin, removed = decode(
             outputs["logits"], self.decision_threshold, self.max_relations_per_pair, offset=offset
         )
+        if removed:
+            logger.warning(
+                "max_relations_per_pair=%d left out %d predicted relations of %d documents",
+                self.max_relations_per_pair,
+                removed,
+                len(documents),
+            )
         triples = [[] for _ in documents]
         scores = torch.sigmoid(margin)
         for (index, head, tail), label_id, score in zip(
@@ -408,6 +417,12 @@ class CommProcessor(ProcessorMixin):
         return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
 
 
+def relation_margins(logits, decision_threshold="th"):
+    """Margins `(P, R)` float32 of all relations over the threshold, from logits `(P, R + 1)`."""
+    logits = logits.detach().float()
+    return logits[:, 1:] - logits[:, :1] if decision_threshold == "th" else logits[:, 1:]
+
+
 def decode(logits, decision_threshold="th", max_relations_per_pair=None, offset=0.0):
     """
     The decision rule: a relation holds iff its logit is strictly greater than the threshold.
@@ -421,8 +436,7 @@ def decode(logits, decision_threshold="th", max_relations_per_pair=None, offset=
     Returns:
         row `(N,)` and label id `(N,)` of every predicted relation, its margin `(N,)`, and how many the cap removed.
     """
-    logits = logits.detach().float()
-    margins = logits[:, 1:] - logits[:, :1] if decision_threshold == "th" else logits[:, 1:]
+    margins = relation_margins(logits, decision_threshold)
     predicted = margins > offset
     removed = 0
     if max_relations_per_pair is not None and max_relations_per_pair < margins.shape[1]:
@@ -441,9 +455,14 @@ def encoding_report(features) -> dict[str, int]:
         "mentions": sum(len(feature["mention_positions"]) for feature in features),
         "entities": sum(feature["num_entities"] for feature in features),
     }
-    for key in ("windows", "lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context"):
+    for key in ("windows", *LOSSES_OF_ENCODING):
         report[key] = sum(feature[key] for feature in features)
     return report
+
+
+def what_was_lost(report) -> dict[str, int]:
+    """The losses of an [`encoding_report`], as far as there are any."""
+    return {key: report[key] for key in LOSSES_OF_ENCODING if report[key]}
 
 
 def _ordered_pairs(document, entities):

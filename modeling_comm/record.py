@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import re
-import resource
 import shlex
 import statistics
 import subprocess
@@ -68,10 +67,17 @@ def device_record(args) -> dict:
         "processes": args.world_size,
         "threads": torch.get_num_threads(),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "float32",
-        "peak_memory": torch.cuda.max_memory_allocated(args.device)
-        if cuda
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory": torch.cuda.max_memory_allocated(args.device) if cuda else _peak_memory(),
     }
+
+
+def _peak_memory():
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def epoch_log(log_history) -> list[dict]:

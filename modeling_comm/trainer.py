@@ -1,98 +1,28 @@
 """Training and evaluation of COMM models with Transformers' Trainer."""
 
 import json
-import math
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from .batching import DocumentBatchSampler, DocumentCollator, FeatureRows
 from .configuration_comm import __version__
 from .losses import loss_from_config
-from .processing_comm import decode
+from .processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
 from .scoring import average_precision, score
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
-
-# What a batch is made from; the other columns of a data set (texts, names) are needed for scoring only.
-FEATURE_COLUMNS = ("input_ids", "mention_positions", "mention_entities", "num_entities", "facts", "has_labels")
-
-
-class DocumentBatchSampler(Sampler):
-    """
-    Lists of document indices, one list a step, for one of several processes.
-
-    All processes together walk through the same global batches, in the same order, as one process with the same global batch
-    size would; the last batch is shared out as it is, so that a process may get fewer documents than the others or none. No
-    document is repeated to fill up. The order depends on seed and epoch only, which is what makes an interrupted run end
-    like one that was not.
-
-    Args:
-        lengths (`list[int]`): length of each document, for `group_by_length`; the data set's size is its own.
-        batch_size (`int`): documents a process and step.
-        world_size, rank (`int`): number of processes, and which one this is.
-        seed (`int`): of the shuffling.
-        order (`str`): `"random"`, `"sequential"` or `"group_by_length"` (random, with documents of similar length together).
-    """
-
-    def __init__(self, lengths, batch_size, world_size=1, rank=0, seed=0, order="random"):
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.world_size = world_size
-        self.rank = rank
-        self.seed = seed
-        self.order = order
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int):
-        self.epoch = epoch
-
-    def __len__(self):
-        return math.ceil(len(self.lengths) / (self.batch_size * self.world_size))
-
-    def __iter__(self):
-        whole = self.batch_size * self.world_size
-        for batch in self._global_batches(whole):
-            share = [part.tolist() for part in np.array_split(batch, self.world_size)]
-            yield share[self.rank]
-
-    def _global_batches(self, size):
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = np.arange(len(self.lengths))
-        if self.order != "sequential":
-            order = random.permutation(order)
-        if self.order == "group_by_length":
-            # Sorted within pools of 50 batches, as Transformers does; then the batches change places.
-            pools = [order[start : start + 50 * size] for start in range(0, len(order), 50 * size)]
-            order = np.concatenate([pool[np.argsort(-self.lengths[pool], kind="stable")] for pool in pools])
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
-        if self.order == "group_by_length":
-            full = batches[:-1]  # the last batch may be short and stays last
-            batches = [full[index] for index in random.permutation(len(full))] + batches[-1:]
-        return batches
-
-
-class _Features(Dataset):
-    """Feature rows of a data set, each with its index."""
-
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, index):
-        row = self.rows[index]
-        return {**{column: row[column] for column in FEATURE_COLUMNS}, "document_index": index}
 
 
 class _TrainerHooks(TrainerCallback):
@@ -140,6 +70,7 @@ class CommTrainer(Trainer):
         ign_reference=None,
         **kwargs,
     ):
+        args = CommTrainingArguments() if args is None else args
         if not isinstance(args, CommTrainingArguments):
             raise ValueError(f"CommTrainer: args is {type(args).__name__}; expected CommTrainingArguments")
         if args.n_gpu > 1:
@@ -154,23 +85,27 @@ class CommTrainer(Trainer):
         self.ign_reference = ign_reference
         self.train_sampler = None
         self._step_documents = []
-        encode = lambda dataset: None if dataset is None else encode_dataset(dataset, processing_class)  # noqa: E731
+        # The parent takes them, and evaluation here would never call them.
+        unused = ("compute_metrics", "preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
+        refused = [name for name in unused if kwargs.get(name) is not None]
+        if refused:
+            raise ValueError(f"CommTrainer: found {refused}; it batches, scores and computes the loss itself")
+        if train_dataset is not None:
+            train_dataset = encode_dataset(train_dataset, processing_class)
+        if eval_dataset is not None:
+            eval_dataset = encode_dataset(eval_dataset, processing_class)
+            _check_titles(eval_dataset)
         super().__init__(
             model=model,
             args=args,
-            train_dataset=encode(train_dataset),
-            eval_dataset=encode(eval_dataset),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
             processing_class=processing_class,
-            data_collator=self._collate,
+            data_collator=DocumentCollator(processing_class),
             **kwargs,
         )
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
-
-    def _collate(self, features):
-        batch = self.processing_class.collate(features)
-        batch["document_index"] = torch.tensor([feature["document_index"] for feature in features], dtype=torch.long)
-        return batch
 
     # ---------------------------------------------------------------------------------------------------------- training
 
@@ -193,7 +128,7 @@ class CommTrainer(Trainer):
 
     def _loader(self, dataset, sampler):
         return DataLoader(
-            _Features(dataset),
+            FeatureRows(dataset),
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -234,7 +169,7 @@ class CommTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
-        self._step_documents += inputs.pop("document_index").tolist()
+        self._step_documents += inputs.pop("document_index")
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
@@ -246,16 +181,20 @@ class CommTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     def check_gradients(self):
-        """Raises `FloatingPointError` before an optimizer step whose gradients are not finite."""
-        documents, self._step_documents = self._documents_of_step(), []
-        if self.accelerator.scaler is not None:  # fp16's loss scaling skips such steps by itself
-            return
-        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(
-                f"step {self.state.global_step}: the gradient's norm is {norm.item()}; documents {documents}"
+        """Raises `FloatingPointError` before an optimizer step whose gradients are not finite; in fp16, where loss scaling skips
+        such steps, once it has scaled the loss down below 1 in vain."""
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            bad = None if torch.isfinite(norm) else f"the gradient's norm is {norm.item()}"
+        else:
+            bad = (
+                None if scaler.get_scale() >= 1 else f"gradients overflow even at a loss scale of {scaler.get_scale()}"
             )
+        if bad:
+            raise FloatingPointError(f"step {self.state.global_step}: {bad}; documents {self._documents_of_step()}")
+        self._step_documents = []
 
     def _documents_of_step(self):
         return [self.train_dataset[index]["title"] for index in self._step_documents]
@@ -324,7 +263,7 @@ class CommTrainer(Trainer):
         model.eval()
         results = []
         for batch in dataloader:
-            if len(batch["document_index"]):
+            if batch["document_index"]:
                 batch = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
                     results += predict_batch(model, batch, self.processing_class)
@@ -355,14 +294,31 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
         return {column: [feature[column] for feature in features] for column in features[0]}
 
+    from datasets import Features, List, Value  # an extra; whoever hands over a Dataset has it
+
+    numbers = List(Value("int32"))
+    columns = {"input_ids": numbers, "mention_positions": numbers, "mention_entities": numbers, "facts": List(numbers)}
+    columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(
         encode,
+        # Said, not guessed from the first documents, which may have no facts or no entities.
+        features=Features({**dataset.features, **columns, "has_labels": Value("bool")}),
         fn_kwargs={"library": __version__},
         batched=True,
         batch_size=100,
         num_proc=num_proc,
         desc="Encoding documents",
     )
+
+
+def _check_titles(dataset):
+    titles = Counter(_column(dataset, "title"))
+    repeated = sorted(title for title, count in titles.items() if count > 1)
+    if repeated:
+        raise ValueError(
+            f"{len(repeated)} titles stand on several evaluation documents, {repeated[:3]} for example; expected unique titles, "
+            "by which facts are told apart"
+        )
 
 
 def _column(dataset, name):
@@ -381,22 +337,23 @@ def predict_batch(model, batch, processor) -> list[dict]:
     labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs).
     """
     batch = dict(batch)
-    document_index = batch.pop("document_index").tolist()
+    document_index = batch.pop("document_index")
     labels = batch.pop("labels", None)
     outputs = model(**batch)
-    logits = outputs.logits.float()
+    logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
     if not torch.isfinite(logits).all():
-        bad = outputs.pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()
+        bad = pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()
         raise FloatingPointError(f"evaluation: logits of document {document_index[bad]} are not finite")
-    losses = None if labels is None else loss_from_config(model.config)(logits, labels, reduction="none").cpu()
-    pair_index, labels = outputs.pair_index.cpu(), None if labels is None else labels[:, 1:].bool().cpu()
     threshold, cap = processor.decision_threshold, processor.max_relations_per_pair
-    margins = (logits[:, 1:] - (logits[:, :1] if threshold == "th" else 0)).cpu()
+    margins = relation_margins(logits, threshold)
+    if labels is not None:
+        labels = labels.cpu()
+        losses = loss_from_config(model.config)(logits, labels, reduction="none")
     results = []
     for index, document in enumerate(document_index):
         mine = pair_index[:, 0] == index
         pairs = pair_index[mine, 1:]
-        row, label, margin, removed = decode(logits[mine.to(logits.device)], threshold, cap)
+        row, label, margin, removed = decode(logits[mine], threshold, cap)
         result = {
             "document_index": document,
             "pairs": pairs.numpy(),
@@ -408,7 +365,7 @@ def predict_batch(model, batch, processor) -> list[dict]:
             "removed_by_cap": removed,
         }
         if labels is not None:
-            result |= {"labels": labels[mine].numpy(), "loss": losses[mine].double().sum().item()}
+            result |= {"labels": labels[mine, 1:].bool().numpy(), "loss": losses[mine].double().sum().item()}
         results.append(result)
     return results
 

@@ -24,6 +24,7 @@ class CommTrainingArguments(TrainingArguments):
       of all steps).
     - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
       `metric_for_best_model` `"f1"`, `logging_steps` 50.
+    - `hub_strategy` `"end"`: with `push_to_hub` one push after training, without pickles or half-trained models.
     - `restore_callback_states_from_checkpoint` True: the patience of early stopping outlives an interruption.
     - `remove_unused_columns` False and `ddp_find_unused_parameters` False: the trainer builds its batches itself, and every
       parameter gets a gradient.
@@ -58,6 +59,9 @@ class CommTrainingArguments(TrainingArguments):
     restore_callback_states_from_checkpoint: bool = field(
         default=True,
         metadata={"help": "Go on with the callbacks' counters, too, such as the patience of early stopping."},
+    )
+    hub_strategy: str = field(
+        default="end", metadata={"help": "When to push: end, every_save, checkpoint or all_checkpoints."}
     )
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Must stay false: the trainer batches."}

@@ -101,6 +101,9 @@ def byte_level_tokenizer(add_prefix_space=False):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names)
 
 
+TOKENIZERS = {"bert": word_piece_tokenizer, "roberta": byte_level_tokenizer}
+
+
 def random_document(entities, words=40, mentions=2, seed=0, labels=True, title=None):
     """A document of about ten words a sentence; mentions lie anywhere, entity types and facts are drawn too."""
     draw = random.Random(seed)
@@ -181,15 +184,22 @@ def tiny_processor(config=None, tokenizer=None, **fields):
     return CommProcessor(word_piece_tokenizer() if tokenizer is None else tokenizer, **{**shared, **fields})
 
 
+def tiny_system(kind="bert", text_fields=None, **fields):
+    """A configuration and its processor, of BERT's kind (WordPiece) or of RoBERTa's (byte-level BPE)."""
+    tokenizer = TOKENIZERS[kind]()
+    config = tiny_config(kind, {"tokenizer": tokenizer, **(text_fields or {})}, **fields)
+    return config, tiny_processor(config, tokenizer)
+
+
 def logits_by_pair(output):
     """`{(document, head, tail): logits}`, so that results compare whatever the order of pairs."""
     return dict(zip(map(tuple, output.pair_index.tolist()), output.logits.detach().float(), strict=True))
 
 
-def save_backbone(folder, seed=0, **fields):
+def save_backbone(folder, kind="bert", seed=0, **fields):
     """A folder with a random two-layer encoder and its tokenizer, for `run_docre.py --model_name_or_path`."""
-    tokenizer = word_piece_tokenizer()
+    tokenizer = TOKENIZERS[kind]()
     torch.manual_seed(seed)
-    AutoModel.from_config(tiny_text_config(tokenizer=tokenizer, **fields)).save_pretrained(folder)
+    AutoModel.from_config(tiny_text_config(kind, tokenizer, **fields)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

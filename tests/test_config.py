@@ -119,13 +119,22 @@ def test_decision_threshold_belongs_to_the_loss(loss, tmp_path):
         assert given.decision_threshold == CommConfig.from_pretrained(tmp_path).decision_threshold == threshold
 
 
+def test_changes_on_loading_are_checked(tmp_path):
+    CommConfig(num_labels=3, loss="atl").save_pretrained(tmp_path)
+    assert CommConfig.from_pretrained(tmp_path, loss="balanced_softmax").decision_threshold == "zero"
+    assert CommConfig.from_pretrained(tmp_path, loss="cmm").decision_threshold == "th"
+    with pytest.raises(ValueError, match="cmm_margin is 7"):
+        CommConfig.from_pretrained(tmp_path, cmm_margin=7)
+    with pytest.raises(ValueError, match=r"id2label is \['Na', 'P17'\]; expected a dict"):
+        CommConfig(id2label=["Na", "P17"])
+
+
 def test_labels():
     config = CommConfig(num_labels=3)
     assert config.id2label == {0: "Na", 1: "LABEL_1", 2: "LABEL_2"}
     assert config.label2id == {"Na": 0, "LABEL_1": 1, "LABEL_2": 2}
     config = CommConfig(id2label={"0": "Na", "1": "P17"}, relation_names={"P17": "country"})  # JSON has text keys
     assert (config.num_labels, config.id2label[1], config.label2id["P17"]) == (2, "P17", 1)
-    assert (config.relation_name("P17"), config.relation_name("Na")) == ("country", "Na")
 
 
 def test_windows_follow_the_backbone():

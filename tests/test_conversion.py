@@ -386,7 +386,7 @@ class Harmful:
         (torch.zeros(3), "found a Tensor; expected a state dict"),
         ({}, "found nothing"),
     ],
-    ids=str,
+    ids=["object", "object inside", "module", "training state", "tensor", "empty"],
 )
 def test_a_file_of_other_things_is_refused(content, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -8,15 +8,18 @@ import pytest
 import torch
 from helpers import (
     LABELS,
+    TOKENIZERS,
     logits_by_pair,
     random_document,
     sharpen,
     tiny_config,
     tiny_model,
     tiny_processor,
+    tiny_system,
     tiny_text_config,
     word_piece_tokenizer,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from modeling_comm import (
@@ -27,10 +30,13 @@ from modeling_comm import (
     pool_entity_attention,
     pool_entity_embeddings,
     pool_pair_context,
+    register_relation_encoder,
 )
 from modeling_comm.attention_comm import SDPA_WITH_ROWS, sdpa_attention_with_rows
+from modeling_comm.encoder_atlop import AtlopRelationEncoder
 
 BACKBONES = ["bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert"]
+each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 each_backbone = pytest.mark.parametrize("backbone", BACKBONES)
 # Entities and words: the first, third and sixth have one window; the second has so many that some pairs have no context.
 SIZES = [(3, 6), (6, 90), (0, 8), (1, 25), (12, 40), (2, 2)]
@@ -261,6 +267,40 @@ def test_mention_listed_twice_counts_twice(model, processor):
     first, second = (pool_entity_embeddings(documents)[0] for documents in seen)
     assert torch.allclose(second[0], first[0] + math.log(2), atol=1e-5) and torch.allclose(second[1:], first[1:])
     assert torch.allclose(pool_entity_attention(seen[0]), pool_entity_attention(seen[1]), atol=1e-6)
+
+
+# --- what runs where
+
+# Each of them asks the device for a number, and the program waits for it.
+WAITING = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero}
+
+
+class NeverWaits(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket not in WAITING, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@each_kind
+@pytest.mark.parametrize("padding", [True, False])
+def test_forward_never_waits_for_the_device(kind, padding, documents):
+    config, processor = tiny_system(kind)
+    model, batch = tiny_model(config), processor(documents if padding else documents[1])
+    assert len(batch["windows"]) > 1 and (batch["attention_mask"] == 0).any() == padding
+    del batch["labels"]
+    with torch.no_grad(), NeverWaits():
+        logits = model(**batch).logits
+    assert torch.isfinite(logits).all()
+
+
+@each_kind
+def test_compiled_model_gives_the_same_logits(kind, documents):
+    config, processor = tiny_system(kind)
+    model, batch = tiny_model(config), processor(documents)
+    with torch.no_grad():
+        expected = model(**batch)
+        found = torch.compile(model, backend="eager", fullgraph=False)(**batch)
+    assert torch.allclose(found.logits, expected.logits, atol=1e-5) and torch.allclose(found.loss, expected.loss)
 
 
 # --- attention
@@ -541,7 +581,9 @@ def test_data_parallel_is_refused(model, batch):
 # --- backbones
 
 
-@pytest.mark.parametrize("backbone", ["longformer", "big_bird", "t5", "gpt2", "xlnet", "funnel", "llama", "bloom"])
+@pytest.mark.parametrize(
+    "backbone", ["longformer", "big_bird", "t5", "gpt2", "xlnet", "funnel", "llama", "bloom", "biogpt", "convbert"]
+)
 def test_unsuitable_backbones_are_named(backbone):
     text_config = AutoConfig.for_model(backbone)
     for field in ("num_hidden_layers", "num_layers"):
@@ -691,6 +733,45 @@ def test_comm_checkpoint_is_no_backbone(tmp_path, model):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'comm' cannot be COMM's backbone: it is a COMM model already; load it with"):
         CommForDocumentRelationExtraction.from_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "no labels"),
+        ({"num_labels": 3, "labels": ["P17"]}, r"no fields \['labels'\]"),
+        ({"num_labels": 3, "gamma": 2.0}, r"no fields \['gamma'\]"),
+        ({"num_labels": 3, "dtype": torch.bfloat16}, r"found \['dtype'\]"),
+        ({"num_labels": 3, "trust_remote_code": True}, r"found \['trust_remote_code'\]"),
+    ],
+)
+def test_new_model_passes_nothing_over(given, message, tmp_path):
+    tiny_config().text_config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"from_backbone: .*{message}"):
+        CommForDocumentRelationExtraction.from_backbone(str(tmp_path), **given)
+
+
+def test_buffer_that_no_checkpoint_holds_is_refused():
+    class Forgetful(AtlopRelationEncoder):
+        def __init__(self, config):
+            super().__init__(config)
+            self.register_buffer("scale", torch.tensor(3.0), persistent=False)
+
+    register_relation_encoder("forgetful")(Forgetful)
+    with pytest.raises(ValueError, match=r"Forgetful has the non-persistent buffers \['scale'\]"):
+        CommForDocumentRelationExtraction(tiny_config(relation_encoder="forgetful"))
+
+
+def test_grouped_keys():
+    """Some encoders let several query heads share a key head."""
+    query, key = torch.randn(2, 4, 6, 8), torch.randn(2, 2, 6, 8)
+    marked = torch.nn.Module()
+    marked.returns_mention_rows, marked.num_key_value_groups, marked.is_causal = True, 2, False
+    rows = torch.tensor([[1, 3], [0, 5]])
+    _, found = sdpa_attention_with_rows(marked, query, key, key, None, mention_rows=rows)
+    whole = (query @ key.repeat_interleave(2, 1).transpose(2, 3) * 8**-0.5).softmax(-1)
+    expected = torch.stack([whole[index, :, rows[index]] for index in range(2)])
+    torch.testing.assert_close(found, expected)
 
 
 def test_checkpoint_lacking_weights_is_refused(tmp_path, model):

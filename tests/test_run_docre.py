@@ -170,10 +170,12 @@ def test_log_says_what_runs_and_what_is_lost(work, new_model, caplog):
         run(*new_model, "--do_eval", "--max_length", "40", "--output_dir", work / "short")
     assert "world size 1, device cpu" in caplog.text
     report = read(work / "short" / "run.json")["data"]["encoding"]
-    assert {split: report[split]["documents"] for split in report} == {"train": 6, "validation": 3, "test": 12}
-    assert report["train"]["lost_tokens"] > 0
-    assert report["train"]["lost_mentions"] > 0
-    assert f"'lost_mentions': {report['train']['lost_mentions']}" in caplog.text
+    assert {split: report[split]["documents"] for split in report} == {"validation": 3}, (
+        "what is not used is not encoded"
+    )
+    assert report["validation"]["lost_tokens"] > 0
+    assert report["validation"]["lost_mentions"] > 0
+    assert f"'lost_mentions': {report['validation']['lost_mentions']}" in caplog.text
 
 
 def test_predictions_scored_again(first):
@@ -254,6 +256,47 @@ def test_predictions_of_a_checkpoint_loaded_again(first, always, work):
     run(*flags, "--output_dir", work / "again")
     assert read(work / "again" / "results.json") == read(folder / "results.json")
     assert read(work / "again" / "run.json")["metrics"]["test_f1"] == read(folder / "run.json")["metrics"]["test_f1"]
+
+
+@pytest.mark.parametrize("leading_space", ["true", "false"])
+def test_roberta_and_its_byte_level_tokenizer(always, tmp_path, leading_space):
+    flags = [*always, *FEW, "--data_dir", SAMPLE, "--do_predict"]
+    new = ["--model_name_or_path", save_backbone(tmp_path / "encoder", "roberta"), *TINY, "--do_train"]
+    new += ["--num_train_epochs", "1", "--word_leading_space", leading_space]
+    run(*flags, *new, "--output_dir", tmp_path / "first")
+    run(*flags, "--model_name_or_path", tmp_path / "first", "--output_dir", tmp_path / "again")
+    assert read(tmp_path / "first" / "config.json")["text_config"]["model_type"] == "roberta"
+    for name in ("results.json", "test_scores.json"):
+        assert read(tmp_path / "again" / name) == read(tmp_path / "first" / name)
+    assert read(tmp_path / "again" / "results.json")
+
+
+def test_loss_from_a_file_of_ones_own(first, always, work):
+    """Trains by its name, and the checkpoint carries the file."""
+    (work / "own_loss.py").write_text(
+        "from modeling_comm import reduce_losses, register_loss, relation_distances\n"
+        "@register_loss('own', config_fields={'weight': 'own_weight'})\n"
+        "def own_loss(logits, labels, reduction='mean', weight=1.0):\n"
+        "    distances, positive = relation_distances(logits, labels)\n"
+        "    wrong = (1 - distances.where(positive, -distances)).relu()\n"
+        "    return reduce_losses(weight * wrong.sum(-1), reduction)\n"
+    )
+    flags = [*always, "--data_dir", SAMPLE, "--do_train", "--max_steps", "1", "--max_train_documents", "4"]
+    own = ["--extensions", work / "own_loss.py", "--loss", "own", "--extension_fields", '{"own_weight": 2.0}']
+    run(
+        *flags,
+        *own,
+        "--model_name_or_path",
+        first[0],
+        "--output_dir",
+        work / "own",
+        "--eval_strategy",
+        "no",
+        "--load_best_model_at_end",
+        "false",
+    )
+    assert read(work / "own" / "config.json")["own_weight"] == 2.0
+    assert (work / "own" / "own_loss.py").is_file()
 
 
 def test_predictions_for_documents_without_labels(first, always, work):

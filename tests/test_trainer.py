@@ -4,6 +4,8 @@ documents, the choice of the best checkpoint, and what happens after an interrup
 import ast
 import dataclasses
 import itertools
+import json
+import pickle
 import re
 import shutil
 from pathlib import Path
@@ -12,12 +14,12 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import random_document, tiny_config, tiny_model, tiny_processor
+from helpers import TOKENIZERS, random_document, tiny_config, tiny_model, tiny_processor, tiny_system
 from safetensors.torch import load_file
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 import modeling_comm.trainer
-from dataset_scripts.docred import FEATURES
+from dataset_scripts.docred import FEATURES, load_docred
 from modeling_comm.scoring import score
 from modeling_comm.trainer import (
     CommTrainer,
@@ -28,7 +30,9 @@ from modeling_comm.trainer import (
 )
 from modeling_comm.training_args import CommTrainingArguments
 
+PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator")
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 # A document without entities and one without pairs among them.
 TRAIN = [random_document(entities, seed=index) for index, entities in enumerate((4, 0, 6, 2, 1, 5, 3))]
 DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4, 5, 2))]
@@ -41,10 +45,9 @@ def quiet():
 
 @pytest.fixture
 def make_trainer(tmp_path):
-    def make(train=TRAIN, dev=DEV, folder="run", config=None, dropout=0.0, trainer_class=CommTrainer, **arguments):
-        given = {key: arguments.pop(key) for key in ("callbacks", "ign_reference", "model") if key in arguments}
-        text_fields = dict.fromkeys(NO_DROPOUT, dropout)
-        config = config or tiny_config(text_fields=text_fields)
+    def make(train=TRAIN, dev=DEV, folder="run", trainer_class=CommTrainer, system=None, **arguments):
+        given = {key: arguments.pop(key) for key in PARENTS if key in arguments}
+        config, processor = system or tiny_system(text_fields=NO_DROPOUT)
         defaults = {
             "use_cpu": True,
             "disable_tqdm": True,
@@ -59,7 +62,7 @@ def make_trainer(tmp_path):
             args=CommTrainingArguments(str(tmp_path / folder), **{**defaults, **arguments}),
             train_dataset=train,
             eval_dataset=dev,
-            processing_class=tiny_processor(config),
+            processing_class=processor,
             **given,
         )
 
@@ -202,8 +205,8 @@ def test_optimizer_of_the_callers_choice(make_trainer):
 @pytest.mark.parametrize("loss", ["atl", "ncrl"])
 def test_accumulated_batches_are_one_batch(make_trainer, loss):
     # Seven documents: the last window is short. SGD, because Adam hides the size of gradients.
-    config = tiny_config(text_fields=NO_DROPOUT, loss=loss)
-    settings = {"dev": None, "config": config, "optim": "sgd", "learning_rate": 0.1, "logging_steps": 1}
+    system = tiny_system(text_fields=NO_DROPOUT, loss=loss)
+    settings = {"dev": None, "system": system, "optim": "sgd", "learning_rate": 0.1, "logging_steps": 1}
     settings |= {"head_learning_rate": 0.1, "max_grad_norm": 0.0, "save_strategy": "no"}
     whole = make_trainer(**settings, per_device_train_batch_size=4)
     start = weights(whole)
@@ -287,7 +290,7 @@ class _Recorder(CommTrainer):
     """Notes the documents of every step."""
 
     def compute_loss(self, model, inputs, **kwargs):
-        self.__dict__.setdefault("seen", []).append(inputs["document_index"].tolist())
+        self.__dict__.setdefault("seen", []).append(inputs["document_index"])
         return super().compute_loss(model, inputs, **kwargs)
 
 
@@ -310,10 +313,11 @@ def test_order_does_not_depend_on_evaluation_or_workers(make_trainer):
 # ------------------------------------------------------------------------------------------------------------ evaluation
 
 
+@each_kind
 @pytest.mark.parametrize(("threshold", "cap"), [("th", None), ("zero", None), ("th", 1)])
-def test_evaluation_is_that_of_single_documents(make_trainer, threshold, cap):
-    config = tiny_config(text_fields=NO_DROPOUT, decision_threshold=threshold, max_relations_per_pair=cap)
-    trainer = make_trainer(config=config, per_device_eval_batch_size=3, ign_reference=TRAIN)
+def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, cap):
+    system = tiny_system(kind, NO_DROPOUT, decision_threshold=threshold, max_relations_per_pair=cap)
+    trainer = make_trainer(system=system, per_device_eval_batch_size=3, ign_reference=TRAIN)
     model, processor = trainer.model.eval(), trainer.processing_class
     expected, loss, pairs = [], 0.0, 0
     for document in DEV:
@@ -390,6 +394,35 @@ def test_evaluation_stops_at_logits_that_are_not_finite(make_trainer):
         trainer.evaluate()
 
 
+def test_titles_that_repeat_are_refused_before_training(make_trainer):
+    with pytest.raises(ValueError, match=r"1 titles stand on several evaluation documents, \["):
+        make_trainer(dev=[*DEV, DEV[0]])
+
+
+@pytest.mark.parametrize("name", ["compute_metrics", "data_collator"])
+def test_arguments_without_effect_are_refused(make_trainer, name):
+    with pytest.raises(ValueError, match=rf"found \['{name}'\]"):
+        make_trainer(**{name: print})
+
+
+def test_encoding_does_not_guess_types_from_the_first_documents(tmp_path):
+    """More documents without facts, and without entities, than are encoded at once, before the first with facts."""
+    empty = [{**TRAIN[0], "title": str(index), "vertexSet": [], "labels": []} for index in range(150)]
+    processor, path = tiny_processor(tiny_config()), tmp_path / "train.json"
+    path.write_text(json.dumps([*empty, *TRAIN[:2]]), encoding="utf-8")
+    loaded = load_docred(data_files={"train": str(path)}, cache_dir=str(tmp_path / "cache"))["train"]
+    encoded = encode_dataset(loaded, processor)
+    assert encoded[0]["facts"] == [] and encoded[0]["num_entities"] == 0
+    assert encoded[150]["facts"] == processor.encode(TRAIN[:1])[0]["facts"] != []
+
+
+def test_batches_are_made_in_other_processes(make_trainer):
+    """Spawned workers get the collator pickled."""
+    collator = pickle.loads(pickle.dumps(make_trainer().data_collator))
+    rows = [{**row, "document_index": index} for index, row in enumerate(collator.processor.encode(DEV))]
+    assert collator(rows)["document_index"] == list(range(len(DEV)))
+
+
 def test_log_of_every_epoch(make_trainer):
     trainer = make_trainer(num_train_epochs=3)
     trainer.train()
@@ -444,6 +477,16 @@ def test_list_and_table_train_alike(make_trainer):
     assert trained[0][1] == trained[1][1]
 
 
+@each_kind
+def test_several_processes_encode_the_same(kind):
+    _, processor = tiny_system(kind)
+    table = as_table([random_document(3, seed=9, labels=False), *TRAIN])
+    alone, together = (encode_dataset(table, processor, num_proc=num_proc) for num_proc in (None, 2))
+    assert together.features == alone.features
+    for expected, found in zip(alone, together, strict=True):
+        assert found == expected
+
+
 def test_unlabelled_rows_of_a_table():
     bare = random_document(3, seed=9, labels=False)
     empty = {**random_document(3, seed=8), "labels": []}
@@ -484,6 +527,23 @@ def test_best_checkpoint_is_loaded(make_trainer, monkeypatch, metric, best):
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
     last = load_file(folder / "checkpoint-8" / "model.safetensors")
     assert any(not torch.equal(last[name], value) for name, value in weights(trainer).items())
+
+
+@each_kind
+def test_saved_model_predicts_the_same(make_trainer, kind):
+    trainer = make_trainer(system=tiny_system(kind, dict.fromkeys(NO_DROPOUT, 0.2)))
+    start = weights(trainer)
+    trainer.train()
+    assert any(not torch.equal(start[name], value) for name, value in weights(trainer).items()), "nothing was learnt"
+    folder = Path(trainer.args.output_dir) / "saved"
+    trainer.save_model(folder)
+    model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    again = make_trainer(folder="again", model=model, system=(model.config, processor))
+    assert_equal_weights(weights(again), weights(trainer))
+    expected, found = (which.predict(DEV) for which in (trainer, again))
+    for before, after in zip(expected.predictions, found.predictions, strict=True):
+        np.testing.assert_equal(after, before)
+    assert again.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
 
 
 def test_metric_that_is_not_there(make_trainer):
@@ -546,9 +606,10 @@ def test_gradient_that_is_not_finite_stops_the_run(make_trainer, factor):
     assert_equal_weights(weights(trainer), start)
 
 
-@pytest.mark.parametrize("order", ["random", "group_by_length"])
-def test_interrupted_training_ends_with_the_same_weights(make_trainer, order):
-    settings = {"dropout": 0.2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
+@pytest.mark.parametrize(("kind", "order"), [("bert", "random"), ("bert", "group_by_length"), ("roberta", "random")])
+def test_interrupted_training_ends_with_the_same_weights(make_trainer, kind, order):
+    system = tiny_system(kind, dict.fromkeys(NO_DROPOUT, 0.2))
+    settings = {"system": system, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
     settings |= {"save_strategy": "steps", "save_steps": 3, "load_best_model_at_end": False, "num_train_epochs": 3}
     settings |= {"train_sampling_strategy": order}
     whole = make_trainer(**settings, folder="whole")

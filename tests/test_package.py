@@ -1,0 +1,40 @@
+"""What importing the package needs, and what it offers."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT
+
+OPTIONAL = ("accelerate", "datasets", "evaluate", "spacy", "matplotlib", "sklearn", "scipy")
+
+
+def run(code, missing):
+    """Runs code in a fresh process in which the packages `missing` are not there."""
+    start = f"""
+import importlib.machinery
+find = importlib.machinery.PathFinder.find_spec
+def find_others(name, *arguments):
+    return None if name.partition(".")[0] in {missing!r} else find(name, *arguments)
+importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
+"""
+    return subprocess.run([sys.executable, "-c", start + code], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_import_needs_torch_and_transformers_only():
+    found = run("import modeling_comm; print(modeling_comm.CommConfig().model_type)", missing=OPTIONAL)
+    assert found.stdout.strip() == "comm", found.stderr
+
+
+def test_what_training_lacks_is_named():
+    found = run("from modeling_comm import CommTrainer", missing=("accelerate",))
+    assert "CommTrainer needs 'accelerate': pip install \"comm-docre[training]\"" in found.stderr
+
+
+def test_trainer_is_offered():
+    import modeling_comm
+    from modeling_comm.trainer import CommTrainer
+
+    assert modeling_comm.CommTrainer is CommTrainer
+    with pytest.raises(AttributeError, match="no attribute 'CommTrainr'"):
+        modeling_comm.CommTrainr  # noqa: B018
