@@ -21,13 +21,11 @@ import logging
 import shutil
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import datasets
 import transformers
-import yaml
-from transformers import EarlyStoppingCallback, HfArgumentParser, PreTrainedConfig, TrainerState, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerState, set_seed
 
 from dataset_scripts.describe import describe_documents, format_description
 from dataset_scripts.docred import (
@@ -39,6 +37,7 @@ from dataset_scripts.docred import (
     to_document,
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.arguments import ModelArguments, parse_arguments
 from modeling_comm.documents import entity_name
 from modeling_comm.processing_comm import encoding_report, what_was_lost
 from modeling_comm.record import (
@@ -57,7 +56,6 @@ from modeling_comm.trainer import (
     last_complete_checkpoint,
     official_predictions,
 )
-from modeling_comm.training_args import CommTrainingArguments
 from modeling_comm.type_prior import TypePrior
 
 logger = logging.getLogger("run_docre")
@@ -77,168 +75,6 @@ DECISIVE_ARGUMENTS = (
     *("optim_args", "lr_scheduler_kwargs", "eval_strategy", "eval_steps", "load_best_model_at_end"),
     *("metric_for_best_model", "greater_is_better"),
 )
-
-
-@dataclass
-class ModelArguments:
-    """Which model, and the fields of its configuration."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={
-            "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
-        },
-    )
-    relation_encoder: str | None = field(
-        default=None, metadata={"help": "Relation encoder of the IARA stage: atlop, docunet or kd_docre (atlop)."}
-    )
-    emb_size: int | None = field(default=None, metadata={"help": "Size of head and tail representation (768)."})
-    block_size: int | None = field(default=None, metadata={"help": "Group size of the bilinear classifier (64)."})
-    unet_in_dim: int | None = field(default=None, metadata={"help": "Channels that docunet reads contexts in (3)."})
-    unet_down_dim: int | None = field(default=None, metadata={"help": "Width of docunet's U-Net (256)."})
-    unet_out_dim: int | None = field(default=None, metadata={"help": "Size of docunet's pair feature (256)."})
-    axial_layers: int | None = field(default=None, metadata={"help": "Axial attention layers of kd_docre (6)."})
-    axial_heads: int | None = field(default=None, metadata={"help": "Heads of each (8)."})
-    fixed_grid: int | None = field(
-        default=None,
-        metadata={"help": "Reproduce docunet's and kd_docre's original grid of so many entities (none: it grows)."},
-    )
-    loss: str | None = field(
-        default=None,
-        metadata={"help": "cmm, atl, balanced_softmax, aml, afl, hingeabl, margin, sat or ncrl (cmm)."},
-    )
-    loss_reduction: str | None = field(default=None, metadata={"help": "mean over pairs, or sum (mean)."})
-    cmm_margin: float | None = field(default=None, metadata={"help": "CMM's m, eq. 4 of the paper; in [0, 1)."})
-    cmm_gamma: float | None = field(default=None, metadata={"help": "CMM's gamma, eq. 5 of the paper; >= 0."})
-    aml_margin: float | None = field(default=None, metadata={"help": "Hinge margin of aml (1)."})
-    afl_gamma: float | None = field(default=None, metadata={"help": "Focusing exponent of afl (1)."})
-    afl_published: bool | None = field(
-        default=None, metadata={"help": "AFL's weight as in its paper (false: as its code)."}
-    )
-    hingeabl_margin: float | None = field(default=None, metadata={"help": "Margin of hingeabl (5)."})
-    hingeabl_detach_weights: bool | None = field(default=None, metadata={"help": "No gradient through its weights."})
-    ncrl_shift: float | None = field(default=None, metadata={"help": "Shift of ncrl (0)."})
-    ncrl_regularizer: bool | None = field(default=None, metadata={"help": "NCRL's regulariser (true)."})
-    decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
-    max_relations_per_pair: int | None = field(
-        default=None, metadata={"help": "Cap on the relations of a pair (none)."}
-    )
-    markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
-    window_size: int | None = field(
-        default=None, metadata={"help": "Word pieces that the backbone sees at once (512)."}
-    )
-    window_stride: int | None = field(default=None, metadata={"help": "Word pieces that windows share (a quarter)."})
-    window_end_tokens: int | None = field(
-        default=None, metadata={"help": "End tokens of all windows but the last (1)."}
-    )
-    word_leading_space: bool = field(
-        default=True,
-        metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
-    )
-    extensions: list[str] | None = field(
-        default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
-    )
-    extension_fields: str | None = field(
-        default=None, metadata={"help": "JSON of the fields that they read from the configuration."}
-    )
-    backbone_overrides: str | None = field(
-        default=None,
-        metadata={
-            "help": "JSON of fields of the backbone's configuration, e.g. '{\"attention_probs_dropout_prob\": 0}'."
-        },
-    )
-    attn_implementation: str | None = field(default=None, metadata={"help": "sdpa (default) or eager."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
-    token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
-
-
-@dataclass
-class DataArguments:
-    """Which documents, and how they are read."""
-
-    dataset_config: str = field(
-        default="redocred",
-        metadata={"help": "docred, redocred, or docred_mixed (DocRED's train; Re-DocRED's dev and test)."},
-    )
-    data_dir: str | None = field(
-        default=None,
-        metadata={"help": "Folder with the official files; without it they come from their public addresses."},
-    )
-    train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
-    validation_file: str | None = field(
-        default=None, metadata={"help": "Documents for evaluation and model selection."}
-    )
-    test_file: str | None = field(
-        default=None, metadata={"help": "Documents for --do_predict, with or without labels."}
-    )
-    on_bad_document: str = field(
-        default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
-    )
-    ign_reference: str = field(
-        default="train",
-        metadata={
-            "help": "Facts left out for Ign F1: train (the training documents), none, or a file of documents or facts."
-        },
-    )
-    max_length: int | None = field(
-        default=None, metadata={"help": "Truncate documents to so many word pieces; by default nothing is truncated."}
-    )
-    max_train_documents: int | None = field(default=None, metadata={"help": "Use the first so many only (debugging)."})
-    max_eval_documents: int | None = field(default=None, metadata={"help": "Likewise for evaluation."})
-    max_predict_documents: int | None = field(default=None, metadata={"help": "Likewise for prediction."})
-    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that encode documents."})
-    describe_data: bool = field(
-        default=False, metadata={"help": "Print what is in the data and what the tokenizer would drop, then stop."}
-    )
-
-
-@dataclass
-class RunArguments:
-    """How the script runs."""
-
-    seeds: list[int] | None = field(
-        default=None, metadata={"help": "Several runs in one call, one a seed, with mean and standard deviation."}
-    )
-    early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
-    )
-    restart: bool = field(
-        default=False, metadata={"help": "Delete output_dir's checkpoints instead of going on from them."}
-    )
-    show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
-
-
-def parse_arguments(argv):
-    """Arguments from a JSON or YAML file, if the first one is one, and from flags, which win."""
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, CommTrainingArguments, RunArguments),
-        description=__doc__,
-        formatter_class=transformers.hf_argparser.ArgumentDefaultsHelpFormatter,
-    )
-    if argv and argv[0].endswith((".json", ".yaml", ".yml")):
-        path = Path(argv.pop(0))
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
-        if not isinstance(settings, dict):
-            raise ValueError(
-                f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"
-            )
-        known = {action.dest for action in parser._actions}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
-        parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
-        argv = [*as_flags(settings), *argv]
-    return parser.parse_args_into_dataclasses(args=argv)
-
-
-def as_flags(settings):
-    """Settings of a file as the flags that say the same, so that both are checked alike."""
-    for name, value in settings.items():
-        if isinstance(value, list):
-            yield from (f"--{name}", *map(str, value))
-        elif value is not None:
-            yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def import_extensions(files):
@@ -404,6 +240,7 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
     started = time.time()
     training_args.seed, training_args.output_dir = seed, str(output_dir)
     checkpoint, finished = None, False
+    source = model_args.model_name_or_path
     if training_args.do_train:
         settings = settings_of(seed, training_args, model_args, data_args, run_args, files)
         checkpoint, finished = prepare_output(training_args, run_args, output_dir, settings)
@@ -468,6 +305,7 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
     if trainer.is_world_process_zero():
         write_json(Path(output_dir) / ("evaluation.json" if scored_later else "run.json"), record)
     if training_args.push_to_hub:
+        model.config.name_or_path = source  # the card names it, unless it is a folder
         trainer.push_to_hub(dataset=data_args.dataset_config, tags="document-relation-extraction")
     return results
 
@@ -523,7 +361,9 @@ def describe(splits, model_args, data_args, training_args):
 
 
 def main(argv=None):
-    model_args, data_args, training_args, run_args = parse_arguments(sys.argv[1:] if argv is None else list(argv))
+    model_args, data_args, training_args, run_args = parse_arguments(
+        sys.argv[1:] if argv is None else list(argv), __doc__
+    )
     import_extensions(model_args.extensions)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     level = training_args.get_process_log_level()

@@ -12,24 +12,25 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 _REPOSITORY = r"([^/]+/[^/]+)"
+TOKEN = "hf_of_the_tests"
 
 
-def use_hub(address, token):
+def use_hub(address):
     """Has the Hugging Face libraries talk to a [`HubServer`]; to be called before any of them is imported."""
-    os.environ |= {"HF_ENDPOINT": address, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    os.environ |= {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
 
 class HubServer:
     """
-    Public model repositories, each with the one branch `main`. A context manager; `address` is for [`use_hub`].
+    Public model repositories, each with the one branch `main`. A context manager; `address` is for [`use_hub`]. Writing needs
+    the token `TOKEN`; any other one is refused, for reading too.
 
     Args:
         folder: where the contents of files are kept, named by their SHA-256.
-        token: what writing needs. Any other token is refused, for reading too.
     """
 
-    def __init__(self, folder, token):
-        self.folder, self.token = Path(folder), token
+    def __init__(self, folder):
+        self.folder = Path(folder)
         self.repositories = {}  # name: list of commits, each `(id, {path: SHA-256})`
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.address = f"http://127.0.0.1:{self._server.server_port}"
@@ -47,6 +48,11 @@ class HubServer:
         """`{path: content}` of a repository's last commit."""
         _, files = self.repositories[name][-1]
         return {path: (self.folder / digest).read_bytes() for path, digest in files.items()}
+
+    def add_folder(self, name, folder):
+        """A new repository with a folder's files."""
+        self.repositories[name] = []
+        self.add_commit(name, {file.name: self.store(file.read_bytes()) for file in Path(folder).iterdir()})
 
     def store(self, content):
         """Keeps a content; returns its SHA-256."""
@@ -99,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _check_token(self, writes):
         given = self.headers.get("Authorization")
-        if given != f"Bearer {self.hub.token}" and (given or writes):
+        if given != f"Bearer {TOKEN}" and (given or writes):
             raise _Refused(401, X_Error_Message="Invalid credentials in Authorization header")
 
     def _send(self, content, headers=None, status=200):

@@ -5,13 +5,13 @@ import json
 import pytest
 from fresh_process import run_fresh, write_expected
 from helpers import SAMPLE, save_backbone
-from hub_server import HubServer
+from hub_server import TOKEN, HubServer
 
 import run_docre
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 
 NAME = "org/comm-tiny"
-TOKEN = "hf_test"
+ENCODER = "org/encoder"
 PUSH = ["--push_to_hub", "--hub_model_id", NAME]
 
 
@@ -19,29 +19,30 @@ PUSH = ["--push_to_hub", "--hub_model_id", NAME]
 def pushed(tmp_path_factory):
     """The server after a run that was refused at first, the run's folder, and a folder of what its model predicts."""
     folder = tmp_path_factory.mktemp("hub")
-    flags = ["--data_dir", SAMPLE, "--model_name_or_path", save_backbone(folder / "encoder"), "--loss", "atl"]
-    flags += ["--emb_size", "16", "--block_size", "4", "--learning_rate", "1e-2", "--head_learning_rate", "1e-2"]
+    flags = ["--data_dir", SAMPLE, "--model_name_or_path", ENCODER]
+    flags += ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-2"]
     flags += ["--max_train_documents", "6", "--max_eval_documents", "3", "--per_device_train_batch_size", "2"]
     flags += ["--do_train", "--num_train_epochs", "1", "--use_cpu", "--disable_tqdm", "true"]
     flags += ["--output_dir", folder / "run", *PUSH]
-    with HubServer(folder / "server", TOKEN) as server:
+    with HubServer(folder / "server") as server:
+        server.add_folder(ENCODER, save_backbone(folder / "encoder"))
         run_fresh(
             """
 from hub_server import use_hub
-use_hub(*sys.argv[1:3])
+use_hub(sys.argv[1])
 import run_docre
 from huggingface_hub.errors import HfHubHTTPError
-output = Path(sys.argv[3])
+output = Path(sys.argv[2])
 try:
-    run_docre.main([*sys.argv[4:], "--hub_token", "wrong"])
+    run_docre.main([*sys.argv[3:], "--hub_token", "wrong"])
 except HfHubHTTPError as error:
     assert "401" in str(error) and "Invalid credentials" in str(error), error
 else:
     raise AssertionError("the wrong token was not refused")
 assert not list(output.glob("checkpoint-*")), "refused before any training"
-run_docre.main(sys.argv[4:])
+run_docre.main(sys.argv[3:])
 """,
-            *(server.address, TOKEN, folder / "run", *flags),
+            *(server.address, folder / "run", *flags),
             home=folder,
         )
         model = CommForDocumentRelationExtraction.from_pretrained(folder / "run").eval()
@@ -62,8 +63,11 @@ def test_what_is_pushed(pushed):
     for path, content in files.items():
         assert content == (run / path).read_bytes(), f"{path} is not as it is in the run's folder"
         assert path.endswith((".json", ".md", ".py", ".safetensors", ".txt")), path
-        assert not content.startswith((b"\x80", b"PK")), f"{path} is a pickle"
+        assert path == "model.safetensors" or content.decode(), f"{path} is not text"
         assert TOKEN.encode() not in content, path
+    card = files["README.md"].decode()
+    assert f"\nbase_model: {ENCODER}\n" in card
+    assert "on the redocred dataset." in card
     assert list(run.glob("checkpoint-*/optimizer.pt")), "checkpoints are there, and they stay"
     assert not [path for path in files if "/" in path]
     assert len(server.repositories[NAME]) == 1, "once, at the end"
@@ -75,17 +79,17 @@ def test_it_loads_by_its_name(pushed, tmp_path, package):
     run_fresh(
         """
 from hub_server import use_hub
-use_hub(*sys.argv[1:3])
+use_hub(sys.argv[1])
 options = {"trust_remote_code": True}
-if sys.argv[5] == "True":
+if sys.argv[4] == "True":
     import modeling_comm
     options = {}
-model, processor = load_and_compare(*sys.argv[3:5], **options)
+model, processor = load_and_compare(*sys.argv[2:4], **options)
 assert type(model).__module__.startswith("modeling_comm." if not options else "transformers_modules.")
 assert type(model).__name__ == "CommForDocumentRelationExtraction"
 assert type(processor).__name__ == "CommProcessor"
 """,
-        *(server.address, TOKEN, NAME, expected, package),
+        *(server.address, NAME, expected, package),
         home=tmp_path,
         package=package,
     )

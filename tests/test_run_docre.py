@@ -25,6 +25,7 @@ from transformers import AutoModel
 
 import run_docre
 from modeling_comm import CommConfig
+from modeling_comm.arguments import RunArguments
 from modeling_comm.record import command_line
 from modeling_comm.scoring import load_ign_reference, score
 from modeling_comm.trainer import CommTrainer
@@ -577,7 +578,7 @@ def test_all_processes_start_anew_together(first, work):
     """The second process looks for checkpoints after the first one has deleted them."""
     folder = shutil.copytree(first[0], work / "processes")
     settings = {"seed": 2}
-    restart = run_docre.RunArguments(restart=True)
+    restart = RunArguments(restart=True)
     found = {}
 
     class Process:
