@@ -357,7 +357,9 @@ def describe(splits, model_args, data_args, training_args):
         _, processor = build_model(model_args, data_args, splits)
         _, encoding = encode_splits(splits, processor, data_args, training_args)
     described = {split: describe_documents([to_document(row) for row in rows]) for split, rows in splits.items()}
-    print(format_description(described, encoding))
+    known = any(stats["relations"] for stats in described.values())
+    _, names = labels_of(model_args, data_args, splits) if known else (None, None)
+    print(format_description(described, encoding, names))
 
 
 def main(argv=None):

@@ -126,7 +126,7 @@ _ENCODING_ROWS = (
 )
 
 
-def format_description(stats_by_split, encoding_by_split=None) -> str:
+def format_description(stats_by_split, encoding_by_split=None, relation_names=None) -> str:
     """
     An aligned table, one column for each split and one for the paper.
 
@@ -136,6 +136,7 @@ def format_description(stats_by_split, encoding_by_split=None) -> str:
             [`~modeling_comm.processing_comm.encoding_report`] gives them: `tokens` (word pieces), `lost_tokens`,
             `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`. Counts that
             no split has are left out.
+        relation_names (`dict[str, str]`, *optional*): readable names for the list of relation frequencies.
 
     Returns:
         `str`: the table, without a line break at its end.
@@ -156,11 +157,25 @@ def format_description(stats_by_split, encoding_by_split=None) -> str:
     for name, count, whole in _ENCODING_ROWS:
         if any(count in encoding for encoding in encodings):
             table.append([name, *(_encoding_cell(encoding, count, whole) for encoding in encodings), ""])
+    table += _relation_rows(stats_by_split.values(), relation_names or {})
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:-1]), paper]).rstrip()
         for name, *cells, paper in table
     )
+
+
+def _relation_rows(stats, names):
+    """Triples of every relation, the most frequent in all splits together first."""
+    total = Counter()
+    for split in stats:
+        total.update({relation: found["count"] for relation, found in split["relations"].items()})
+    rows = [["triples by relation", *(_number(split["triples"]) for split in stats), ""]] if total else []
+    for relation, _ in sorted(total.items(), key=lambda item: (-item[1], item[0])):
+        counts = [split["relations"].get(relation, {"count": 0})["count"] for split in stats]
+        cells = [_of(count, split["triples"]) for count, split in zip(counts, stats, strict=True)]
+        rows.append([f"  {relation} {names.get(relation, '')}".rstrip(), *cells, ""])
+    return rows
 
 
 def _encoding_cell(encoding, count, whole):

@@ -515,7 +515,7 @@ def test_description_of_nothing():
 def test_description_table():
     stats = {"train": describe_documents([make_document()]), "test": describe_documents([unlabelled("x")])}
     encoding = {"tokens": 1_234, "mentions": 8, "lost_mentions": 2, "windows": 3}
-    table = format_description(stats, {"train": encoding})
+    table = format_description(stats, {"train": encoding}, {"P19": "place of birth"})
     rows = {line[: line.index("  ", 2)].strip(): line.split("  ") for line in table.splitlines()[1:]}
     cells = {name: [cell.strip() for cell in row if cell.strip()][1:] for name, row in rows.items()}
     assert cells["share of positive"] == ["33.33 %", "-", "DocRED 3.18 %, Re-DocRED 7.09 %"]
@@ -524,6 +524,7 @@ def test_description_table():
     assert cells["word pieces"] == ["1,234", "-"]
     assert cells["mentions truncated"] == ["2 (25.00 %)", "-"]
     assert cells["windows"] == ["3", "-"]
+    assert cells["P19 place of birth"] == ["2 (100.00 %)", "0 (-)"]
     assert "entities with no mention left" not in table
     numeric = [line for line in table.splitlines() if not line.rstrip().endswith("%")][1:]
     assert len({len(line) for line in numeric}) == 1
