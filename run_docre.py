@@ -64,13 +64,8 @@ logger = logging.getLogger("run_docre")
 # What decides the outcome of a training besides model and data: where one of these differs, it is another run.
 DECISIVE_ARGUMENTS = (
     *("learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type"),
-    *(
-        "per_device_train_batch_size",
-        "gradient_accumulation_steps",
-        "world_size",
-        "train_sampling_strategy",
-        "data_seed",
-    ),
+    *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
+    *("train_sampling_strategy", "data_seed"),
     *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16"),
     *("optim_args", "lr_scheduler_kwargs", "eval_strategy", "eval_steps", "load_best_model_at_end"),
     *("metric_for_best_model", "greater_is_better"),

@@ -1,7 +1,7 @@
 """Attention for the backbone: sdpa everywhere, plus the last layer's attention probabilities at the mention rows only.
 
 ATLOP and its successors read the last layer's attention, but only the rows of mentions' start markers. Computing all of it
-(`output_attentions=True` with eager attention) costs twice the encoder's time and `layers x heads x length^2` numbers of
+(`output_attentions=True` with eager attention) costs the speed of sdpa's kernels and `layers x heads x length^2` numbers of
 memory; the rows alone are a small matrix product.
 
 The rows asked for travel as a keyword argument of the backbone's forward and come back in its `attentions`: nothing is kept

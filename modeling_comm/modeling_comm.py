@@ -192,7 +192,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             backbone (`str`): name or folder of an encoder that `AutoModel` loads.
             config (`CommConfig`, *optional*): its `text_config` is replaced by the encoder's own.
             backbone_overrides (`dict`, *optional*): fields of the encoder's configuration to change, such as
-                `{"attention_probs_dropout_prob": 0.0}`, which makes training on CPU much faster.
+                `{"attention_probs_dropout_prob": 0.0}`, which makes training on CPU faster.
             kwargs: fields of [`CommConfig`] (not together with `config`), and `cache_dir`, `revision`, `token`,
                 `local_files_only`, `attn_implementation` for loading.
 

@@ -242,7 +242,7 @@ class CommTrainer(Trainer):
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
         """One result per document, gathered by document index from all processes; `predictions` is the list of
-        [`predict_documents`]'s results in the data set's order."""
+        [`predict_batch`]'s results in the data set's order."""
         documents = dataloader.documents
         results = self._evaluate_batches(dataloader)
         if self.args.world_size > 1:
