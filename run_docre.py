@@ -10,11 +10,16 @@ Arguments may also stand in a JSON or YAML file, given first; flags behind it ov
 
     python run_docre.py examples/redocred_mini_cpu.yaml --seed 7
 
+Knowledge distillation takes three calls: a trained teacher labels distantly supervised documents (--do_label --train_split
+train_distant --teacher_logits FOLDER), a student trains on them (--do_train with the same two), and then on human labels, from
+its checkpoint (--model_name_or_path).
+
 Several processes: `torchrun --nproc_per_node 2 run_docre.py ...` or `accelerate launch run_docre.py ...`. A run that was
 interrupted goes on from its last complete checkpoint when the same command is given again.
 """
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import logging
@@ -24,7 +29,9 @@ import time
 from pathlib import Path
 
 import datasets
+import torch
 import transformers
+from accelerate.utils import gather_object
 from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerState, set_seed
 
 from dataset_scripts.describe import describe_documents, format_description
@@ -38,15 +45,14 @@ from dataset_scripts.docred import (
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.arguments import ModelArguments, parse_arguments
+from modeling_comm.batching import DocumentStream
+from modeling_comm.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.documents import entity_name
 from modeling_comm.processing_comm import encoding_report, what_was_lost
 from modeling_comm.record import (
-    command_line,
-    commit_of,
-    device_record,
     epoch_log,
+    run_record,
     summarize,
-    versions,
     write_json,
 )
 from modeling_comm.scoring import format_scores, load_ign_reference, score
@@ -88,14 +94,18 @@ def load_documents(data_args, model_args):
     files = named
     if data_args.data_dir or not named:
         files = find_data_files(data_args.dataset_config, data_args.data_dir) | named
-    splits = load_docred(
-        data_args.dataset_config,
-        data_files=files,
-        on_bad_document=data_args.on_bad_document,
-        cache_dir=model_args.cache_dir,
-    )
+    how = {"on_bad_document": data_args.on_bad_document, "cache_dir": model_args.cache_dir}
+    splits = load_docred(data_args.dataset_config, data_files=files, **how)
     record = data_record(splits)
     reference = ign_reference(data_args, splits, record)
+    if data_args.streaming or data_args.train_split != "train":
+        wanted = data_args.train_split
+        if wanted not in files:
+            files |= find_data_files(data_args.dataset_config, data_args.data_dir, splits=[wanted])
+        loaded = load_docred(
+            data_args.dataset_config, data_files={wanted: files[wanted]}, streaming=data_args.streaming, **how
+        )
+        splits["train"], record["train"] = loaded[wanted], data_record(loaded)[wanted]
     limits = {
         "train": data_args.max_train_documents,
         "validation": data_args.max_eval_documents,
@@ -103,7 +113,7 @@ def load_documents(data_args, model_args):
     }
     for split, limit in limits.items():
         if limit is not None and split in splits:
-            splits[split] = splits[split].select(range(min(limit, len(splits[split]))))
+            splits[split] = splits[split].take(limit)
     return splits, record, reference
 
 
@@ -128,14 +138,23 @@ def labels_of(model_args, data_args, splits):
     )
 
 
+def hub_arguments(model_args):
+    return {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.token}
+
+
+def is_finished(model_args):
+    """Whether the model is a COMM checkpoint, not a bare encoder."""
+    config, _ = PreTrainedConfig.get_config_dict(model_args.model_name_or_path, **hub_arguments(model_args))
+    return config.get("model_type") == CommConfig.model_type
+
+
 def build_model(model_args, data_args, splits):
     """The model and its processor: a finished checkpoint as it is, or a new model around a bare encoder."""
     fields = {name.name for name in dataclasses.fields(ModelArguments)} & set(vars(CommConfig()))
     given = {name: getattr(model_args, name) for name in fields if getattr(model_args, name) is not None}
     own = json.loads(model_args.extension_fields or "{}")
-    hub = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.token}
-    source = model_args.model_name_or_path
-    if PreTrainedConfig.get_config_dict(source, **hub)[0].get("model_type") == CommConfig.model_type:
+    hub, source = hub_arguments(model_args), model_args.model_name_or_path
+    if is_finished(model_args):
         return load_checkpoint(model_args, given, own, hub)
     labels, names = labels_of(model_args, data_args, splits)
     model = CommForDocumentRelationExtraction.from_backbone(
@@ -182,6 +201,9 @@ def encode_splits(splits, processor, data_args, training_args):
     """Encodes every split once and says what encoding lost."""
     encoded, reports = {}, {}
     for split, dataset in splits.items():
+        if not hasattr(dataset, "__len__"):
+            encoded[split] = DocumentStream(dataset, data_args.max_length)
+            continue
         with training_args.main_process_first(desc=f"encoding {split}"):
             encoded[split] = encode_dataset(
                 dataset, processor, max_length=data_args.max_length, num_proc=data_args.preprocessing_num_workers
@@ -220,24 +242,75 @@ def prepare_output(training_args, run_args, output_dir, settings):
     return last_complete_checkpoint(output_dir, training_args.world_size), final_state.is_file()
 
 
-def settings_of(seed, training_args, model_args, data_args, run_args, files):
+def settings_of(seed, training_args, model_args, data_args, distillation_args, run_args, files):
     """What decides the outcome of a training, as JSON has it."""
     settings = {key: value for key, value in vars(model_args).items() if key not in ("token", "cache_dir")}
     settings |= {key: getattr(data_args, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
+    settings |= {key: getattr(data_args, key) for key in ("train_split", "streaming")}
+    settings |= {key: value for key, value in vars(distillation_args).items() if key != "do_label"}
     settings |= {f"{split}_sha256": files[split]["sha256"] for split in ("train", "validation") if split in files}
     settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
     return json.loads(json.dumps(settings))
 
 
-def run(seed, output_dir, training_args, model_args, data_args, run_args, splits, files, reference):
+def trainer_class_of(distillation_args):
+    """[`CommTrainer`], or, with a teacher's logits, what also learns from these."""
+    if not distillation_args.teacher_logits:
+        return CommTrainer
+    return functools.partial(
+        DistillationTrainer,
+        teacher_logits=TeacherLogits(distillation_args.teacher_logits),
+        distillation_weight=distillation_args.distillation_weight,
+        distillation_raw_logits=distillation_args.distillation_raw_logits,
+    )
+
+
+def label(training_args, model_args, data_args, distillation_args, splits, files):
+    """Stores the logits of a teacher, a finished checkpoint, for the training documents."""
+    started = time.time()
+    model, processor = build_model(model_args, data_args, splits)
+    if not is_finished(model_args):
+        raise ValueError(f"--do_label needs a trained teacher; {model_args.model_name_or_path} is a bare encoder")
+    device = training_args.device
+    half = torch.bfloat16 if training_args.bf16 else torch.float16
+    folder, rows = distillation_args.teacher_logits, splits["train"]
+    report = label_documents(
+        model.to(device),
+        processor,
+        map(to_document, rows),
+        folder,
+        batch_size=training_args.per_device_eval_batch_size,
+        max_length=data_args.max_length,
+        rank=training_args.process_index,
+        world_size=training_args.world_size,
+        autocast=lambda: torch.autocast(device.type, half, enabled=training_args.bf16 or training_args.fp16),
+        total=len(rows) if hasattr(rows, "__len__") else None,
+    )
+    reports = gather_object([report])  # waits for all
+    if training_args.process_index == 0:
+        encoding = {key: sum(one[key] for one in reports) for key in report}
+        record = run_record(__file__, training_args, started) | {
+            "teacher": model_args.model_name_or_path,
+            "data": {"config": data_args.dataset_config, "files": {"train": files["train"]}, "encoding": encoding},
+        }
+        settings = finish_labels(folder, record)
+        logger.info(
+            "%s: logits of %d documents; lost in encoding: %s",
+            folder,
+            settings["documents"],
+            what_was_lost(encoding) or "nothing",
+        )
+
+
+def run(seed, output_dir, training_args, model_args, data_args, distillation_args, run_args, splits, files, reference):
     """One run with one seed: trains, evaluates, predicts, and writes what came out beside its record."""
     started = time.time()
     training_args.seed, training_args.output_dir = seed, str(output_dir)
     checkpoint, finished = None, False
     source = model_args.model_name_or_path
     if training_args.do_train:
-        settings = settings_of(seed, training_args, model_args, data_args, run_args, files)
+        settings = settings_of(seed, training_args, model_args, data_args, distillation_args, run_args, files)
         checkpoint, finished = prepare_output(training_args, run_args, output_dir, settings)
     if finished:
         logger.info("%s: the training is finished; --restart would repeat it", output_dir)
@@ -253,7 +326,7 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
     }
     read = {split: rows for split, rows in splits.items() if wanted[split]}
     encoded, encoding = encode_splits(read, processor, data_args, training_args)
-    trainer = CommTrainer(
+    trainer = trainer_class_of(distillation_args)(
         model=model,
         args=training_args,
         train_dataset=encoded.get("train"),
@@ -278,14 +351,19 @@ def run(seed, output_dir, training_args, model_args, data_args, run_args, splits
         results |= trainer.evaluate()
     if training_args.do_predict:
         results |= predict(trainer, encoded["test"], splits, reference, run_args, output_dir)
-    record = {
-        "command": command_line(),
-        "commit": commit_of(Path(__file__).parent),
+    if trainer.stream_report:
+        reports = gather_object([dict(trainer.stream_report)])
+        encoding["train"] = {key: sum(one.get(key, 0) for one in reports) for key in reports[0]}
+    record = run_record(__file__, training_args, started) | {
         "seed": seed,
-        "versions": versions(),
-        "device": device_record(training_args),
-        "seconds": round(time.time() - started, 1),
         "data": {"config": data_args.dataset_config, "files": files, "encoding": encoding},
+        "distillation": {
+            "weight": distillation_args.distillation_weight,
+            "raw_logits": distillation_args.distillation_raw_logits,
+            "teacher": trainer.teacher_logits.settings,
+        }
+        if distillation_args.teacher_logits
+        else None,
         "ign_reference": {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)}
         if reference
         else None,
@@ -312,13 +390,15 @@ def predict(trainer, encoded, splits, reference, run_args, output_dir):
     documents = [to_document(row) for row in splits["test"]]
     predictions = official_predictions(output.predictions, documents, processor)
     metrics = dict(output.metrics)
+    if "train" in splits and not hasattr(splits["train"], "__len__"):
+        logger.info("no type prior: it would need all training documents, which are streamed, in memory")
     if not trainer.is_world_process_zero():
         return metrics
     write_json(Path(output_dir) / "results.json", predictions)
     if all("labels" in document for document in documents):
         scores = score(predictions, documents, ign_reference=reference)
         prior = None
-        if "train" in splits:
+        if hasattr(splits.get("train"), "__len__"):
             type_prior = TypePrior([to_document(row) for row in splits["train"]])
             cutoff, _ = type_prior.best_cutoff(documents)
             prior = score(type_prior.predict(documents, cutoff), documents, ign_reference=reference)
@@ -358,7 +438,7 @@ def describe(splits, model_args, data_args, training_args):
 
 
 def main(argv=None):
-    model_args, data_args, training_args, run_args = parse_arguments(
+    model_args, data_args, training_args, distillation_args, run_args = parse_arguments(
         sys.argv[1:] if argv is None else list(argv), __doc__
     )
     import_extensions(model_args.extensions)
@@ -368,8 +448,14 @@ def main(argv=None):
     logger.setLevel(logging.INFO if says_more else level)
     datasets.utils.logging.set_verbosity(logging.WARNING)
     transformers.utils.logging.set_verbosity(level)
-    if not (training_args.do_train or training_args.do_eval or training_args.do_predict or data_args.describe_data):
-        raise ValueError("nothing to do: give one of --do_train, --do_eval, --do_predict, --describe_data")
+    does = [name for name in ("do_train", "do_eval", "do_predict") if getattr(training_args, name)]
+    if not (does or distillation_args.do_label or data_args.describe_data):
+        raise ValueError("nothing to do: give one of --do_train, --do_eval, --do_predict, --do_label, --describe_data")
+    if distillation_args.do_label and (does or not distillation_args.teacher_logits):
+        found = ", ".join(f"--{name}" for name in does) or "no --teacher_logits"
+        raise ValueError(f"--do_label is a call of its own, which writes to --teacher_logits; found {found}")
+    if distillation_args.teacher_logits and not (distillation_args.do_label or training_args.do_train):
+        raise ValueError("--teacher_logits without --do_train or --do_label would not be used")
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
     seeds = run_args.seeds or [training_args.seed]
@@ -383,20 +469,26 @@ def main(argv=None):
     if data_args.describe_data:
         describe(splits, model_args, data_args, training_args)
         return None
-    for wanted, split in (("do_train", "train"), ("do_eval", "validation"), ("do_predict", "test")):
-        if getattr(training_args, wanted) and split not in splits:
+    asked = {**vars(training_args), **vars(distillation_args)}
+    needs = {"do_train": "train", "do_label": "train", "do_eval": "validation", "do_predict": "test"}
+    for wanted, split in needs.items():
+        if asked[wanted] and split not in splits:
             raise ValueError(
                 f"--{wanted} needs a {split} split; found {sorted(splits)} in {[entry['source'] for entry in files.values()]}"
             )
+    if distillation_args.do_label:
+        label(training_args, model_args, data_args, distillation_args, splits, files)
+        return None
     if "validation" not in splits or not (training_args.do_train or training_args.do_eval):
         if training_args.do_train:
             logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
     output = Path(training_args.output_dir)
+    arguments = (training_args, model_args, data_args, distillation_args, run_args)
     by_seed = []
     for seed in seeds:
         folder = output / f"seed-{seed}" if len(seeds) > 1 else output
-        by_seed.append(run(seed, folder, training_args, model_args, data_args, run_args, splits, files, reference))
+        by_seed.append(run(seed, folder, *arguments, splits, files, reference))
     if len(seeds) > 1 and training_args.process_index == 0:
         summary = {"seeds": seeds, "metrics": summarize(by_seed)}
         write_json(output / "summary.json", summary)

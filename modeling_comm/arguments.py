@@ -104,6 +104,16 @@ class DataArguments:
     test_file: str | None = field(
         default=None, metadata={"help": "Documents for --do_predict, with or without labels."}
     )
+    train_split: str = field(
+        default="train",
+        metadata={"help": "What to train on or label: train, or train_distant (distantly supervised documents)."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read training documents while training or labelling, in bounded memory (needs --max_steps)."
+        },
+    )
     on_bad_document: str = field(
         default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
     )
@@ -126,6 +136,27 @@ class DataArguments:
 
 
 @dataclass
+class DistillationArguments:
+    """Teacher and student: label documents with a teacher (--do_label), then train a student on them (--do_train)."""
+
+    do_label: bool = field(
+        default=False,
+        metadata={"help": "Store the model's logits on the training documents in --teacher_logits, for a student."},
+    )
+    teacher_logits: str | None = field(
+        default=None,
+        metadata={"help": "Folder of a teacher's logits: written by --do_label, learnt from by --do_train."},
+    )
+    distillation_weight: float = field(
+        default=1.0, metadata={"help": "Weight of the mean squared difference between student's and teacher's logits."}
+    )
+    distillation_raw_logits: bool = field(
+        default=False,
+        metadata={"help": "Compare logits as they are (KD-DocRE's code), not relative to the threshold class's."},
+    )
+
+
+@dataclass
 class RunArguments:
     """How the script runs."""
 
@@ -144,7 +175,7 @@ class RunArguments:
 def parse_arguments(argv, description=None):
     """Arguments from a JSON or YAML file, if the first one is one, and from flags, which win."""
     parser = HfArgumentParser(
-        (ModelArguments, DataArguments, CommTrainingArguments, RunArguments),
+        (ModelArguments, DataArguments, CommTrainingArguments, DistillationArguments, RunArguments),
         description=description,
         formatter_class=transformers.hf_argparser.ArgumentDefaultsHelpFormatter,
     )

@@ -1,9 +1,14 @@
 """From encoded documents to batches: order, sharing between processes, collation."""
 
+import itertools
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
+
+from .processing_comm import encoding_report
 
 # What a batch is made from.
 FEATURE_COLUMNS = ("input_ids", "mention_positions", "mention_entities", "num_entities", "facts", "has_labels")
@@ -64,26 +69,115 @@ class DocumentBatchSampler(Sampler):
 
 
 class FeatureRows(Dataset):
-    """Feature rows of a data set, each with its index."""
+    """Feature rows of a data set, each with its index. Columns that a data set does not have are passed over."""
 
-    def __init__(self, rows):
+    def __init__(self, rows, columns=FEATURE_COLUMNS):
         # Texts and names are needed for scoring only.
-        self.rows = rows.select_columns(list(FEATURE_COLUMNS)) if hasattr(rows, "select_columns") else rows
+        self.columns = [column for column in columns if not len(rows) or column in rows[0]]
+        self.rows = rows.select_columns(self.columns) if hasattr(rows, "select_columns") else rows
 
     def __len__(self):
         return len(self.rows)
 
     def __getitem__(self, index):
         row = self.rows[index]
-        return {**{column: row[column] for column in FEATURE_COLUMNS}, "document_index": index}
+        return {**{column: row[column] for column in self.columns}, "document_index": index}
+
+
+@dataclass
+class DocumentStream:
+    """
+    Training documents that are read and encoded while training runs, in bounded memory: for files that are too large to be
+    prepared before. Training needs `max_steps`, and begins the documents again when they end.
+
+    Args:
+        documents: DocRED documents (or rows of the loader with `streaming=True`); iterating has to begin anew each time.
+        max_length (`int`, *optional*): as in [`CommProcessor`].
+        buffer_size (`int`, defaults to 1000): documents among which the next one is drawn at random.
+
+    Raises:
+        ValueError: `documents` can be read only once, as a generator.
+    """
+
+    documents: Iterable
+    max_length: int | None = None
+    buffer_size: int = 1000
+
+    def __post_init__(self):
+        if iter(self.documents) is self.documents:
+            raise ValueError(
+                f"the documents are a {type(self.documents).__name__}, which can be read only once; expected something that can "
+                "be read again, such as load_docred(..., streaming=True)['train_distant']"
+            )
+
+
+class StreamedBatches(Sampler):
+    """
+    Lists of documents of a [`DocumentStream`], one list a step, without end, for one of several processes. All processes read
+    all documents and share out the same batches that one process would make. The order depends on the seed only, so that a
+    run that goes on skips what it has seen, without encoding it again.
+
+    Args:
+        stream (`DocumentStream`), batch_size, world_size, rank, seed: as in [`DocumentBatchSampler`].
+        order (`str`): `"random"` or `"sequential"`.
+    """
+
+    def __init__(self, stream, batch_size, world_size=1, rank=0, seed=0, order="random"):
+        if order not in ("random", "sequential"):
+            raise ValueError(f"a stream's order is {order!r}; expected 'random' or 'sequential'")
+        self.stream = stream
+        self.batch_size = batch_size
+        self.world_size = world_size
+        self.rank = rank
+        self.seed = seed
+        self.order = order
+
+    def __iter__(self):
+        batch = []
+        for document in itertools.chain.from_iterable(map(self._pass, itertools.count())):
+            batch.append(document)
+            if len(batch) == self.batch_size * self.world_size:
+                yield batch[self.rank * self.batch_size : (self.rank + 1) * self.batch_size]
+                batch = []
+
+    def _pass(self, epoch):
+        """All documents once, in this pass's order."""
+        random, buffer, empty = np.random.default_rng([self.seed, epoch]), [], True
+        for document in self.stream.documents:
+            empty = False
+            if self.order == "sequential":
+                yield document
+            elif len(buffer) < self.stream.buffer_size:
+                buffer.append(document)
+            else:
+                index = random.integers(len(buffer))
+                drawn, buffer[index] = buffer[index], document
+                yield drawn
+        if empty:
+            raise ValueError("the stream holds no documents")
+        yield from (buffer[index] for index in random.permutation(len(buffer)))
+
+
+class EncodedOnDemand(Dataset):
+    """Takes the documents themselves for indices, and gives their features."""
+
+    def __init__(self, encode):
+        self.encode = encode
+
+    def __getitems__(self, documents):
+        return self.encode(documents)
 
 
 class DocumentCollator:
-    """[`CommProcessor.collate`] plus the documents' indices, as a list: they are not for the model or its device."""
+    """[`CommProcessor.collate`] plus what is not for the model or its device: the documents' indices, as a list, and for
+    documents that were encoded on demand what encoding lost."""
 
     def __init__(self, processor):
         self.processor = processor
 
     def __call__(self, features):
         batch = self.processor.collate(features)
-        return {**batch, "document_index": [feature["document_index"] for feature in features]}
+        batch["document_index"] = [feature["document_index"] for feature in features]
+        if features and "windows" in features[0]:
+            batch["encoding"] = encoding_report(features)
+        return batch

@@ -9,6 +9,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
@@ -68,6 +69,17 @@ def device_record(args) -> dict:
         "threads": torch.get_num_threads(),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "float32",
         "peak_memory": torch.cuda.max_memory_allocated(args.device) if cuda else _peak_memory(),
+    }
+
+
+def run_record(script, args, started) -> dict:
+    """What every record begins with: command, commit of the script's repository, versions, device and seconds since `started`."""
+    return {
+        "command": command_line(),
+        "commit": commit_of(Path(script).parent),
+        "versions": versions(),
+        "device": device_record(args),
+        "seconds": round(time.time() - started, 1),
     }
 
 

@@ -15,7 +15,15 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from .batching import DocumentBatchSampler, DocumentCollator, FeatureRows
+from .batching import (
+    FEATURE_COLUMNS,
+    DocumentBatchSampler,
+    DocumentCollator,
+    DocumentStream,
+    EncodedOnDemand,
+    FeatureRows,
+    StreamedBatches,
+)
 from .configuration_comm import __version__
 from .losses import loss_from_config
 from .processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
@@ -30,7 +38,8 @@ class _TrainerHooks(TrainerCallback):
         self.trainer = trainer
 
     def on_epoch_begin(self, args, state, control, **kwargs):
-        self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
+        if self.trainer.train_sampler is not None:  # a stream counts its passes itself
+            self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
 
     def on_pre_optimizer_step(self, args, state, control, **kwargs):
         self.trainer.check_gradients()
@@ -45,10 +54,11 @@ class CommTrainer(Trainer):
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
     Data sets are lists or `datasets.Dataset`s of DocRED documents; they are encoded with `processing_class` unless
-    they hold its features already. What differs from the parent: learning rates of backbone and relation encoder; the loss is a
-    mean over all pairs of a step, accumulated batches and processes included; evaluation scores whole documents (F1, Ign F1,
-    average precision, predicted positives), identically on any number of processes; a loss or gradient that is not
-    finite stops the run; `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
+    they hold its features already. `train_dataset` may be a [`DocumentStream`], which is read while training runs. What differs
+    from the parent: learning rates of backbone and relation encoder; the loss is a mean over all pairs of a step, accumulated
+    batches and processes included; evaluation scores whole documents (F1, Ign F1, average precision, predicted positives),
+    identically on any number of processes; a loss or gradient that is not finite stops the run;
+    `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
 
     Args:
         ign_reference: facts for Ign F1, see [`~modeling_comm.scoring.load_ign_reference`].
@@ -59,6 +69,8 @@ class CommTrainer(Trainer):
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
         FloatingPointError: a loss, gradient or logit is not finite; the message names step, documents and values.
     """
+
+    feature_columns = FEATURE_COLUMNS
 
     def __init__(
         self,
@@ -85,12 +97,13 @@ class CommTrainer(Trainer):
         self.ign_reference = ign_reference
         self.train_sampler = None
         self._step_documents = []
+        self.stream_report = Counter()
         # The parent takes them, and evaluation here would never call them.
         unused = ("compute_metrics", "preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
         if refused:
             raise ValueError(f"CommTrainer: found {refused}; it batches, scores and computes the loss itself")
-        if train_dataset is not None:
+        if train_dataset is not None and not isinstance(train_dataset, DocumentStream):
             train_dataset = encode_dataset(train_dataset, processing_class)
         if eval_dataset is not None:
             eval_dataset = encode_dataset(eval_dataset, processing_class)
@@ -110,25 +123,41 @@ class CommTrainer(Trainer):
     # ---------------------------------------------------------------------------------------------------------- training
 
     def get_train_dataloader(self):
+        if isinstance(self.train_dataset, DocumentStream):
+            return self._loader(
+                EncodedOnDemand(self._encode_stream), self._sampler(StreamedBatches, self.train_dataset)
+            )
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
         unlabelled = [index for index, known in enumerate(_column(self.train_dataset, "has_labels")) if not known]
         if unlabelled:
             titles = [self.train_dataset[index]["title"] for index in unlabelled[:5]]
             raise ValueError(f"{len(unlabelled)} training documents have no labels, the first ones {titles}")
-        self.train_sampler = DocumentBatchSampler(
-            lengths=[len(ids) for ids in _column(self.train_dataset, "input_ids")],
+        lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
+        self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
+        return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
+
+    def _sampler(self, sampler_class, documents):
+        return sampler_class(
+            documents,
             batch_size=self.args.per_device_train_batch_size,
             world_size=self.args.world_size,
             rank=self.args.process_index,
             seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
             order=self.args.train_sampling_strategy,
         )
-        return self._loader(self.train_dataset, self.train_sampler)
+
+    def _encode_stream(self, documents):
+        """Features of documents of a stream; a document's title takes the place of its index."""
+        unlabelled = [one["title"] for one in documents if without_unknown_labels(one).get("labels") is None]
+        if unlabelled:
+            raise ValueError(f"the training documents {unlabelled} have no labels")
+        features = self.processing_class.encode(documents, max_length=self.train_dataset.max_length)
+        return [{**feature, "document_index": one["title"]} for feature, one in zip(features, documents, strict=True)]
 
     def _loader(self, dataset, sampler):
         return DataLoader(
-            FeatureRows(dataset),
+            dataset,
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
@@ -170,6 +199,7 @@ class CommTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
+        self.stream_report.update(inputs.pop("encoding", {}))
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
@@ -197,7 +227,7 @@ class CommTrainer(Trainer):
         self._step_documents = []
 
     def _documents_of_step(self):
-        return [self.train_dataset[index]["title"] for index in self._step_documents]
+        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
 
     def train(self, resume_from_checkpoint=None, **kwargs):
         if resume_from_checkpoint is True:
@@ -232,7 +262,7 @@ class CommTrainer(Trainer):
             rank=self.args.process_index,
             order="sequential",
         )
-        loader = self._loader(dataset, sampler)
+        loader = self._loader(FeatureRows(dataset), sampler)
         loader.documents = dataset
         return loader
 

@@ -131,7 +131,7 @@ word_leading_space: false
 def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     flags = ["--loss", "aml", "--seeds", "9", "--use_cpu", "--word_leading_space", "true"]
-    model, data, training, script = run_docre.parse_arguments([str(tmp_path / name), *flags])
+    model, data, training, _, script = run_docre.parse_arguments([str(tmp_path / name), *flags])
     assert (model.loss, script.seeds, model.word_leading_space) == ("aml", [9], True), "flags win"
     assert (training.learning_rate, training.num_train_epochs, training.do_train) == (2e-4, 7.0, True)
     assert (training.load_best_model_at_end, training.save_total_limit) == (False, None)
