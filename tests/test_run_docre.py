@@ -137,7 +137,7 @@ def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
     assert (training.load_best_model_at_end, training.save_total_limit) == (False, None)
     assert json.loads(model.backbone_overrides) == {"hidden_dropout_prob": 0.0}
     assert data.dataset_config == "redocred", "a default"
-    _, _, training, script = run_docre.parse_arguments([str(tmp_path / name), "--use_cpu"])
+    _, _, training, _, script = run_docre.parse_arguments([str(tmp_path / name), "--use_cpu"])
     assert script.seeds == [4, 5]
 
 
