@@ -80,7 +80,7 @@ def test_readme_lists_every_file():
 
 @every_recipe
 def test_arguments(name, row):
-    model, data, training, script = parse_arguments([recipe(name)])
+    model, data, training, _, script = parse_arguments([recipe(name)])
     backbone, learning_rate = BACKBONES[row.backbone]
     assert (model.model_name_or_path, model.relation_encoder, model.loss) == (backbone, row.encoder, row.loss)
     assert model.max_relations_per_pair == 4
