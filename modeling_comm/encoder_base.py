@@ -38,8 +38,7 @@ class RelationEncoder(nn.Module):
 
     Attributes:
         self_pairs_in_loss (`bool`): the loss also averages over every entity paired with itself, with logits of 0 and without a
-            relation. KD-DocRE's code does so; it adds a constant and makes all gradients smaller. Where the trainer counts the
-            pairs that a loss is divided by, the constant alone remains.
+            relation. KD-DocRE's code does so; it adds a constant and makes all gradients smaller.
     """
 
     self_pairs_in_loss = False

@@ -191,7 +191,10 @@ class CommTrainer(Trainer):
         return self.optimizer
 
     def _get_num_items_in_batch(self, batch_samples, device):
-        pairs = torch.tensor(sum(len(batch["pair_index"]) for batch in batch_samples), device=device)
+        pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
+        if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
+            pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
+        pairs = torch.tensor(pairs, device=device)
         if self.args.world_size > 1:
             pairs = self.accelerator.gather(pairs.reshape(1)).sum()
         return pairs.clamp(min=1)

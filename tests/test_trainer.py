@@ -202,6 +202,15 @@ def test_optimizer_of_the_callers_choice(make_trainer):
 # ------------------------------------------------------------------------------------------------------- loss of a step
 
 
+@pytest.mark.parametrize("fields", [{}, {"relation_encoder": "kd_docre", "fixed_grid": 7}], ids=["atlop", "self_pairs"])
+def test_loss_of_a_step_is_the_models_own(make_trainer, fields):
+    trainer = make_trainer(dev=None, system=tiny_system(text_fields=NO_DROPOUT, **fields))
+    batch = next(iter(trainer.get_train_dataloader()))
+    loss = trainer.compute_loss(trainer.model, batch, False, trainer._get_num_items_in_batch([batch], "cpu"))
+    inputs = {name: value for name, value in batch.items() if name != "document_index"}
+    torch.testing.assert_close(loss, trainer.model(**inputs).loss)
+
+
 @pytest.mark.parametrize("loss", ["atl", "ncrl"])
 def test_accumulated_batches_are_one_batch(make_trainer, loss):
     # Seven documents: the last window is short. SGD, because Adam hides the size of gradients.
