@@ -89,22 +89,29 @@ def import_extensions(files):
 
 def load_documents(data_args, model_args):
     """The splits, the record of their files, and the facts that Ign F1 leaves out."""
-    named = {"train": data_args.train_file, "validation": data_args.validation_file, "test": data_args.test_file}
+    named = {
+        "train": data_args.train_file,
+        "validation": data_args.validation_file,
+        "test": data_args.test_file,
+        "train_distant": data_args.train_distant_file,
+    }
     named = {split: path for split, path in named.items() if path}
-    files = named
+    if "train_distant" in named and data_args.train_split != "train_distant":
+        raise ValueError("--train_distant_file is read with --train_split train_distant only")
+    files, wanted = dict(named), data_args.train_split
     if data_args.data_dir or not named:
         files = find_data_files(data_args.dataset_config, data_args.data_dir) | named
+    if wanted == "train_distant" and wanted not in files:
+        files |= find_data_files(data_args.dataset_config, data_args.data_dir, splits=[wanted])
     how = {"on_bad_document": data_args.on_bad_document, "cache_dir": model_args.cache_dir}
-    splits = load_docred(data_args.dataset_config, data_files=files, **how)
-    record = data_record(splits)
+    distant = files.pop("train_distant", None)
+    streamed = {"train": files.pop("train")} if data_args.streaming and {wanted} & set(files) else {}
+    splits = load_docred(data_args.dataset_config, data_files=files, **how) if files else {}
+    record = data_record(splits) if files else {}
     reference = ign_reference(data_args, splits, record)
-    if data_args.streaming or data_args.train_split != "train":
-        wanted = data_args.train_split
-        if wanted not in files:
-            files |= find_data_files(data_args.dataset_config, data_args.data_dir, splits=[wanted])
-        loaded = load_docred(
-            data_args.dataset_config, data_files={wanted: files[wanted]}, streaming=data_args.streaming, **how
-        )
+    apart = {wanted: distant} if wanted == "train_distant" else streamed
+    if apart:
+        loaded = load_docred(data_args.dataset_config, data_files=apart, streaming=data_args.streaming, **how)
         splits["train"], record["train"] = loaded[wanted], data_record(loaded)[wanted]
     limits = {
         "train": data_args.max_train_documents,
@@ -122,6 +129,7 @@ def ign_reference(data_args, splits, files):
     if data_args.ign_reference != "train":
         return None if data_args.ign_reference == "none" else load_ign_reference(data_args.ign_reference)
     if "train" not in splits:
+        logger.info("no Ign F1: there are no training documents whose facts it could leave out, see --ign_reference")
         return None
     facts = load_ign_reference([to_document(row) for row in splits["train"]])
     return dataclasses.replace(facts, source=Path(files["train"]["source"]).name, sha256=files["train"]["sha256"])

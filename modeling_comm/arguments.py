@@ -104,6 +104,9 @@ class DataArguments:
     test_file: str | None = field(
         default=None, metadata={"help": "Documents for --do_predict, with or without labels."}
     )
+    train_distant_file: str | None = field(
+        default=None, metadata={"help": "Distantly supervised documents, for --train_split train_distant."}
+    )
     train_split: str = field(
         default="train",
         metadata={"help": "What to train on or label: train, or train_distant (distantly supervised documents)."},
