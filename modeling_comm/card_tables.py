@@ -145,7 +145,7 @@ def backbone(record):
 
 def log_table(record):
     """One row an evaluation, or, without any, an epoch: the mean loss since the row before, and the scores."""
-    log, kept = record.get("log", []), record.get("best_checkpoint_step")
+    log, kept = record.get("log", []), kept_step(record)
     evaluated = any(map(is_evaluation, log))
     rows, last_row, logged, losses = [], 0, 0, 0.0
     for entry in log:
@@ -173,6 +173,13 @@ def log_table(record):
 def is_evaluation(entry):
     """Whether an entry of a log is an evaluation."""
     return any(key.startswith("eval_") for key in entry)
+
+
+def kept_step(record):
+    """Step of the checkpoint that a training ended with: the best one, where that was asked for, or the last one."""
+    if record["training_arguments"]["load_best_model_at_end"]:
+        return record.get("best_checkpoint_step")
+    return max((entry["step"] for entry in record.get("log", [])), default=None)
 
 
 def run_table(record):

@@ -58,7 +58,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         name = repo_id.split("/")[-1] if repo_id else (folder.parent if summary else folder).name
     name = one_line(name) or "comm"
     data = record["data"]
-    metrics = summary["metrics"] if summary else record.get("metrics")
+    metrics = summary["metrics"] if summary else _metrics(record)
     was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
     seeds = (summary or record).get("seeds") or [record["seed"]]
     datasets = _datasets(data["files"]) if trained or not was_run else []
@@ -72,6 +72,9 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "datasets": datasets,
         "was_run": was_run,
         "trained": trained,
+        "chosen": trained
+        and record["training_arguments"]["load_best_model_at_end"]
+        and record["best_checkpoint_step"],
         "metrics": metrics,
         "summary": summary,
         "seeds": seeds,
@@ -87,6 +90,15 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         },
     }
     return _TEMPLATES.get_template("model_card_template.md").render(shown)
+
+
+def _metrics(record):
+    """The record's metrics; None for a recipe. A run that did not evaluate in the end did so when it saved what it kept."""
+    if "metrics" not in record:
+        return None
+    step = card_tables.kept_step(record)
+    evaluated = [entry for entry in record["log"] if is_evaluation(entry) and entry["step"] == step][:1]
+    return dict(*evaluated) | record["metrics"]
 
 
 def write_model_card(folder, record=None, repo_id=None, name=None, tags=()) -> None:
@@ -140,9 +152,6 @@ def _read(path):
 def trainer_record(trainer) -> dict:
     """What a [`CommTrainer`] itself knows of its run: the part of a record that needs no script around it."""
     state, reference = trainer.state, trainer.ign_reference
-    trained = [entry for entry in state.log_history if "train_runtime" in entry][-1:]
-    kept = state.best_global_step
-    evaluated = [entry for entry in state.log_history if is_evaluation(entry) and kept in (None, entry["step"])][-1:]
     documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     return {
         "seed": trainer.args.seed,
@@ -158,9 +167,9 @@ def trainer_record(trainer) -> dict:
         else {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)},
         "config": trainer.model.config.to_dict(),
         "training_arguments": trainer.args.to_sanitized_dict(),
-        "metrics": {key: value for entry in trained + evaluated for key, value in entry.items()},
+        "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
         "log": epoch_log(state.log_history),
-        "best_checkpoint_step": kept,
+        "best_checkpoint_step": state.best_global_step,
     }
 
 

@@ -384,13 +384,30 @@ def test_evaluation_of_a_checkpoint(work, tmp_path):
 
 
 def test_run_without_scores(record):
+    """Trained without validation documents."""
     metrics = {key: value for key, value in record["metrics"].items() if key.startswith("train_")}
+    arguments = {**record["training_arguments"], "load_best_model_at_end": False}
     log = [entry for entry in record["log"] if "loss" in entry]
-    found = sections(render_model_card({**record, "metrics": metrics, "log": log, "ign_reference": None}))
+    changed = {**record, "metrics": metrics, "log": log, "training_arguments": arguments, "best_checkpoint_step": None}
+    found = sections(render_model_card(changed))
     assert found["Results"].strip() == "This run was not scored."
     _, rows = tables(found["Training"])
-    assert [row[0] for row in rows[2:]] == ["1.00", "2.00", "3.00"], "one row an epoch"
+    assert [row[:2] for row in rows[2:]] == [["1.00", "2"], ["2.00", "4"], ["3.00", "**6**"]], "one row an epoch"
     assert rows[2][2] == f"{(log[0]['loss'] + log[1]['loss']) / 2:.4f}"
+
+
+def test_run_that_was_scored_while_it_trained(record):
+    """Without `--do_eval` the scores are those of the checkpoint that was kept."""
+    trained = {key: value for key, value in record["metrics"].items() if key.startswith("train_")}
+    log = record["log"][: len(record["log"]) - 1]
+    evaluations = [entry for entry in log if "eval_f1" in entry]
+    for chosen, kept in ((True, evaluations[1]), (False, evaluations[2])):
+        arguments = {**record["training_arguments"], "load_best_model_at_end": chosen}
+        changed = {**record, "metrics": trained, "log": log, "training_arguments": arguments}
+        found = sections(render_model_card({**changed, "best_checkpoint_step": evaluations[1]["step"]}))
+        assert tables(found["Results"])[0][2][:2] == ["validation", percent(kept["eval_f1"])]
+        assert ("chosen by its score" in found["Results"]) == chosen
+        assert [row[1] for row in tables(found["Training"])[1] if "**" in row[1]] == [f"**{kept['step']}**"]
 
 
 def test_scores_of_another_run_are_left_out(work, tmp_path, caplog):
