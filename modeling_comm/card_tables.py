@@ -242,8 +242,8 @@ def without_folders(command):
 
 def _without_folders(word):
     flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
-    if re.match(_LOCAL, value):
+    if re.match(f"{_LOCAL}.", value):
         value = base_name(value)
     else:  # perhaps a list or JSON that holds paths
-        value = re.sub(rf"(?<=[\"'\s=,(\[]){_LOCAL}[^\"'\s,)\]]*", lambda found: base_name(found[0]), value)
+        value = re.sub(rf"(?<=[\"'\s=,(\[]){_LOCAL}[^\"'\s,)\]]+", lambda found: base_name(found[0]), value)
     return f"{flag}{equals}{value}"

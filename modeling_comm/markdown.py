@@ -5,14 +5,11 @@ import re
 # Control characters, line ends, and the characters that turn the direction of the text around them.
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
 # An underscore within a word marks nothing.
-_MARKUP = re.compile(r"[\\`*\[\]<>|~#$&]|(?<![^\W_])_|_(?![^\W_])")
+_MARKUP = re.compile(r"[\\`*\[\]<>~#$&]|(?<![^\W_])_|_(?![^\W_])")
 
 
 class Markdown(str):
     """Text that is Markdown already; [`plain`] and [`table`] leave it as it is."""
-
-
-_MISSING = Markdown("–")
 
 
 def one_line(value) -> str:
@@ -26,10 +23,8 @@ def plain(value) -> Markdown:
 
 
 def code(value) -> Markdown:
-    """A value as code within a table's cell; a dash for None."""
-    if value is None:
-        return _MISSING
-    value = one_line(value).replace("|", "\\|") or " "
+    """A value as code within a line."""
+    value = one_line(value) or " "
     fence = "`" * (1 + _longest_fence(value))
     space = " " if "`" in value else ""
     return Markdown(f"{fence}{space}{value}{space}{fence}")
@@ -47,6 +42,6 @@ def _longest_fence(value):
 
 def table(header, rows) -> Markdown:
     """A table of plain text and Markdown, with a dash for None."""
-    lines = [[_MISSING if cell is None else plain(cell) for cell in row] for row in (header, *rows)]
+    lines = [["–" if cell is None else plain(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
     lines.insert(1, ["---"] * len(header))
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
