@@ -48,6 +48,7 @@ from modeling_comm.arguments import ModelArguments, parse_arguments
 from modeling_comm.batching import DocumentStream
 from modeling_comm.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.documents import entity_name
+from modeling_comm.model_card import read_run, write_model_card
 from modeling_comm.processing_comm import encoding_report, what_was_lost
 from modeling_comm.record import (
     epoch_log,
@@ -375,6 +376,7 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
         "ign_reference": {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)}
         if reference
         else None,
+        "base_model": None if Path(source).exists() else source,
         "config": model.config.to_dict(),
         "training_arguments": training_args.to_sanitized_dict(),
         "metrics": results,
@@ -385,9 +387,11 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
     scored_later = not training_args.do_train and (Path(output_dir) / "trainer_state.json").is_file()
     if trainer.is_world_process_zero():
         write_json(Path(output_dir) / ("evaluation.json" if scored_later else "run.json"), record)
+    trainer.run_record = read_run(output_dir)[0] if scored_later else record
     if training_args.push_to_hub:
-        model.config.name_or_path = source  # the card names it, unless it is a folder
-        trainer.push_to_hub(dataset=data_args.dataset_config, tags="document-relation-extraction")
+        trainer.push_to_hub()  # with its model card
+    elif training_args.do_train:
+        trainer.create_model_card()
     return results
 
 
@@ -500,6 +504,7 @@ def main(argv=None):
     if len(seeds) > 1 and training_args.process_index == 0:
         summary = {"seeds": seeds, "metrics": summarize(by_seed)}
         write_json(output / "summary.json", summary)
+        write_model_card(output)
         for key in ("eval_f1", "test_f1", "test_ign_f1"):
             if key in summary["metrics"]:
                 found = summary["metrics"][key]

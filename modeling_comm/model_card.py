@@ -180,7 +180,7 @@ def recipe_record(path) -> dict:
     from .arguments import parse_arguments
     from .configuration_comm import CommConfig
 
-    model, data, training, run = parse_arguments([str(path)])
+    model, data, training, _, run = parse_arguments([str(path)])
     given = {field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None}
     config = CommConfig(**given).to_dict()
     for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(given):

@@ -26,6 +26,7 @@ from .batching import (
 )
 from .configuration_comm import __version__
 from .losses import loss_from_config
+from .model_card import trainer_record, write_model_card
 from .processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
 from .scoring import average_precision, score
 from .training_args import CommTrainingArguments
@@ -95,6 +96,7 @@ class CommTrainer(Trainer):
         if model is not None:
             processing_class.check_config(model.config)
         self.ign_reference = ign_reference
+        self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
         self.stream_report = Counter()
@@ -250,6 +252,13 @@ class CommTrainer(Trainer):
         super()._save(output_dir, state_dict)
         # A pickle, and all that it holds is in the run's record: whoever is given a checkpoint should not have to unpickle.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, model_name=None, tags=()):
+        """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
+        if self.is_world_process_zero():
+            record = self.run_record or trainer_record(self)
+            tags = [tags] if isinstance(tags, str) else tags
+            write_model_card(self.args.output_dir, record, repo_id=self.hub_model_id, name=model_name, tags=tags)
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 

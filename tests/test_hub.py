@@ -67,7 +67,7 @@ def test_what_is_pushed(pushed):
         assert TOKEN.encode() not in content, path
     card = files["README.md"].decode()
     assert f"\nbase_model: {ENCODER}\n" in card
-    assert "on the redocred dataset." in card
+    assert f'AutoModel.from_pretrained("{NAME}")' in card
     assert list(run.glob("checkpoint-*/optimizer.pt")), "checkpoints are there, and they stay"
     assert not [path for path in files if "/" in path]
     assert len(server.repositories[NAME]) == 1, "once, at the end"
