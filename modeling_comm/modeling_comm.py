@@ -20,6 +20,7 @@ from .encoder_base import EncodedDocuments, pool_entity_attention
 from .encoders import get_relation_encoder, is_built_in_encoder
 from .extensions_comm import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
+from .pipeline_comm import DocumentRelationExtractionPipeline  # noqa: F401  (so that its code is saved with a model)
 
 logger = logging.get_logger(__name__)
 
@@ -37,8 +38,8 @@ class CommOutput(ModelOutput):
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row a window.
         attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, with eager attention.
-        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): attention of each entity of each document, mean
-            over its mentions, to the document's C word pieces, by attention head; with `output_entity_attention=True`.
+        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): last layer's attention of each entity to its
+            document's C word pieces by attention head, mean over its mentions; with `output_entity_attention=True`.
     """
 
     loss: torch.FloatTensor | None = None
