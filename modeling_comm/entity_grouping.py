@@ -80,8 +80,8 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
 
     1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, possessive 's, a leading
        article and punctuation; dates and numbers (TIME, NUM) as they are, but for case.
-    2. An abbreviation, a name of capitals only, joins the longer name that it stands behind in brackets, or the name of several
-       words whose initials it is (with or without "of", "the" and the like).
+    2. An abbreviation, a word of which at least half is capitals, joins the longer name that it stands behind in brackets, or
+       the name of several words whose initials it is (with or without "of", "the" and the like).
     3. A person's name joins the longer person's name that ends with it ("Jr." aside).
 
     Where several names fit in 2 or 3, a mention joins the one mentioned last before it, or else the first after it. Types must
@@ -209,7 +209,7 @@ def _expansions(text, mentions, name, names):
 
 def _is_abbreviation(text):
     letters = text.replace(".", "")
-    return len(letters) > 1 and letters.isalpha() and letters.isupper()
+    return len(letters) > 1 and letters.isalpha() and 2 * sum(map(str.isupper, letters)) >= len(letters)
 
 
 def _in_brackets(text, long, short):

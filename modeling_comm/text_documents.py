@@ -40,7 +40,7 @@ def docred_type(label: str) -> str:
 
 _NEW_LINE = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 # What may end a sentence, with the quotes and brackets that it closes; the full-width forms need no space after them.
-_SENTENCE_END = re.compile(r"(?:[.!?…؟۔।]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)\s*")
+_SENTENCE_END = re.compile(r"(?:(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)\s*")
 _ABBREVIATIONS = (
     *("Adm", "Bros", "Capt", "Co", "Col", "Corp", "Dr", "Ft", "Gen", "Gov", "Hon", "Inc", "Jr", "Lt", "Ltd", "Maj"),
     *("Messrs", "Mr", "Mrs", "Ms", "Mt", "No", "Nos", "Ph.D", "Prof", "Rep", "Rev", "Sen", "Sgt", "Sr", "St"),
@@ -52,7 +52,7 @@ _MARK = "\u0300"  # stands for every combining or formatting character
 _LETTER = rf"(?:[^\W\d_]{_MARK}*)"
 _WORD = rf"(?:[^\W_]{_MARK}*)"
 # A full stop after one of these belongs to it: an abbreviation, an initial, letters with full stops between them.
-_STOPS_INSIDE = re.compile(rf"(?:^|[\W_])(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
+_STOPS_INSIDE = re.compile(rf"(?:^|[^\w'’]|_)(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
 _SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
 _TOKEN = re.compile(
     rf"""
@@ -263,12 +263,14 @@ def read_spans(checker, text, mentions, field) -> list[tuple[int, int]]:
         start, end = span = mention.get("start"), mention.get("end")
         expected = f"character offsets start and end (integers, 0 <= start < end <= {len(text)}) of a mention"
         if not all(isinstance(offset, Integral) and not isinstance(offset, bool) for offset in span):
-            checker.fail(path, span, expected)
+            checker.fail(path, list(span), expected)
         if not 0 <= start < end <= len(text):
-            checker.fail(path, span, expected, f", where the text is {_around(text, start, end)}")
+            checker.fail(path, list(span), expected, f", where the text is {_around(text, start, end)}")
         stripped = _without_spaces(text, [(int(start), int(end))])
         if not stripped:
-            checker.fail(path, span, "a span of more than white space", f", where the text is {text[start:end]!r}")
+            checker.fail(
+                path, list(span), "a span of more than white space", f", where the text is {text[start:end]!r}"
+            )
         if stripped[0] != span:
             logger.warning(
                 "%s, %s: the white space around %r at %s is left out", checker.name, path, text[start:end], list(span)
@@ -319,7 +321,9 @@ def _sentences(checker, text, splitter, spans):
         start, end = span
         gap = text[position:start]
         if not position <= start <= end <= len(text) or gap.strip():
-            checker.fail("sentence_splitter", span, f"sentences in order that leave out white space only ({gap!r})")
+            left_out = f", which leaves out {gap!r}" if gap.strip() else ""
+            expected = f"spans in order, 0 <= start <= end <= {len(text)}, with nothing but white space between them"
+            checker.fail("sentence_splitter", list(span), expected, left_out)
         sentences += _without_spaces(text, [(int(start), int(end))])
         position = end
     starts = [start for start, _ in sentences]
