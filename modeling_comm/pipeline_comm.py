@@ -182,7 +182,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
-        return self.model(**model_inputs, output_entity_attention=explain)
+        return self.model(**model_inputs, output_entity_attention=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=0.0, max_sentences=3):
         """A record for each document of a batch."""
@@ -219,6 +219,10 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def save_pretrained(self, save_directory, **kwargs):
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
+        if kwargs.get("push_to_hub"):
+            raise ValueError(
+                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends everything at once"
+            )
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
