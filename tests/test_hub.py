@@ -70,7 +70,7 @@ def test_what_is_pushed(pushed):
     assert "on the redocred dataset." in card
     assert list(run.glob("checkpoint-*/optimizer.pt")), "checkpoints are there, and they stay"
     assert not [path for path in files if "/" in path]
-    assert len(server.repositories[NAME]) == 1, "once, at the end"
+    assert len(server.repositories[NAME].commits) == 2, "once, at the end"
 
 
 @pytest.mark.parametrize("package", [True, False])

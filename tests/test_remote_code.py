@@ -22,6 +22,7 @@ MODULES = {
     "losses",
     "modeling_comm",
     "processing_comm",
+    "weights_comm",
 } | {encoder.__module__.rpartition(".")[2] for encoder in _BUILT_IN.values()}
 ALLOWED_PACKAGES = {"torch", "transformers", "numpy"} | sys.stdlib_module_names
 
