@@ -25,6 +25,7 @@ MODULES = {
     "pipeline_comm",
     "processing_comm",
     "text_documents",
+    "weights_comm",
 } | {encoder.__module__.rpartition(".")[2] for encoder in _BUILT_IN.values()}
 ALLOWED_PACKAGES = {"torch", "transformers", "numpy"} | sys.stdlib_module_names
 
