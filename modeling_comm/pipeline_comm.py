@@ -193,7 +193,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         records = []
         for index, (example, found, removed) in enumerate(zip(examples, triples, left_out, strict=True)):
             document = example["document"]
-            explanations = _explain(outputs.entity_attention, index, found, example, max_sentences)
+            explanations = _explain(outputs.get("entity_attention"), index, found, example, max_sentences)
             records.append(
                 {
                     "title": document.title,
