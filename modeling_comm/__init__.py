@@ -3,8 +3,9 @@
 import importlib
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_comm import CommConfig, __version__
+from .configuration_comm import TASK, CommConfig, __version__
 from .encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
@@ -14,13 +15,20 @@ from .encoder_base import (
     pool_pair_context,
 )
 from .encoders import available_relation_encoders, register_relation_encoder
+from .entity_grouping import group_mentions
 from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
+from .pipeline_comm import DocumentRelationExtractionPipeline
 from .processing_comm import CommProcessor
+from .text_documents import document_from_text
 
 AutoConfig.register(CommConfig.model_type, CommConfig, exist_ok=True)
 AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
 AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
+if TASK not in PIPELINE_REGISTRY.get_supported_tasks():  # registering twice warns
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=DocumentRelationExtractionPipeline, pt_model=AutoModel, type="text"
+    )
 # What is saved carries its code, so that it loads by trust_remote_code where this package is not installed.
 CommConfig.register_for_auto_class()
 CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
@@ -45,6 +53,7 @@ __all__ = [
     "CommOutput",
     "CommPreTrainedModel",
     "CommProcessor",
+    "DocumentRelationExtractionPipeline",
     "EncodedDocuments",
     "GroupedBilinear",
     "RelationEncoder",
@@ -52,6 +61,8 @@ __all__ = [
     "available_losses",
     "available_relation_encoders",
     "check_inputs",
+    "document_from_text",
+    "group_mentions",
     "pool_entity_attention",
     "pool_entity_embeddings",
     "pool_pair_context",

@@ -16,10 +16,12 @@ from .attention_comm import (
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
-from .encoder_base import EncodedDocuments
+from .encoder_base import EncodedDocuments, pool_entity_attention
 from .encoders import get_relation_encoder, is_built_in_encoder
 from .extensions_comm import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
+from .pipeline_comm import DocumentRelationExtractionPipeline  # noqa: F401  (so that its code is saved with a model)
+from .weights_comm import check_weights
 
 logger = logging.get_logger(__name__)
 
@@ -37,6 +39,8 @@ class CommOutput(ModelOutput):
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row a window.
         attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, with eager attention.
+        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): last layer's attention of each entity to its
+            document's C word pieces by attention head, mean over its mentions; with `output_entity_attention=True`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -44,6 +48,7 @@ class CommOutput(ModelOutput):
     pair_index: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+    entity_attention: torch.FloatTensor | None = None
 
 
 class CommPreTrainedModel(PreTrainedModel):
@@ -82,22 +87,43 @@ class CommPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments.
+        """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments. Weights are read from
+        safetensors, never from a pickle, whatever lies beside them.
 
         Raises:
-            ValueError: the checkpoint is a bare encoder (the message says what to call instead), or lacks weights.
+            ValueError: the checkpoint is a bare encoder or a pickle (the message says what to do instead), or lacks weights.
         """
-        if config is None:
-            hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
-            model_type = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type")
+        hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
+        if isinstance(config, PreTrainedConfig):
+            fields = vars(config)
+        else:
+            fields, _ = PreTrainedConfig.get_config_dict(config or pretrained_model_name_or_path, **hub)
+            model_type = fields.get("model_type")
             if model_type != cls.config_class.model_type:
                 raise ValueError(
                     f"{str(pretrained_model_name_or_path)!r} is a {model_type!r} checkpoint, not a COMM model. To start a "
                     f"new model from it: {cls.__name__}.from_backbone({str(pretrained_model_name_or_path)!r}, id2label=...)"
                 )
+        if kwargs.pop("use_safetensors", None) is False:
+            raise ValueError("use_safetensors=False: COMM reads weights from safetensors only, never from a pickle")
+        if pretrained_model_name_or_path is not None:
+            check_weights(
+                pretrained_model_name_or_path,
+                "Checkpoints of the original ATLOP, DocuNet and KD-DocRE are brought into COMM's form by python -m "
+                "modeling_comm.convert_original_checkpoint",
+                named=fields.get("transformers_weights"),
+                variant=kwargs.get("variant"),
+                adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),
+                **hub,
+            )
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
+            pretrained_model_name_or_path,
+            *model_args,
+            config=config,
+            output_loading_info=True,
+            use_safetensors=True,
+            **kwargs,
         )
         missing = sorted(info["missing_keys"])
         if missing and not wants_info:  # whoever asks for the loading info looks at it
@@ -200,7 +226,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             the model in float32: the encoder's weights pretrained, the relation encoder's newly initialised.
 
         Raises:
-            ValueError: the encoder cannot serve, or its checkpoint lacks weights that the model uses.
+            ValueError: the encoder cannot serve, or its checkpoint is a pickle or lacks weights that the model uses.
         """
         loading = {key: kwargs.pop(key) for key in _HUB_ARGUMENTS if key in kwargs}
         attention = kwargs.pop("attn_implementation", None)
@@ -223,6 +249,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config = type(config)(**{key: value for key, value in fields.items() if key != "model_type"})
         if attention is not None:
             config._attn_implementation = attention
+        check_weights(
+            backbone,
+            f"If you trust it, AutoModel.from_pretrained({str(backbone)!r}).save_pretrained(FOLDER) converts it; save the "
+            "tokenizer there, too, and name FOLDER instead",
+            named=getattr(text_config, "transformers_weights", None),
+            **loading,
+        )
         model = cls(config)
         encoder, info = AutoModel.from_pretrained(
             backbone, config=text_config, dtype=torch.float32, output_loading_info=True, **loading
@@ -260,6 +293,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         output_attentions=None,
         output_hidden_states=None,
         return_dict=None,
+        output_entity_attention=None,
     ) -> CommOutput | tuple:
         """
         W windows of L word pieces; B documents of C word pieces, M mentions and E entities at most; P pairs. All of it is
@@ -278,6 +312,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             labels (`(P, R + 1)`, *optional*): 0/1; the threshold class's column is ignored.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
+            output_entity_attention (`bool`, *optional*): return `entity_attention` too.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict
@@ -304,13 +339,15 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             **arguments,
         )
         states = encoded.last_hidden_state
-        loss = None
+        loss = entity_attention = None
         if with_pairs:
             attention = self._attention_at(encoded.attentions[-1], *rows, reads_rows)
             documents = self._documents(
                 states, attention, windows, document_mask, mention_positions, mention_entities, entity_mask, pair_index
             )
             logits = self.relation_encoder(documents)
+            if output_entity_attention:
+                entity_attention = pool_entity_attention(documents)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
@@ -323,6 +360,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             pair_index=pair_index,
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions if output_attentions else None,
+            entity_attention=entity_attention,
         )
         return output if return_dict else output.to_tuple()
 
