@@ -223,15 +223,20 @@ class _Handler(BaseHTTPRequestHandler):
         return ({"errors": [], "warnings": []},)
 
     def preupload(self, name, revision, body):
-        self._commit(name, revision)
-        # The Hub decides by `.gitattributes` and size; small files come with the commit, others are uploaded beforehand.
-        modes = {
-            file["path"]: "lfs" if file["path"].endswith((".safetensors", ".parquet", ".bin", ".pt")) else "regular"
-            for file in json.loads(body)["files"]
-        }
-        return (
-            {"files": [{"path": path, "uploadMode": mode, "shouldIgnore": False} for path, mode in modes.items()]},
-        )
+        _, there = self._commit(name, revision)
+        answers = []
+        for file in json.loads(body)["files"]:
+            path = file["path"]
+            # The Hub decides by `.gitattributes` and size; small files come with the commit, others are uploaded beforehand.
+            large = path.endswith((".safetensors", ".parquet", ".bin", ".pt"))
+            answers.append({"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": False})
+            if path in there:  # what has not changed is then left out of the commit
+                answers[-1]["oid"] = there[path] if large else self._git_id(there[path])
+        return ({"files": answers},)
+
+    def _git_id(self, digest):
+        content = (self.hub.folder / digest).read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
     def lfs_batch(self, name, body):
         self._repository(name)

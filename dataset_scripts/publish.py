@@ -1,0 +1,310 @@
+"""
+Publishes documents as a data set of the Hugging Face Hub: Parquet, and a card with counts, sources, licences and citations.
+
+    python -m dataset_scripts.publish --dataset_config redocred --data_dir DATA --output_dir published
+    python -m dataset_scripts.publish --dataset_config redocred --data_dir DATA --repo_id ORG/redocred --private
+
+The first command writes a folder, to be looked at; the second one pushes the same. Pushing needs an access token that may
+write (`hf auth login`, or the environment variable HF_TOKEN). It is a single commit: if it breaks off, the repository stays
+as it was. A repository can hold several configurations, each published by a command of its own: the others stay, and the card
+tells of all. Afterwards
+
+    datasets.load_dataset("ORG/redocred", "redocred")
+
+gives the rows, and `load_published("ORG/redocred", "redocred")` of this module checks them, too, and names their relations.
+
+Without --card the documents are taken for DocRED's and Re-DocRED's: the card describes these, and says so where a file has
+another number of documents than the official one. For documents of your own write a Markdown file that says what they are,
+whose, and how to cite them, with `pretty_name`, `license` and `language` in a YAML header, and give it as --card.
+"""
+
+import argparse
+import dataclasses
+import functools
+import glob
+import itertools
+import json
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import datasets
+from datasets.info import DatasetInfosDict
+from huggingface_hub import DatasetCardData, HfApi, snapshot_download
+
+from modeling_comm.configuration_comm import __version__
+from modeling_comm.documents import validate_document
+from modeling_comm.record import write_json
+
+from .dataset_card import DOCRED, OFFICIAL_DOCUMENTS, REDOCRED, check_card, read_source, render_card
+from .describe import describe_documents
+from .docred import FEATURES, OFFICIAL_FILES, REL_INFO_ADDRESS, data_record, load_docred, relation_labels, to_document
+from .reading import file_sha256
+
+_RECORD = "record.json"
+
+
+# ----------------------------------------------------------------------------------------------------------- publishing
+
+
+def publish(
+    config="redocred",
+    data_dir=None,
+    repo_id=None,
+    output_dir=None,
+    private=False,
+    config_name=None,
+    splits=None,
+    card=None,
+    on_bad_document="error",
+    cache_dir=None,
+) -> dict:
+    """
+    Writes documents and their card into a folder, a repository of the Hub, or both.
+
+    Args:
+        config, data_dir, splits, on_bad_document, cache_dir: what is published, as in
+            [`~dataset_scripts.docred.load_docred`].
+        repo_id (`str`, *optional*): data set repository, `"ORG/NAME"`; it is made if there is none.
+        output_dir (`str`, *optional*): folder; it may hold other configurations already.
+        private (`bool`, defaults to `False`): whether a repository that is made is private.
+        config_name (`str`, *optional*): name of the configuration in the repository. By default `config`.
+        card (`str`, *optional*): Markdown file about documents that are not DocRED's or Re-DocRED's, see the head of this module.
+
+    Returns:
+        `dict`: the record that lies beside the rows (`record.json`): by split the source file, its SHA-256, what was
+        skipped and the statistics.
+
+    Raises:
+        ValueError: arguments or documents do not fit, the repository is public though `private` is asked for, or it has a card
+            that something else wrote.
+        HfHubHTTPError: the Hub refused (no token, no permission, somebody else's commit in between).
+    """
+    config_name = config if config_name is None else config_name
+    if not re.fullmatch(r"\w[\w-]*", config_name):
+        raise ValueError(f"config_name is {config_name!r}; expected letters, digits, '_' and '-'")
+    if repo_id is None and output_dir is None:
+        raise ValueError("found neither repo_id nor output_dir; expected a repository, a folder or both to publish to")
+    own = None if card is None else read_source(card)
+    if output_dir is not None:
+        _check_folder(Path(output_dir), config_name)
+    loaded = load_docred(config, data_dir, splits=splits, on_bad_document=on_bad_document, cache_dir=cache_dir)
+    with tempfile.TemporaryDirectory() as temporary:
+        written = Path(temporary) / config_name
+        record = _write_config(written, loaded, config, data_dir, own, cache_dir)
+        if output_dir is not None:
+            target = Path(output_dir) / config_name
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(written, target)
+            _write_card(Path(output_dir), repo_id)
+        if repo_id is not None:
+            _push(written, repo_id, private)
+    return record
+
+
+def _check_folder(folder, config_name):
+    """Refuses to write over what this module did not write."""
+    check_card(folder, folder)
+    target = folder / config_name
+    if target.exists() and not (target / _RECORD).is_file():
+        raise ValueError(
+            f"{target} was not written by this command, which would replace it; expected another output_dir"
+        )
+
+
+def _write_config(folder, loaded, config, data_dir, own, cache_dir):
+    """Writes the rows of one configuration and what belongs to them; returns its record."""
+    folder.mkdir()
+    labels, names = relation_labels(
+        data_dir,
+        itertools.chain.from_iterable(loaded.values()),
+        rel_info=None if data_dir else REL_INFO_ADDRESS,
+        cache_dir=cache_dir,
+    )
+    write_json(folder / "rel2id.json", {label: index for index, label in enumerate(labels)})
+    write_json(folder / "rel_info.json", names)
+    _copy_licences(data_dir, folder)
+    files, sources = {}, {}
+    for split, found in data_record(loaded).items():
+        loaded[split].to_parquet(folder / f"{split}.parquet")
+        name = found["source"] if "://" in found["source"] else os.path.basename(found["source"])
+        files[split] = {
+            "source": name,  # not the path, which is nobody else's business
+            "sha256": found["sha256"],
+            "skipped": [
+                {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
+            ],
+            "statistics": describe_documents(map(to_document, loaded[split])),
+        }
+        source = own or (REDOCRED if "revised" in OFFICIAL_FILES[config][split] else DOCRED)
+        sources[source.name] = dataclasses.asdict(source)
+        if own is None:
+            files[split]["official_documents"] = OFFICIAL_DOCUMENTS[OFFICIAL_FILES[config][split]]
+    card = DatasetCardData()
+    info = next(iter(loaded.values())).info.copy()
+    info.download_size = sum(path.stat().st_size for path in folder.glob("*.parquet"))
+    DatasetInfosDict({folder.name: info}).to_dataset_card_data(card)
+    record = {
+        "version": __version__,
+        "files": files,
+        "sources": list(sources.values()),
+        "dataset_info": card["dataset_info"],
+    }
+    write_json(folder / _RECORD, record)
+    return record
+
+
+def _copy_licences(data_dir, folder):
+    """The notices that lie beside the documents, which licences want to be passed on."""
+    folders = [] if data_dir is None else [data_dir] if isinstance(data_dir, (str, os.PathLike)) else data_dir
+    notices = dict.fromkeys(
+        path.read_bytes() for path in (Path(place) / "LICENSE" for place in folders) if path.is_file()
+    )
+    for number, notice in enumerate(notices):
+        (folder / ("LICENSE" if number == 0 else f"LICENSE-{number + 1}")).write_bytes(notice)
+
+
+def _push(folder, repo_id, private):
+    """Sends one configuration, and the card of all that are then in the repository, as one commit."""
+    api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=private or None, exist_ok=True)
+    before = api.dataset_info(repo_id)
+    if private and not before.private:
+        raise ValueError(f"{repo_id} is there already and is public; expected a private or a new repository")
+    with tempfile.TemporaryDirectory() as temporary:
+        api.snapshot_download(
+            repo_id,
+            repo_type="dataset",
+            revision=before.sha,
+            allow_patterns=["README.md", f"*/{_RECORD}"],
+            local_dir=temporary,
+        )
+        check_card(temporary, repo_id)
+        shutil.copytree(folder, Path(temporary) / folder.name, dirs_exist_ok=True)
+        _write_card(Path(temporary), repo_id)
+        api.upload_folder(
+            repo_id=repo_id,
+            repo_type="dataset",
+            folder_path=temporary,
+            delete_patterns=f"{folder.name}/*",  # splits that are no longer there
+            parent_commit=before.sha,  # a card of all configurations is right as long as nobody else adds one
+            commit_message=f"Publish {folder.name}",
+        )
+
+
+def _write_card(folder, repo_id):
+    records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{_RECORD}")}
+    (folder / "README.md").write_text(render_card(records, repo_id), encoding="utf-8")
+
+
+# -------------------------------------------------------------------------------------------------------------- loading
+
+
+def load_published(name, config="redocred", revision=None, token=None, cache_dir=None):
+    """
+    Loads a published data set and checks every document.
+
+    Args:
+        name (`str`): repository of the Hub, or folder.
+        config (`str`, defaults to `"redocred"`): which of its configurations.
+        revision (`str`, *optional*), token (`str`, *optional*): branch, tag or commit, and access token, of the repository.
+        cache_dir (`str`, *optional*): where downloads and prepared rows are kept.
+
+    Returns:
+        `DatasetDict` with the rows of [`~dataset_scripts.docred.DocRED`], of which
+        [`~dataset_scripts.docred.data_record`] tells the files; and the folder with their `rel2id.json` and `rel_info.json`, the
+        `data_dir` of [`~dataset_scripts.docred.relation_labels`].
+
+    Raises:
+        DocumentError: a document is malformed.
+        FileNotFoundError: there is no such configuration.
+        RepositoryNotFoundError: there is no such repository, or it is private and the token may not read it.
+    """
+    folder, source = Path(name), str(name)
+    if not folder.is_dir():
+        folder = Path(
+            snapshot_download(
+                source,
+                repo_type="dataset",
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                allow_patterns=f"{config}/*",
+            )
+        )
+        source = f"{name}@{folder.name}"  # the folder is named after the commit
+    folder = folder / config
+    if not (folder / _RECORD).is_file():
+        raise FileNotFoundError(
+            f"{source}: found no {config}/{_RECORD}; expected a configuration that `publish` wrote"
+        )
+    files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+    paths = {split: folder / f"{split}.parquet" for split in files}
+    loaded = datasets.load_dataset(
+        "parquet",
+        data_files={split: glob.escape(str(path)) for split, path in paths.items()},
+        features=FEATURES,
+        cache_dir=cache_dir,
+    )
+    record = {
+        split: {
+            "source": f"{source}/{config}/{path.name}",
+            "sha256": file_sha256(path),
+            "skipped": files[split]["skipped"],
+        }
+        for split, path in paths.items()
+    }
+    for split, rows in loaded.items():
+        rows.info.download_checksums = record
+        for index, row in enumerate(rows):
+            validate_document(to_document(row), index=index, source=record[split]["source"])
+    return loaded, str(folder)
+
+
+# --------------------------------------------------------------------------------------------------------- command line
+
+
+def main(argv=None):
+    """The command line; see the head of this module."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_scripts.publish",
+        description=__doc__.strip(),
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=110),
+    )
+    parser.add_argument(
+        "--dataset_config", default="redocred", choices=sorted(OFFICIAL_FILES), help="which files (redocred)"
+    )
+    parser.add_argument(
+        "--data_dir",
+        nargs="+",
+        help="folders with the official files, LICENSE, rel2id.json; by default all is downloaded",
+    )
+    parser.add_argument("--splits", nargs="+", help="some of train, validation, test, train_distant (the first three)")
+    parser.add_argument("--repo_id", help="repository to push to, ORG/NAME; made if there is none")
+    parser.add_argument("--private", action="store_true", help="make it private; refused where it is public already")
+    parser.add_argument("--output_dir", help="folder to write to")
+    parser.add_argument("--config_name", help="name of the configuration there (the dataset_config)")
+    parser.add_argument("--card", help="Markdown file about documents of your own, see above")
+    parser.add_argument(
+        "--on_bad_document",
+        default="error",
+        choices=("error", "skip"),
+        help="a malformed document: stop, or leave it out",
+    )
+    parser.add_argument("--cache_dir", help="where downloads and prepared rows are kept")
+    arguments = vars(parser.parse_args(argv))
+    record = publish(config=arguments.pop("dataset_config"), **arguments)
+    for split, file in record["files"].items():
+        statistics, skipped = file["statistics"], len(file["skipped"])
+        print(
+            f"{split}: {statistics['documents']} documents, {statistics['triples']} facts"
+            + (f"; {skipped} malformed documents left out" if skipped else "")
+        )
+    for place in filter(None, (arguments["output_dir"], arguments["repo_id"])):
+        print(f"published: {place}")
+
+
+if __name__ == "__main__":
+    main()
