@@ -3,6 +3,7 @@
 import importlib
 
 from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_comm import CommConfig, __version__
 from .encoder_base import (
@@ -16,11 +17,16 @@ from .encoder_base import (
 from .encoders import available_relation_encoders, register_relation_encoder
 from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
+from .pipeline_comm import TASK, DocumentRelationExtractionPipeline
 from .processing_comm import CommProcessor
 
 AutoConfig.register(CommConfig.model_type, CommConfig, exist_ok=True)
 AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
 AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
+if TASK not in PIPELINE_REGISTRY.get_supported_tasks():  # registering twice warns
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=DocumentRelationExtractionPipeline, pt_model=AutoModel, type="text"
+    )
 # What is saved carries its code, so that it loads by trust_remote_code where this package is not installed.
 CommConfig.register_for_auto_class()
 CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
@@ -45,6 +51,7 @@ __all__ = [
     "CommOutput",
     "CommPreTrainedModel",
     "CommProcessor",
+    "DocumentRelationExtractionPipeline",
     "EncodedDocuments",
     "GroupedBilinear",
     "RelationEncoder",

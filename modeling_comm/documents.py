@@ -48,18 +48,19 @@ class _Absent:
 _ABSENT = _Absent()
 
 
-class _Checker:
+class DocumentChecker:
     """Raises [`DocumentError`] for the document that it was built for."""
 
     def __init__(self, document, index, source):
         title = document.get("title") if isinstance(document, Mapping) else None
         self.where = (source, index, title if isinstance(title, str) else None)
 
-    def fail(self, field, found, expected):
+    def fail(self, field, found, expected, text=""):
+        """`text` says more about what was found."""
         shown = repr(found)
         if len(shown) > _LONGEST_SHOWN:
             shown = f"{shown[:_LONGEST_SHOWN]}... ({type(found).__name__})"
-        raise DocumentError(*self.where, field, shown, expected)
+        raise DocumentError(*self.where, field, f"{shown}{text}", expected)
 
     def check(self, value, kind, field, expected):
         # JSON's true and false are integers to Python.
@@ -106,7 +107,7 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
 
     ```
     """
-    checker = _Checker(document, index, source)
+    checker = DocumentChecker(document, index, source)
     checker.check(document, Mapping, None, "an object with the fields title, sents and vertexSet")
     if not checker.read(document, "title", str, "", "a title").strip():
         checker.fail("title", document["title"], "a title that is not empty")

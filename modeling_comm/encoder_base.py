@@ -105,6 +105,30 @@ def pool_entity_attention(documents: EncodedDocuments) -> torch.Tensor:
     return mean.view(*documents.entity_mask.shape, *mean.shape[1:])
 
 
+def pool_pair_attention(entity_attention: torch.Tensor, pair_index: torch.Tensor) -> torch.Tensor:
+    """
+    What the localized context of each pair is averaged with (ATLOP, eq. 6-7), for a few pairs: the product of head's and tail's
+    attention, averaged over attention heads.
+
+    Args:
+        entity_attention (`(B, E, A, C)` float): from [`pool_entity_attention`].
+        pair_index (`(P, 3)` int64): document, head entity, tail entity.
+
+    Returns:
+        `(P, C)`, float32 at least; each row sums to 1, or is 0 where the two have no common context.
+    """
+    document, head, tail = pair_index.unbind(-1)
+    attention = at_least_float32(entity_attention)
+    # A few pairs at a time: they take P x A x C numbers.
+    products = [
+        torch.einsum("pac,pac->pc", attention[d, h], attention[d, t])
+        for d, h, t in zip(document.split(256), head.split(256), tail.split(256), strict=True)
+    ]
+    product = torch.cat(products)
+    total = product.sum(-1, keepdim=True)
+    return torch.where(total > 0, product / torch.where(total > 0, total, 1.0), 0.0)
+
+
 def pool_pair_context(
     entity_attention: torch.Tensor, token_states: torch.Tensor, heads: str, epsilon: float
 ) -> torch.Tensor:

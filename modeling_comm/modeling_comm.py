@@ -16,7 +16,7 @@ from .attention_comm import (
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
-from .encoder_base import EncodedDocuments
+from .encoder_base import EncodedDocuments, pool_entity_attention
 from .encoders import get_relation_encoder, is_built_in_encoder
 from .extensions_comm import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
@@ -37,6 +37,8 @@ class CommOutput(ModelOutput):
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row a window.
         attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, with eager attention.
+        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): attention of each entity of each document, mean
+            over its mentions, to the document's C word pieces, by attention head; with `output_entity_attention=True`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -44,6 +46,7 @@ class CommOutput(ModelOutput):
     pair_index: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
+    entity_attention: torch.FloatTensor | None = None
 
 
 class CommPreTrainedModel(PreTrainedModel):
@@ -260,6 +263,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         output_attentions=None,
         output_hidden_states=None,
         return_dict=None,
+        output_entity_attention=None,
     ) -> CommOutput | tuple:
         """
         W windows of L word pieces; B documents of C word pieces, M mentions and E entities at most; P pairs. All of it is
@@ -278,6 +282,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             labels (`(P, R + 1)`, *optional*): 0/1; the threshold class's column is ignored.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
+            output_entity_attention (`bool`, *optional*): return `entity_attention` too.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict
@@ -304,13 +309,15 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             **arguments,
         )
         states = encoded.last_hidden_state
-        loss = None
+        loss = entity_attention = None
         if with_pairs:
             attention = self._attention_at(encoded.attentions[-1], *rows, reads_rows)
             documents = self._documents(
                 states, attention, windows, document_mask, mention_positions, mention_entities, entity_mask, pair_index
             )
             logits = self.relation_encoder(documents)
+            if output_entity_attention:
+                entity_attention = pool_entity_attention(documents)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
@@ -323,6 +330,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             pair_index=pair_index,
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions if output_attentions else None,
+            entity_attention=entity_attention,
         )
         return output if return_dict else output.to_tuple()
 

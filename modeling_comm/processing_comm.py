@@ -154,7 +154,8 @@ class CommProcessor(ProcessorMixin):
     def encode(self, documents, max_length=None) -> list[dict]:
         """
         One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
-        `mention_entities`, `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
+        `mention_entities`, `sentence_starts` (the first word piece of each sentence, its opening marker included),
+        `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
         (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
         """
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
@@ -205,6 +206,7 @@ class CommProcessor(ProcessorMixin):
             "input_ids": tokens,
             "mention_positions": mention_positions,
             "mention_entities": mention_entities,
+            "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
             "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
             "has_labels": labels is not None,
@@ -321,38 +323,46 @@ class CommProcessor(ProcessorMixin):
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
         documents = [documents] if isinstance(documents, dict) else list(documents)
-        pair_index = outputs["pair_index"].detach().cpu()
-        self._check_outputs(outputs["logits"], pair_index, documents)
-        pair, label, margin, removed = decode(
-            outputs["logits"], self.decision_threshold, self.max_relations_per_pair, offset=offset
-        )
-        if removed:
+        triples, left_out = self.extract_triples(outputs, documents, offset)
+        if any(left_out):
             logger.warning(
                 "max_relations_per_pair=%d left out %d predicted relations of %d documents",
                 self.max_relations_per_pair,
-                removed,
+                sum(left_out),
                 len(documents),
             )
-        triples = [[] for _ in documents]
-        scores = torch.sigmoid(margin)
-        for (index, head, tail), label_id, score in zip(
-            pair_index[pair].tolist(), label.tolist(), scores.tolist(), strict=True
-        ):
-            relation = self.id2label[label_id]
-            triples[index].append(
-                {
-                    "head": head,
-                    "tail": tail,
-                    "relation": relation,
-                    "relation_name": self.relation_names.get(relation, relation),
-                    "score": score,
-                    "head_name": entity_name(documents[index], head),
-                    "tail_name": entity_name(documents[index], tail),
-                }
-            )
-        for found in triples:
-            found.sort(key=lambda triple: (triple["head"], triple["tail"], -triple["score"]))
         return triples
+
+    def extract_triples(self, outputs, documents, offset=0.0) -> tuple[list[list[dict]], list[int]]:
+        """[`post_process_relation_extraction`] of a list of documents, and how many relations `max_relations_per_pair` left out of
+        each."""
+        logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
+        self._check_outputs(logits, pair_index, documents)
+        triples, left_out = [], []
+        for index, document in enumerate(documents):
+            mine = pair_index[:, 0] == index
+            pair, label, margin, removed = decode(
+                logits[mine], self.decision_threshold, self.max_relations_per_pair, offset=offset
+            )
+            found = []
+            for (head, tail), label_id, score in zip(
+                pair_index[mine, 1:][pair].tolist(), label.tolist(), torch.sigmoid(margin).tolist(), strict=True
+            ):
+                relation = self.id2label[label_id]
+                found.append(
+                    {
+                        "head": head,
+                        "tail": tail,
+                        "relation": relation,
+                        "relation_name": self.relation_names.get(relation, relation),
+                        "score": score,
+                        "head_name": entity_name(document, head),
+                        "tail_name": entity_name(document, tail),
+                    }
+                )
+            triples.append(sorted(found, key=lambda triple: (triple["head"], triple["tail"], -triple["score"])))
+            left_out.append(removed)
+        return triples, left_out
 
     def _check_outputs(self, logits, pair_index, documents):
         expected = [_ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
@@ -367,7 +377,7 @@ class CommProcessor(ProcessorMixin):
                 f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
                 f"pairs and one column for each of {len(self.id2label)} labels"
             )
-        finite = torch.isfinite(logits).all(-1).cpu()
+        finite = torch.isfinite(logits).all(-1)
         if not finite.all():
             index = int(pair_index[~finite][0, 0])
             raise ValueError(f"document {documents[index]['title']!r}: the model's logits are not finite numbers")

@@ -1,0 +1,305 @@
+"""Raw text in, relation triples out: COMM as a Transformers pipeline."""
+
+import itertools
+from collections.abc import Mapping, Sized
+
+import torch
+from transformers import AutoProcessor, Pipeline
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
+
+from .documents import DocumentChecker
+from .encoder_base import pool_pair_attention
+from .entity_grouping import find_mentions, group_mentions
+from .processing_comm import what_was_lost
+from .text_documents import check_text, document_from_text, text_from_document
+
+logger = logging.get_logger(__name__)
+
+TASK = "document-relation-extraction"
+# Documents are sorted by length within so many batches, which is also how many are read ahead.
+_WINDOW = 8
+
+
+class DocumentRelationExtractionPipeline(Pipeline):
+    """
+    Relation triples of documents, by [`CommForDocumentRelationExtraction`].
+
+    ```python
+    >>> from transformers import pipeline
+    >>> import modeling_comm  # registers the task
+    >>> extractor = pipeline("document-relation-extraction", model="outputs/demo")
+    >>> oslo = {"type": "LOC", "mentions": [{"start": 0, "end": 4}]}
+    >>> norway = {"type": "LOC", "mentions": [{"start": 23, "end": 29}]}
+    >>> record = extractor({"text": "Oslo is the capital of Norway.", "entities": [oslo, norway]})
+    >>> [(triple["head"]["name"], triple["relation_name"], triple["tail"]["name"]) for triple in record["triples"]]
+    ```
+
+    Args:
+        model ([`CommForDocumentRelationExtraction`]): by `pipeline(...)` also a name or folder.
+        processor ([`CommProcessor`], *optional*): the model's; by default it is loaded from where the model was.
+        ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
+        kwargs: as of any pipeline, such as `device`.
+    """
+
+    _load_processor = None  # a model object comes without a name to load one from: then it is done here
+    _load_tokenizer = False
+    _load_feature_extractor = False
+    _load_image_processor = False
+
+    def __init__(self, model, processor=None, **kwargs):
+        if model.config.model_type != "comm":
+            raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
+        if processor is None:
+            processor = _load_processor(model)
+        processor.check_config(model.config)
+        super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
+
+    def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
+        """
+        Extracts triples.
+
+        Args:
+            inputs: one document or many: a list, a generator, a `datasets` object or a column of one, a PyTorch data set. A
+                document is
+
+                - in DocRED's format, `{"title", "sents", "vertexSet"}` (labels are not looked at), or
+                - `{"text", "entities": [{"mentions": [{"start", "end"}, ...], "type", "name"}, ...], "title"}`, or
+                - `{"text", "mentions": [{"start", "end", "type"}, ...], "title"}`, whose mentions are grouped into entities, see
+                  [`~entity_grouping.group_mentions`], or
+                - a text or `{"text", "title"}`, whose mentions `ner` finds.
+
+                Offsets count characters, the end exclusive; type, name and title may be left out or None.
+            batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
+            show_progress_bar (`bool`, defaults to `False`): over many documents.
+            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~entity_grouping.find_mentions`].
+            coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~entity_grouping.group_mentions`].
+            sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_documents.document_from_text`].
+            threshold_offset (`float`, defaults to 0): a relation is predicted iff its margin over the threshold exceeds this.
+            max_sentences (`int`, defaults to 3): sentences of an explanation at most.
+
+        Returns:
+            for one document a dict, for a list or tuple a list of them, else a generator that reads ahead `batch_size` times 8
+            documents at most (none if `batch_size` is 1). In the order of the inputs, ready for JSON:
+
+            - `title` and `text` (of a DocRED document, tokens and sentences joined by spaces),
+            - `sentences`: `[start, end]` in the text,
+            - `entities`: `{"name", "type", "mentions": [{"start", "end", "text", "sentence"}, ...]}`,
+            - `triples`: `{"head", "tail", "relation", "relation_name", "score", "explanation"}`, by head, tail and falling score.
+              Head and tail: `{"entity", "name", "type", "mentions": [{"start", "end"}, ...]}`. The score is the sigmoid of the
+              margin over the threshold and is not calibrated.
+            - `lost`: what encoding lost, and `relations_over_cap`, the relations that `max_relations_per_pair` left out; empty if
+              nothing.
+
+            A triple's `explanation` is what the model looked at, not evidence: the sentences `{"sentence", "start", "end", "text",
+            "weight"}` that hold most of the pair's attention (what head and tail both attend to in the backbone's last layer, by
+            which every relation encoder averages the pair's context), heaviest first. The weight is the sentence's share of it;
+            what lies on special tokens is in no sentence. It was never trained to point at evidence, does not say why the
+            relation was chosen, and is the same for all relations between two entities. A pair without common context (far
+            apart in a long document) has none.
+
+        Raises:
+            DocumentError: a document does not fit; the message says which. Of a generator, those before it come first.
+        """
+        stages = [
+            {**own, **given}
+            for own, given in zip(
+                (self._preprocess_params, self._forward_params, self._postprocess_params),
+                self._sanitize_parameters(**kwargs),
+                strict=True,
+            )
+        ]
+        size = (self._batch_size or 1) if batch_size is None else batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"batch_size is {size!r}; expected an integer >= 1")
+        self.call_count += 1
+        if isinstance(inputs, (str, Mapping)):
+            (record,) = self._records([inputs], 1, *stages)
+            return record
+        records = self._records(inputs, size, *stages)
+        if show_progress_bar:
+            total = len(inputs) if isinstance(inputs, Sized) else None
+            records = iter(logging.tqdm(records, total=total, unit="document"))
+        return list(records) if isinstance(inputs, (list, tuple)) else records
+
+    def _sanitize_parameters(
+        self,
+        ner=None,
+        coreference=None,
+        sentence_splitter=None,
+        threshold_offset=None,
+        max_sentences=None,
+    ):
+        callables = {"ner": ner, "coreference": coreference, "sentence_splitter": sentence_splitter}
+        preprocess = {name: value for name, value in callables.items() if value is not None}
+        for name, value in preprocess.items():
+            if not callable(value):
+                raise ValueError(f"{name} is {value!r}; expected something to call")
+        forward, postprocess = {}, {}
+        if threshold_offset is not None:
+            postprocess["threshold_offset"] = float(threshold_offset)
+        if max_sentences is not None:
+            if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
+                raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
+            forward["explain"] = max_sentences > 0
+            postprocess["max_sentences"] = max_sentences
+        return preprocess, forward, postprocess
+
+    # ---------------------------------------------------------------------------------------------- from many to many
+
+    def _records(self, inputs, batch_size, preprocess_params, forward_params, postprocess_params):
+        """Records in the order of the inputs. Batches hold documents of similar length, out of a window that is read ahead."""
+        items = iter(inputs) if hasattr(inputs, "__iter__") else (inputs[index] for index in range(len(inputs)))
+        examples = (self.preprocess(item, index=index, **preprocess_params) for index, item in enumerate(items))
+        size = batch_size * _WINDOW if batch_size > 1 else 1
+        window = True
+        while window:
+            window, failure = [], None
+            try:
+                window.extend(itertools.islice(examples, size))
+            except Exception as error:
+                failure = error  # after the documents before it
+            yield from self._predict_window(window, batch_size, forward_params, postprocess_params)
+            if failure is not None:
+                raise failure
+
+    def _predict_window(self, window, batch_size, forward_params, postprocess_params):
+        def predict(examples):
+            batch = self.processor.collate([example["feature"] for example in examples])
+            outputs = self.forward(batch, **forward_params)
+            return self.postprocess({"outputs": outputs, "examples": examples}, **postprocess_params)
+
+        order = sorted(range(len(window)), key=lambda index: len(window[index]["feature"]["input_ids"]))
+        records = {}
+        try:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                records.update(zip(chosen, predict([window[index] for index in chosen]), strict=True))
+        except Exception as failure:
+            # One by one, so that those before the one that fails are not lost, and it is known which one that is.
+            if len(window) > 1:
+                logger.warning("A batch of documents failed (%s); they are tried one by one", failure)
+            for example in window:
+                try:
+                    yield from predict([example])
+                except Exception as error:
+                    error.add_note(f"This was document {example['index']} ({example['document'].title!r}).")
+                    raise
+        else:
+            yield from (records[index] for index in range(len(window)))
+
+    # ------------------------------------------------------------------------------------------------- the three stages
+
+    def preprocess(self, input_, index=0, ner=None, coreference=None, sentence_splitter=None):
+        """One input as an encoded document."""
+        document = _read_input(input_, index, ner, coreference, sentence_splitter)
+        (feature,) = self.processor.encode([document.document])
+        return {"index": index, "document": document, "feature": feature}
+
+    def _forward(self, model_inputs, explain=True):
+        self.model.eval()  # a model object may come from training
+        model_inputs.pop("labels", None)
+        return self.model(**model_inputs, output_entity_attention=explain)
+
+    def postprocess(self, model_outputs, threshold_offset=0.0, max_sentences=3):
+        """A record for each document of a batch."""
+        outputs, examples = model_outputs["outputs"], model_outputs["examples"]
+        triples, left_out = self.processor.extract_triples(
+            outputs, [example["document"].document for example in examples], threshold_offset
+        )
+        records = []
+        for index, (example, found, removed) in enumerate(zip(examples, triples, left_out, strict=True)):
+            document = example["document"]
+            explanations = _explain(outputs.entity_attention, index, found, example, max_sentences)
+            records.append(
+                {
+                    "title": document.title,
+                    "text": document.text,
+                    "sentences": [list(span) for span in document.sentences],
+                    "entities": document.entities,
+                    "triples": [
+                        {
+                            "head": _end(document, triple["head"]),
+                            "tail": _end(document, triple["tail"]),
+                            **{key: triple[key] for key in ("relation", "relation_name", "score")},
+                            "explanation": explanations[triple["head"], triple["tail"]],
+                        }
+                        for triple in found
+                    ],
+                    "lost": what_was_lost(example["feature"]) | ({"relations_over_cap": removed} if removed else {}),
+                }
+            )
+        return records
+
+    # --------------------------------------------------------------------------------------------------------- saving
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
+        [`CommPreTrainedModel.save_pretrained`] for arguments."""
+        self.model.save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
+
+def _load_processor(model):
+    config = model.config
+    if not config._name_or_path:
+        raise ValueError(
+            f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"
+        )
+    # Who lets a model's code run has said so for its processor, which lies in the same place.
+    trusted = type(model).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
+    return AutoProcessor.from_pretrained(
+        config._name_or_path, revision=getattr(config, "_commit_hash", None), trust_remote_code=trusted
+    )
+
+
+def _read_input(item, index, ner, coreference, sentence_splitter):
+    item = {"text": item} if isinstance(item, str) else item
+    checker = DocumentChecker(item, index, None)
+    checker.check(item, Mapping, None, "a text, or an object with text or with sents")
+    # Tables of unlike documents hold None where a document has no such field.
+    item = {key: value for key, value in item.items() if value is not None}
+    where = {"index": index}
+    if "sents" in item:
+        return text_from_document(item, **where)
+    text, title = checker.read(item, "text", str, "", "a text, or sents and vertexSet"), item.get("title")
+    check_text(checker, text, title)
+    entities, mentions = item.get("entities"), item.get("mentions")
+    if entities is None:
+        if mentions is None:
+            if ner is None:
+                checker.fail("entities", entities, "entities, or mentions, or a pipeline with ner=... that finds them")
+            mentions = find_mentions(ner, text, sentence_splitter)
+        entities = group_mentions(text, mentions, coreference, title, **where)
+    elif mentions is not None:
+        checker.fail("mentions", mentions, "no such field beside entities, which hold the mentions")
+    return document_from_text(text, entities, title, sentence_splitter, **where)
+
+
+def _end(document, number):
+    """Head or tail of a triple."""
+    entity = document.entities[number]
+    mentions = [{"start": mention["start"], "end": mention["end"]} for mention in entity["mentions"]]
+    return {"entity": number, "name": entity["name"], "type": entity["type"], "mentions": mentions}
+
+
+def _explain(entity_attention, index, triples, example, max_sentences):
+    """Explanation of each predicted pair of one document; see the call."""
+    pairs = sorted({(triple["head"], triple["tail"]) for triple in triples})
+    if not pairs or not max_sentences:
+        return {pair: [] for pair in pairs}
+    document, feature = example["document"], example["feature"]
+    attention = pool_pair_attention(entity_attention, torch.tensor([(index, *pair) for pair in pairs]))
+    starts = torch.tensor(feature["sentence_starts"])
+    # The first and the last word piece are special tokens; so is all padding.
+    pieces = torch.arange(int(starts[0]), len(feature["input_ids"]) - 1)
+    sentence = torch.bucketize(pieces, starts, right=True) - 1
+    weights = torch.zeros(len(pairs), len(starts)).index_add(1, sentence, attention[:, pieces].float())
+    explanations = {}
+    for pair, row in zip(pairs, weights, strict=True):
+        heaviest = sorted((-weight, number) for number, weight in enumerate(row.tolist()) if weight > 0)
+        explanations[pair] = [
+            {"sentence": number, "start": start, "end": end, "text": document.text[start:end], "weight": -weight}
+            for weight, number in heaviest[:max_sentences]
+            for start, end in [document.sentences[number]]
+        ]
+    return explanations

@@ -1,0 +1,350 @@
+"""Running text with character spans to a document in DocRED's format, and from any document back to character spans.
+
+Character offsets count Unicode code points, as Python does, with the end exclusive.
+"""
+
+import bisect
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+
+from transformers.utils import logging
+
+from .documents import DocumentChecker, entity_name, validate_document
+
+logger = logging.get_logger(__name__)
+
+NO_TYPE = "MISC"
+_LIST = (list, tuple)
+
+# Labels of CoNLL-2003's and OntoNotes' named entities. DocRED calls nationalities by their country's type, LOC.
+_DOCRED_TYPES = {
+    "PER": ("PERSON",),
+    "ORG": ("ORGANIZATION", "ORGANISATION"),
+    "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
+    "TIME": ("DATE",),
+    "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
+    "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
+}
+_TYPE_OF_LABEL = {label: kind for kind, labels in _DOCRED_TYPES.items() for label in (kind, *labels)}
+
+
+def docred_type(label: str) -> str:
+    """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
+    return _TYPE_OF_LABEL.get(label.upper(), label)
+
+
+# ------------------------------------------------------------------------------------------------- sentences and words
+
+_NEW_LINE = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+# What may end a sentence, with the quotes and brackets that it closes; the full-width forms need no space after them.
+_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)\s*")
+_ABBREVIATIONS = (
+    *("Adm", "Bros", "Capt", "Co", "Col", "Corp", "Dr", "Ft", "Gen", "Gov", "Hon", "Inc", "Jr", "Lt", "Ltd", "Maj"),
+    *("Messrs", "Mr", "Mrs", "Ms", "Mt", "No", "Nos", "Ph.D", "Prof", "Rep", "Rev", "Sen", "Sgt", "Sr", "St"),
+    *("Jan", "Feb", "Aug", "Sep", "Sept", "Oct", "Nov", "Dec"),
+    *("approx", "ca", "cf", "dept", "ed", "eds", "est", "etc", "fig", "pp", "resp", "vol", "vs"),
+)
+_ABBREVIATION = "|".join(re.escape(word) for word in sorted(_ABBREVIATIONS, key=len, reverse=True))
+_MARK = "\u0300"  # stands for every combining or formatting character
+_LETTER = rf"(?:[^\W\d_]{_MARK}*)"
+_WORD = rf"(?:[^\W_]{_MARK}*)"
+# A full stop after one of these belongs to it: an abbreviation, an initial, letters with full stops between them.
+_STOPS_INSIDE = re.compile(rf"(?:^|[\W_])(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
+_SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
+_TOKEN = re.compile(
+    rf"""
+      (?:{_ABBREVIATION})\.(?=\s)              # Dr. (at a sentence's end the full stop stands alone)
+    | {_LETTER}(?:\.{_LETTER})+(?!{_WORD})\.?  # U.S., i.e.
+    | {_LETTER}\.(?=\s)                        # J. Smith
+    | \d+(?:[.,:]\d+)+                         # 1,000.5
+    | {_SHORT_FORM}
+    | n['’]t(?!{_WORD})
+    | {_WORD}+?(?=n['’]t(?!{_WORD}))           # did + n't
+    | {_WORD}+(?:(?!{_SHORT_FORM})['’&]{_WORD}+)*
+    | \.\.+ | --+
+    | \S{_MARK}*
+    """,
+    re.VERBOSE,
+)
+
+
+def split_sentences(text: str) -> list[tuple[int, int]]:
+    """
+    Sentences of a text by rules, as spans `[start, end)` without white space around them.
+
+    A line break ends a sentence, and so does `.`, `!`, `?` or `…` before white space, unless a small letter follows; a full stop
+    does not after an abbreviation, an initial or letters such as "U.S.". When in doubt a sentence goes on.
+    """
+    spans = []
+    start = 0
+    for line in [*_NEW_LINE.finditer(text), None]:
+        stop = len(text) if line is None else line.start()
+        for match in _SENTENCE_END.finditer(text, start, stop):
+            if match.end() < stop and _ends_sentence(text, start, match):
+                spans.append((start, match.end()))
+                start = match.end()
+        spans.append((start, stop))
+        start = stop
+    return _without_spaces(text, spans)
+
+
+def _ends_sentence(text, start, match):
+    if text[match.end()].islower():
+        return False
+    stop = match.start() + 1
+    return match[0][0] != "." or match[0][1:2] == "." or not _STOPS_INSIDE.search(text[max(start, stop - 30) : stop])
+
+
+def _without_spaces(text, spans):
+    """Spans without the white space around them; those of nothing else are left out."""
+    stripped = []
+    for start, end in spans:
+        part = text[start:end]
+        if part.strip():
+            stripped.append((start + len(part) - len(part.lstrip()), end - len(part) + len(part.rstrip())))
+    return stripped
+
+
+def split_words(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
+    """Words of `text[start:end]` as spans, punctuation apart, as DocRED's tokens are; all but white space is in one of them."""
+    return _words(_shape(text), start, len(text) if end is None else end)
+
+
+def _words(shape, start, end):
+    return [match.span() for match in _TOKEN.finditer(shape, start, end)]
+
+
+def _shape(text):
+    """The text with all combining and formatting characters alike, which regular expressions have no class for."""
+    if text.isascii():
+        return text
+    categories = map(unicodedata.category, text)
+    return "".join(
+        _MARK if category[0] == "M" or category == "Cf" else character
+        for character, category in zip(text, categories, strict=True)
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- text to document
+
+
+@dataclass
+class TextDocument:
+    """
+    A document and its text, tied together by character spans.
+
+    Attributes:
+        document (`dict`): `title`, `sents` and `vertexSet` in DocRED's format, valid.
+        title (`str`): as given; empty if there was none.
+        text (`str`): the whole text.
+        sentences (`list[tuple[int, int]]`): span of each sentence in it.
+        entities (`list[dict]`): in the order of `vertexSet`, each `{"name", "type", "mentions"}`; a mention is
+            `{"start", "end", "text", "sentence"}`.
+    """
+
+    document: dict
+    title: str
+    text: str
+    sentences: list[tuple[int, int]]
+    entities: list[dict]
+
+
+def text_from_document(document, *, index=None, source=None) -> TextDocument:
+    """
+    A DocRED document with its text: tokens, and sentences, joined by single spaces. Its labels are left out.
+
+    Raises:
+        DocumentError: it is not in DocRED's format.
+    """
+    document = {key: document[key] for key in ("title", "sents", "vertexSet") if key in document}
+    validate_document(document, index=index, source=source)
+    position, sentences, starts = 0, [], []
+    for sentence in document["sents"]:
+        starts.append([])
+        first = position
+        for token in sentence:
+            starts[-1].append(position)
+            position += len(token) + 1
+        sentences.append((first, max(first, position - 1)))
+        position += not sentence  # joining puts a space around an empty sentence too
+    text = " ".join(" ".join(sentence) for sentence in document["sents"])
+    entities = []
+    for number, mentions in enumerate(document["vertexSet"]):
+        found = []
+        for mention in mentions:
+            sent_id, (first, last) = mention["sent_id"], mention["pos"]
+            start = starts[sent_id][first]
+            end = starts[sent_id][last - 1] + len(document["sents"][sent_id][last - 1])
+            found.append({"start": start, "end": end, "text": text[start:end], "sentence": int(sent_id)})
+        entities.append({"name": entity_name(document, number), "type": mentions[0]["type"], "mentions": found})
+    return TextDocument(document, document["title"], text, sentences, entities)
+
+
+def document_from_text(text, entities, title=None, sentence_splitter=None, *, index=None, source=None) -> TextDocument:
+    """
+    Text and character spans as a document in DocRED's format, with the way back to the text.
+
+    Words begin and end at every mention's borders, wherever these lie, and no sentence ends inside a mention. White space
+    around a span is left out of it, with a warning.
+
+    Args:
+        text (`str`): any text.
+        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name"}`. Without a type it is `"MISC"`;
+            labels of CoNLL-2003 and OntoNotes become DocRED's types, see [`docred_type`]. Without a name it is that of the
+            longest mention.
+        title (`str`, *optional*): the document's title.
+        sentence_splitter (`Callable`, *optional*): takes the text and gives sentences as spans `[start, end)` in order, all of
+            the text but white space in one of them; [`split_sentences`] by default.
+        index (`int`, *optional*), source (`str`, *optional*): where the document is from, for messages.
+
+    Raises:
+        DocumentError: a span does not fit or the others look as if they counted something else than characters; the message
+            shows the text found there.
+    """
+    checker = DocumentChecker({"title": title}, index, source)
+    check_text(checker, text, title)
+    checker.check(entities, _LIST, "entities", "a list of entities: objects with mentions and type")
+    spans = []
+    for number, entity in enumerate(entities):
+        field = f"entities[{number}]"
+        checker.check(entity, Mapping, field, "an entity: an object with mentions and type")
+        mentions = checker.read(entity, "mentions", _LIST, f"{field}.", "a list of spans: objects with start and end")
+        if not mentions:
+            checker.fail(f"{field}.mentions", mentions, "at least one mention")
+        for key in ("type", "name"):
+            if entity.get(key) is not None:
+                checker.check(entity[key], str, f"{field}.{key}", "a text, or no such field")
+        spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
+    check_word_borders(checker, text, [span for mentions in spans for span in mentions], "entities")
+    sentences = _sentences(checker, text, sentence_splitter or split_sentences, spans)
+    sents, first, last = _tokens(text, sentences, spans)
+    vertex_set, found = [], []
+    for entity, mentions in zip(entities, spans, strict=True):
+        kind = docred_type(entity.get("type") or NO_TYPE)
+        name = entity.get("name") or max((text[start:end] for start, end in mentions), key=len)
+        vertex_set.append([])
+        found.append({"name": name, "type": kind, "mentions": []})
+        for start, end in mentions:
+            sent_id, word = first[start]
+            inside = text[start:end]
+            found[-1]["mentions"].append({"start": start, "end": end, "text": inside, "sentence": sent_id})
+            vertex_set[-1].append({"name": inside, "sent_id": sent_id, "pos": [word, last[end]], "type": kind})
+    document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
+    validate_document(document, index=index, source=source)
+    return TextDocument(document, title or "", text, sentences, found)
+
+
+def check_text(checker, text, title=None):
+    """Raises [`DocumentError`] unless both can be read."""
+    checker.check(text, str, "text", "a text")
+    if title is not None:
+        checker.check(title, str, "title", "a text, or no such field")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        around = text[max(0, error.start - 20) : error.end + 20]
+        checker.fail("text", around, f"no half of a surrogate pair (character {error.start})")
+
+
+def read_spans(checker, text, mentions, field) -> list[tuple[int, int]]:
+    """
+    Spans of a list of mentions, without white space around them, which is reported.
+
+    Raises:
+        DocumentError: a span does not fit into the text or has only white space in it.
+    """
+    spans = []
+    for number, mention in enumerate(mentions):
+        path = f"{field}[{number}]"
+        checker.check(mention, Mapping, path, "a mention: an object with start and end")
+        start, end = span = mention.get("start"), mention.get("end")
+        expected = f"character offsets start and end (integers, 0 <= start < end <= {len(text)}) of a mention"
+        if not all(isinstance(offset, Integral) and not isinstance(offset, bool) for offset in span):
+            checker.fail(path, span, expected)
+        if not 0 <= start < end <= len(text):
+            checker.fail(path, span, expected, f", where the text is {_around(text, start, end)}")
+        stripped = _without_spaces(text, [(int(start), int(end))])
+        if not stripped:
+            checker.fail(path, span, "a span of more than white space", f", where the text is {text[start:end]!r}")
+        if stripped[0] != span:
+            logger.warning("%s: white space around %r at %s is left out", path, text[start:end], list(span))
+        spans += stripped
+    return spans
+
+
+def _around(text, start, end):
+    """What is near a span that does not fit."""
+    low, high = (min(max(offset, 0), len(text)) for offset in sorted((start, end)))
+    return repr(text[max(0, low - 20) : min(high + 20, low + 60)])
+
+
+def check_word_borders(checker, text, spans, field):
+    """
+    Offsets that count words, bytes or UTF-16 units often lie in the text too, and would then mark the wrong places.
+
+    Raises:
+        DocumentError: most of several mentions begin inside a word. Where fewer do, or only ends lie in words (some languages
+            add endings to names), there is a warning.
+    """
+    begins = [span for span in spans if _inside_word(text, span[0])]
+    cut = [span for span in spans if _inside_word(text, span[0]) or _inside_word(text, span[1])]
+    if 2 * len(cut) <= len(spans):
+        return
+    start, end = (begins or cut)[0]
+    found = f"{text[start:end]!r} in {text[max(0, start - 15) : end + 15]!r}"
+    if len(begins) > 1 and 2 * len(begins) > len(spans):
+        checker.fail(
+            field,
+            [start, end],
+            "character offsets of mentions; are these indices of words, or of bytes?",
+            f", the text {found}, and {len(begins)} of {len(spans)} mentions that begin inside a word",
+        )
+    logger.warning("%s: %d of %d mentions begin or end inside a word, such as %s", field, len(cut), len(spans), found)
+
+
+def _inside_word(text, offset):
+    # Only scripts with capital letters: others write words without spaces, or join small words to names.
+    return 0 < offset < len(text) and all(
+        character.isdigit() or character.lower() != character.upper() for character in text[offset - 1 : offset + 1]
+    )
+
+
+def _sentences(checker, text, splitter, spans):
+    sentences = []
+    position = 0
+    for span in [*splitter(text), (len(text), len(text))]:
+        start, end = span
+        gap = text[position:start]
+        if not position <= start <= end <= len(text) or gap.strip():
+            checker.fail("sentence_splitter", span, f"sentences in order that leave out white space only ({gap!r})")
+        sentences += _without_spaces(text, [(int(start), int(end))])
+        position = end
+    starts = [start for start, _ in sentences]
+    joined = set()  # sentences that go on from the one before
+    for start, end in (span for mentions in spans for span in mentions):
+        joined.update(range(bisect.bisect_right(starts, start), bisect.bisect_left(starts, end)))
+    merged = []
+    for number, (start, end) in enumerate(sentences):
+        if number in joined:
+            start = merged.pop()[0]
+        merged.append((start, end))
+    return merged
+
+
+def _tokens(text, sentences, spans):
+    """Words of each sentence; sentence and word of each offset where a word begins; index past the word that ends there."""
+    borders = sorted({offset for mentions in spans for span in mentions for offset in span})
+    shape = _shape(text)
+    sents, first, last = [], {}, {}
+    for sent_id, (start, end) in enumerate(sentences):
+        cuts = borders[bisect.bisect_right(borders, start) : bisect.bisect_left(borders, end)]
+        words = []
+        for low, high in zip([start, *cuts], [*cuts, end], strict=True):
+            words += _words(shape, low, high)
+        sents.append([text[low:high] for low, high in words])
+        first.update({low: (sent_id, number) for number, (low, _) in enumerate(words)})
+        last.update({high: number + 1 for number, (_, high) in enumerate(words)})
+    return sents, first, last
