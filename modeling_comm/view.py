@@ -9,7 +9,10 @@ from itertools import accumulate
 from numbers import Integral, Real
 from pathlib import Path
 
-from .documents import _LIST, _Checker
+from .documents import DocumentChecker
+
+_LIST = (list, tuple)
+_SCRIPTS = ("view_layout.js", "view_graph.js", "view_page.js")  # one scope
 
 
 def render_html(records, title="Relations") -> str:
@@ -26,7 +29,7 @@ def render_html(records, title="Relations") -> str:
         title (`str`, defaults to `"Relations"`): the page's title.
 
     Returns:
-        `str`: the page, all ASCII.
+        `str`: the page, to be written as UTF-8.
 
     Raises:
         DocumentError: a record is malformed; the message names the record and the field.
@@ -43,7 +46,7 @@ def render_html(records, title="Relations") -> str:
     """
     data = {"title": title, "documents": [_read_record(record, index) for index, record in enumerate(records)]}
     style = _part("view_page.css")
-    script = _part("view_graph.js") + _part("view_page.js")
+    script = "".join(map(_part, _SCRIPTS))
     page = _part("view_page.html")
     page = page.replace("{{style_hash}}", _hash(style)).replace("{{script_hash}}", _hash(script))
     page = page.replace("{{style}}", style).replace("{{script}}", script)
@@ -66,7 +69,7 @@ def _embed(value):
 
 def _read_record(record, index):
     """What the page needs of a record, with offsets in UTF-16 code units, which is how JavaScript counts."""
-    checker = _Checker(record, index, None)
+    checker = DocumentChecker(record, index, None)
     checker.check(
         record, Mapping, None, "an object with the fields title, text, sentences, entities, triples and lost"
     )

@@ -1,299 +1,135 @@
-// Where the graph's parts lie. Nothing here touches the page, and nothing is random: the same facts give the same picture.
+// The graph on the page: drawing, filtering, zoom.
 
-const LABEL_HEIGHT = 16;
-const CURVE_GAP = 18; // between neighbouring edges of the same two nodes
-const GAP = { x: 18, y: 24 }; // at least, between two nodes
-const MARGIN = 16; // around each component
-const SLIGHT = 60; // pixels of a label that others may cover
+const LEGIBLE = 0.8; // the smallest scale at which the graph opens
+let zoom = 1;
+let canvas = null; // size of the graph, and its best connected node
 
-/**
- * Lays out a graph: each connected component by itself, then all of them in rows.
- * nodes: [{width, height}]; edges: [{head, tail, width}], ends as indices of nodes, width of the label.
- * Returns {width, height, nodes: [{x, y}], edges: [{curve, label: {x, y}}]}: centres of nodes and labels, and of each edge the
- * four points of a cubic curve from head to tail.
- */
-function layOut(nodes, edges) {
-  const layout = { nodes: new Array(nodes.length), edges: new Array(edges.length) };
-  const parts = components(nodes.length, edges).map((members) => arrange(members, nodes, edges));
-  for (const { x, y, part } of pack(parts, layout)) {
-    const move = (point) => ({ x: point.x + x, y: point.y + y });
-    part.members.forEach((node, position) => (layout.nodes[node] = move(part.places[position])));
-    part.edges.forEach((edge, position) => {
-      const { curve, label } = part.routes[position];
-      layout.edges[edge] = { curve: curve.map(move), label: move(label) };
-    });
-  }
-  return layout;
+const shown = (number) => Math.round(number * 10) / 10;
+const pathOf = ([from, ...others]) =>
+  `M${shown(from.x)} ${shown(from.y)}C${others.map(({ x, y }) => `${shown(x)} ${shown(y)}`).join(" ")}`;
+
+function arrowOf([, , control, end]) {
+  const angle = Math.atan2(end.y - control.y, end.x - control.x);
+  const corner = (turn) => ({ x: end.x - 9 * Math.cos(angle + turn), y: end.y - 9 * Math.sin(angle + turn) });
+  return [end, corner(0.42), corner(-0.42)].map(({ x, y }) => `${shown(x)},${shown(y)}`).join(" ");
 }
 
-/** Lays out one component: larger, within limits, until its labels have room. */
-function arrange(members, allNodes, allEdges) {
-  const index = new Map(members.map((node, position) => [node, position]));
-  const own = [...allEdges.keys()].filter((edge) => index.has(allEdges[edge].head));
-  const nodes = members.map((node) => allNodes[node]);
-  const edges = own.map((edge) => {
-    const { head, tail, width } = allEdges[edge];
-    return { head: index.get(head), tail: index.get(tail), width };
-  });
-  const points = spread(nodes.length, edges);
-  let places, routes;
-  for (let scale = 1; scale < 1.6; scale *= 1.12) {
-    places = points.map(({ x, y }) => ({ x: x * scale, y: y * scale }));
-    separate(places, nodes, edges);
-    routes = route(places, nodes, edges);
-    if (routes.every(({ covered }) => covered < SLIGHT)) break;
-  }
-  const corners = [
-    ...places.flatMap((place, node) => cornersOf(box(place, nodes[node].width, nodes[node].height))),
-    ...routes.flatMap(({ curve, area }) => [...curve, ...cornersOf(area)]), // a curve never leaves the hull of its points
-  ];
-  const low = (axis) => Math.min(...corners.map((corner) => corner[axis])) - MARGIN;
-  const high = (axis) => Math.max(...corners.map((corner) => corner[axis])) + MARGIN;
-  const [left, top] = [low("x"), low("y")];
-  const move = (point) => ({ x: point.x - left, y: point.y - top });
-  return {
-    members,
-    edges: own,
-    places: places.map(move),
-    routes: routes.map(({ curve, label }) => ({ curve: curve.map(move), label: move(label) })),
-    width: high("x") - left,
-    height: high("y") - top,
+function renderGraph() {
+  const ink = document.createElement("canvas").getContext("2d");
+  const family = getComputedStyle(document.body).fontFamily;
+  const measure = (text, size) => {
+    ink.font = `${size}px ${family}`;
+    return ink.measureText(text).width;
   };
-}
-
-/** Puts components beside and below each other, in rows; sets the size of the whole and gives the corner of each. */
-function pack(parts, layout) {
-  const area = parts.reduce((sum, { width, height }) => sum + width * height, 0);
-  const widest = Math.max(600, Math.sqrt(area * 1.5), ...parts.map(({ width }) => width));
-  let [x, y, row] = [0, 0, 0];
-  layout.width = 0;
-  const corners = parts.map((part) => {
-    if (x && x + part.width > widest) [x, y, row] = [0, y + row, 0];
-    const corner = { x, y, part };
-    x += part.width;
-    row = Math.max(row, part.height);
-    layout.width = Math.max(layout.width, x);
-    return corner;
-  });
-  layout.height = y + row;
-  return corners;
-}
-
-/** Connected components as lists of nodes, the largest first. */
-function components(size, edges) {
-  const group = Array.from({ length: size }, (_, node) => node);
-  const find = (node) => (group[node] === node ? node : (group[node] = find(group[node])));
-  for (const { head, tail } of edges) group[find(head)] = find(tail);
-  const members = new Map();
-  for (let node = 0; node < size; node++) {
-    const root = find(node);
-    members.set(root, [...(members.get(root) ?? []), node]);
-  }
-  return [...members.values()].sort((a, b) => b.length - a.length);
-}
-
-/**
- * Points whose distances come close to the shortest paths between the nodes: stochastic gradient descent on the stress
- * (Zheng, Pawar and Goodman 2018), with a fixed sequence in place of chance.
- */
-function spread(size, edges) {
-  const distance = shortestPaths(size, edges);
-  const points = Array.from({ length: size }, (_, node) => {
-    const angle = (2 * Math.PI * node) / size;
-    return { x: 100 * Math.cos(angle), y: 100 * Math.sin(angle) };
-  });
-  const pairs = [];
-  for (let a = 0; a < size; a++) for (let b = a + 1; b < size; b++) pairs.push([a, b]);
-  if (!pairs.length) return points;
-  let seed = 1;
-  const draw = (limit) => (seed = (seed * 48271) % 2147483647) % limit;
-  const lengths = pairs.map(([a, b]) => distance[a][b]);
-  const largest = Math.max(...lengths) ** 2;
-  const smallest = 0.05 * Math.min(...lengths) ** 2;
-  const steps = 80;
-  for (let step = 0; step < steps; step++) {
-    const rate = largest * (smallest / largest) ** (step / (steps - 1));
-    for (let last = pairs.length - 1; last > 0; last--) {
-      const other = draw(last + 1);
-      [pairs[last], pairs[other]] = [pairs[other], pairs[last]];
-    }
-    for (const [a, b] of pairs) {
-      const wanted = distance[a][b];
-      const dx = points[a].x - points[b].x;
-      const dy = points[a].y - points[b].y;
-      const length = Math.hypot(dx, dy) || 1e-6;
-      const move = (Math.min(1, rate / wanted ** 2) * (length - wanted)) / (2 * length);
-      points[a].x -= move * dx;
-      points[a].y -= move * dy;
-      points[b].x += move * dx;
-      points[b].y += move * dy;
-    }
-  }
-  // Names and labels are wide: the picture is made wider than high.
-  for (const point of points) point.x *= 1.4;
-  return points;
-}
-
-/** Lengths of the shortest paths; an edge is longer where its ends have many neighbours, or where it is one of several. */
-function shortestPaths(size, edges) {
-  const neighbours = Array.from({ length: size }, () => new Map());
-  for (const { head, tail } of edges) {
-    neighbours[head].set(tail, (neighbours[head].get(tail) ?? 0) + 1);
-    neighbours[tail].set(head, (neighbours[tail].get(head) ?? 0) + 1);
-  }
-  const distance = neighbours.map((own, a) =>
-    Array.from({ length: size }, (_, b) => {
-      if (a === b) return 0;
-      if (!own.has(b)) return Infinity;
-      return 90 + 16 * Math.sqrt(own.size * neighbours[b].size) + 4 * (own.get(b) - 1);
-    }),
+  const entities = [...record.entities.keys()].filter((entity) =>
+    record.triples.some((triple) => concerns(triple, entity)),
   );
-  for (let via = 0; via < size; via++)
-    for (let a = 0; a < size; a++)
-      for (let b = 0; b < size; b++)
-        distance[a][b] = Math.min(distance[a][b], distance[a][via] + distance[via][b]);
-  return distance;
-}
-
-/** Moves nodes apart that overlap, and off edges that are not theirs. */
-function separate(points, nodes, edges) {
-  for (let round = 0; round < 300; round++) {
-    let moved = false;
-    for (let a = 0; a < points.length; a++)
-      for (let b = a + 1; b < points.length; b++) {
-        const dx = points[b].x - points[a].x;
-        const dy = points[b].y - points[a].y;
-        const overlapX = (nodes[a].width + nodes[b].width) / 2 + GAP.x - Math.abs(dx);
-        const overlapY = (nodes[a].height + nodes[b].height) / 2 + GAP.y - Math.abs(dy);
-        if (overlapX <= 0 || overlapY <= 0) continue;
-        moved = true;
-        const axis = overlapX < 2 * overlapY ? "x" : "y"; // as nodes are wide, else the picture would grow in height alone
-        const move = (Math.min(overlapX, overlapY) / 2 + 0.5) * ((axis === "x" ? dx : dy) < 0 ? -1 : 1);
-        points[a][axis] -= move;
-        points[b][axis] += move;
-      }
-    if (round < 60) for (const edge of edges) moved = clear(points, nodes, edge) || moved;
-    if (!moved) return;
-  }
-}
-
-function clear(points, nodes, { head, tail }) {
-  const dx = points[tail].x - points[head].x;
-  const dy = points[tail].y - points[head].y;
-  const length = Math.hypot(dx, dy) || 1;
-  const normal = { x: -dy / length, y: dx / length };
-  let moved = false;
-  points.forEach((point, node) => {
-    if (node === head || node === tail) return;
-    const along = ((point.x - points[head].x) * dx + (point.y - points[head].y) * dy) / length ** 2;
-    if (along < 0 || along > 1) return;
-    const off = (point.x - points[head].x) * normal.x + (point.y - points[head].y) * normal.y;
-    const reach = (Math.abs(normal.x) * nodes[node].width + Math.abs(normal.y) * nodes[node].height) / 2 + 6;
-    if (Math.abs(off) >= reach) return;
-    const move = ((reach - Math.abs(off)) / 3 + 0.5) * (off < 0 ? -1 : 1);
-    point.x += move * normal.x;
-    point.y += move * normal.y;
-    moved = true;
+  const index = new Map(entities.map((entity, node) => [entity, node]));
+  const nodes = entities.map((entity) => {
+    const label = cut(nameOf(entity), 26);
+    return { label, width: Math.max(34, measure(label, 14) + 22), height: 26 };
   });
-  return moved;
-}
-
-/** Curves and labels of all edges: those between the same two nodes fan out, those from a node to itself are loops. */
-function route(places, nodes, edges) {
-  const bundles = new Map();
-  edges.forEach(({ head, tail }, edge) => {
-    const key = `${Math.min(head, tail)} ${Math.max(head, tail)}`;
-    bundles.set(key, [...(bundles.get(key) ?? []), edge]);
+  const edges = record.triples.map((triple) => {
+    const label = cut(relationOf(triple), 24);
+    return { label, width: measure(label, 12), head: index.get(triple.head), tail: index.get(triple.tail) };
   });
-  const curves = new Array(edges.length);
-  for (const bundle of bundles.values())
-    bundle.forEach((edge, position) => {
-      const { head, tail } = edges[edge];
-      const side = position - (bundle.length - 1) / 2;
-      curves[edge] = head === tail ? loop(places[head], nodes[head], position) : between(places, nodes, head, tail, side);
-    });
-  const taken = places.map((place, node) => box(place, nodes[node].width + 4, nodes[node].height + 4));
-  return curves.map((curve, edge) => ({ curve, ...labelOn(curve, edges[edge].width, taken) }));
-}
-
-function box({ x, y }, width, height) {
-  return { left: x - width / 2, right: x + width / 2, top: y - height / 2, bottom: y + height / 2 };
-}
-
-const contains = (area, { x, y }) => x > area.left && x < area.right && y > area.top && y < area.bottom;
-
-const cornersOf = ({ left, right, top, bottom }) => [{ x: left, y: top }, { x: right, y: bottom }];
-
-/** A cubic curve from one node's box to another's, on the same side of the line between them whichever is the head. */
-function between(places, nodes, head, tail, side) {
-  const [from, to] = [places[head], places[tail]];
-  const [first, second] = head < tail ? [from, to] : [to, from];
-  const length = Math.hypot(second.x - first.x, second.y - first.y) || 1;
-  // A cubic reaches three quarters of the way to its two control points.
-  const off = ((side * CURVE_GAP) / length) * (4 / 3);
-  const control = (share) => ({
-    x: from.x + share * (to.x - from.x) - (second.y - first.y) * off,
-    y: from.y + share * (to.y - from.y) + (second.x - first.x) * off,
+  const apart = record.entities.length - entities.length;
+  byId("apart").textContent = apart ? `${count(apart, "entity", "entities")} without a fact not drawn` : "";
+  byId("canvas").replaceChildren();
+  if (!entities.length) return;
+  const layout = layOut(nodes, edges);
+  const degrees = entities.map((entity) => record.triples.filter((triple) => concerns(triple, entity)).length);
+  const middle = layout.nodes[degrees.indexOf(Math.max(...degrees))];
+  canvas = { width: Math.ceil(layout.width), height: Math.ceil(layout.height), middle };
+  const lines = layout.edges.map(({ curve, label }, fact) => {
+    const what = describe(record.triples[fact]);
+    return svg(
+      "g",
+      { class: "edge", "data-fact": fact, role: "button", "aria-pressed": "false", "aria-label": what },
+      svg("title", {}, what),
+      svg("path", { class: "reach", d: pathOf(curve) }),
+      svg("path", { class: "line", d: pathOf(curve) }),
+      svg("polygon", { points: arrowOf(curve) }),
+      svg("text", { x: shown(label.x), y: shown(label.y), dy: "0.32em" }, edges[fact].label),
+    );
   });
-  const curve = [from, control(0.3), control(0.7), to];
-  const area = (node, margin) => box(places[node], nodes[node].width + margin, nodes[node].height + margin);
-  return trimEnd(trimEnd(curve, area(tail, 4)).reverse(), area(head, 0)).reverse();
+  const pills = layout.nodes.map(({ x, y }, node) => {
+    const { label, width, height } = nodes[node];
+    const name = cut(nameOf(entities[node]), 300);
+    const pill = svg(
+      "g",
+      {
+        class: "node",
+        "data-entity": entities[node],
+        role: "button",
+        "aria-pressed": "false",
+        "aria-label": cut(name, 80),
+      },
+      svg("title", {}, name),
+      svg("rect", { x: shown(x - width / 2), y: shown(y - height / 2), width: shown(width), height, rx: height / 2 }),
+      svg("text", { x: shown(x), y: shown(y), dy: "0.34em" }, label),
+    );
+    return paintAs(pill, entities[node]);
+  });
+  const viewBox = `0 0 ${canvas.width} ${canvas.height}`;
+  byId("canvas").append(
+    svg("svg", { viewBox, role: "group", "aria-label": "Entities and relations" }, ...lines, ...pills),
+  );
+  setZoom();
 }
 
-function loop({ x, y }, { width, height }, position) {
-  const top = y - height / 2;
-  const reach = 42 + position * 24;
-  const half = Math.min(width / 2 - 6, 16);
-  return [
-    { x: x - half, y: top },
-    { x: x - half - 14, y: top - reach },
-    { x: x + half + 14, y: top - reach },
-    { x: x + half, y: top - 2 },
-  ];
+/** Shows these facts, and the nodes that have one. */
+function filterGraph(facts) {
+  const entities = new Set([...facts].flatMap((fact) => [record.triples[fact].head, record.triples[fact].tail]));
+  for (const edge of byId("canvas").querySelectorAll(".edge"))
+    edge.toggleAttribute("hidden", !facts.has(Number(edge.dataset.fact)));
+  for (const node of byId("canvas").querySelectorAll(".node"))
+    node.toggleAttribute("hidden", !entities.has(Number(node.dataset.entity)));
+  stop(byId("canvas"), "[role=button]");
 }
 
-function pointOn([a, b, c, d], t) {
-  const [p, q, r, s] = [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t ** 2 * (1 - t), t ** 3];
-  return { x: p * a.x + q * b.x + r * c.x + s * d.x, y: p * a.y + q * b.y + r * c.y + s * d.y };
+/** Sets the graph's scale: a factor of the present one, "fit", or by default to fit as far as that is legible. */
+function setZoom(to) {
+  const view = byId("canvas");
+  const picture = view.firstChild;
+  if (!picture) return;
+  const fit = Math.min(view.clientWidth / canvas.width, view.clientHeight / canvas.height, 1);
+  const before = zoom;
+  zoom = to === "fit" ? fit : to ? Math.min(3, Math.max(0.2, zoom * to)) : Math.max(fit, LEGIBLE);
+  const middle =
+    to && to !== "fit"
+      ? { x: (view.scrollLeft + view.clientWidth / 2) / before, y: (view.scrollTop + view.clientHeight / 2) / before }
+      : canvas.middle;
+  picture.setAttribute("width", Math.floor(canvas.width * zoom));
+  picture.setAttribute("height", Math.floor(canvas.height * zoom));
+  view.scrollTo(middle.x * zoom - view.clientWidth / 2, middle.y * zoom - view.clientHeight / 2);
 }
 
-const mix = (a, b, t) => ({ x: a.x + t * (b.x - a.x), y: a.y + t * (b.y - a.y) });
-
-/** The part of a curve before `t` (de Casteljau). */
-function before([a, b, c, d], t) {
-  const [ab, bc, cd] = [mix(a, b, t), mix(b, c, t), mix(c, d, t)];
-  const [abc, bcd] = [mix(ab, bc, t), mix(bc, cd, t)];
-  return [a, ab, abc, mix(abc, bcd, t)];
+/** Lets the mouse drag what a pane scrolls; the end of such a move is no click. */
+function drag(pane) {
+  let last = null;
+  let far = 0;
+  pane.addEventListener("pointerdown", (event) => {
+    const held = event.pointerType === "mouse" && event.button === 0 && event.target !== pane; // not its scrollbars
+    [last, far] = [held ? event : null, 0];
+  });
+  addEventListener("pointermove", (event) => {
+    if (!last || !(event.buttons & 1)) return;
+    const [x, y] = [last.clientX - event.clientX, last.clientY - event.clientY];
+    pane.scrollBy(x, y);
+    far += Math.abs(x) + Math.abs(y);
+    last = event;
+  });
+  addEventListener("pointerup", () => (last = null));
+  pane.addEventListener("click", (event) => far > 5 && event.stopPropagation(), true);
 }
 
-/** The part of a curve before it enters the box in which it ends. */
-function trimEnd(curve, area) {
-  let [outside, inside] = [0.5, 1];
-  for (let step = 0; step < 20; step++) {
-    const middle = (outside + inside) / 2;
-    if (contains(area, pointOn(curve, middle))) inside = middle;
-    else outside = middle;
-  }
-  return before(curve, outside);
+/** Scrolls the graph, and nothing around it, to a part of it, if it is drawn. */
+function centre(part) {
+  if (!part) return;
+  const [view, area] = [byId("canvas").getBoundingClientRect(), part.getBoundingClientRect()];
+  byId("canvas").scrollBy(
+    area.x + area.width / 2 - view.x - view.width / 2,
+    area.y + area.height / 2 - view.y - view.height / 2,
+  );
 }
-
-/** The place on the curve where a label covers least of what is there already; it is taken from then on. */
-function labelOn(curve, width, taken) {
-  let best = null;
-  for (let step = 0; step < 31; step++) {
-    const label = pointOn(curve, 0.5 + (step % 2 ? 0.024 : -0.024) * Math.ceil(step / 2)); // from the middle outwards
-    const area = box(label, width + 6, LABEL_HEIGHT);
-    const covered = taken.reduce((sum, other) => sum + overlap(area, other), 0);
-    if (!best || covered < best.covered) best = { label, area, covered };
-    if (!covered) break;
-  }
-  taken.push(best.area);
-  return best;
-}
-
-function overlap(a, b) {
-  const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-  const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-  return width > 0 && height > 0 ? width * height : 0;
-}
-

@@ -3,7 +3,6 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const LIST_STEP = 200; // documents listed at once
-const LEGIBLE = 0.8; // the smallest scale at which the graph opens
 
 const state = {
   document: null, // index; what follows concerns this document
@@ -16,8 +15,6 @@ const state = {
   listed: LIST_STEP,
 };
 let record = null; // the chosen document
-let zoom = 1;
-let canvas = null; // size of its graph, and its best connected node
 
 // ---- Small parts
 
@@ -38,13 +35,20 @@ function cut(text, length) {
 }
 
 const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
+const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })}\u00a0%`;
 const scoreOf = (triple) => triple.score.toFixed(3);
 const isShown = (triple) => Number(scoreOf(triple)) >= state.minimum; // the number that is read is the one that counts
 const concerns = (triple, entity) => triple.head === entity || triple.tail === entity;
 const nameOf = (entity) => record.entities[entity].name || "(no name)";
 const relationOf = (triple) => triple.name || triple.relation;
 const titleOf = (index) => data.documents[index].title || data.documents[index].id || `Document ${index + 1}`;
-const describe = (triple) => `${cut(nameOf(triple.head), 80)} – ${relationOf(triple)} – ${cut(nameOf(triple.tail), 80)}`;
+const describe = (triple) =>
+  `${cut(nameOf(triple.head), 80)} – ${cut(relationOf(triple), 80)} – ${cut(nameOf(triple.tail), 80)}, ${scoreOf(triple)}`;
+
+function setCount(element, number) {
+  element.textContent = number.toLocaleString("en");
+  element.setAttribute("aria-label", count(number, "fact"));
+}
 
 /** Neighbouring entities get hues that lie far apart (the golden angle). */
 function paintAs(element, entity) {
@@ -52,10 +56,27 @@ function paintAs(element, entity) {
   return element;
 }
 
-/** An entity's name; isolated, so that its direction does not reorder what stands beside it. */
-function named(entity) {
-  const name = nameOf(entity);
-  return paintAs(html("bdi", { class: "name", dir: "auto", title: cut(name, 300) }, name), entity);
+/** A name; isolated, so that its direction does not reorder what stands beside it. */
+const nameTag = (name, hint = name) =>
+  html("bdi", { class: "name", dir: "auto", title: cut(hint, 200) }, cut(name, 200));
+const entityTag = (entity) => paintAs(nameTag(nameOf(entity)), entity);
+
+/**
+ * Sentences on which a fact's attention rests. They are shaded relative to the heaviest: most of the attention often lies on
+ * marks outside of all sentences.
+ */
+function explanationOf(triple) {
+  const heaviest = Math.max(...triple.explanation.map(([, weight]) => weight)) || 1;
+  return triple.explanation.map(([sentence, weight]) => ({
+    sentence,
+    shade: (element) => element.style.setProperty("--weight", String(weight / heaviest)),
+    share: () =>
+      html(
+        "span",
+        { class: "number", title: "Share of the pair’s attention; the rest lies elsewhere" },
+        percent(weight),
+      ),
+  }));
 }
 
 /** Makes a group of elements one stop of the Tab key, within which the arrow keys move. */
@@ -63,7 +84,14 @@ function rove(group, selector, follow) {
   group.addEventListener("keydown", (event) => {
     const items = [...group.querySelectorAll(selector)].filter((item) => item.getClientRects().length);
     const at = items.indexOf(event.target);
-    const next = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: items.length - 1 };
+    const next = {
+      ArrowDown: at + 1,
+      ArrowRight: at + 1,
+      ArrowUp: at - 1,
+      ArrowLeft: at - 1,
+      Home: 0,
+      End: items.length - 1,
+    };
     const item = items[next[event.key]];
     if (at < 0 || !item) return;
     event.preventDefault();
@@ -90,8 +118,8 @@ function listDocuments() {
   });
   byId("list").replaceChildren(
     ...found.slice(0, state.listed).map((index) => {
-      const name = html("bdi", { class: "name", dir: "auto" }, cut(titleOf(index), 200));
-      return html("li", {}, html("button", { type: "button", "data-document": index }, name, html("span", { class: "number" })));
+      const parts = [nameTag(titleOf(index)), html("span", { class: "number" })];
+      return html("li", {}, html("button", { type: "button", "data-document": index }, ...parts));
     }),
   );
   if (found.length > state.listed) {
@@ -121,9 +149,7 @@ function countFacts() {
   byId("summary").textContent = `${count(data.documents.length, "document")}, ${part}${count(all, "fact")}`;
   byId("minimum-shown").textContent = state.minimum.toFixed(2);
   for (const button of byId("list").querySelectorAll("[data-document]")) {
-    const number = numbers[button.dataset.document];
-    button.lastChild.textContent = number.toLocaleString("en");
-    button.lastChild.setAttribute("aria-label", count(number, "fact"));
+    setCount(button.lastChild, numbers[button.dataset.document]);
   }
 }
 
@@ -140,9 +166,17 @@ function fill(parent, start, end, spans) {
   while (waiting.length) {
     const [outer, ...others] = waiting;
     const { name, type } = record.entities[outer.entity];
-    const mark = paintAs(html("mark", { "data-entity": outer.entity, title: cut(type ? `${name} (${type})` : name, 300) }), outer.entity);
+    const mark = paintAs(
+      html("mark", { "data-entity": outer.entity, title: cut(type ? `${name} (${type})` : name, 300) }),
+      outer.entity,
+    );
     const inner = others.filter((span) => span.start < outer.end);
-    const depth = fill(mark, outer.start, outer.end, inner.map((span) => ({ ...span, end: Math.min(span.end, outer.end) })));
+    const depth = fill(
+      mark,
+      outer.start,
+      outer.end,
+      inner.map((span) => ({ ...span, end: Math.min(span.end, outer.end) })),
+    );
     mark.style.setProperty("--depth", String(Math.min(depth, 4)));
     parent.append(record.text.slice(at, outer.start), mark);
     waiting = others
@@ -157,7 +191,9 @@ function fill(parent, start, end, spans) {
 }
 
 function renderText() {
-  const mentions = record.entities.flatMap(({ mentions }, entity) => mentions.map(([start, end]) => ({ start, end, entity })));
+  const mentions = record.entities.flatMap(({ mentions }, entity) =>
+    mentions.map(([start, end]) => ({ start, end, entity })),
+  );
   const within = (from, to) =>
     mentions
       .filter(({ start, end }) => start < to && end > from)
@@ -174,10 +210,10 @@ function renderText() {
   });
   fill(text, at, record.text.length, within(at, record.text.length));
   byId("document-title").firstChild.textContent = titleOf(state.document);
-  const lost = Object.entries(record.lost).filter(([, number]) => number);
-  byId("lost").textContent = lost.length
-    ? `Lost in encoding: ${lost.map(([what, number]) => `${what.replace(/^lost_/, "").replaceAll("_", " ")}: ${number.toLocaleString("en")}`).join(", ")}`
-    : "";
+  const lost = Object.entries(record.lost).map(
+    ([what, number]) => `${what.replace(/^lost_/, "").replaceAll("_", " ")} ${number.toLocaleString("en")}`,
+  );
+  byId("lost").textContent = lost.length ? `What was lost: ${lost.join(", ")}` : "";
   byId("scroll").scrollTop = 0;
 }
 
@@ -185,19 +221,30 @@ function renderEntities() {
   byId("entities-title").textContent = count(record.entities.length, "entity", "entities");
   byId("entities").replaceChildren(
     ...record.entities.map(({ type }, entity) => {
-      const parts = [named(entity), html("span", { class: "type" }, type), html("span", { class: "number" })];
+      const parts = [entityTag(entity), html("span", { class: "type" }, type), html("span", { class: "number" })];
       return html("li", {}, html("button", { type: "button", "data-entity": entity }, ...parts));
     }),
   );
   stop(byId("entities"), "button");
 }
 
+function countEntities(facts) {
+  for (const button of byId("entities").querySelectorAll("button")) {
+    const entity = Number(button.dataset.entity);
+    setCount(button.lastChild, [...facts].filter((fact) => concerns(record.triples[fact], entity)).length);
+  }
+}
+
 // ---- Table and graph
 
 function renderRelations() {
   const numbers = new Map();
-  for (const { relation, name } of record.triples) numbers.set(relation, { name, number: (numbers.get(relation)?.number ?? 0) + 1 });
-  const options = [...numbers].map(([relation, { name, number }]) => ({ relation, label: `${cut(name || relation, 60)} (${number})` }));
+  for (const { relation, name } of record.triples)
+    numbers.set(relation, { name, number: (numbers.get(relation)?.number ?? 0) + 1 });
+  const options = [...numbers].map(([relation, { name, number }]) => ({
+    relation,
+    label: `${cut(name || relation, 60)} (${number})`,
+  }));
   options.sort((a, b) => compare(a.label, b.label));
   byId("relation").replaceChildren(
     html("option", { value: "" }, "all"),
@@ -217,12 +264,17 @@ const columns = {
 function factsShown(entity = state.entity) {
   return [...record.triples.keys()].filter((fact) => {
     const triple = record.triples[fact];
-    return isShown(triple) && (!state.relation || triple.relation === state.relation) && (entity === null || concerns(triple, entity));
+    return (
+      isShown(triple) &&
+      (!state.relation || triple.relation === state.relation) &&
+      (entity === null || concerns(triple, entity))
+    );
   });
 }
 
 function renderTable() {
   const facts = factsShown();
+  const focused = document.activeElement.closest("#rows tr")?.dataset.fact;
   const sign = state.descending ? -1 : 1;
   facts.sort((a, b) => sign * columns[state.sort](record.triples[a], record.triples[b]) || a - b);
   byId("rows").replaceChildren(
@@ -230,8 +282,8 @@ function renderTable() {
       const triple = record.triples[fact];
       const score = html("span", { class: "score" }, scoreOf(triple));
       score.style.setProperty("--score", String(triple.score));
-      const relation = html("bdi", { class: "name", dir: "auto", title: `${cut(relationOf(triple), 300)} (${cut(triple.relation, 60)})` }, relationOf(triple));
-      const cells = [named(triple.head), relation, named(triple.tail), score];
+      const relation = nameTag(relationOf(triple), `${cut(relationOf(triple), 150)} (${triple.relation})`);
+      const cells = [entityTag(triple.head), relation, entityTag(triple.tail), score];
       return html("tr", { "data-fact": fact, "aria-selected": "false" }, ...cells.map((cell) => html("td", {}, cell)));
     }),
   );
@@ -241,118 +293,13 @@ function renderTable() {
   }
   const part = facts.length === record.triples.length ? "" : `${facts.length.toLocaleString("en")} of `;
   byId("counts").textContent = `${part}${record.triples.length.toLocaleString("en")}`;
-  byId("none").textContent = facts.length ? "" : record.triples.length ? "No fact passes the filters." : "No facts were found in this document.";
+  byId("none").textContent = facts.length
+    ? ""
+    : record.triples.length
+      ? "No fact passes the filters."
+      : "No facts were found in this document.";
   stop(byId("rows"), "tr");
-}
-
-const shown = (number) => Math.round(number * 10) / 10;
-const pathOf = ([from, ...others]) => `M${shown(from.x)} ${shown(from.y)}C${others.map(({ x, y }) => `${shown(x)} ${shown(y)}`).join(" ")}`;
-
-function arrowOf([, , control, end]) {
-  const angle = Math.atan2(end.y - control.y, end.x - control.x);
-  const corner = (turn) => ({ x: end.x - 9 * Math.cos(angle + turn), y: end.y - 9 * Math.sin(angle + turn) });
-  return [end, corner(0.42), corner(-0.42)].map(({ x, y }) => `${shown(x)},${shown(y)}`).join(" ");
-}
-
-function renderGraph() {
-  const ink = document.createElement("canvas").getContext("2d");
-  const family = getComputedStyle(document.body).fontFamily;
-  const measure = (text, size) => {
-    ink.font = `${size}px ${family}`;
-    return ink.measureText(text).width;
-  };
-  const entities = [...record.entities.keys()].filter((entity) => record.triples.some((triple) => concerns(triple, entity)));
-  const index = new Map(entities.map((entity, node) => [entity, node]));
-  const nodes = entities.map((entity) => {
-    const label = cut(nameOf(entity), 26);
-    return { label, width: Math.max(34, measure(label, 14) + 22), height: 26 };
-  });
-  const edges = record.triples.map((triple) => {
-    const label = cut(relationOf(triple), 24);
-    return { label, width: measure(label, 12), head: index.get(triple.head), tail: index.get(triple.tail) };
-  });
-  const apart = record.entities.length - entities.length;
-  byId("apart").textContent = apart ? `${count(apart, "entity", "entities")} without a fact not drawn` : "";
-  byId("canvas").replaceChildren();
-  if (!entities.length) return;
-  const layout = layOut(nodes, edges);
-  const degrees = entities.map((entity) => record.triples.filter((triple) => concerns(triple, entity)).length);
-  const middle = layout.nodes[degrees.indexOf(Math.max(...degrees))];
-  canvas = { width: Math.ceil(layout.width), height: Math.ceil(layout.height), middle };
-  const lines = layout.edges.map(({ curve, label }, fact) => {
-    const what = `${describe(record.triples[fact])}, ${scoreOf(record.triples[fact])}`;
-    return svg(
-      "g",
-      { class: "edge", "data-fact": fact, role: "button", "aria-pressed": "false", "aria-label": what },
-      svg("title", {}, what),
-      svg("path", { class: "reach", d: pathOf(curve) }),
-      svg("path", { class: "line", d: pathOf(curve) }),
-      svg("polygon", { points: arrowOf(curve) }),
-      svg("text", { x: shown(label.x), y: shown(label.y), dy: "0.32em" }, edges[fact].label),
-    );
-  });
-  const pills = layout.nodes.map(({ x, y }, node) => {
-    const { label, width, height } = nodes[node];
-    const name = cut(nameOf(entities[node]), 300);
-    const pill = svg(
-      "g",
-      { class: "node", "data-entity": entities[node], role: "button", "aria-pressed": "false", "aria-label": cut(name, 80) },
-      svg("title", {}, name),
-      svg("rect", { x: shown(x - width / 2), y: shown(y - height / 2), width: shown(width), height, rx: height / 2 }),
-      svg("text", { x: shown(x), y: shown(y), dy: "0.34em" }, label),
-    );
-    return paintAs(pill, entities[node]);
-  });
-  const viewBox = `0 0 ${canvas.width} ${canvas.height}`;
-  byId("canvas").append(
-    svg("svg", { viewBox, role: "group", "aria-label": "Entities and relations" }, ...lines, ...pills),
-  );
-  setZoom();
-}
-
-/** Shows those edges that pass the filters, and the nodes that have one. */
-function filterGraph() {
-  const facts = new Set(factsShown(null));
-  const entities = new Set([...facts].flatMap((fact) => [record.triples[fact].head, record.triples[fact].tail]));
-  for (const edge of byId("canvas").querySelectorAll(".edge")) edge.toggleAttribute("hidden", !facts.has(Number(edge.dataset.fact)));
-  for (const node of byId("canvas").querySelectorAll(".node")) node.toggleAttribute("hidden", !entities.has(Number(node.dataset.entity)));
-  for (const button of byId("entities").querySelectorAll("button")) {
-    const entity = Number(button.dataset.entity);
-    const number = [...facts].filter((fact) => concerns(record.triples[fact], entity)).length;
-    button.lastChild.textContent = number.toLocaleString("en");
-    button.lastChild.setAttribute("aria-label", count(number, "fact"));
-  }
-  stop(byId("canvas"), "[role=button]");
-}
-
-/** Sets the graph's scale: a factor of the present one, "fit", or by default to fit as far as that is legible. */
-function setZoom(to) {
-  const view = byId("canvas");
-  const picture = view.firstChild;
-  if (!picture) return;
-  const fit = Math.min(view.clientWidth / canvas.width, view.clientHeight / canvas.height, 1);
-  const before = zoom;
-  zoom = to === "fit" ? fit : to ? Math.min(3, Math.max(0.2, zoom * to)) : Math.max(fit, LEGIBLE);
-  const middle = to && to !== "fit"
-    ? { x: (view.scrollLeft + view.clientWidth / 2) / before, y: (view.scrollTop + view.clientHeight / 2) / before }
-    : canvas.middle;
-  picture.setAttribute("width", Math.floor(canvas.width * zoom));
-  picture.setAttribute("height", Math.floor(canvas.height * zoom));
-  view.scrollTo(middle.x * zoom - view.clientWidth / 2, middle.y * zoom - view.clientHeight / 2);
-}
-
-/** Lets the pointer drag what a pane scrolls. */
-function drag(pane) {
-  let last = null;
-  pane.addEventListener("pointerdown", (event) => {
-    if (event.pointerType === "mouse" && event.button === 0) last = event;
-  });
-  addEventListener("pointermove", (event) => {
-    if (!last) return;
-    pane.scrollBy(last.clientX - event.clientX, last.clientY - event.clientY);
-    last = event;
-  });
-  addEventListener("pointerup", () => (last = null));
+  if (focused !== undefined) byId("rows").querySelector(`[data-fact="${focused}"]`)?.focus();
 }
 
 // ---- What is chosen
@@ -363,47 +310,66 @@ function mark() {
   document.body.dataset.chosen = triple ? "fact" : state.entity === null ? "" : "entity";
   for (const element of document.querySelectorAll("mark, #entities button, .node")) {
     const entity = Number(element.dataset.entity);
-    const roles = triple ? ["head", "tail"].filter((end) => triple[end] === entity) : entity === state.entity ? ["chosen"] : [];
+    const roles = triple
+      ? ["head", "tail"].filter((end) => triple[end] === entity)
+      : entity === state.entity
+        ? ["chosen"]
+        : [];
     element.dataset.role = roles.join(" and ");
     if (element.tagName !== "MARK") element.setAttribute("aria-pressed", String(entity === state.entity));
   }
   for (const element of document.querySelectorAll("[data-fact]")) {
     const chosen = Number(element.dataset.fact) === state.fact;
     element.setAttribute(element.tagName === "TR" ? "aria-selected" : "aria-pressed", String(chosen));
-    const own = triple ? chosen : state.entity !== null && concerns(record.triples[element.dataset.fact], state.entity);
+    const own = triple
+      ? chosen
+      : state.entity !== null && concerns(record.triples[element.dataset.fact], state.entity);
     element.classList.toggle("own", own);
   }
-  const weights = new Map(triple?.explanation);
-  for (const sentence of byId("text").querySelectorAll(".sentence")) {
-    sentence.querySelector(".weight")?.remove();
-    const weight = weights.get(Number(sentence.dataset.sentence));
-    sentence.classList.toggle("explains", weight !== undefined);
-    if (weight === undefined) continue;
-    sentence.style.setProperty("--weight", String(Math.min(weight, 1)));
-    sentence.prepend(html("span", { class: "weight", title: "Share of the pair’s attention" }, weight.toFixed(2)));
+  for (const sentence of byId("text").querySelectorAll(".explains")) {
+    sentence.classList.remove("explains");
+    sentence.querySelector(".number").remove();
   }
-  byId("choice").replaceChildren(...(triple ? describeFact(triple) : state.entity === null ? [hint()] : describeEntity()));
+  for (const { sentence, shade, share } of triple ? explanationOf(triple) : []) {
+    const element = byId("text").querySelector(`[data-sentence="${sentence}"]`);
+    element.classList.add("explains");
+    element.prepend(share());
+    shade(element);
+  }
+  byId("choice").replaceChildren(
+    ...(triple ? describeFact(triple) : state.entity === null ? [hint()] : describeEntity()),
+  );
 }
 
-const hint = () => html("p", { class: "hint" }, "Choose a fact in the table or the graph, or an entity, to see it in the text.");
+const hint = () =>
+  html("p", { class: "hint" }, "Choose a fact in the table or the graph, or an entity, to see it in the text.");
 const clearButton = () => html("button", { type: "button", "data-clear": "", "aria-label": "Clear the choice" }, "✕");
 
 function describeFact(triple) {
   const relation = html("bdi", { class: "relation-name", dir: "auto" }, cut(relationOf(triple), 120));
-  const fact = html("p", { class: "fact" }, named(triple.head), " → ", relation, " → ", named(triple.tail), html("span", { class: "number" }, scoreOf(triple)), clearButton());
-  if (!triple.explanation.length) return [fact, html("p", { class: "hint" }, "No sentence explains this fact: none was recorded.")];
-  const sentences = triple.explanation.map(([number, weight]) => {
-    const button = html("button", { type: "button", "data-jump": number }, `sentence ${number + 1}`, html("span", { class: "number" }, weight.toFixed(2)));
-    button.style.setProperty("--weight", String(Math.min(weight, 1)));
+  const parts = [entityTag(triple.head), " → ", relation, " → ", entityTag(triple.tail)];
+  const fact = html(
+    "p",
+    { class: "fact" },
+    ...parts,
+    html("span", { class: "number" }, scoreOf(triple)),
+    clearButton(),
+  );
+  if (!triple.explanation.length) return [fact, html("p", { class: "hint" }, "No explaining sentence was recorded.")];
+  const sentences = explanationOf(triple).map(({ sentence, shade, share }) => {
+    const button = html("button", { type: "button", "data-jump": sentence }, `sentence ${sentence + 1}`, share());
+    shade(button);
     return button;
   });
-  return [fact, html("p", { class: "sentences" }, html("span", {}, "Attention on "), ...sentences)];
+  return [fact, html("p", { class: "sentences" }, "Attention on ", ...sentences)];
 }
 
 function describeEntity() {
   const { type, mentions } = record.entities[state.entity];
   const facts = `${type}, ${count(mentions.length, "mention")}, ${count(factsShown().length, "fact")}`;
-  return [html("p", { class: "fact" }, named(state.entity), html("span", { class: "type" }, facts), clearButton())];
+  return [
+    html("p", { class: "fact" }, entityTag(state.entity), html("span", { class: "type" }, facts), clearButton()),
+  ];
 }
 
 /** Scrolls to what is chosen: in the text to a mention in the heaviest sentence, if there is one. */
@@ -411,7 +377,8 @@ function reveal() {
   const text = byId("text");
   const heaviest = state.fact === null ? null : record.triples[state.fact].explanation[0]?.[0];
   const sentence = text.querySelector(`[data-sentence="${heaviest}"]`);
-  const target = sentence?.querySelector("mark:not([data-role=''])") ?? sentence ?? text.querySelector("mark:not([data-role=''])");
+  const target =
+    sentence?.querySelector("mark:not([data-role=''])") ?? sentence ?? text.querySelector("mark:not([data-role=''])");
   if (state.fact === null) centre(byId("canvas").querySelector(`[data-entity="${state.entity}"]`));
   else {
     byId("rows").querySelector(`[data-fact="${state.fact}"]`)?.scrollIntoView({ block: "nearest" });
@@ -421,65 +388,75 @@ function reveal() {
   target?.scrollIntoView({ block: "center", behavior: still ? "auto" : "smooth" });
 }
 
-/** Scrolls the graph, and nothing around it, to a part of it. */
-function centre(part) {
-  const [view, area] = [byId("canvas").getBoundingClientRect(), part.getBoundingClientRect()];
-  byId("canvas").scrollBy(area.x + area.width / 2 - view.x - view.width / 2, area.y + area.height / 2 - view.y - view.height / 2);
-}
-
+/** Applies filters and choice. */
 function refresh() {
-  renderTable();
-  filterGraph();
   if (state.fact !== null && !factsShown().includes(state.fact)) state.fact = null;
+  const facts = new Set(factsShown(null));
+  renderTable();
+  filterGraph(facts);
+  countEntities(facts);
   mark();
 }
 
-function open(index) {
-  Object.assign(state, { document: index, fact: null, entity: null, relation: "" });
-  record = data.documents[index];
-  renderText();
-  renderEntities();
-  renderRelations();
-  renderGraph();
-  refresh();
-  markDocument();
-}
-
-/** What a click or the Enter key on an element does; true if it does anything. */
-function act(target) {
-  const element = target.closest("[data-document], [data-more], [data-fact], [data-entity], [data-sort], button[data-show], [data-zoom], [data-clear], [data-jump]");
-  if (!element) return false;
-  const { document: index, more, fact, entity, sort, show, zoom: factor, clear, jump } = element.dataset;
-  if (index !== undefined) open(Number(index));
-  else if (more !== undefined) {
+// What a click on an element with such a data attribute does, or the Enter key; each gets the attribute and the element.
+const actions = {
+  document(index) {
+    Object.assign(state, { document: Number(index), fact: null, entity: null, relation: "" });
+    record = data.documents[state.document];
+    renderText();
+    renderEntities();
+    renderRelations();
+    renderGraph();
+    refresh();
+    markDocument();
+  },
+  more() {
     const first = state.listed;
     state.listed += LIST_STEP;
     listDocuments();
     byId("list").children[first].firstChild.focus();
-  } else if (fact !== undefined) {
+  },
+  fact(fact) {
     state.fact = Number(fact);
-    mark();
+    if (!factsShown().includes(state.fact)) state.entity = null; // an edge of the graph that is none of the entity's
+    refresh();
     reveal();
-  } else if (entity !== undefined) choose(Number(entity));
-  else if (sort !== undefined) {
-    state.descending = state.sort === sort ? !state.descending : sort === "score";
-    state.sort = sort;
-    renderTable();
-    mark();
-  } else if (show !== undefined) {
-    byId("facts").dataset.show = show;
-    for (const button of byId("facts").querySelectorAll("button[data-show]")) button.setAttribute("aria-pressed", String(button === element));
+  },
+  entity(entity) {
+    Object.assign(state, { entity: Number(entity), fact: null });
+    refresh();
+    reveal();
+  },
+  sort(column) {
+    state.descending = state.sort === column ? !state.descending : column === "score";
+    state.sort = column;
+    refresh();
+  },
+  show(parts, chosen) {
+    byId("facts").dataset.shown = parts;
+    for (const button of byId("facts").querySelectorAll("[data-show]"))
+      button.setAttribute("aria-pressed", String(button === chosen));
     setZoom();
-  } else if (factor !== undefined) setZoom(factor === "fit" ? factor : Number(factor));
-  else if (clear !== undefined) back();
-  else byId("text").querySelector(`[data-sentence="${jump}"]`).scrollIntoView({ block: "center" });
-  return true;
-}
+  },
+  zoom(factor) {
+    setZoom(factor === "fit" ? factor : Number(factor));
+  },
+  jump(sentence) {
+    byId("text").querySelector(`[data-sentence="${sentence}"]`).scrollIntoView({ block: "center" });
+  },
+  clear() {
+    back();
+    byId("scroll").focus(); // the button is gone
+  },
+};
 
-function choose(entity) {
-  Object.assign(state, { entity, fact: null });
-  refresh();
-  reveal();
+/** True if the element, or one around it, does anything. */
+function act(target) {
+  const names = Object.keys(actions);
+  const element = target.closest(names.map((name) => `[data-${name}]`).join());
+  const name = names.find((other) => element && other in element.dataset);
+  if (name) actions[name](element.dataset[name], element);
+  return Boolean(name);
 }
 
 /** Takes back the choice: first of the fact, then of the entity. */
@@ -492,15 +469,18 @@ function back() {
 function start() {
   document.title = data.title;
   byId("title").textContent = data.title;
-  const lowest = data.documents.flatMap(({ triples }) => triples).reduce((least, { score }) => Math.min(least, score), 0.5);
+  const lowest = data.documents
+    .flatMap(({ triples }) => triples)
+    .reduce((least, { score }) => Math.min(least, score), 0.5);
   state.minimum = Math.floor(lowest * 20) / 20;
   byId("minimum").min = state.minimum;
   byId("minimum").value = state.minimum;
   document.addEventListener("click", (event) => act(event.target));
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && record) back();
+    if (event.key === "Escape" && record && !event.target.matches("input, select")) back();
     // Rows and the graph's parts are no buttons to the browser.
-    if (["Enter", " "].includes(event.key) && event.target.matches("tr, g") && act(event.target)) event.preventDefault();
+    if (["Enter", " "].includes(event.key) && event.target.matches("tr, g") && act(event.target))
+      event.preventDefault();
   });
   byId("minimum").addEventListener("input", (event) => {
     state.minimum = Number(event.target.value);
@@ -515,13 +495,12 @@ function start() {
     state.listed = LIST_STEP;
     listDocuments();
   });
-  addEventListener("resize", () => setZoom());
   drag(byId("canvas"));
   rove(byId("list"), "button", false);
   rove(byId("entities"), "button", false);
   rove(byId("rows"), "tr", true);
   rove(byId("canvas"), "[role=button]", false);
-  if (data.documents.length) open(0);
+  if (data.documents.length) actions.document(0);
   listDocuments();
 }
 
