@@ -488,6 +488,7 @@ def test_nothing_else_may_run_or_load(browser, tmp_path):
     assert page.evaluate("fetch('http://127.0.0.1:9/').catch((error) => error.name)") == "TypeError"
     refused = """kind => new Promise((done) => {
         addEventListener('securitypolicyviolation', (event) => done(event.effectiveDirective));
+        setTimeout(done, 5000, 'nothing refused');
         const element = document.createElement(kind);
         if (kind === 'script') element.append('window.ran = true'); else element.src = 'http://127.0.0.1:9/x';
         document.body.append(element);
