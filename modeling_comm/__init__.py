@@ -5,7 +5,7 @@ import importlib
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_comm import CommConfig, __version__
+from .configuration_comm import TASK, CommConfig, __version__
 from .encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
@@ -15,10 +15,12 @@ from .encoder_base import (
     pool_pair_context,
 )
 from .encoders import available_relation_encoders, register_relation_encoder
+from .entity_grouping import group_mentions
 from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
-from .pipeline_comm import TASK, DocumentRelationExtractionPipeline
+from .pipeline_comm import DocumentRelationExtractionPipeline
 from .processing_comm import CommProcessor
+from .text_documents import document_from_text
 
 AutoConfig.register(CommConfig.model_type, CommConfig, exist_ok=True)
 AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
@@ -59,6 +61,8 @@ __all__ = [
     "available_losses",
     "available_relation_encoders",
     "check_inputs",
+    "document_from_text",
+    "group_mentions",
     "pool_entity_attention",
     "pool_entity_embeddings",
     "pool_pair_context",

@@ -8,6 +8,7 @@ import warnings
 from typing import ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .encoders import available_relation_encoders, get_relation_encoder
 from .losses import DECISION_THRESHOLDS, available_losses, get_loss
@@ -17,6 +18,12 @@ __version__ = "0.1.0"
 THRESHOLD_LABEL = "Na"
 MARKERS = ("star", "entity_type", "none")
 REDUCTIONS = ("mean", "sum")
+
+TASK = "document-relation-extraction"
+# Where `pipeline(TASK, model=..., trust_remote_code=True)` finds the code without this package.
+_PIPELINES = {TASK: {"impl": "pipeline_comm.DocumentRelationExtractionPipeline", "pt": ["AutoModel"]}}
+# With it, the task is registered, and a configuration that names code for it would demand trust all the same.
+_IS_REMOTE_CODE = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
 
 # Position tables of these families start counting after the padding id, so that many positions are never used.
 _OFFSET_POSITIONS = {
@@ -163,6 +170,9 @@ class CommConfig(PreTrainedConfig):
         self.window_stride = self.window_size // 4 if window_stride is None else window_stride
         self.window_end_tokens = window_end_tokens
         self.comm_version = comm_version or __version__
+        kwargs.pop("custom_pipelines", None)  # written by `to_dict`
+        if _IS_REMOTE_CODE:
+            self.custom_pipelines = copy.deepcopy(_PIPELINES)
         _refuse_misspelt(kwargs, set(vars(self)))
         given = kwargs.get("id2label") or {}
         # Before the parent says it in other words, or falls over it.
@@ -220,7 +230,8 @@ class CommConfig(PreTrainedConfig):
         return super().from_dict({**config_dict, **changed}, **kwargs)
 
     def to_dict(self):
-        output = super().to_dict()
+        # Not what the attribute holds: `pipeline` puts classes there.
+        output = super().to_dict() | {"custom_pipelines": copy.deepcopy(_PIPELINES)}
         # A local path of the machine that trained the model must not be published, nor a licence to run foreign code.
         text_config = output.get("text_config")
         if isinstance(text_config, dict):

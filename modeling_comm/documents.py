@@ -33,11 +33,16 @@ class DocumentError(ValueError):
         self.expected = expected
 
     def __str__(self):
-        source = f"{self.source}: " if self.source else ""
-        index = "" if self.index is None else f" {self.index}"
-        title = "" if self.title is None else f" ({self.title!r})"
         field = f", field {self.field}" if self.field else ""
-        return f"{source}document{index}{title}{field}: found {self.found}, expected {self.expected}"
+        name = _document_name(self.source, self.index, self.title)
+        return f"{name}{field}: found {self.found}, expected {self.expected}"
+
+
+def _document_name(source, index, title):
+    source = f"{source}: " if source else ""
+    index = "" if index is None else f" {index}"
+    title = "" if title is None else f" ({title!r})"
+    return f"{source}document{index}{title}"
 
 
 class _Absent:
@@ -54,6 +59,7 @@ class DocumentChecker:
     def __init__(self, document, index, source):
         title = document.get("title") if isinstance(document, Mapping) else None
         self.where = (source, index, title if isinstance(title, str) else None)
+        self.name = _document_name(*self.where)
 
     def fail(self, field, found, expected, text=""):
         """`text` says more about what was found."""

@@ -9,16 +9,15 @@ from numbers import Integral
 from transformers import Pipeline
 
 from .documents import DocumentChecker
-from .text_documents import NO_TYPE, check_text, check_word_borders, docred_type, read_spans, split_sentences
+from .text_documents import NO_TYPE, check_text, docred_type, read_spans, split_sentences
 
 # Named-entity models often confuse these with each other.
 _NAMES = frozenset(("ORG", "LOC", "MISC"))
 _AMOUNTS = frozenset(("TIME", "NUM"))
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
-_POSSESSIVE = re.compile(r"(?:['’]s?|['’])$")
+_POSSESSIVE = re.compile(r"['’]s?$")
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
-_ABBREVIATION = re.compile(r"(?=.*[^\W\d_].?[^\W\d_])(?:[^\W\d_a-z]\.?){2,}")
 _OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
 _TYPE_KEYS = ("type", "entity_group", "label")
 
@@ -31,9 +30,9 @@ def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
     Mentions `{"start", "end", "type"}` that a named-entity source finds in a text.
 
     Args:
-        ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline with an `aggregation_strategy`, which reads
-            the text sentence by sentence (it would cut off one longer than its model can take without a word); or anything
-            that takes a text and gives a list of `{"start", "end", "type"}`.
+        ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline made with an `aggregation_strategy`,
+            which reads the text sentence by sentence (it would cut off, in silence, what its model cannot take at once); or
+            anything that takes a text and gives a list of `{"start", "end", "type"}`.
         text (`str`): the text.
         sentence_splitter (`Callable`, *optional*): as in [`~text_documents.document_from_text`].
 
@@ -81,9 +80,9 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
 
     1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, possessive 's, a leading
        article and punctuation; dates and numbers (TIME, NUM) as they are, but for case.
-    2. An abbreviation, a name of capitals only, joins the longer name that it stands behind in brackets, or the name of several
-       words whose initials it is (with or without "of", "the" and the like).
-    3. A person's name of one word joins the longer person's name that ends with it ("Jr." aside).
+    2. An abbreviation, a word of which at least half is capitals, joins the longer name that it stands behind in brackets, or
+       the name of several words whose initials it is (with or without "of", "the" and the like).
+    3. A person's name joins the longer person's name that ends with it ("Jr." aside).
 
     Where several names fit in 2 or 3, a mention joins the one mentioned last before it, or else the first after it. Types must
     fit too: the same, or both of ORG, LOC and MISC, which models often confuse, or one not given.
@@ -105,7 +104,6 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
     check_text(checker, text, title)
     checker.check(mentions, (list, tuple), "mentions", "a list of mentions: objects with start, end and type")
     spans = read_spans(checker, text, mentions, "mentions")
-    check_word_borders(checker, text, spans, "mentions")
     types = {}
     for number, (span, mention) in enumerate(zip(spans, mentions, strict=True)):
         kind = mention.get("type")
@@ -195,20 +193,23 @@ class _Name:
 
 def _expansions(text, mentions, name, names):
     """What an abbreviation may stand for."""
-    if not _ABBREVIATION.fullmatch(name.text) or name.type in _AMOUNTS:
+    if not _is_abbreviation(name.text) or name.type in _AMOUNTS:
         return []
     others = [
         other
         for other in names
-        if other.type not in _AMOUNTS
-        and _compatible(name.type, other.type)
-        and not _ABBREVIATION.fullmatch(other.text)
+        if other.type not in _AMOUNTS and _compatible(name.type, other.type) and not _is_abbreviation(other.text)
     ]
     first = mentions[name.members[0]]
     bracketed = [
         other for other in others if any(_in_brackets(text, mentions[number], first) for number in other.members)
     ]
     return bracketed or [other for other in others if name.key in _initials(other.key)]
+
+
+def _is_abbreviation(text):
+    letters = text.replace(".", "")
+    return len(letters) > 1 and letters.isalpha() and 2 * sum(map(str.isupper, letters)) >= len(letters)
 
 
 def _in_brackets(text, long, short):
@@ -244,10 +245,10 @@ def _family_name(key):
 
 def _nearest(number, names):
     """The name mentioned last before a mention, or else the first after it."""
-    before = [(member, name) for name in names for member in name.members if member < number]
-    after = [(member, name) for name in names for member in name.members if member > number]
-    return max(before, key=_member)[1] if before else min(after, key=_member)[1]
+    members = [(member, name) for name in names for member in name.members]
+    before = [(member, name) for member, name in members if member < number]
+    return max(before, key=_first)[1] if before else min(members, key=_first)[1]
 
 
-def _member(pair):
+def _first(pair):
     return pair[0]

@@ -20,6 +20,8 @@ from .encoder_base import EncodedDocuments, pool_entity_attention
 from .encoders import get_relation_encoder, is_built_in_encoder
 from .extensions_comm import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
+from .pipeline_comm import DocumentRelationExtractionPipeline  # noqa: F401  (so that its code is saved with a model)
+from .weights_comm import check_weights
 
 logger = logging.get_logger(__name__)
 
@@ -37,8 +39,8 @@ class CommOutput(ModelOutput):
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row a window.
         attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, with eager attention.
-        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): attention of each entity of each document, mean
-            over its mentions, to the document's C word pieces, by attention head; with `output_entity_attention=True`.
+        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): last layer's attention of each entity to its
+            document's C word pieces by attention head, mean over its mentions; with `output_entity_attention=True`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -85,22 +87,43 @@ class CommPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments.
+        """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments. Weights are read from
+        safetensors, never from a pickle, whatever lies beside them.
 
         Raises:
-            ValueError: the checkpoint is a bare encoder (the message says what to call instead), or lacks weights.
+            ValueError: the checkpoint is a bare encoder or a pickle (the message says what to do instead), or lacks weights.
         """
-        if config is None:
-            hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
-            model_type = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)[0].get("model_type")
+        hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
+        if isinstance(config, PreTrainedConfig):
+            fields = vars(config)
+        else:
+            fields, _ = PreTrainedConfig.get_config_dict(config or pretrained_model_name_or_path, **hub)
+            model_type = fields.get("model_type")
             if model_type != cls.config_class.model_type:
                 raise ValueError(
                     f"{str(pretrained_model_name_or_path)!r} is a {model_type!r} checkpoint, not a COMM model. To start a "
                     f"new model from it: {cls.__name__}.from_backbone({str(pretrained_model_name_or_path)!r}, id2label=...)"
                 )
+        if kwargs.pop("use_safetensors", None) is False:
+            raise ValueError("use_safetensors=False: COMM reads weights from safetensors only, never from a pickle")
+        if pretrained_model_name_or_path is not None:
+            check_weights(
+                pretrained_model_name_or_path,
+                "Checkpoints of the original ATLOP, DocuNet and KD-DocRE are brought into COMM's form by python -m "
+                "modeling_comm.convert_original_checkpoint",
+                named=fields.get("transformers_weights"),
+                variant=kwargs.get("variant"),
+                adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),
+                **hub,
+            )
         wants_info = kwargs.pop("output_loading_info", False)
         model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, config=config, output_loading_info=True, **kwargs
+            pretrained_model_name_or_path,
+            *model_args,
+            config=config,
+            output_loading_info=True,
+            use_safetensors=True,
+            **kwargs,
         )
         missing = sorted(info["missing_keys"])
         if missing and not wants_info:  # whoever asks for the loading info looks at it
@@ -203,7 +226,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             the model in float32: the encoder's weights pretrained, the relation encoder's newly initialised.
 
         Raises:
-            ValueError: the encoder cannot serve, or its checkpoint lacks weights that the model uses.
+            ValueError: the encoder cannot serve, or its checkpoint is a pickle or lacks weights that the model uses.
         """
         loading = {key: kwargs.pop(key) for key in _HUB_ARGUMENTS if key in kwargs}
         attention = kwargs.pop("attn_implementation", None)
@@ -226,6 +249,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config = type(config)(**{key: value for key, value in fields.items() if key != "model_type"})
         if attention is not None:
             config._attn_implementation = attention
+        check_weights(
+            backbone,
+            f"If you trust it, AutoModel.from_pretrained({str(backbone)!r}).save_pretrained(FOLDER) converts it; save the "
+            "tokenizer there, too, and name FOLDER instead",
+            named=getattr(text_config, "transformers_weights", None),
+            **loading,
+        )
         model = cls(config)
         encoder, info = AutoModel.from_pretrained(
             backbone, config=text_config, dtype=torch.float32, output_loading_info=True, **loading

@@ -1,13 +1,16 @@
 """Raw text in, relation triples out: COMM as a Transformers pipeline."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sized
+from contextlib import contextmanager
 
 import torch
 from transformers import AutoProcessor, Pipeline
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
-from .documents import DocumentChecker
+from .configuration_comm import TASK
+from .documents import DocumentChecker, DocumentError
 from .encoder_base import pool_pair_attention
 from .entity_grouping import find_mentions, group_mentions
 from .processing_comm import what_was_lost
@@ -15,7 +18,6 @@ from .text_documents import check_text, document_from_text, text_from_document
 
 logger = logging.get_logger(__name__)
 
-TASK = "document-relation-extraction"
 # Documents are sorted by length within so many batches, which is also how many are read ahead.
 _WINDOW = 8
 
@@ -51,6 +53,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
         if processor is None:
             processor = _load_processor(model)
+        if kwargs.get("tokenizer") not in (None, processor.tokenizer):
+            raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_config(model.config)
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
@@ -75,11 +79,11 @@ class DocumentRelationExtractionPipeline(Pipeline):
             coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~entity_grouping.group_mentions`].
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_documents.document_from_text`].
             threshold_offset (`float`, defaults to 0): a relation is predicted iff its margin over the threshold exceeds this.
-            max_sentences (`int`, defaults to 3): sentences of an explanation at most.
+            max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
 
         Returns:
-            for one document a dict, for a list or tuple a list of them, else a generator that reads ahead `batch_size` times 8
-            documents at most (none if `batch_size` is 1). In the order of the inputs, ready for JSON:
+            for one document a dict, for a list or tuple a list of them, else a generator, which reads ahead 8 batches at most
+            (a single document if `batch_size` is 1). In the order of the inputs, ready for JSON:
 
             - `title` and `text` (of a DocRED document, tokens and sentences joined by spaces),
             - `sentences`: `[start, end]` in the text,
@@ -90,44 +94,34 @@ class DocumentRelationExtractionPipeline(Pipeline):
             - `lost`: what encoding lost, and `relations_over_cap`, the relations that `max_relations_per_pair` left out; empty if
               nothing.
 
-            A triple's `explanation` is what the model looked at, not evidence: the sentences `{"sentence", "start", "end", "text",
-            "weight"}` that hold most of the pair's attention (what head and tail both attend to in the backbone's last layer, by
-            which every relation encoder averages the pair's context), heaviest first. The weight is the sentence's share of it;
-            what lies on special tokens is in no sentence. It was never trained to point at evidence, does not say why the
-            relation was chosen, and is the same for all relations between two entities. A pair without common context (far
-            apart in a long document) has none.
+            A triple's `explanation` is what the model looked at, not evidence: the sentences `{"sentence", "start", "end",
+            "text", "weight"}` that hold most of the pair's attention (what head and tail both attend to in the backbone's last
+            layer, by which every relation encoder averages the pair's context), heaviest first. The weight is the sentence's
+            share of it; the rest lies on other sentences and, often most of it, on special tokens. It is not trained to point
+            at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
+            without common context (far apart in a long document) has none.
 
         Raises:
-            DocumentError: a document does not fit; the message says which. Of a generator, those before it come first.
+            DocumentError: a document does not fit; the message says which. Other errors carry that as a note. Of a generator,
+                the documents before it come first.
         """
-        stages = [
-            {**own, **given}
-            for own, given in zip(
-                (self._preprocess_params, self._forward_params, self._postprocess_params),
-                self._sanitize_parameters(**kwargs),
-                strict=True,
-            )
-        ]
         size = (self._batch_size or 1) if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size is {size!r}; expected an integer >= 1")
-        self.call_count += 1
+        own = (self._preprocess_params, self._forward_params, self._postprocess_params)
+        given = self._sanitize_parameters(**kwargs)
+        parameters = [{**of_all, **of_this} for of_all, of_this in zip(own, given, strict=True)]
         if isinstance(inputs, (str, Mapping)):
-            (record,) = self._records([inputs], 1, *stages)
+            (record,) = self._records([inputs], 1, *parameters)
             return record
-        records = self._records(inputs, size, *stages)
+        records = self._records(inputs, size, *parameters)
         if show_progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
             records = iter(logging.tqdm(records, total=total, unit="document"))
         return list(records) if isinstance(inputs, (list, tuple)) else records
 
     def _sanitize_parameters(
-        self,
-        ner=None,
-        coreference=None,
-        sentence_splitter=None,
-        threshold_offset=None,
-        max_sentences=None,
+        self, ner=None, coreference=None, sentence_splitter=None, threshold_offset=None, max_sentences=None
     ):
         callables = {"ner": ner, "coreference": coreference, "sentence_splitter": sentence_splitter}
         preprocess = {name: value for name, value in callables.items() if value is not None}
@@ -136,7 +130,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 raise ValueError(f"{name} is {value!r}; expected something to call")
         forward, postprocess = {}, {}
         if threshold_offset is not None:
-            postprocess["threshold_offset"] = float(threshold_offset)
+            if not isinstance(threshold_offset, (int, float)) or not math.isfinite(threshold_offset):
+                raise ValueError(f"threshold_offset is {threshold_offset!r}; expected a finite number")
+            postprocess["threshold_offset"] = threshold_offset
         if max_sentences is not None:
             if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
@@ -148,44 +144,32 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     def _records(self, inputs, batch_size, preprocess_params, forward_params, postprocess_params):
         """Records in the order of the inputs. Batches hold documents of similar length, out of a window that is read ahead."""
-        items = iter(inputs) if hasattr(inputs, "__iter__") else (inputs[index] for index in range(len(inputs)))
-        examples = (self.preprocess(item, index=index, **preprocess_params) for index, item in enumerate(items))
+
+        def examples():
+            # A PyTorch data set need not have an end that iteration would find.
+            items = inputs if hasattr(inputs, "__iter__") else (inputs[index] for index in range(len(inputs)))
+            for index, item in enumerate(items):
+                with _naming_document(index):
+                    example = self.preprocess(item, index=index, **preprocess_params)
+                yield example
+
+        def predict(chosen):
+            batch = self.processor.collate([example["feature"] for example in chosen])
+            outputs = self.forward(batch, **forward_params)
+            return self.postprocess({"outputs": outputs, "examples": chosen}, **postprocess_params)
+
+        examples = examples()
         size = batch_size * _WINDOW if batch_size > 1 else 1
-        window = True
-        while window:
-            window, failure = [], None
+        window = failure = None
+        while failure is None and (window is None or len(window) == size):
+            window = []
             try:
                 window.extend(itertools.islice(examples, size))
             except Exception as error:
                 failure = error  # after the documents before it
-            yield from self._predict_window(window, batch_size, forward_params, postprocess_params)
-            if failure is not None:
-                raise failure
-
-    def _predict_window(self, window, batch_size, forward_params, postprocess_params):
-        def predict(examples):
-            batch = self.processor.collate([example["feature"] for example in examples])
-            outputs = self.forward(batch, **forward_params)
-            return self.postprocess({"outputs": outputs, "examples": examples}, **postprocess_params)
-
-        order = sorted(range(len(window)), key=lambda index: len(window[index]["feature"]["input_ids"]))
-        records = {}
-        try:
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
-                records.update(zip(chosen, predict([window[index] for index in chosen]), strict=True))
-        except Exception as failure:
-            # One by one, so that those before the one that fails are not lost, and it is known which one that is.
-            if len(window) > 1:
-                logger.warning("A batch of documents failed (%s); they are tried one by one", failure)
-            for example in window:
-                try:
-                    yield from predict([example])
-                except Exception as error:
-                    error.add_note(f"This was document {example['index']} ({example['document'].title!r}).")
-                    raise
-        else:
-            yield from (records[index] for index in range(len(window)))
+            yield from _predict_window(predict, window, batch_size)
+        if failure is not None:
+            raise failure
 
     # ------------------------------------------------------------------------------------------------- the three stages
 
@@ -198,7 +182,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
-        return self.model(**model_inputs, output_entity_attention=explain)
+        return self.model(**model_inputs, output_entity_attention=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=0.0, max_sentences=3):
         """A record for each document of a batch."""
@@ -235,8 +219,41 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def save_pretrained(self, save_directory, **kwargs):
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
+        if kwargs.get("push_to_hub"):
+            raise ValueError(
+                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends everything at once"
+            )
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def _predict_window(predict, window, batch_size):
+    order = sorted(range(len(window)), key=lambda index: len(window[index]["feature"]["input_ids"]))
+    records = {}
+    try:
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            records.update(zip(chosen, predict([window[index] for index in chosen]), strict=True))
+    except Exception as failure:
+        logger.warning("Documents failed together (%s: %s); trying them one by one", type(failure).__name__, failure)
+        for example in window:
+            with _naming_document(example["index"]):
+                (record,) = predict([example])
+            yield record
+    else:
+        yield from (records[index] for index in range(len(window)))
+
+
+@contextmanager
+def _naming_document(index):
+    """Lets an error say which document it is about."""
+    try:
+        yield
+    except DocumentError:  # says it
+        raise
+    except Exception as error:
+        error.add_note(f"This happened with document {index}.")
+        raise
 
 
 def _load_processor(model):

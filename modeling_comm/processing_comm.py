@@ -334,8 +334,8 @@ class CommProcessor(ProcessorMixin):
         return triples
 
     def extract_triples(self, outputs, documents, offset=0.0) -> tuple[list[list[dict]], list[int]]:
-        """[`post_process_relation_extraction`] of a list of documents, and how many relations `max_relations_per_pair` left out of
-        each."""
+        """What [`post_process_relation_extraction`] gives for a list of documents, and how many relations of each
+        `max_relations_per_pair` left out."""
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
         triples, left_out = [], []

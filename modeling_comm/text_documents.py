@@ -40,7 +40,7 @@ def docred_type(label: str) -> str:
 
 _NEW_LINE = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
 # What may end a sentence, with the quotes and brackets that it closes; the full-width forms need no space after them.
-_SENTENCE_END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)\s*")
+_SENTENCE_END = re.compile(r"(?:(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)\s*")
 _ABBREVIATIONS = (
     *("Adm", "Bros", "Capt", "Co", "Col", "Corp", "Dr", "Ft", "Gen", "Gov", "Hon", "Inc", "Jr", "Lt", "Ltd", "Maj"),
     *("Messrs", "Mr", "Mrs", "Ms", "Mt", "No", "Nos", "Ph.D", "Prof", "Rep", "Rev", "Sen", "Sgt", "Sr", "St"),
@@ -52,7 +52,7 @@ _MARK = "\u0300"  # stands for every combining or formatting character
 _LETTER = rf"(?:[^\W\d_]{_MARK}*)"
 _WORD = rf"(?:[^\W_]{_MARK}*)"
 # A full stop after one of these belongs to it: an abbreviation, an initial, letters with full stops between them.
-_STOPS_INSIDE = re.compile(rf"(?:^|[\W_])(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
+_STOPS_INSIDE = re.compile(rf"(?:^|[^\w'’]|_)(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
 _SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
 _TOKEN = re.compile(
     rf"""
@@ -218,7 +218,7 @@ def document_from_text(text, entities, title=None, sentence_splitter=None, *, in
             if entity.get(key) is not None:
                 checker.check(entity[key], str, f"{field}.{key}", "a text, or no such field")
         spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
-    check_word_borders(checker, text, [span for mentions in spans for span in mentions], "entities")
+    _check_word_borders(checker, text, [span for mentions in spans for span in mentions])
     sentences = _sentences(checker, text, sentence_splitter or split_sentences, spans)
     sents, first, last = _tokens(text, sentences, spans)
     vertex_set, found = [], []
@@ -263,14 +263,18 @@ def read_spans(checker, text, mentions, field) -> list[tuple[int, int]]:
         start, end = span = mention.get("start"), mention.get("end")
         expected = f"character offsets start and end (integers, 0 <= start < end <= {len(text)}) of a mention"
         if not all(isinstance(offset, Integral) and not isinstance(offset, bool) for offset in span):
-            checker.fail(path, span, expected)
+            checker.fail(path, list(span), expected)
         if not 0 <= start < end <= len(text):
-            checker.fail(path, span, expected, f", where the text is {_around(text, start, end)}")
+            checker.fail(path, list(span), expected, f", where the text is {_around(text, start, end)}")
         stripped = _without_spaces(text, [(int(start), int(end))])
         if not stripped:
-            checker.fail(path, span, "a span of more than white space", f", where the text is {text[start:end]!r}")
+            checker.fail(
+                path, list(span), "a span of more than white space", f", where the text is {text[start:end]!r}"
+            )
         if stripped[0] != span:
-            logger.warning("%s: white space around %r at %s is left out", path, text[start:end], list(span))
+            logger.warning(
+                "%s, %s: the white space around %r at %s is left out", checker.name, path, text[start:end], list(span)
+            )
         spans += stripped
     return spans
 
@@ -281,14 +285,10 @@ def _around(text, start, end):
     return repr(text[max(0, low - 20) : min(high + 20, low + 60)])
 
 
-def check_word_borders(checker, text, spans, field):
-    """
-    Offsets that count words, bytes or UTF-16 units often lie in the text too, and would then mark the wrong places.
-
-    Raises:
-        DocumentError: most of several mentions begin inside a word. Where fewer do, or only ends lie in words (some languages
-            add endings to names), there is a warning.
-    """
+def _check_word_borders(checker, text, spans):
+    """Offsets that count words, bytes or UTF-16 units often lie in the text too, and would then mark the wrong places: an error
+    where most of several mentions begin inside a word; a warning where most begin or end there (some languages add endings
+    to names)."""
     begins = [span for span in spans if _inside_word(text, span[0])]
     cut = [span for span in spans if _inside_word(text, span[0]) or _inside_word(text, span[1])]
     if 2 * len(cut) <= len(spans):
@@ -297,12 +297,14 @@ def check_word_borders(checker, text, spans, field):
     found = f"{text[start:end]!r} in {text[max(0, start - 15) : end + 15]!r}"
     if len(begins) > 1 and 2 * len(begins) > len(spans):
         checker.fail(
-            field,
+            None,
             [start, end],
             "character offsets of mentions; are these indices of words, or of bytes?",
             f", the text {found}, and {len(begins)} of {len(spans)} mentions that begin inside a word",
         )
-    logger.warning("%s: %d of %d mentions begin or end inside a word, such as %s", field, len(cut), len(spans), found)
+    logger.warning(
+        "%s: %d of %d mentions begin or end inside a word, such as %s", checker.name, len(cut), len(spans), found
+    )
 
 
 def _inside_word(text, offset):
@@ -319,7 +321,9 @@ def _sentences(checker, text, splitter, spans):
         start, end = span
         gap = text[position:start]
         if not position <= start <= end <= len(text) or gap.strip():
-            checker.fail("sentence_splitter", span, f"sentences in order that leave out white space only ({gap!r})")
+            left_out = f", which leaves out {gap!r}" if gap.strip() else ""
+            expected = f"spans in order, 0 <= start <= end <= {len(text)}, with nothing but white space between them"
+            checker.fail("sentence_splitter", list(span), expected, left_out)
         sentences += _without_spaces(text, [(int(start), int(end))])
         position = end
     starts = [start for start, _ in sentences]

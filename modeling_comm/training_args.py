@@ -24,7 +24,9 @@ class CommTrainingArguments(TrainingArguments):
       of all steps).
     - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
       `metric_for_best_model` `"f1"`, `logging_steps` 50.
-    - `hub_strategy` `"end"`: with `push_to_hub` one push after training, without pickles or half-trained models.
+    - `hub_strategy` `"end"`, and nothing else: with `push_to_hub` one push after training. The others would publish half-trained
+      models, and beside them pickles (`training_args.bin`, a checkpoint's `optimizer.pt`, `scheduler.pt`, `rng_state.pth`).
+      These stay in `checkpoint-*`, and a run that goes on reads numbers from them and nothing else (`weights_only`).
     - `restore_callback_states_from_checkpoint` True: the patience of early stopping outlives an interruption.
     - `remove_unused_columns` False and `ddp_find_unused_parameters` False: the trainer builds its batches itself, and every
       parameter gets a gradient.
@@ -61,7 +63,7 @@ class CommTrainingArguments(TrainingArguments):
         metadata={"help": "Go on with the callbacks' counters, too, such as the patience of early stopping."},
     )
     hub_strategy: str = field(
-        default="end", metadata={"help": "When to push: end, every_save, checkpoint or all_checkpoints."}
+        default="end", metadata={"help": "When to push: end. The other ways would publish pickles and are refused."}
     )
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Must stay false: the trainer batches."}
@@ -74,6 +76,7 @@ class CommTrainingArguments(TrainingArguments):
         do_eval = self.do_eval
         super().__post_init__()
         self.do_eval = do_eval  # the parent turns it on where training evaluates; the script asks for it by itself
+        self._check_hub_strategy()
         launched = int(os.environ.get("WORLD_SIZE", 1))
         if launched > self.world_size:
             raise ValueError(
@@ -89,3 +92,15 @@ class CommTrainingArguments(TrainingArguments):
         for name in _REFUSED:
             if getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; CommTrainer does not do this, leave it out")
+
+    def set_push_to_hub(self, model_id, strategy="end", **kwargs):
+        super().set_push_to_hub(model_id, strategy=strategy, **kwargs)
+        self._check_hub_strategy()
+        return self
+
+    def _check_hub_strategy(self):
+        if self.hub_strategy != "end":
+            raise ValueError(
+                f"hub_strategy is {self.hub_strategy.value!r}, which would publish half-trained models and pickles; expected "
+                "'end', one push after training"
+            )

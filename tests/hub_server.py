@@ -1,29 +1,66 @@
-"""The Hugging Face Hub for tests: a server on this machine that takes a library's uploads of models and serves its downloads.
-Fresh processes import it too, before the libraries that read where the Hub is; so only the standard library is needed here."""
+"""The Hugging Face Hub for tests: a server on this machine that takes a library's uploads of models and data sets and serves its
+downloads. Fresh processes import it too, before the libraries that read where the Hub is; so only the standard library is needed
+here."""
 
 import base64
 import hashlib
 import json
 import os
 import re
+import socket
 import threading
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-_REPOSITORY = r"([^/]+/[^/]+)"
 TOKEN = "hf_of_the_tests"
 
 
-def use_hub(address):
+def use_hub(address, token=TOKEN):
     """Has the Hugging Face libraries talk to a [`HubServer`]; to be called before any of them is imported."""
-    os.environ |= {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    os.environ |= {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    if token is None:
+        os.environ.pop("HF_TOKEN", None)
+    else:
+        os.environ["HF_TOKEN"] = token
+
+
+@dataclass
+class Repository:
+    """Commits are `(id, {path: SHA-256})`, the last one at the end; branches and tags name a commit's id."""
+
+    private: bool = False
+    commits: list = field(default_factory=list)
+    branches: dict = field(default_factory=dict)
+    tags: dict = field(default_factory=dict)
+
+    def find(self, revision):
+        """The commit that a branch, a tag or an id stands for; None if there is none."""
+        wanted = self.branches.get(revision) or self.tags.get(revision) or revision
+        return next((commit for commit in self.commits if commit[0] == wanted), None)
+
+    def commit(self, files, branch="main"):
+        """Makes a commit on a branch of all files that it is to have; returns its id."""
+        content = json.dumps([len(self.commits), files])
+        self.branches[branch] = hashlib.sha1(content.encode()).hexdigest()
+        self.commits.append((self.branches[branch], files))
+        return self.branches[branch]
+
+
+@dataclass
+class _Fault:
+    request: str
+    after: int
+    times: int
+    status: int | None
+    action: object
 
 
 class HubServer:
     """
-    Public model repositories, each with the one branch `main`. A context manager; `address` is for [`use_hub`]. Writing needs
-    the token `TOKEN`; any other one is refused, for reading too.
+    Repositories of models (`org/name`) and data sets (`datasets/org/name`). A context manager; `address` is for [`use_hub`].
+    Writing, and reading what is private, needs the token `TOKEN`; any other one is refused, whatever it is for.
 
     Args:
         folder: where the contents of files are kept, named by their SHA-256.
@@ -31,7 +68,9 @@ class HubServer:
 
     def __init__(self, folder):
         self.folder = Path(folder)
-        self.repositories = {}  # name: list of commits, each `(id, {path: SHA-256})`
+        self.repositories = {}
+        self._faults = []
+        self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.address = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -44,15 +83,22 @@ class HubServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def files(self, name):
-        """`{path: content}` of a repository's last commit."""
-        _, files = self.repositories[name][-1]
-        return {path: (self.folder / digest).read_bytes() for path, digest in files.items()}
+    def create(self, name, private=False):
+        """A new repository, with the one file that the Hub puts into it."""
+        repository = self.repositories[name] = Repository(private)
+        repository.commit({".gitattributes": self.store(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")})
+        return repository
 
-    def add_folder(self, name, folder):
+    def add_folder(self, name, folder, private=False):
         """A new repository with a folder's files."""
-        self.repositories[name] = []
-        self.add_commit(name, {file.name: self.store(file.read_bytes()) for file in Path(folder).iterdir()})
+        repository = self.create(name, private)
+        files = {file.name: self.store(file.read_bytes()) for file in Path(folder).iterdir()}
+        repository.commit(repository.find("main")[1] | files)
+
+    def files(self, name, revision="main"):
+        """`{path: content}` of a repository, without the file that the Hub puts there."""
+        _, files = self.repositories[name].find(revision)
+        return {path: (self.folder / sha).read_bytes() for path, sha in files.items() if path != ".gitattributes"}
 
     def store(self, content):
         """Keeps a content; returns its SHA-256."""
@@ -60,19 +106,32 @@ class HubServer:
         (self.folder / digest).write_bytes(content)
         return digest
 
-    def add_commit(self, name, files):
-        """A commit of files on top of the last one; returns its id."""
-        files = (dict(self.repositories[name][-1][1]) if self.repositories[name] else {}) | files
-        commit = hashlib.sha1(json.dumps([len(self.repositories[name]), files]).encode()).hexdigest()
-        self.repositories[name].append((commit, files))
-        return commit
+    def fail(self, request, status=None, action=None, after=0, times=1):
+        """
+        Has requests go wrong.
 
-    def find_commit(self, name, revision):
-        """`(id, files)` of `main` or of a commit's id; None if there is none."""
-        commits = self.repositories[name]
-        if revision == "main":
-            return commits[-1] if commits else None
-        return next((commit for commit in commits if commit[0] == revision), None)
+        Args:
+            request (`str`): regular expression, searched in `METHOD /path`.
+            status (`int`, *optional*): the answer. Without one the connection ends when half of the request's body is read.
+            action (callable, *optional*): is called before the connection ends.
+            after, times (`int`): so many such requests go well first, so many then go wrong.
+        """
+        self._faults.append(_Fault(request, after, times, status, action))
+
+    def faults_left(self):
+        """How many requests are still to go wrong."""
+        return sum(fault.times for fault in self._faults)
+
+    def next_fault(self, request):
+        with self._lock:
+            for fault in self._faults:
+                if fault.times and re.search(fault.request, request):
+                    if fault.after:
+                        fault.after -= 1
+                    else:
+                        fault.times -= 1
+                        return fault
+        return None
 
 
 class _Refused(Exception):
@@ -89,19 +148,33 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _handle(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        path = unquote(urlsplit(self.path).path)
+        path = self.path.partition("?")[0]
+        length = int(self.headers.get("Content-Length", 0))
+        fault = self.hub.next_fault(f"{self.command} {path}")
+        if fault and fault.status is None:
+            return self._break_off(length // 2, fault.action)
+        body = self.rfile.read(length)
         try:
+            if fault:
+                raise _Refused(fault.status)
             for method, pattern, answer in _ROUTES:
-                # An upload goes to the place that the server named before, as if elsewhere: without a token.
                 if self.command.replace("HEAD", "GET") == method and (found := re.fullmatch(pattern, path)):
-                    self._check_token(writes=method == "POST")
-                    return self._send(*answer(self, *found.groups(), body))
+                    # An upload goes to the place that the server named before, as if elsewhere: without a token.
+                    self._check_token(writes=method == "POST" and answer is not _Handler.paths_info)
+                    groups = (None if group is None else unquote(group) for group in found.groups())
+                    return self._send(*answer(self, *groups, body))
             raise _Refused(404)
         except _Refused as refused:
             return self._send({"error": f"{refused.status}"}, refused.headers, refused.status)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
+
+    def _break_off(self, length, action):
+        self.rfile.read(length)
+        if action:
+            action()
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def _check_token(self, writes):
         given = self.headers.get("Authorization")
@@ -118,30 +191,42 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    # Each answer takes the groups of its route and the request's body, and returns content and, if any, headers.
+    def _repository(self, name):
+        repository = self.hub.repositories.get(name)
+        if (repository is None or repository.private) and not self.headers.get("Authorization"):
+            # Whoever may not see it does not learn whether it is there. The code is needed because this is not https, where the
+            # library would know by the address.
+            raise _Refused(401, X_Error_Code="RepoNotFound")
+        if repository is None:
+            raise _Refused(404, X_Error_Code="RepoNotFound")
+        return repository
 
     def _commit(self, name, revision):
-        if name not in self.hub.repositories:
-            raise _Refused(404, X_Error_Code="RepoNotFound")
-        commit = self.hub.find_commit(name, revision)
+        commit = self._repository(name).find(revision)
         if commit is None:
             raise _Refused(404, X_Error_Code="RevisionNotFound")
         return commit
 
+    # Each answer takes the groups of its route and the request's body, and returns content and, if any, headers.
+
     def create(self, body):
         asked = json.loads(body)
         name = f"{asked['organization']}/{asked['name']}"
+        if asked.get("type") == "dataset":
+            name = f"datasets/{name}"
         status = 409 if name in self.hub.repositories else 200
-        self.hub.repositories.setdefault(name, [])
+        if status == 200:
+            self.hub.create(name, private=asked.get("private") is True or asked.get("visibility") == "private")
         return {"url": f"{self.hub.address}/{name}"}, {}, status
 
     def validate_card(self, body):
         return ({"errors": [], "warnings": []},)
 
     def preupload(self, name, revision, body):
+        self._commit(name, revision)
         # The Hub decides by `.gitattributes` and size; small files come with the commit, others are uploaded beforehand.
         modes = {
-            file["path"]: "lfs" if file["path"].endswith((".safetensors", ".bin", ".pt")) else "regular"
+            file["path"]: "lfs" if file["path"].endswith((".safetensors", ".parquet", ".bin", ".pt")) else "regular"
             for file in json.loads(body)["files"]
         }
         return (
@@ -149,6 +234,7 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def lfs_batch(self, name, body):
+        self._repository(name)
         wanted = json.loads(body)["objects"]
         for entry in wanted:
             if not (self.hub.folder / entry["oid"]).exists():
@@ -160,33 +246,87 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(400)
         return ({},)
 
-    def commit(self, name, revision, body):
-        files = {}
+    def commit(self, name, branch, body):
+        repository = self._repository(name)
+        if branch not in repository.branches:
+            raise _Refused(404, X_Error_Code="RevisionNotFound")
+        before, files = repository.find(branch)
+        files = dict(files)
         for line in body.splitlines():
             entry = json.loads(line)
             key, value = entry["key"], entry["value"]
-            if key == "file":
+            if key == "header":
+                if value.get("parentCommit") not in (None, before):
+                    raise _Refused(412, X_Error_Message="A commit has happened since. Please refresh and try again.")
+            elif key == "file":
                 files[value["path"]] = self.hub.store(base64.b64decode(value["content"]))
             elif key == "lfsFile":
                 files[value["path"]] = value["oid"]
-            elif key != "header":
+            elif key == "deletedFile":
+                del files[value["path"]]
+            else:
                 raise _Refused(501)
-        commit = self.hub.add_commit(name, files)
+        commit = repository.commit(files, branch)
         return ({"commitOid": commit, "commitUrl": f"{self.hub.address}/{name}/commit/{commit}"},)
+
+    def add_branch(self, name, branch, body):
+        start, _ = self._commit(name, json.loads(body).get("startingPoint", "main"))
+        return self._add_name(self._repository(name).branches, branch, start)
+
+    def add_tag(self, name, revision, body):
+        commit, _ = self._commit(name, revision)
+        return self._add_name(self._repository(name).tags, json.loads(body)["tag"], commit)
+
+    @staticmethod
+    def _add_name(names, name, commit):
+        if name in names:
+            raise _Refused(409)
+        names[name] = commit
+        return ({},)
 
     def info(self, name, revision, body):
         commit, files = self._commit(name, revision or "main")
-        siblings = [{"rfilename": path} for path in files]
-        return ({"id": name, "sha": commit, "private": False, "tags": [], "siblings": siblings},)
+        found = {"id": name.removeprefix("datasets/"), "sha": commit, "private": self._repository(name).private}
+        return (found | {"tags": [], "siblings": [{"rfilename": path} for path in files]},)
+
+    def refs(self, name, body):
+        repository = self._repository(name)
+        named = {
+            kind: [{"name": ref, "ref": ref, "targetCommit": commit} for ref, commit in refs.items()]
+            for kind, refs in (("branches", repository.branches), ("tags", repository.tags))
+        }
+        return ({**named, "converts": []},)
 
     def tree(self, name, revision, folder, body):
         _, files = self._commit(name, revision)
         prefix = f"{folder}/" if folder else ""
-        inside = [path for path in files if path.startswith(prefix)]
-        if not inside:
+        recursive = "recursive=true" in self.path.lower()
+        found = {}
+        for path, digest in sorted(files.items()):
+            if path.startswith(prefix):
+                child, inside, _ = path.removeprefix(prefix).partition("/")
+                if inside:
+                    found.setdefault(prefix + child, self._entry(prefix + child, None))
+                if not inside or recursive:
+                    found[path] = self._entry(path, digest)
+        if not found:
             raise _Refused(404, X_Error_Code="EntryNotFound")
-        size = {path: (self.hub.folder / files[path]).stat().st_size for path in inside}
-        return ([{"type": "file", "path": path, "oid": files[path], "size": size[path]} for path in inside],)
+        return (list(found.values()),)
+
+    def paths_info(self, name, revision, body):
+        _, files = self._commit(name, revision)
+        found = []
+        for path in json.loads(body)["paths"]:
+            if path in files:
+                found.append(self._entry(path, files[path]))
+            elif any(file.startswith(f"{path}/") for file in files):
+                found.append(self._entry(path, None))
+        return (found,)
+
+    def _entry(self, path, digest):
+        if digest is None:
+            return {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+        return {"type": "file", "path": path, "oid": digest, "size": (self.hub.folder / digest).stat().st_size}
 
     def resolve(self, name, revision, path, body):
         commit, files = self._commit(name, revision)
@@ -196,14 +336,20 @@ class _Handler(BaseHTTPRequestHandler):
         return (self.hub.folder / files[path]).read_bytes(), headers
 
 
+_NAME = "((?:datasets/)?[^/]+/[^/]+)"
+_API = f"/api/(?:models/|(?=datasets/)){_NAME}"
 _ROUTES = [
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.validate_card),
-    ("POST", f"/api/models/{_REPOSITORY}/preupload/(main)", _Handler.preupload),
-    ("POST", f"/{_REPOSITORY}.git/info/lfs/objects/batch", _Handler.lfs_batch),
+    ("POST", f"{_API}/preupload/([^/]+)", _Handler.preupload),
+    ("POST", rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler.lfs_batch),
     ("PUT", "/uploads/([0-9a-f]{64})", _Handler.upload),
-    ("POST", f"/api/models/{_REPOSITORY}/commit/(main)", _Handler.commit),
-    ("GET", f"/api/models/{_REPOSITORY}(?:/revision/([^/]+))?", _Handler.info),
-    ("GET", f"/api/models/{_REPOSITORY}/tree/([^/]+)(?:/(.+))?", _Handler.tree),
-    ("GET", f"/{_REPOSITORY}/resolve/([^/]+)/(.+)", _Handler.resolve),
+    ("POST", f"{_API}/commit/([^/]+)", _Handler.commit),
+    ("POST", f"{_API}/branch/([^/]+)", _Handler.add_branch),
+    ("POST", f"{_API}/tag/([^/]+)", _Handler.add_tag),
+    ("GET", f"{_API}(?:/revision/([^/]+))?", _Handler.info),
+    ("GET", f"{_API}/refs", _Handler.refs),
+    ("GET", f"{_API}/tree/([^/]+)(?:/(.+))?", _Handler.tree),
+    ("POST", f"{_API}/paths-info/([^/]+)", _Handler.paths_info),
+    ("GET", f"/{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),
 ]

@@ -18,10 +18,14 @@ MODULES = {
     "encoder_base",
     "encoder_grid",
     "encoders",
+    "entity_grouping",
     "extensions_comm",
     "losses",
     "modeling_comm",
+    "pipeline_comm",
     "processing_comm",
+    "text_documents",
+    "weights_comm",
 } | {encoder.__module__.rpartition(".")[2] for encoder in _BUILT_IN.values()}
 ALLOWED_PACKAGES = {"torch", "transformers", "numpy"} | sys.stdlib_module_names
 

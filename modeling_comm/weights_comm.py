@@ -1,0 +1,70 @@
+"""Which file weights are read from: safetensors, which holds numbers; never a pickle, which can run any code when it is read."""
+
+import json
+from pathlib import Path
+
+from transformers.utils import (
+    SAFE_WEIGHTS_INDEX_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_INDEX_NAME,
+    WEIGHTS_NAME,
+    cached_file,
+    has_file,
+    is_peft_available,
+)
+
+# Where Transformers looks for weights: it takes the first file that is there.
+_WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+_ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+def check_weights(source, advice, named=None, variant=None, adapter=None, **hub) -> None:
+    """
+    Checks, before anything reads them, that a checkpoint's weights are safetensors.
+
+    Args:
+        source (`str`): folder or repository, or the file itself.
+        advice (`str`): what the error tells to do with a pickle.
+        named (`str`, *optional*): the file that the checkpoint's own configuration names (`transformers_weights`).
+        variant (`str`, *optional*): as in Transformers' `from_pretrained`.
+        adapter (`str`, *optional*): folder or repository of an adapter, where it is another one than `source`.
+        hub: `subfolder`, `revision`, `token`, `cache_dir`, `local_files_only`.
+
+    Raises:
+        ValueError: what would be read is a pickle.
+        OSError: there are no weights, or the repository cannot be reached.
+    """
+    names = [named] if named else [_with_variant(name, variant) for name in _WEIGHTS]
+    files = _first_found(source, names, **hub)
+    if not files:
+        raise OSError(f"{str(source)!r} has no weights; expected {names[0]}")
+    if is_peft_available():  # otherwise no adapter is read
+        files += _first_found(adapter or source, _ADAPTER, **hub)
+    pickles = [name for name in files if not name.endswith(".safetensors")]
+    if pickles:
+        raise ValueError(
+            f"{str(source)!r} offers its weights as {', '.join(pickles)}: a pickle, which can run any code when it is read. "
+            f"Expected safetensors. {advice}"
+        )
+
+
+def _first_found(source, names, subfolder="", **hub):
+    """The first one of the names that is there, as a list; of an index, the files that it lists; else an empty list."""
+    if Path(source).is_file():
+        return [str(source)]
+    for name in names:
+        if ".safetensors" not in name:  # not even downloaded
+            if has_file(source, f"{subfolder}/{name}" if subfolder else name, **hub):
+                return [name]
+            continue
+        path = cached_file(source, name, subfolder=subfolder, _raise_exceptions_for_missing_entries=False, **hub)
+        if path and name.endswith(".json"):
+            return sorted(set(json.loads(Path(path).read_text(encoding="utf-8"))["weight_map"].values()))
+        if path:
+            return [name]
+    return []
+
+
+def _with_variant(name, variant):
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.{variant}.{ending}" if variant else name

@@ -1,0 +1,245 @@
+"""Where mentions come from and which of them are one entity."""
+
+import json
+import re
+
+import pytest
+import torch
+from helpers import SHARED, requires_shared, tiny_text_config, word_piece_tokenizer
+from transformers import AutoModelForTokenClassification, pipeline
+
+from modeling_comm.documents import DocumentError
+from modeling_comm.entity_grouping import find_mentions, group_mentions, normalize_name
+from modeling_comm.text_documents import text_from_document
+
+# ------------------------------------------------------------------------------------------------------------ grouping
+
+
+def read(marked):
+    """Text and mentions of `... [TYPE:name] ...`; `[name]` has no type."""
+    text, mentions = "", []
+    for before, kind, name in re.findall(r"([^\[\]]*)(?:\[(?:([A-Z]+):)?([^\]]+)\])?", marked):
+        text += before
+        if name:
+            mentions.append({"start": len(text), "end": len(text) + len(name), "type": kind or None})
+        text += name
+    return text, mentions
+
+
+def names(text, entities):
+    return [[text[mention["start"] : mention["end"]] for mention in entity["mentions"]] for entity in entities]
+
+
+@pytest.mark.parametrize(
+    "marked, expected",
+    [
+        ("[LOC:The Nile], [LOC:the nile's] and [LOC:Nile.]", [["The Nile", "the nile's", "Nile."]]),
+        (
+            "[LOC:U.S.] or [LOC:US], [LOC:Łódź] or [LOC:Ło\u0301dz\u0301]",
+            [["U.S.", "US"], ["Łódź", "Ło\u0301dz\u0301"]],
+        ),
+        ("[PER:Jean-Paul Venn] [PER:Jean  Paul Venn]", [["Jean-Paul Venn", "Jean  Paul Venn"]]),
+        (
+            "[TIME:1990], [NUM:1990], [NUM:1.5], [NUM:15], [NUM:Two] [NUM:two]",
+            [["1990"], ["1990"], ["1.5"], ["15"], ["Two", "two"]],
+        ),
+        ("[PER:Washington] in [LOC:Washington]", [["Washington"], ["Washington"]]),
+        ("[ORG:Oslo] in [LOC:Oslo], [MISC:Oslo], [Oslo]", [["Oslo", "Oslo", "Oslo", "Oslo"]]),
+        ("[$$] and [$$] or [€€]", [["$$", "$$"], ["€€"]]),
+        ("[LOC:United Nations] ([ORG:UN])", [["United Nations", "UN"]]),
+        ("[ORG:University of Oslo] ([ORG:UiO]), [ORG:UIO]", [["University of Oslo", "UiO", "UIO"]]),
+        ("the [ORG:Bank of the North] and [ORG:BN], [ORG:BOTN]", [["Bank of the North", "BN", "BOTN"]]),
+        ("[ORG:Volkswagen] ([ORG:VW]) sold [ORG:V.W.]", [["Volkswagen", "VW", "V.W."]]),
+        ("[ORG:Volkswagen] ([ORG:BMW]) or [ORG:Viking]", [["Volkswagen"], ["BMW"], ["Viking"]]),
+        (
+            "[LOC:United States]. [ORG:Union Stores]. [ORG:US] [LOC:US]",
+            [["United States"], ["Union Stores", "US", "US"]],
+        ),
+        ("[NUM:two million] [ORG:TM]", [["two million"], ["TM"]]),
+        ("[PER:Ada Quill] met [PER:Quill]'s son", [["Ada Quill", "Quill"]]),
+        ("[PER:Quill] is [PER:Ada Quill Jr.]", [["Quill", "Ada Quill Jr."]]),
+        ("[LOC:Quill] and [PER:Ada Quill]; [MISC:Quill]", [["Quill", "Quill"], ["Ada Quill"]]),
+        (
+            "[PER:Ada Quill]. [PER:Quill]. [PER:Bo Quill]. [PER:Quill]. [PER:Ada Quill]. [PER:Quill]",
+            [["Ada Quill", "Quill", "Ada Quill", "Quill"], ["Bo Quill", "Quill"]],
+        ),
+        ("[PER:Quill] of [PER:Bo Quill], [PER:Ada Quill]", [["Quill", "Bo Quill"], ["Ada Quill"]]),
+        ("[PER:Gogh], [PER:van Gogh], [PER:Vincent van Gogh]", [["Gogh", "van Gogh", "Vincent van Gogh"]]),
+        ("[ORG:University of Oslo] in [ORG:Oslo]", [["University of Oslo"], ["Oslo"]]),
+    ],
+    ids=[
+        *("articles", "unicode", "hyphens", "amounts", "types", "confused_types", "signs", "initials_in_brackets"),
+        *(
+            "mostly_capitals",
+            "small_words",
+            "letters_in_brackets",
+            "other_in_brackets",
+            "most_recent_initials",
+            "no_amounts",
+        ),
+        *("last_name", "first_of_all", "persons_only", "most_recent", "first_after", "chain", "no_places"),
+    ],
+)
+def test_rules(marked, expected):
+    text, mentions = read(marked)
+    assert names(text, group_mentions(text, mentions)) == expected
+    assert names(text, group_mentions(text, mentions[::-1])) == expected  # their order does not matter
+
+
+def test_types():
+    text, mentions = read("[GPE:Oslo] [ORG:Oslo] [ORG:Oslo] [Oslo] and [Nile], [GENE:BRCA]")
+    assert [entity["type"] for entity in group_mentions(text, mentions)] == ["ORG", "MISC", "GENE"]
+
+
+def test_spans_that_overlap_or_occur_twice():
+    text, mentions = read("[PER:Ada Quill] of Oslo")
+    twice = [*mentions, {"start": 0, "end": 9, "type": "ORG"}, {"start": 0, "end": 9}, {"start": 0, "end": 3}]
+    found = group_mentions(text, twice)
+    assert found == [
+        {"type": "MISC", "mentions": [{"start": 0, "end": 3}]},
+        {"type": "PER", "mentions": [{"start": 0, "end": 9}]},
+    ]
+    assert group_mentions(text, []) == group_mentions("", []) == []
+
+
+def test_names():
+    assert normalize_name("The  Ｏｓｌｏ’s") == normalize_name("OSLO") == "oslo"
+    assert normalize_name("-1.5%", "NUM") == "-1.5%" and normalize_name("'s") == "'s"
+
+
+@pytest.mark.parametrize(
+    "groups, expected",
+    [
+        ([[2, 0]], [["Ada", "she"], ["Oslo"]]),
+        ([(1,), {0}, []], [["Ada"], ["Oslo"], ["she"]]),
+        ([], [["Ada"], ["Oslo"], ["she"]]),
+    ],
+    ids=["one", "several", "none"],
+)
+def test_coreference_replaces_the_rules(groups, expected):
+    text, mentions = read("[PER:Ada] of [LOC:Oslo], where [she] was")
+
+    def coreference(whole, flat):
+        assert whole == text and [mention["text"] for mention in flat] == ["Ada", "Oslo", "she"]
+        return groups
+
+    assert names(text, group_mentions(text, mentions, coreference)) == expected
+
+
+@pytest.mark.parametrize(
+    "groups, found",
+    [
+        ([[0, 3]], "found 3"),
+        ([[0], [0]], r"found \[0\]"),
+        ([[True]], "found True"),
+        ([0], "found 0"),
+        ([["a"]], "found 'a'"),
+    ],
+    ids=["range", "twice", "bool", "flat", "text"],
+)
+def test_coreference_that_does_not_fit(groups, found):
+    text, mentions = read("[PER:Ada] of [LOC:Oslo], where [she] was")
+    with pytest.raises(
+        DocumentError, match=rf"document 4 \('T'\), field coreference: {found}, expected lists of indices"
+    ):
+        group_mentions(text, mentions, lambda *_: groups, "T", index=4)
+
+
+@pytest.mark.parametrize(
+    "mention, message",
+    [
+        ({"start": 3, "end": 99}, r"field mentions\[1\]: found \[3, 99\], where the text is 'Ada of Oslo'"),
+        ({"start": 0, "end": 3, "type": 7}, r"field mentions\[1\].type: found 7"),
+        ("Oslo", r"field mentions\[1\]: found 'Oslo'"),
+    ],
+    ids=["span", "type", "text"],
+)
+def test_mentions_that_do_not_fit(mention, message):
+    with pytest.raises(DocumentError, match=message):
+        group_mentions("Ada of Oslo", [{"start": 0, "end": 3}, mention], index=1)
+
+
+@requires_shared
+def test_the_rules_find_docreds_entities():
+    """Mentions and types from the annotation, entities by the rules: pairs of mentions that belong together."""
+    right = found = wanted = 0
+    for document in json.loads((SHARED / "data/redocred-mini/dev_revised.json").read_text(encoding="utf-8")):
+        there = text_from_document(document)
+        entity_of, mentions = {}, []
+        for number, entity in enumerate(there.entities):
+            for span, mention in zip(entity["mentions"], document["vertexSet"][number], strict=True):
+                entity_of.setdefault((span["start"], span["end"]), number)
+                mentions.append({"start": span["start"], "end": span["end"], "type": mention["type"]})
+        grouped = {}
+        for number, entity in enumerate(group_mentions(there.text, mentions)):
+            grouped |= {(span["start"], span["end"]): number for span in entity["mentions"]}
+        assert grouped.keys() == entity_of.keys()
+        pairs = [(one, other) for one in grouped for other in grouped if one < other]
+        right += sum(grouped[one] == grouped[other] and entity_of[one] == entity_of[other] for one, other in pairs)
+        found += sum(grouped[one] == grouped[other] for one, other in pairs)
+        wanted += sum(entity_of[one] == entity_of[other] for one, other in pairs)
+    assert right / found > 0.94 and right / wanted > 0.7, (right, found, wanted)
+
+
+# ---------------------------------------------------------------------------------------------------- text to mentions
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    """A token classifier, at most 66 word pieces long, that takes every word for a place."""
+    tokenizer = word_piece_tokenizer()
+    tokenizer.model_max_length = 66
+    config = tiny_text_config("bert", tokenizer, id2label={0: "O", 1: "B-LOC"}, label2id={"O": 0, "B-LOC": 1})
+    model = AutoModelForTokenClassification.from_config(config)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([0.0, 5.0]))
+    return {"task": "token-classification", "model": model, "tokenizer": tokenizer, "device": "cpu"}
+
+
+def test_transformers_pipelines_read_long_texts_to_the_end(recognizer):
+    text = "\n".join(f"Omar built a town near Oslo in {year}" for year in ("1901", "1945") * 20)
+    found = find_mentions(pipeline(**recognizer, aggregation_strategy="first"), text)
+    assert [(mention["start"], mention["end"]) for mention in found] == [
+        match.span() for match in re.finditer(r"\S+", text)
+    ]
+    assert {mention["type"] for mention in found} == {"LOC"}
+    assert find_mentions(pipeline(**recognizer, aggregation_strategy="first"), " ") == []
+    whole = find_mentions(pipeline(**recognizer, aggregation_strategy="first"), "Oslo. Nile", lambda text: [(0, 10)])
+    assert [mention["start"] for mention in whole] == [0, 4, 6]
+
+
+def test_word_pieces_are_refused(recognizer):
+    with pytest.raises(ValueError, match="aggregation_strategy='simple'"):
+        find_mentions(pipeline(**recognizer), "Omar built a town")
+
+
+def test_spacy_pipelines():
+    spacy = pytest.importorskip("spacy", reason="needs spaCy, which the extra `text` brings")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("entity_ruler").add_patterns(
+        [{"label": "GPE", "pattern": "Oslo"}, {"label": "PERSON", "pattern": "Ada"}]
+    )
+    assert find_mentions(nlp, "👍 Ada left Oslo.") == [
+        {"start": 2, "end": 5, "type": "PERSON"},
+        {"start": 11, "end": 15, "type": "GPE"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, "Oslo", [(0, 4)], {"start": 0}, [{"start": 0, "end": 4}, None]],
+    ids=["none", "text", "tuples", "dict", "mixed"],
+)
+def test_sources_that_give_something_else(found):
+    with pytest.raises(ValueError, match=r"ner gave .*; expected a list of \{'start', 'end', 'type'\}"):
+        find_mentions(lambda text: found, "Oslo")
+
+
+def test_any_callable_is_a_source():
+    found = [
+        {"start": 0, "end": 4, "label": "GPE"},
+        {"start": 5, "end": 9, "entity_group": "PER"},
+        {"start": 1, "end": 2},
+    ]
+    assert [mention["type"] for mention in find_mentions(lambda text: found, "Oslo Anna")] == ["GPE", "PER", None]
