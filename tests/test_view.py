@@ -1,0 +1,674 @@
+"""The HTML view, in a browser: what it shows, what choosing does, and that no text of a record can break out of it."""
+
+import configparser
+import copy
+import json
+import random
+import re
+
+import pytest
+from browser import chromium, silent_page
+from helpers import ROOT, SAMPLE, random_document
+
+import modeling_comm.view
+from modeling_comm.documents import DocumentError
+from modeling_comm.text_documents import text_from_document
+from modeling_comm.view import render_html
+
+RELATION_NAMES = json.loads((SAMPLE / "rel_info.json").read_text(encoding="utf-8"))
+RELATION_NAMES |= {"P36": "capital", "P551": "residence"}
+
+
+def make_record(text, names, triples=(), sentences=None, types=None, **fields):
+    """A record whose entities are mentioned wherever their names stand in the text; a triple is `(head, tail, relation, score)`
+    and, optionally, its explanation as `(sentence, weight)`."""
+    entities = []
+    for number, name in enumerate(names):
+        spans = [match.span() for match in re.finditer(re.escape(name), text)]
+        mentions = [{"start": start, "end": end, "text": text[start:end], "sentence": 0} for start, end in spans]
+        entities.append({"name": name, "type": types[number] if types else "LOC", "mentions": mentions})
+    return {
+        "title": "A document",
+        "text": text,
+        "sentences": sentences or [[0, len(text)]],
+        "entities": entities,
+        "triples": [make_triple(*triple) for triple in triples],
+        "lost": {},
+        **fields,
+    }
+
+
+def make_triple(head, tail, relation, score, *explanation):
+    return {
+        "head": {"entity": head},
+        "tail": {"entity": tail},
+        "relation": relation,
+        "relation_name": RELATION_NAMES.get(relation, relation),
+        "score": score,
+        "explanation": [{"sentence": sentence, "weight": weight} for sentence, weight in explanation],
+    }
+
+
+def labelled_record(document):
+    """The record of a labelled document: labels as triples, with scores made up, evidence as explanation."""
+    text, labels = text_from_document(document), document["labels"]
+    return {
+        "title": text.title,
+        "text": text.text,
+        "sentences": [list(span) for span in text.sentences],
+        "entities": text.entities,
+        "triples": [
+            make_triple(label["h"], label["t"], label["r"], 1 - 0.5 * number / len(labels), *evidence_of(label))
+            for number, label in enumerate(labels)
+        ],
+        "lost": {},
+    }
+
+
+def evidence_of(label):
+    return [(sentence, round(0.5 / (1 + place), 3)) for place, sentence in enumerate(label.get("evidence") or [])]
+
+
+OSLO = make_record(
+    "Anna lives in Oslo. Oslo is the capital of Norway. Anna likes it.",
+    ["Anna", "Oslo", "Norway"],
+    [
+        (0, 1, "P551", 0.95, (0, 0.3), (2, 0.1)),
+        (1, 2, "P17", 0.90, (1, 0.4)),
+        (2, 1, "P36", 0.70),
+        (0, 2, "P27", 0.55),
+    ],
+    sentences=[[0, 19], [20, 50], [51, 65]],
+    types=["PER", "LOC", "LOC"],
+    title="Oslo",
+)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens the page of some records; it must stay silent until the end of the test."""
+    opened = []
+
+    def open_page(*records, **options):
+        path = tmp_path / "page.html"
+        path.write_text(render_html(records, title="Some documents"), encoding="utf-8")
+        opened.append(silent_page(browser, path, **options))
+        return opened[-1].__enter__()
+
+    yield open_page
+    for context in opened:
+        context.__exit__(None, None, None)
+
+
+def texts(page, selector):
+    return page.locator(selector).all_text_contents()
+
+
+def rows(page):
+    cells = "rows => rows.map((row) => Array.from(row.cells, (cell) => cell.textContent).join(' | '))"
+    return page.locator("#rows tr").evaluate_all(cells)
+
+
+def facts_of(page, selector):
+    return page.locator(selector).evaluate_all("elements => elements.map((element) => Number(element.dataset.fact))")
+
+
+def visible_edges(page):
+    return facts_of(page, ".edge:not([hidden])")
+
+
+# ---- Without a browser
+
+
+def test_same_records_give_the_same_page():
+    records = [OSLO, labelled_record(json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[0])]
+    assert render_html(iter(records)) == render_html(copy.deepcopy(records))
+
+
+def test_no_text_ends_the_data():
+    hostile = "</script><!--<script>\u2028\u2029]]>{{style}}{{data}}\ud83d"
+    page = render_html([make_record(hostile, [hostile], title=hostile, id=hostile)], title=hostile)
+    parts = re.findall(r"<script[^>]*>(.*?)</script>", page, flags=re.DOTALL)
+    assert len(parts) == page.count("<script") == page.count("</script>") == 2
+    assert "<!--" not in page and "\u2028" not in page
+    (document,) = json.loads(parts[0])["documents"]
+    assert document["text"] == document["title"] == document["entities"][0]["name"] == hostile
+
+
+def test_script_uses_no_sink_for_markup():
+    script = "".join(map(modeling_comm.view._part, modeling_comm.view._SCRIPTS))
+    assert "textContent" in script
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|srcdoc|DOMParser", script
+    )
+
+
+def test_page_parts_are_installed():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    parts = {path.name for path in (ROOT / "modeling_comm").glob("view_*")}
+    assert set(setup["options.package_data"]["modeling_comm"].split()) == parts
+
+
+BROKEN = {
+    "text": (lambda r: r.update(text=None), "field text: found None, expected the document's text"),
+    "no-sentences": (lambda r: r.pop("sentences"), "field sentences: found no such field"),
+    "sentence": (
+        lambda r: r["sentences"][1].__setitem__(0, 5),
+        r"field sentences\[1\]: found \[5, 50\], expected a span",
+    ),
+    "name": (lambda r: r["entities"][0].update(name=3), r"field entities\[0\].name: found 3"),
+    "mention-outside": (
+        lambda r: r["entities"][0]["mentions"][0].update(end=99),
+        r"field entities\[0\].mentions\[0\]: found \[0, 99\], expected character offsets .* <= 65",
+    ),
+    "mention-elsewhere": (
+        lambda r: r["entities"][1]["mentions"][0].update(start=13, end=17),
+        r"field entities\[1\].mentions\[0\].text: found 'Oslo', expected what stands at \[13, 17\) of the text: ' Osl'",
+    ),
+    "bool-offset": (
+        lambda r: r["entities"][0]["mentions"][0].update(start=False),
+        r"mentions\[0\].start: found False",
+    ),
+    "head": (lambda r: r["triples"][0]["head"].update(entity=3), r"field triples\[0\].head.entity: found 3"),
+    "tail": (lambda r: r["triples"][1].update(tail=2), r"field triples\[1\].tail: found 2"),
+    "score": (
+        lambda r: r["triples"][2].update(score=1.2),
+        r"triples\[2\].score: found 1.2, expected a number from 0 to 1",
+    ),
+    "nan": (lambda r: r["triples"][2].update(score=float("nan")), r"field triples\[2\].score: found nan"),
+    "explanation": (
+        lambda r: r["triples"][0]["explanation"][1].update(sentence=3),
+        r"field triples\[0\].explanation\[1\].sentence: found 3",
+    ),
+    "weight": (
+        lambda r: r["triples"][0]["explanation"][0].update(weight=float("inf")),
+        r"explanation\[0\].weight: found inf, expected a finite number",
+    ),
+    "lost": (
+        lambda r: r.update(lost={"lost_tokens": "many"}),
+        "field lost.lost_tokens: found 'many', expected a count",
+    ),
+    "id": (lambda r: r.update(id=[]), r"field id: found \[\], expected a text or an integer"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_malformed_record_is_named(case):
+    breaks, message = BROKEN[case]
+    record = copy.deepcopy(OSLO)
+    breaks(record)
+    with pytest.raises(DocumentError, match=rf"^document 1 \('Oslo'\), .*{message}"):
+        render_html([OSLO, record])
+
+
+def test_record_that_is_no_object_is_named():
+    with pytest.raises(DocumentError, match=r"^document 0: found 'Oslo', expected an object"):
+        render_html(["Oslo"])
+
+
+# ---- What is shown
+
+
+def test_text_table_and_graph(show):
+    page = show({**OSLO, "lost": {"lost_mentions": 2, "pairs_without_context": 1}})
+    assert page.title() == page.locator("h1").text_content() == "Some documents"
+    assert page.locator("#text").text_content() == OSLO["text"]
+    assert texts(page, "mark") == ["Anna", "Oslo", "Oslo", "Norway", "Anna"]
+    colours = page.locator("mark").evaluate_all("marks => marks.map((mark) => getComputedStyle(mark).backgroundColor)")
+    assert colours[0] == colours[4] and colours[1] == colours[2] and len(set(colours)) == 3
+    assert rows(page) == [
+        "Anna | residence | Oslo | 0.950",
+        "Oslo | country | Norway | 0.900",
+        "Norway | capital | Oslo | 0.700",
+        "Anna | country of citizenship | Norway | 0.550",
+    ]
+    assert texts(page, ".node text") == ["Anna", "Oslo", "Norway"]
+    assert texts(page, ".edge text") == ["residence", "country", "capital", "country of citizenship"]
+    assert page.locator("#lost").text_content() == "What was lost: mentions 2, pairs without context 1"
+    note = page.locator(".note").text_content()
+    assert "sigmoid of the margin" in note and "not calibrated" in note and "not evidence" in note
+
+
+def test_sorting(show):
+    page = show(OSLO)
+    column = page.get_by_role("button", name="Head")
+    column.click()
+    assert [row.split(" | ")[0] for row in rows(page)] == ["Anna", "Anna", "Norway", "Oslo"]
+    assert page.locator("th[aria-sort=ascending]").text_content() == "Head"
+    column.click()
+    assert [row.split(" | ")[0] for row in rows(page)] == ["Oslo", "Norway", "Anna", "Anna"]
+
+
+def test_relation_filter(show):
+    page = show(OSLO)
+    page.locator("#relation").select_option(label="country (1)")
+    assert rows(page) == ["Oslo | country | Norway | 0.900"]
+    assert visible_edges(page) == [1]
+    assert page.locator("#counts").text_content() == "1 of 4"
+
+
+def test_slider_filters_everything(show):
+    page = show(OSLO, {**OSLO, "title": "Again"})
+    page.get_by_label("Minimum score").fill("0.9")
+    assert len(rows(page)) == 2 and visible_edges(page) == [0, 1]
+    assert page.locator("#counts").text_content() == "2 of 4"
+    assert page.locator("#summary").text_content() == "2 documents, 4 of 8 facts"
+    assert texts(page, "#list .number") == ["2", "2"]
+    assert texts(page, "#entities .number") == ["1", "2", "1"]
+    page.get_by_label("Minimum score").fill("0.96")
+    assert rows(page) == [] and visible_edges(page) == [] and not page.locator(".node:not([hidden])").count()
+    assert page.locator("#none").text_content() == "No fact passes the filters."
+
+
+def test_slider_reaches_the_lowest_score(show):
+    page = show(make_record("Anna Oslo", ["Anna", "Oslo"], [(0, 1, "P551", 0.07), (1, 0, "P17", 1.0)]))
+    assert len(rows(page)) == 2
+    page.get_by_label("Minimum score").fill("1")
+    assert rows(page) == ["Oslo | country | Anna | 1.000"]
+
+
+def test_search(show):
+    page = show(
+        OSLO, make_record("Lima lies in Peru.", ["Lima"], title=""), make_record("", [], sentences=[], title="", id=7)
+    )
+    assert texts(page, "#list .name") == ["Oslo", "Document 2", "7"]
+    page.get_by_label("Search titles and texts").fill("PERU")
+    assert texts(page, "#list .name") == ["Document 2"]
+    assert page.locator("#matches").text_content() == "1 of 3 documents"
+    page.locator("#list button").click()
+    assert page.locator("#text").text_content() == "Lima lies in Peru."
+    assert page.locator("#none").text_content() == "No facts were found in this document."
+
+
+def test_no_documents(show):
+    assert show().locator("#matches").text_content() == "0 documents"
+
+
+# ---- Choosing
+
+
+def chosen_parts(page):
+    """What a chosen fact marks: mentions by role, explaining sentences with weights, row and edge."""
+    return (
+        page.locator("mark:not([data-role=''])").evaluate_all(
+            "all => all.map((m) => `${m.dataset.role} ${m.textContent}`)"
+        ),
+        texts(page, ".explains > .number"),
+        facts_of(page, "tr[aria-selected=true]"),
+        facts_of(page, ".edge[aria-pressed=true]"),
+    )
+
+
+NOTHING = ([], [], [], [])
+RESIDENCE = (["head Anna", "tail Oslo", "tail Oslo", "head Anna"], ["30\u00a0%", "10\u00a0%"], [0], [0])
+COUNTRY = (["head Oslo", "head Oslo", "tail Norway"], ["40\u00a0%"], [1], [1])
+
+
+def test_choosing_a_row(show):
+    page = show(OSLO)
+    assert chosen_parts(page) == NOTHING
+    page.locator("#rows tr").first.click()
+    assert chosen_parts(page) == RESIDENCE
+    assert texts(page, "#choice [data-jump]") == ["sentence 130\u00a0%", "sentence 310\u00a0%"]
+    page.locator("#rows tr").nth(1).click()
+    assert chosen_parts(page) == COUNTRY
+    page.get_by_role("button", name="Clear the choice").click()
+    assert chosen_parts(page) == NOTHING
+    assert page.locator("#text").text_content() == OSLO["text"]
+
+
+def test_choosing_an_edge(show):
+    page = show(OSLO)
+    page.locator(".edge text").nth(1).click()
+    assert chosen_parts(page) == COUNTRY
+    page.locator(".edge text").nth(2).click()
+    assert "No explaining sentence was recorded" in page.locator("#choice").text_content()
+
+
+@pytest.mark.parametrize("key", ["Enter", " "])
+def test_choosing_with_the_keyboard(show, key):
+    page = show(OSLO)
+    page.locator("#rows tr[tabindex='0']").focus()
+    page.keyboard.press(key)
+    assert chosen_parts(page) == RESIDENCE
+    page.keyboard.press("ArrowDown")
+    assert chosen_parts(page) == COUNTRY
+    page.keyboard.press("Escape")
+    assert chosen_parts(page) == NOTHING
+    assert page.evaluate("document.activeElement.dataset.fact") == "1"
+    page.locator(".edge[tabindex='0']").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press(key)
+    assert chosen_parts(page) == COUNTRY
+
+
+def test_every_group_is_one_tab_stop(show):
+    page = show(OSLO, OSLO)
+    page.get_by_label("Minimum score").focus()
+    stops = []
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        stops.append(page.evaluate("document.activeElement.closest('[id]')?.id"))
+    first = ["search", "list", "scroll", "entities", "relation", *["facts"] * 3, *["table"] * 4, "rows"]
+    assert stops[: len(first)] == first
+    assert stops.count("canvas") == 1
+
+
+def test_choosing_an_entity(show):
+    page = show(OSLO)
+    page.locator("mark").nth(1).click()
+    assert rows(page) == [
+        "Anna | residence | Oslo | 0.950",
+        "Oslo | country | Norway | 0.900",
+        "Norway | capital | Oslo | 0.700",
+    ]
+    assert texts(page, "mark[data-role=chosen]") == ["Oslo", "Oslo"]
+    assert page.locator("#choice").text_content().startswith("OsloLOC, 2 mentions, 3 facts")
+    page.locator("#entities button").nth(2).click()
+    assert len(rows(page)) == 3
+    page.locator(".node").first.click()
+    assert [row.split(" | ")[0] for row in rows(page)] == ["Anna", "Anna"]
+    page.locator(".edge text").nth(1).click()  # a fact that is none of Anna's
+    assert chosen_parts(page) == COUNTRY and len(rows(page)) == 4
+
+
+def test_choice_is_scrolled_to(show):
+    filler = "Nothing of note was said here. " * 200
+    text = f"{filler}Anna lives in Oslo."
+    record = make_record(
+        text, ["Anna", "Oslo"], [(0, 1, "P551", 0.9, (1, 0.2))], [[0, len(filler) - 1], [len(filler), len(text)]]
+    )
+    page = show(record)
+    in_view = "m => m.getBoundingClientRect().top > 100 && m.getBoundingClientRect().bottom < innerHeight"
+    assert not page.locator("mark").first.evaluate(in_view)
+    page.locator("#rows tr").click()
+    assert page.locator("mark").first.evaluate(in_view)
+
+
+def test_filter_takes_back_a_fact_that_it_hides(show):
+    page = show(OSLO)
+    page.locator("#rows tr").nth(3).click()
+    page.get_by_label("Minimum score").fill("0.6")
+    assert chosen_parts(page) == NOTHING
+
+
+# ---- Mentions
+
+
+def test_nested_and_crossing_mentions(show):
+    text = "The University of Oslo Library in Oslo"
+    record = make_record(text, ["University of Oslo", "Oslo", "Oslo Library"])
+    page = show(record)
+    assert page.locator("#text").text_content() == text
+    # The library crosses the university: it is cut where the university ends. Oslo lies in both.
+    nesting = "marks => marks.map((mark) => [mark.textContent, mark.parentElement.closest('mark')?.textContent ?? ''])"
+    assert page.locator("mark").evaluate_all(nesting) == [
+        ["University of Oslo", ""],
+        ["Oslo", "University of Oslo"],
+        ["Oslo", "Oslo"],
+        [" Library", ""],
+        ["Oslo", ""],
+    ]
+    assert page.locator("mark").evaluate_all("marks => marks.map((mark) => mark.dataset.entity).join('')") == "01221"
+    page.locator("mark").nth(4).click()
+    assert page.locator("#choice bdi").text_content() == "Oslo"
+
+
+def test_mention_across_sentences(show):
+    page = show(make_record("Anna Smith left.", ["Anna Smith"], sentences=[[0, 4], [5, 16]]))
+    assert page.locator("#text").text_content() == "Anna Smith left."
+    assert "".join(texts(page, "mark")) == "Anna Smith"
+
+
+def test_offsets_are_code_points(show):
+    text = "😀👩‍🚀 𝒜nna saw Oslo 🇳🇴. 😀 Oslo!"
+    cut = text.index(".") + 1
+    page = show(make_record(text, ["𝒜nna", "Oslo"], [(0, 1, "P551", 0.9, (1, 0.5))], [[0, cut], [cut + 1, len(text)]]))
+    assert texts(page, "mark") == ["𝒜nna", "Oslo", "Oslo"]
+    assert texts(page, ".sentence") == [text[:cut], text[cut + 1 :]]
+
+
+# ---- Hostile and foreign text
+
+HOSTILE = {
+    "script": "<script>alert(1)</script>",
+    "end": "</script><script>alert(1)</script>",
+    "image": '"><img src=x onerror=alert(1)>',
+    "comment": "<!-- <script> -->",
+    "template": "${alert(1)} {{constructor}} &lt;b&gt;",
+    "separator": "a\u2028b\u2029c\u0000d\ufeffe",
+    "override": "\u202eabc\u202c \u2066x",
+    "surrogate": "a\ud83dz",
+    "long": "x" * 10_000,
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_text_is_text(show, case):
+    bad = HOSTILE[case]
+    record = make_record(
+        f"{bad} lies in Oslo.",
+        [bad, "Oslo"],
+        [(0, 1, bad, 0.9, (0, 0.5))],
+        types=[bad, "LOC"],
+        title=bad,
+        id=bad,
+        lost={bad: 1},
+    )
+    page = show(record, record)
+    page.locator("#rows tr").click()
+    page.locator("#list button").nth(1).click()
+    page.locator("#rows tr").click()
+    page.locator(".node").first.click()
+    codes = page.locator("mark").first.evaluate(
+        "mark => Array.from({length: mark.textContent.length}, (_, i) => mark.textContent.charCodeAt(i))"
+    )
+    assert codes == [code for character in bad for code in utf16(character)]
+    assert page.locator("img").count() == 0 and page.locator("script").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def utf16(character):
+    data = character.encode("utf-16-le", "surrogatepass")
+    return [int.from_bytes(data[at : at + 2], "little") for at in range(0, len(data), 2)]
+
+
+def test_nothing_else_may_run_or_load(browser, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text(render_html([OSLO]), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    assert page.evaluate("fetch('http://127.0.0.1:9/').catch((error) => error.name)") == "TypeError"
+    refused = """kind => new Promise((done) => {
+        addEventListener('securitypolicyviolation', (event) => done(event.effectiveDirective));
+        setTimeout(done, 5000, 'nothing refused');
+        const element = document.createElement(kind);
+        if (kind === 'script') element.append('window.ran = true'); else element.src = 'http://127.0.0.1:9/x';
+        document.body.append(element);
+    })"""
+    assert page.evaluate(refused, "img") == "img-src"
+    assert page.evaluate(refused, "iframe") == "frame-src"
+    assert (
+        page.evaluate("() => { try { document.body.innerHTML = '<b>'; } catch (error) { return error.name; } }")
+        == "TypeError"
+    )
+    page.close()
+
+
+def test_right_to_left_names_keep_their_columns(show):
+    text = "\u05d9\u05e8\u05d5\u05e9\u05dc\u05d9\u05dd \u05d4\u05d9\u05d0 \u05d1\u05d9\u05e9\u05e8\u05d0\u05dc (1)."
+    head, tail = text.split()[0], "\u05d1\u05d9\u05e9\u05e8\u05d0\u05dc (1)"
+    page = show(make_record(text, [head, tail], [(0, 1, "P17", 0.9)]))
+    lefts = page.locator("#rows td").evaluate_all("cells => cells.map((cell) => cell.getBoundingClientRect().left)")
+    assert lefts == sorted(lefts) and rows(page) == [f"{head} | country | {tail} | 0.900"]
+    direction = "elements => elements.map((element) => getComputedStyle(element).direction)"
+    assert page.locator("#rows bdi").evaluate_all(direction) == ["rtl", "ltr", "rtl"]
+    assert page.locator("#text").evaluate_all(direction) == ["rtl"]
+
+
+# ---- The graph
+
+BOX = "elements => elements.map((e) => e.getBoundingClientRect()).map(({left, right, top, bottom}) => [left, right, top, bottom])"
+
+
+def overlaps(boxes):
+    return [
+        (a, b)
+        for b in range(len(boxes))
+        for a in range(b)
+        if min(boxes[a][1], boxes[b][1]) - max(boxes[a][0], boxes[b][0]) > 1
+        and min(boxes[a][3], boxes[b][3]) - max(boxes[a][2], boxes[b][2]) > 1
+    ]
+
+
+def test_several_edges_and_loops(show):
+    facts = [
+        (0, 1, "P17", 0.9),
+        (0, 1, "P131", 0.9),
+        (1, 0, "P36", 0.9),
+        (0, 0, "P31", 0.9),
+        (0, 0, "P279", 0.9),
+        (2, 2, "P31", 0.9),
+    ]
+    page = show(make_record("Oslo Norway Lima", ["Oslo", "Norway", "Lima"], facts))
+    paths = page.locator(".line").evaluate_all("lines => lines.map((line) => line.getAttribute('d'))")
+    assert len(set(paths)) == len(facts) and not any("NaN" in path for path in paths)
+    assert overlaps(page.locator(".edge text").evaluate_all(BOX)) == []
+    for fact in range(len(facts)):
+        page.locator(".edge text").nth(fact).click()
+        assert chosen_parts(page)[3] == [fact]
+
+
+@pytest.mark.parametrize("entities", [2, 10, 40])
+def test_graph_is_readable_and_always_the_same(show, entities):
+    draw = random.Random(entities)
+    names = [f"Name {number}" for number in range(entities)]
+    facts = [(number, draw.randrange(number), "P17", 0.9) for number in range(1, entities)]
+    facts += [(*draw.sample(range(entities), 2), "P131", 0.8) for _ in range(entities // 2)]
+    record = make_record(", ".join(names) + ",", [f"{name}," for name in names], facts)
+    page = show(record, record)
+    assert page.locator(".node").count() == entities
+    assert overlaps(page.locator(".node rect").evaluate_all(BOX)) == []
+    assert len(overlaps(page.locator(".edge text").evaluate_all(BOX))) <= len(facts) // 10
+    drawing = page.locator("svg").inner_html()
+    page.locator("#list button").nth(1).click()
+    assert page.locator("svg").inner_html() == drawing
+
+
+def test_entities_without_facts_are_counted_not_drawn(show):
+    page = show(make_record("Oslo Norway Lima", ["Oslo", "Norway", "Lima"], [(0, 1, "P17", 0.9)]))
+    assert texts(page, ".node text") == ["Oslo", "Norway"]
+    assert page.locator("#apart").text_content() == "1 entity without a fact not drawn"
+    page.locator("#entities button").nth(2).click()
+    assert rows(page) == []
+
+
+def test_dragging_the_graph_chooses_nothing(show):
+    facts = [(0, number, "P17", 0.9) for number in range(1, 30)]
+    names = [f"Place {number:02}" for number in range(30)]
+    page = show(make_record(" ".join(names), names, facts))
+    for _ in range(4):
+        page.get_by_role("button", name="Larger").click()
+    scrolled = "view => [view.scrollLeft, view.scrollTop]"
+    before = page.locator("#canvas").evaluate(scrolled)
+    node = page.locator(".node").first.bounding_box()
+    x, y = round(node["x"]), round(node["y"])
+    page.mouse.move(x + 10, y + 10)
+    page.mouse.down()
+    page.mouse.move(x - 40, y - 20, steps=5)
+    page.mouse.up()
+    after = page.locator("#canvas").evaluate(scrolled)
+    assert [after[0] - before[0], after[1] - before[1]] == [50, 30]
+    assert page.locator("#choice bdi").count() == 0
+
+
+def test_zoom_and_parts(show):
+    page = show(OSLO)
+    width = page.locator("svg").bounding_box()["width"]
+    page.get_by_role("button", name="Larger").click()
+    assert page.locator("svg").bounding_box()["width"] > width
+    page.get_by_role("button", name="Table", exact=True).click()
+    assert not page.locator("#graph").is_visible()
+    page.get_by_role("button", name="Graph", exact=True).click()
+    assert page.locator("#graph").is_visible() and not page.locator("#table").is_visible()
+
+
+# ---- Many documents
+
+
+def long_record(number):
+    document = random_document(20, words=300, mentions=3, seed=number, labels=False)
+    draw = random.Random(number)
+    pairs = [(head, tail) for head in range(20) for tail in range(20) if head != tail]
+    relations = sorted(RELATION_NAMES)
+    document["labels"] = [
+        {"h": head, "t": tail, "r": draw.choice(relations), "evidence": [0]} for head, tail in draw.sample(pairs, 50)
+    ]
+    return labelled_record(document)
+
+
+def test_many_documents_only_one_is_rendered(show):
+    page = show(*map(long_record, range(200)))
+    assert page.locator("#list button").count() == 200
+    nodes = "document.querySelectorAll('*').length"
+    assert page.evaluate(nodes) < 3_000
+    page.locator("#list button").nth(199).click()
+    assert page.locator("#document-title").text_content() == "Document 199"
+    assert len(rows(page)) == 50
+    assert page.evaluate(nodes) < 3_000
+
+
+def test_longer_lists_are_shown_in_parts(show):
+    page = show(*(make_record("", [], sentences=[], title=f"Title {number}") for number in range(450)))
+    assert page.locator("[data-document]").count() == 200
+    page.get_by_role("button", name="Show 200 more").click()
+    assert page.locator("[data-document]").count() == 400
+    assert page.evaluate("document.activeElement.textContent").startswith("Title 200")
+    page.get_by_role("button", name="Show 50 more").click()
+    page.get_by_label("Search titles and texts").fill("title 449")
+    assert texts(page, "#list .name") == ["Title 449"]
+
+
+# ---- Real documents
+
+
+def test_real_documents(show):
+    documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))
+    records = [labelled_record(document) for document in documents]
+    page = show(*records, color_scheme="dark")
+    for number, record in enumerate(records):
+        page.locator("[data-document]").nth(number).click()
+        assert page.locator("#text").text_content() == record["text"]
+        assert len(rows(page)) == len(record["triples"])
+        if record["triples"]:
+            page.locator("#rows tr").last.click()
+            assert page.locator("mark:not([data-role=''])").count() >= 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(show, scheme):
+    page = show(OSLO, color_scheme=scheme)
+    page.locator("#rows tr").first.click()
+    # Chromium's own colours, painted on a pixel each, so that every colour space is read as the eye gets it.
+    ratio = """elements => elements.map((element) => {
+        const pen = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+        const luminance = (...colours) => {
+            for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+            const [r, g, b] = Array.from(pen.getImageData(0, 0, 1, 1).data, (v) => v / 255).map(
+                (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const behind = [];
+        for (let at = element; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+        const [low, high] = [luminance(...behind), luminance(...behind, getComputedStyle(element).color)].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    })"""
+    shown = "h1, h2, h3, p, label, output, button, th, td, td *, mark, .sentence, .number, .type, #list *, #choice *"
+    assert min(page.locator(shown).evaluate_all(ratio)) >= 4.5
