@@ -9,9 +9,9 @@ configuration, processor. `AutoModel.from_pretrained` and `AutoProcessor.from_pr
 """
 
 import argparse
-import json
 import pickle
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +20,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
+from .command import command
 from .configuration_comm import THRESHOLD_LABEL, CommConfig
 from .modeling_comm import CommForDocumentRelationExtraction
 from .processing_comm import CommProcessor
+from .scoring import read_json
 
 ORIGINAL_GRID = 42  # rows of the grid of entity pairs in the published DocuNet and KD-DocRE
 ORIGINAL_MOST_RELATIONS = 4  # on a pair, in all three systems' training scripts
@@ -146,7 +148,7 @@ def read_labels(path) -> dict[int, str]:
     Raises:
         ValueError: its ids are not 0, 1, ... with `Na` at 0.
     """
-    rel2id = json.loads(Path(path).read_text(encoding="utf-8"))
+    rel2id = read_json(path)
     if not isinstance(rel2id, dict) or sorted(map(str, rel2id.values())) != sorted(map(str, range(len(rel2id)))):
         raise ValueError(
             f"{path}: expected an object of relations and their ids 0, 1, ..., each once; found {rel2id!r:.200}"
@@ -266,25 +268,40 @@ def convert_original_checkpoint(
     return left_out
 
 
-def main(argv=None):
-    """The command line; see the head of this module."""
-    parser = argparse.ArgumentParser(
-        description=__doc__.strip().partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+_HELP = """
+Writes a checkpoint of the original ATLOP, DocuNet or KD-DocRE as a COMM model that AutoModel loads, with its processor.
+
+Nothing in the checkpoint is executed. Example:
+
+  %(prog)s --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\
+      --rel2id rel2id.json --output_dir outputs/converted
+"""
+
+
+@command
+def main(argv=None, prog="python -m modeling_comm.convert_original_checkpoint") -> int:
+    """The command: converts, and prints what was left out."""
+    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--relation_encoder", required=True, choices=sorted(_SYSTEMS), help="the original system")
     parser.add_argument("--checkpoint", required=True, help="its state dict: .pt or .safetensors")
     parser.add_argument("--backbone", required=True, help="name or folder of the encoder that it was trained from")
     parser.add_argument("--rel2id", required=True, help="JSON file of relation ids that it was trained with")
     parser.add_argument("--output_dir", required=True, help="where the converted model is written")
-    parser.add_argument("--markers", default="star", choices=("star", "entity_type"), help="what marks mentions")
     parser.add_argument(
-        "--grid", type=int, default=ORIGINAL_GRID, help="rows of the fixed grid of docunet and kd_docre"
+        "--markers", default="star", choices=("star", "entity_type"), help="what marks mentions (%(default)s)"
+    )
+    parser.add_argument(
+        "--grid",
+        type=int,
+        default=ORIGINAL_GRID,
+        help="rows of the fixed grid of docunet and kd_docre (%(default)s)",
     )
     arguments = parser.parse_args(argv)
     left_out = convert_original_checkpoint(**vars(arguments))
     print(f"Every tensor found its place; left out, because nothing reads them: {', '.join(left_out) or 'none'}.")
     print(f"The model and its processor are in {arguments.output_dir}.")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

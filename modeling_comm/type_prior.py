@@ -2,13 +2,13 @@
 that sets it beside a system's scores."""
 
 import argparse
-import sys
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 
+from .command import command
 from .record import write_json
 from .scoring import format_scores, load_ign_reference, read_documents, read_json, score, tune_offset
 
@@ -155,15 +155,14 @@ is a JSON list of documents in DocRED's format with labels. With --train_facts, 
 Beside the scores stands the F1 of a baseline that reads no text: a prior over (head type, tail type) with one cut-off,
 chosen on TRUTH itself. A system has learnt to read only as far as it beats that column. Example:
 
-  python -m modeling_comm.scoring --predictions result.json --truth test_revised.json --train_facts train_revised.json
+  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
 """
 
 
-def main(argv=None) -> int:
-    """The command: prints the table and writes `--output`. 0, or 2 with a line on stderr where a file is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m modeling_comm.scoring", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main(argv=None, prog="python -m modeling_comm.scoring") -> int:
+    """The command: prints the table and writes `--output`."""
+    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--predictions", required=True, help="JSON file of predictions")
     parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
     parser.add_argument(
@@ -174,12 +173,8 @@ def main(argv=None) -> int:
     )
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     args = parser.parse_args(argv)
-    try:
-        report, table = compare_files(args.predictions, args.truth, args.train_facts, args.type_prior_train)
-        print(table)
-        if args.output:
-            write_json(args.output, report)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    report, table = compare_files(args.predictions, args.truth, args.train_facts, args.type_prior_train)
+    print(table)
+    if args.output:
+        write_json(args.output, report)
     return 0

