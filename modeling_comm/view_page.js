@@ -214,7 +214,6 @@ function renderText() {
     ([what, number]) => `${what.replace(/^lost_/, "").replaceAll("_", " ")} ${number.toLocaleString("en")}`,
   );
   byId("lost").textContent = lost.length ? `What was lost: ${lost.join(", ")}` : "";
-  byId("scroll").scrollTop = 0;
 }
 
 function renderEntities() {
@@ -409,6 +408,7 @@ const actions = {
     renderGraph();
     refresh();
     markDocument();
+    for (const pane of ["scroll", "table"]) byId(pane).scrollTop = 0;
   },
   more() {
     const first = state.listed;

@@ -24,8 +24,8 @@ _ARGUMENTS = (
 
 
 @contextmanager
-def chromium():
-    """A browser; without one, or without playwright, the test is skipped with the reason, and fails on CI."""
+def chromium_page():
+    """An empty page in a browser; without one, or without playwright, the test is skipped with the reason, and fails on CI."""
     executable = next(filter(None, map(shutil.which, _NAMES)), None)
     lacking = [
         *([] if executable else [f"a browser ({', '.join(_NAMES)}) on the path"]),
@@ -35,20 +35,26 @@ def chromium():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs {' and '.join(lacking)}")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=_ARGUMENTS)
-        yield browser
+        yield browser.new_page(viewport={"width": 1440, "height": 900}, reduced_motion="reduce")
         browser.close()
 
 
 @contextmanager
-def silent_page(browser, path, **options):
-    """The page in a file, opened; afterwards it must have logged nothing, shown no dialog and requested nothing else."""
-    with browser.new_context(viewport={"width": 1440, "height": 900}, reduced_motion="reduce", **options) as context:
-        page, heard = context.new_page(), []
-        page.on("console", lambda message: heard.append(f"console: {message.text}"))
-        page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: heard.append(f"request: {request.url[:200]}"))
+def visit(page, path):
+    """Opens a file; until the end it must log nothing, show no dialog and request nothing else."""
+    heard = []
+    listeners = {
+        "console": lambda message: heard.append(f"console: {message.text}"),
+        "pageerror": lambda error: heard.append(f"error: {error}"),
+        "dialog": lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()),
+        "request": lambda request: heard.append(f"request: {request.url[:200]}"),
+    }
+    for event, listener in listeners.items():
+        page.on(event, listener)
+    try:
         page.goto(path.as_uri())
-        assert heard.pop(0) == f"request: {path.as_uri()}"
-        yield page
-        assert heard == []
+        yield
+        assert heard == [f"request: {path.as_uri()}"]
+    finally:
+        for event, listener in listeners.items():
+            page.remove_listener(event, listener)

@@ -5,9 +5,10 @@ import copy
 import json
 import random
 import re
+from contextlib import ExitStack
 
 import pytest
-from browser import chromium, silent_page
+from browser import chromium_page, visit
 from helpers import ROOT, SAMPLE, random_document
 
 import modeling_comm.view
@@ -85,25 +86,24 @@ OSLO = make_record(
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
+def page():
+    with chromium_page() as page:
+        yield page
 
 
 @pytest.fixture
-def show(browser, tmp_path):
-    """Opens the page of some records; it must stay silent until the end of the test."""
-    opened = []
+def show(page, tmp_path):
+    """Opens the page of some records, once in a test; it must stay silent until the test ends."""
+    with ExitStack() as stack:
 
-    def open_page(*records, **options):
-        path = tmp_path / "page.html"
-        path.write_text(render_html(records, title="Some documents"), encoding="utf-8")
-        opened.append(silent_page(browser, path, **options))
-        return opened[-1].__enter__()
+        def open_page(*records, scheme="light"):
+            path = tmp_path / "page.html"
+            path.write_text(render_html(records, title="Some documents"), encoding="utf-8")
+            page.emulate_media(color_scheme=scheme)
+            stack.enter_context(visit(page, path))
+            return page
 
-    yield open_page
-    for context in opened:
-        context.__exit__(None, None, None)
+        yield open_page
 
 
 def texts(page, selector):
@@ -480,10 +480,9 @@ def utf16(character):
     return [int.from_bytes(data[at : at + 2], "little") for at in range(0, len(data), 2)]
 
 
-def test_nothing_else_may_run_or_load(browser, tmp_path):
+def test_nothing_else_may_run_or_load(page, tmp_path):
     path = tmp_path / "page.html"
     path.write_text(render_html([OSLO]), encoding="utf-8")
-    page = browser.new_page()
     page.goto(path.as_uri())
     assert page.evaluate("fetch('http://127.0.0.1:9/').catch((error) => error.name)") == "TypeError"
     refused = """kind => new Promise((done) => {
@@ -499,7 +498,6 @@ def test_nothing_else_may_run_or_load(browser, tmp_path):
         page.evaluate("() => { try { document.body.innerHTML = '<b>'; } catch (error) { return error.name; } }")
         == "TypeError"
     )
-    page.close()
 
 
 def test_right_to_left_names_keep_their_columns(show):
@@ -619,7 +617,9 @@ def test_many_documents_only_one_is_rendered(show):
     assert page.locator("#list button").count() == 200
     nodes = "document.querySelectorAll('*').length"
     assert page.evaluate(nodes) < 3_000
+    page.locator("#rows tr").last.click()
     page.locator("#list button").nth(199).click()
+    assert page.locator("#table, #scroll").evaluate_all("panes => panes.map((pane) => pane.scrollTop)") == [0, 0]
     assert page.locator("#document-title").text_content() == "Document 199"
     assert len(rows(page)) == 50
     assert page.evaluate(nodes) < 3_000
@@ -642,7 +642,7 @@ def test_longer_lists_are_shown_in_parts(show):
 def test_real_documents(show):
     documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))
     records = [labelled_record(document) for document in documents]
-    page = show(*records, color_scheme="dark")
+    page = show(*records, scheme="dark")
     for number, record in enumerate(records):
         page.locator("[data-document]").nth(number).click()
         assert page.locator("#text").text_content() == record["text"]
@@ -654,7 +654,7 @@ def test_real_documents(show):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_contrast(show, scheme):
-    page = show(OSLO, color_scheme=scheme)
+    page = show(OSLO, scheme=scheme)
     page.locator("#rows tr").first.click()
     # Chromium's own colours, painted on a pixel each, so that every colour space is read as the eye gets it.
     ratio = """elements => elements.map((element) => {
