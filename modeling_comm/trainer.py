@@ -339,7 +339,7 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
     from datasets import Features, List, Value  # an extra; whoever hands over a Dataset has it
 
     numbers = List(Value("int32"))
-    columns = {name: numbers for name in ("input_ids", "mention_positions", "mention_entities", "sentence_starts")}
+    columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
     columns |= {"facts": List(numbers)}
     columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(

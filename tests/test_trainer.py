@@ -202,7 +202,9 @@ def test_optimizer_of_the_callers_choice(make_trainer):
 # ------------------------------------------------------------------------------------------------------- loss of a step
 
 
-@pytest.mark.parametrize("fields", [{}, {"relation_encoder": "kd_docre", "fixed_grid": 7}], ids=["atlop", "self_pairs"])
+@pytest.mark.parametrize(
+    "fields", [{}, {"relation_encoder": "kd_docre", "fixed_grid": 7}], ids=["atlop", "self_pairs"]
+)
 def test_loss_of_a_step_is_the_models_own(make_trainer, fields):
     trainer = make_trainer(dev=None, system=tiny_system(text_fields=NO_DROPOUT, **fields))
     batch = next(iter(trainer.get_train_dataloader()))
