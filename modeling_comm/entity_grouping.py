@@ -62,9 +62,11 @@ def _mentions(found):
             "ner gave word pieces, not entities; expected a token-classification pipeline made with "
             "aggregation_strategy='simple' (or 'first', 'average', 'max')"
         )
+    if any(mention.get(end) is None for mention in found for end in ("start", "end")):
+        raise ValueError("ner gave a mention without start or end; expected character offsets (of a fast tokenizer)")
     kinds = (next((mention[key] for key in _TYPE_KEYS if mention.get(key)), None) for mention in found)
     return [
-        {"start": mention.get("start"), "end": mention.get("end"), "type": kind}
+        {"start": mention["start"], "end": mention["end"], "type": kind}
         for mention, kind in zip(found, kinds, strict=True)
     ]
 
@@ -109,7 +111,7 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
         kind = mention.get("type")
         if kind is not None:
             checker.check(kind, str, f"mentions[{number}].type", "a text, or no such field")
-            kind = docred_type(kind)
+            kind = docred_type(kind) or None
         types[span] = types.get(span) or kind
     flat = [
         {"start": start, "end": end, "type": types[start, end], "text": text[start:end]}

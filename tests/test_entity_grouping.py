@@ -88,6 +88,7 @@ def test_rules(marked, expected):
 
 def test_types():
     text, mentions = read("[GPE:Oslo] [ORG:Oslo] [ORG:Oslo] [Oslo] and [Nile], [GENE:BRCA]")
+    mentions[4]["type"] = ""
     assert [entity["type"] for entity in group_mentions(text, mentions)] == ["ORG", "MISC", "GENE"]
 
 
@@ -234,6 +235,11 @@ def test_spacy_pipelines():
 def test_sources_that_give_something_else(found):
     with pytest.raises(ValueError, match=r"ner gave .*; expected a list of \{'start', 'end', 'type'\}"):
         find_mentions(lambda text: found, "Oslo")
+
+
+def test_mentions_without_offsets_are_refused():
+    with pytest.raises(ValueError, match="ner gave a mention without start or end"):
+        find_mentions(lambda text: [{"start": None, "end": None, "entity_group": "PER"}], "Oslo")
 
 
 def test_any_callable_is_a_source():
