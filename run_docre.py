@@ -44,7 +44,7 @@ from dataset_scripts.docred import (
     to_document,
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.arguments import ModelArguments, parse_arguments
+from modeling_comm.arguments import DistillationArguments, ModelArguments, parse_arguments
 from modeling_comm.batching import DocumentStream
 from modeling_comm.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.documents import entity_name
@@ -87,24 +87,26 @@ def import_extensions(files):
         spec.loader.exec_module(module)
 
 
-def load_documents(data_args, model_args):
-    """The splits, the record of their files, and the facts that Ign F1 leaves out."""
+def load_documents(data_args, model_args, labelling=False):
+    """The splits, the record of their files, and the facts that Ign F1 leaves out; for labelling the training split alone."""
     named = {"train": data_args.train_file, "validation": data_args.validation_file, "test": data_args.test_file}
     named = {split: path for split, path in named.items() if path}
-    files = named
-    if data_args.data_dir or not named:
-        files = find_data_files(data_args.dataset_config, data_args.data_dir) | named
+    wanted, official = data_args.train_split, bool(data_args.data_dir or not named)
+    if wanted != "train" and not official:
+        raise ValueError(f"--train_split {wanted} is looked for in --data_dir; found files given one by one")
+    find = functools.partial(find_data_files, data_args.dataset_config, data_args.data_dir)
     how = {"on_bad_document": data_args.on_bad_document, "cache_dir": model_args.cache_dir}
-    splits = load_docred(data_args.dataset_config, data_files=files, **how)
-    record = data_record(splits)
-    reference = ign_reference(data_args, splits, record)
-    if data_args.streaming or data_args.train_split != "train":
-        wanted = data_args.train_split
-        if wanted not in files:
-            files |= find_data_files(data_args.dataset_config, data_args.data_dir, splits=[wanted])
-        loaded = load_docred(
-            data_args.dataset_config, data_files={wanted: files[wanted]}, streaming=data_args.streaming, **how
-        )
+    load = functools.partial(load_docred, data_args.dataset_config, **how)
+    files = (find() if official and not labelling else {}) | named
+    apart = labelling or data_args.streaming or wanted != "train"  # the training split is loaded by itself
+    if apart and official and wanted not in files:
+        files |= find(splits=[wanted])
+    together = {} if labelling else {split: path for split, path in files.items() if not (apart and split == wanted)}
+    splits = load(data_files=together) if together else {}
+    record = data_record(splits) if together else {}
+    reference = None if labelling else ign_reference(data_args, splits, record)
+    if apart and wanted in files:
+        loaded = load(data_files={wanted: files[wanted]}, streaming=data_args.streaming)
         splits["train"], record["train"] = loaded[wanted], data_record(loaded)[wanted]
     limits = {
         "train": data_args.max_train_documents,
@@ -122,6 +124,10 @@ def ign_reference(data_args, splits, files):
     if data_args.ign_reference != "train":
         return None if data_args.ign_reference == "none" else load_ign_reference(data_args.ign_reference)
     if "train" not in splits:
+        if data_args.streaming:
+            logger.info(
+                "no Ign F1: it would need all training documents, which are streamed; --ign_reference names a file"
+            )
         return None
     facts = load_ign_reference([to_document(row) for row in splits["train"]])
     return dataclasses.replace(facts, source=Path(files["train"]["source"]).name, sha256=files["train"]["sha256"])
@@ -248,6 +254,8 @@ def settings_of(seed, training_args, model_args, data_args, distillation_args, r
     settings |= {key: getattr(data_args, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
     settings |= {key: getattr(data_args, key) for key in ("train_split", "streaming")}
     settings |= {key: value for key, value in vars(distillation_args).items() if key != "do_label"}
+    if distillation_args.teacher_logits:
+        settings["teacher_sha256"] = TeacherLogits(distillation_args.teacher_logits).settings["teacher_sha256"]
     settings |= {f"{split}_sha256": files[split]["sha256"] for split in ("train", "validation") if split in files}
     settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
@@ -269,13 +277,13 @@ def trainer_class_of(distillation_args):
 def label(training_args, model_args, data_args, distillation_args, splits, files):
     """Stores the logits of a teacher, a finished checkpoint, for the training documents."""
     started = time.time()
-    model, processor = build_model(model_args, data_args, splits)
     if not is_finished(model_args):
         raise ValueError(f"--do_label needs a trained teacher; {model_args.model_name_or_path} is a bare encoder")
+    model, processor = build_model(model_args, data_args, splits)
     device = training_args.device
     half = torch.bfloat16 if training_args.bf16 else torch.float16
     folder, rows = distillation_args.teacher_logits, splits["train"]
-    report = label_documents(
+    documents = label_documents(
         model.to(device),
         processor,
         map(to_document, rows),
@@ -287,20 +295,14 @@ def label(training_args, model_args, data_args, distillation_args, splits, files
         autocast=lambda: torch.autocast(device.type, half, enabled=training_args.bf16 or training_args.fp16),
         total=len(rows) if hasattr(rows, "__len__") else None,
     )
-    reports = gather_object([report])  # waits for all
+    training_args.distributed_state.wait_for_everyone()
     if training_args.process_index == 0:
-        encoding = {key: sum(one[key] for one in reports) for key in report}
         record = run_record(__file__, training_args, started) | {
             "teacher": model_args.model_name_or_path,
-            "data": {"config": data_args.dataset_config, "files": {"train": files["train"]}, "encoding": encoding},
+            "data": {"config": data_args.dataset_config, "files": {"train": files["train"]}},
         }
-        settings = finish_labels(folder, record)
-        logger.info(
-            "%s: logits of %d documents; lost in encoding: %s",
-            folder,
-            settings["documents"],
-            what_was_lost(encoding) or "nothing",
-        )
+        lost = what_was_lost(finish_labels(folder, documents, record)["encoding"])
+        logger.info("%s: logits of %d documents; lost in encoding: %s", folder, documents, lost or "nothing")
 
 
 def run(seed, output_dir, training_args, model_args, data_args, distillation_args, run_args, splits, files, reference):
@@ -456,6 +458,8 @@ def main(argv=None):
         raise ValueError(f"--do_label is a call of its own, which writes to --teacher_logits; found {found}")
     if distillation_args.teacher_logits and not (distillation_args.do_label or training_args.do_train):
         raise ValueError("--teacher_logits without --do_train or --do_label would not be used")
+    if not distillation_args.teacher_logits and distillation_args != DistillationArguments():
+        raise ValueError("--distillation_weight and --distillation_raw_logits need --teacher_logits")
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
     seeds = run_args.seeds or [training_args.seed]
@@ -465,7 +469,7 @@ def main(argv=None):
             "one --seed"
         )
     logger.info("world size %d, device %s", training_args.world_size, training_args.device)
-    splits, files, reference = load_documents(data_args, model_args)
+    splits, files, reference = load_documents(data_args, model_args, distillation_args.do_label)
     if data_args.describe_data:
         describe(splits, model_args, data_args, training_args)
         return None
