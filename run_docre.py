@@ -44,7 +44,7 @@ from dataset_scripts.docred import (
     to_document,
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.arguments import ModelArguments, parse_arguments
+from modeling_comm.arguments import DistillationArguments, ModelArguments, parse_arguments
 from modeling_comm.batching import DocumentStream
 from modeling_comm.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.documents import entity_name
@@ -88,8 +88,8 @@ def import_extensions(files):
         spec.loader.exec_module(module)
 
 
-def load_documents(data_args, model_args):
-    """The splits, the record of their files, and the facts that Ign F1 leaves out."""
+def load_documents(data_args, model_args, labelling=False):
+    """The splits, the record of their files, and the facts that Ign F1 leaves out; for labelling the training split alone."""
     named = {
         "train": data_args.train_file,
         "validation": data_args.validation_file,
@@ -97,22 +97,24 @@ def load_documents(data_args, model_args):
         "train_distant": data_args.train_distant_file,
     }
     named = {split: path for split, path in named.items() if path}
-    if "train_distant" in named and data_args.train_split != "train_distant":
+    wanted, official = data_args.train_split, bool(data_args.data_dir or not named)
+    if "train_distant" in named and wanted != "train_distant":
         raise ValueError("--train_distant_file is read with --train_split train_distant only")
-    files, wanted = dict(named), data_args.train_split
-    if data_args.data_dir or not named:
-        files = find_data_files(data_args.dataset_config, data_args.data_dir) | named
-    if wanted == "train_distant" and wanted not in files:
-        files |= find_data_files(data_args.dataset_config, data_args.data_dir, splits=[wanted])
+    if wanted == "train_distant" and not (official or wanted in named):
+        raise ValueError("--train_split train_distant: found neither --train_distant_file nor --data_dir")
+    find = functools.partial(find_data_files, data_args.dataset_config, data_args.data_dir)
     how = {"on_bad_document": data_args.on_bad_document, "cache_dir": model_args.cache_dir}
-    distant = files.pop("train_distant", None)
-    streamed = {"train": files.pop("train")} if data_args.streaming and {wanted} & set(files) else {}
-    splits = load_docred(data_args.dataset_config, data_files=files, **how) if files else {}
-    record = data_record(splits) if files else {}
-    reference = ign_reference(data_args, splits, record)
-    apart = {wanted: distant} if wanted == "train_distant" else streamed
-    if apart:
-        loaded = load_docred(data_args.dataset_config, data_files=apart, streaming=data_args.streaming, **how)
+    load = functools.partial(load_docred, data_args.dataset_config, **how)
+    files = (find() if official and not labelling else {}) | named
+    apart = labelling or data_args.streaming or wanted != "train"  # the training split is loaded by itself
+    if apart and official and wanted not in files:
+        files |= find(splits=[wanted])
+    together = {} if labelling else {split: path for split, path in files.items() if not (apart and split == wanted)}
+    splits = load(data_files=together) if together else {}
+    record = data_record(splits) if together else {}
+    reference = None if labelling else ign_reference(data_args, splits, record)
+    if apart and wanted in files:
+        loaded = load(data_files={wanted: files[wanted]}, streaming=data_args.streaming)
         splits["train"], record["train"] = loaded[wanted], data_record(loaded)[wanted]
     limits = {
         "train": data_args.max_train_documents,
@@ -257,6 +259,8 @@ def settings_of(seed, training_args, model_args, data_args, distillation_args, r
     settings |= {key: getattr(data_args, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
     settings |= {key: getattr(data_args, key) for key in ("train_split", "streaming")}
     settings |= {key: value for key, value in vars(distillation_args).items() if key != "do_label"}
+    if distillation_args.teacher_logits:
+        settings["teacher_sha256"] = TeacherLogits(distillation_args.teacher_logits).settings["teacher_sha256"]
     settings |= {f"{split}_sha256": files[split]["sha256"] for split in ("train", "validation") if split in files}
     settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
@@ -278,13 +282,13 @@ def trainer_class_of(distillation_args):
 def label(training_args, model_args, data_args, distillation_args, splits, files):
     """Stores the logits of a teacher, a finished checkpoint, for the training documents."""
     started = time.time()
-    model, processor = build_model(model_args, data_args, splits)
     if not is_finished(model_args):
         raise ValueError(f"--do_label needs a trained teacher; {model_args.model_name_or_path} is a bare encoder")
+    model, processor = build_model(model_args, data_args, splits)
     device = training_args.device
     half = torch.bfloat16 if training_args.bf16 else torch.float16
     folder, rows = distillation_args.teacher_logits, splits["train"]
-    report = label_documents(
+    documents = label_documents(
         model.to(device),
         processor,
         map(to_document, rows),
@@ -296,20 +300,14 @@ def label(training_args, model_args, data_args, distillation_args, splits, files
         autocast=lambda: torch.autocast(device.type, half, enabled=training_args.bf16 or training_args.fp16),
         total=len(rows) if hasattr(rows, "__len__") else None,
     )
-    reports = gather_object([report])  # waits for all
+    training_args.distributed_state.wait_for_everyone()
     if training_args.process_index == 0:
-        encoding = {key: sum(one[key] for one in reports) for key in report}
         record = run_record(__file__, training_args, started) | {
             "teacher": model_args.model_name_or_path,
-            "data": {"config": data_args.dataset_config, "files": {"train": files["train"]}, "encoding": encoding},
+            "data": {"config": data_args.dataset_config, "files": {"train": files["train"]}},
         }
-        settings = finish_labels(folder, record)
-        logger.info(
-            "%s: logits of %d documents; lost in encoding: %s",
-            folder,
-            settings["documents"],
-            what_was_lost(encoding) or "nothing",
-        )
+        lost = what_was_lost(finish_labels(folder, documents, record)["encoding"])
+        logger.info("%s: logits of %d documents; lost in encoding: %s", folder, documents, lost or "nothing")
 
 
 def run(seed, output_dir, training_args, model_args, data_args, distillation_args, run_args, splits, files, reference):
@@ -468,6 +466,8 @@ def main(argv=None):
         raise ValueError(f"--do_label is a call of its own, which writes to --teacher_logits; found {found}")
     if distillation_args.teacher_logits and not (distillation_args.do_label or training_args.do_train):
         raise ValueError("--teacher_logits without --do_train or --do_label would not be used")
+    if not distillation_args.teacher_logits and distillation_args != DistillationArguments():
+        raise ValueError("--distillation_weight and --distillation_raw_logits need --teacher_logits")
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
     seeds = run_args.seeds or [training_args.seed]
@@ -477,7 +477,7 @@ def main(argv=None):
             "one --seed"
         )
     logger.info("world size %d, device %s", training_args.world_size, training_args.device)
-    splits, files, reference = load_documents(data_args, model_args)
+    splits, files, reference = load_documents(data_args, model_args, distillation_args.do_label)
     if data_args.describe_data:
         describe(splits, model_args, data_args, training_args)
         return None

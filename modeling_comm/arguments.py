@@ -109,7 +109,10 @@ class DataArguments:
     )
     train_split: str = field(
         default="train",
-        metadata={"help": "What to train on or label: train, or train_distant (distantly supervised documents)."},
+        metadata={
+            "help": "What to train on or label: train, or train_distant (distantly supervised documents).",
+            "choices": ["train", "train_distant"],
+        },
     )
     streaming: bool = field(
         default=False,

@@ -96,7 +96,7 @@ class DocumentStream:
         buffer_size (`int`, defaults to 1000): documents among which the next one is drawn at random.
 
     Raises:
-        ValueError: `documents` can be read only once, as a generator.
+        ValueError: `documents` can be read only once, as a generator, or `buffer_size` is below 1.
     """
 
     documents: Iterable
@@ -104,6 +104,8 @@ class DocumentStream:
     buffer_size: int = 1000
 
     def __post_init__(self):
+        if self.buffer_size < 1:
+            raise ValueError(f"buffer_size is {self.buffer_size}; expected at least 1 document")
         if iter(self.documents) is self.documents:
             raise ValueError(
                 f"the documents are a {type(self.documents).__name__}, which can be read only once; expected something that can "
@@ -159,13 +161,24 @@ class StreamedBatches(Sampler):
 
 
 class EncodedOnDemand(Dataset):
-    """Takes the documents themselves for indices, and gives their features."""
+    """Takes labelled documents themselves for indices, and gives their features, each with its title in the index's place."""
 
-    def __init__(self, encode):
-        self.encode = encode
+    def __init__(self, processor, max_length=None):
+        self.processor = processor
+        self.max_length = max_length
 
     def __getitems__(self, documents):
-        return self.encode(documents)
+        features = self.processor.encode(list(map(without_unknown_labels, documents)), max_length=self.max_length)
+        titles = [document["title"] for document in documents]
+        unlabelled = [title for title, one in zip(titles, features, strict=True) if not one["has_labels"]]
+        if unlabelled:
+            raise ValueError(f"the training documents {unlabelled} have no labels")
+        return [{**one, "document_index": title} for title, one in zip(titles, features, strict=True)]
+
+
+def without_unknown_labels(row):
+    """A data set's row as a DocRED document: a table cannot leave `labels` out, so `has_labels` says whether it is known."""
+    return row if row.get("has_labels", True) else {key: value for key, value in row.items() if key != "labels"}
 
 
 class DocumentCollator:

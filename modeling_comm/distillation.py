@@ -7,16 +7,18 @@ those documents with `loss + weight * MSE(student, teacher)`, and on human label
 import hashlib
 import itertools
 import json
+from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from .batching import FEATURE_COLUMNS, DocumentCollator, DocumentStream
+from .batching import FEATURE_COLUMNS, DocumentCollator, DocumentStream, EncodedOnDemand
 from .losses import reduce_losses
 from .processing_comm import encoding_report
 from .record import write_json
@@ -29,6 +31,8 @@ _SHARD = "logits-{:05d}.safetensors"
 _FORMAT = 1
 _POSITION = "teacher_position"
 _IDENTITY = ("title", "sents", "vertexSet")
+# What decides beside the teacher's weights which logits a document gets.
+_READING = ("markers", "window_size", "window_stride", "window_end_tokens", "word_leading_space")
 
 
 def document_key(document) -> bytes:
@@ -67,10 +71,10 @@ def label_documents(
     world_size=1,
     autocast=nullcontext,
     total=None,
-) -> dict:
+) -> int:
     """
     Stores a teacher's logits for every entity pair of every document, in bounded memory. Given again after an interruption, it
-    keeps the shards that are finished.
+    keeps the shards that are finished. [`finish_labels`] has to follow.
 
     Args:
         model, processor: the teacher, on its device.
@@ -80,18 +84,19 @@ def label_documents(
         batch_size (`int`, defaults to 8): documents a forward pass.
         shard_size (`int`, defaults to 500): documents a file; what an interruption can cost.
         max_length (`int`, *optional*): as in [`CommProcessor`].
-        rank, world_size (`int`): which of several processes this is; each reads all documents and labels its shards. Once all
-            are done, [`finish_labels`] has to be called by one of them.
+        rank, world_size (`int`): which of several processes this is; each reads all documents and labels its shards.
         autocast (callable, *optional*): gives the context of the forward passes, for half precision.
         total (`int`, *optional*): number of documents, for the progress bar.
 
     Returns:
-        what encoding lost in the documents that this call has labelled, see [`~modeling_comm.processing_comm.encoding_report`].
+        the number of documents that there are, which [`finish_labels`] takes.
 
     Raises:
-        ValueError: the folder holds logits of another teacher, other settings or other documents.
+        ValueError: the processor is not the teacher's, or the folder holds logits of another teacher, other settings or other
+            documents.
         FloatingPointError: a logit is not finite, or too large for float16.
     """
+    processor.check_config(model.config)
     folder = Path(folder)
     settings = {
         "format": _FORMAT,
@@ -100,79 +105,104 @@ def label_documents(
         "decision_threshold": processor.decision_threshold,
         "shard_size": shard_size,
         "max_length": max_length,
+        **{field: getattr(processor, field) for field in _READING},
     }
-    _begin(folder, settings, write=rank == 0)
+    finished = _begin(folder, settings)
     model.eval()
-    report = dict.fromkeys(encoding_report([]), 0)
-    documents = iter(documents)
+    documents, read = iter(documents), 0
     bar = tqdm(desc="Labelling", unit=" documents", total=total, disable=rank > 0 or not logger.isEnabledFor(20))
     for index in itertools.count():
         chunk = list(itertools.islice(documents, shard_size))
         if not chunk:
             break
+        read += len(chunk)
+        if finished is not None and read > finished:
+            raise ValueError(
+                f"{folder} holds the logits of {finished} documents; found more, the first one "
+                f"{chunk[finished - read]['title']!r}. Choose another folder, or delete it"
+            )
         if index % world_size == rank:
             keys = torch.stack([torch.frombuffer(bytearray(document_key(one)), dtype=torch.uint8) for one in chunk])
             file = folder / _SHARD.format(index)
             if file.is_file():
                 _check_shard(file, keys, chunk)
             else:
-                logits, rows, lost = _label(model, processor, chunk, batch_size, max_length, autocast)
-                for key, number in lost.items():
-                    report[key] += number
+                logits, rows, report = _label(model, processor, chunk, batch_size, max_length, autocast)
                 unfinished = file.with_suffix(".unfinished")
-                save_file({"logits": logits, "rows": rows, "keys": keys}, unfinished)
+                tensors = {"logits": logits, "rows": rows, "keys": keys}
+                save_file(tensors, unfinished, metadata={"encoding": json.dumps(report)})
                 unfinished.replace(file)
         bar.update(len(chunk))
     bar.close()
-    return report
+    return read
 
 
-def finish_labels(folder, record=None) -> dict:
+def finish_labels(folder, documents, record=None) -> dict:
     """
-    Says in `teacher.json` that all shards are there, beside the record of the run that made them; returns its contents.
+    Says in `teacher.json` that all shards are there. To be called once all processes' [`label_documents`] are done; a folder
+    that is finished stays as it is.
+
+    Args:
+        folder (`str`): as in [`label_documents`].
+        documents (`int`): what that has returned.
+        record (`dict`, *optional*): of the run that made the logits.
+
+    Returns:
+        the contents of `teacher.json`, with `documents`, `record`, and `encoding`, what encoding made of all documents and
+        lost, see [`~modeling_comm.processing_comm.encoding_report`].
 
     Raises:
-        ValueError: there are no documents, a shard is missing, or a shard in the middle is not full, as after a change of data.
+        ValueError: there are no documents, or more or less shards than these documents fill.
     """
     folder = Path(folder)
     settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
-    files = sorted(folder.glob(_SHARD.format(0).replace("00000", "*")))
-    sizes = []
-    for index, file in enumerate(files):
-        if file.name != _SHARD.format(index):
-            raise ValueError(f"{folder}: found {file.name}, expected {_SHARD.format(index)} before it")
-        with safe_open(file, "pt") as shard:
-            sizes.append(shard.get_slice("keys").get_shape()[0])
-    if not sizes or any(size != settings["shard_size"] for size in sizes[:-1]):
+    expected = [_SHARD.format(index) for index in range(-(-documents // settings["shard_size"]))]
+    found = {file.name for file in folder.glob("*.safetensors")}
+    missing, surplus = sorted(set(expected) - found), sorted(found - set(expected))
+    if not documents or missing or surplus:
         raise ValueError(
-            f"{folder}: found shards of {sizes} documents; expected some, each but the last of {settings['shard_size']}"
+            f"{folder}: {documents} documents fill {len(expected)} shards; missing are {missing[:3] or 'none'}, left over from "
+            f"other documents {surplus[:3] or 'none'}"
         )
-    settings |= {"documents": sum(sizes), "record": record}
-    write_json(folder / _SETTINGS, settings)
+    if "documents" not in settings:
+        encoding = Counter()
+        for name in expected:
+            with safe_open(folder / name, "pt") as shard:
+                encoding.update(json.loads(shard.metadata()["encoding"]))
+        settings |= {"documents": documents, "encoding": dict(encoding), "record": record}
+        write_json(folder / _SETTINGS, settings)
     return settings
 
 
-def _begin(folder, settings, write):
+def _begin(folder, settings):
+    """Writes the settings, or checks those of an earlier call and returns its number of documents if it was finished."""
     file = folder / _SETTINGS
-    if file.is_file():
-        before = json.loads(file.read_text(encoding="utf-8"))
-        changed = [key for key, value in settings.items() if before.get(key) != value]
-        if changed:
-            raise ValueError(
-                f"{folder} holds logits that were made with other {', '.join(changed)}; choose another folder, or delete it"
-            )
-    elif write:
+    if not file.is_file():
         write_json(file, settings)
+        return None
+    before = json.loads(file.read_text(encoding="utf-8"))
+    changed = [
+        f"{key} {_shortened(before.get(key))}, now {_shortened(value)}"
+        for key, value in settings.items()
+        if before.get(key) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} holds logits that were made otherwise: {', '.join(changed)}. Choose another folder, or delete it"
+        )
+    return before.get("documents")
 
 
 def _check_shard(file, keys, documents):
     with safe_open(file, "pt") as shard:
         stored = shard.get_tensor("keys")
-    same = len(stored) == len(keys) and torch.equal(stored, keys)
-    if not same:
+    size = min(len(stored), len(keys))
+    different = (stored[:size] != keys[:size]).any(1).nonzero().flatten().tolist()
+    if different or len(stored) != len(keys):
+        first = f"; the first other document is {documents[different[0]]['title']!r}" if different else ""
         raise ValueError(
-            f"{file} holds logits of {len(stored)} documents that are not the {len(keys)} which begin with "
-            f"{documents[0]['title']!r}; have the documents changed? Choose another folder, or delete it"
+            f"{file} holds logits of {len(stored)} documents; now there are {len(keys)}, {len(different)} of them others or in "
+            f"another order{first}. Choose another folder, or delete it"
         )
 
 
@@ -206,7 +236,7 @@ def _label(model, processor, documents, batch_size, max_length, autocast):
 
 class TeacherLogits:
     """
-    What [`label_documents`] has stored, found by the identity of a document. Memory holds 32 bytes and a position a document.
+    What [`label_documents`] has stored, found by the identity of a document. Memory holds 40 bytes a document.
 
     Args:
         folder (`str`): the one that was given to [`label_documents`].
@@ -216,6 +246,7 @@ class TeacherLogits:
 
     Raises:
         ValueError: there are no logits, or they are not complete.
+        FileNotFoundError: a shard was deleted.
     """
 
     def __init__(self, folder):
@@ -228,16 +259,17 @@ class TeacherLogits:
             raise ValueError(f"{file}: found format {self.settings['format']}; this version reads {_FORMAT}")
         if "documents" not in self.settings:
             raise ValueError(f"{folder}: the labelling is not finished; the same command again finishes it")
-        self._rows, self._position = [], {}
+        keys = []
         for index in range(-(-self.settings["documents"] // self.settings["shard_size"])):
             with safe_open(self.folder / _SHARD.format(index), "pt") as shard:
-                keys, rows = shard.get_tensor("keys").numpy(), shard.get_tensor("rows").tolist()
-            for key, first, end in zip(keys, rows[:-1], rows[1:], strict=True):
-                self._position[key.tobytes()] = len(self._rows)
-                self._rows.append((index, first, end))
+                keys.append(shard.get_tensor("keys").numpy())
+        # Sorted arrays, not a dict: a tenth of the memory, which processes that are started share.
+        keys = np.concatenate(keys).view("S32")[:, 0]
+        self._order = keys.argsort(kind="stable")
+        self._keys = keys[self._order]
 
     def __len__(self):
-        return len(self._rows)
+        return len(self._keys)
 
     def check(self, processor):
         """Raises `ValueError` where the labels or the decision threshold are not the student's."""
@@ -254,24 +286,26 @@ class TeacherLogits:
 
     def position(self, document) -> int:
         """Where the document's logits are. Raises `ValueError` if the teacher has not labelled exactly this document."""
-        position = self._position.get(document_key(document))
-        if position is None:
+        (key,) = np.frombuffer(document_key(document), self._keys.dtype)
+        place = self._keys.searchsorted(key)
+        if place == len(self) or self._keys[place] != key:
             raise ValueError(
                 f"{self.folder}: no logits for the document {document['title']!r}; {len(self)} documents were labelled, and "
                 "title, sentences and mentions have to be the same"
             )
-        return position
+        return int(self._order[place])
 
     def __getitem__(self, position) -> torch.Tensor:
         """Logits `(p, R + 1)` float16 of a document's pairs, in the processor's order."""
-        shard, first, end = self._rows[position]
+        shard, index = divmod(position, self.settings["shard_size"])
         # Opened anew: what lies in a file's mapped pages is the system's to forget, and workers can be started.
         with safe_open(self.folder / _SHARD.format(shard), "pt") as file:
+            first, end = file.get_slice("rows")[index : index + 2].tolist()
             return file.get_slice("logits")[first:end]
 
 
 def _shortened(value):
-    return value if isinstance(value, str) else f"{len(value)} from {value[0]!r} to {value[-1]!r}"
+    return f"{len(value)} from {value[0]!r} to {value[-1]!r}" if isinstance(value, list) else repr(value)
 
 
 def distillation_loss(logits, teacher_logits, decision_threshold="th", raw=False, reduction="mean"):
@@ -331,7 +365,8 @@ class DistillationTrainer(CommTrainer):
         documents = dataset.select_columns(list(_IDENTITY)) if hasattr(dataset, "select_columns") else dataset
         positions = [self.teacher_logits.position(document) for document in documents]
         if hasattr(dataset, "add_column"):
-            return dataset.add_column(_POSITION, positions)
+            others = [column for column in dataset.column_names if column != _POSITION]  # it may have had another teacher
+            return dataset.select_columns(others).add_column(_POSITION, positions)
         return [{**row, _POSITION: position} for row, position in zip(dataset, positions, strict=True)]
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -363,11 +398,19 @@ class DistillationTrainer(CommTrainer):
             self._distilled, self._distilled_since = 0.0, None
         super().log(logs, start_time)
 
-    def _encode_stream(self, documents):
-        features = super()._encode_stream(documents)
-        for feature, document in zip(features, documents, strict=True):
-            feature[_POSITION] = self.teacher_logits.position(document)
-        return features
+    def _encoded_stream(self):
+        return _LabelledOnDemand(self.processing_class, self.train_dataset.max_length, self.teacher_logits)
+
+
+class _LabelledOnDemand(EncodedOnDemand):
+    def __init__(self, processor, max_length, teacher_logits):
+        super().__init__(processor, max_length)
+        self.teacher_logits = teacher_logits
+
+    def __getitems__(self, documents):
+        positions = [self.teacher_logits.position(document) for document in documents]
+        features = super().__getitems__(documents)
+        return [{**one, _POSITION: position} for one, position in zip(features, positions, strict=True)]
 
 
 class _DistillationCollator(DocumentCollator):

@@ -23,6 +23,7 @@ from .batching import (
     EncodedOnDemand,
     FeatureRows,
     StreamedBatches,
+    without_unknown_labels,
 )
 from .configuration_comm import __version__
 from .losses import loss_from_config
@@ -126,9 +127,7 @@ class CommTrainer(Trainer):
 
     def get_train_dataloader(self):
         if isinstance(self.train_dataset, DocumentStream):
-            return self._loader(
-                EncodedOnDemand(self._encode_stream), self._sampler(StreamedBatches, self.train_dataset)
-            )
+            return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
         unlabelled = [index for index, known in enumerate(_column(self.train_dataset, "has_labels")) if not known]
@@ -149,13 +148,8 @@ class CommTrainer(Trainer):
             order=self.args.train_sampling_strategy,
         )
 
-    def _encode_stream(self, documents):
-        """Features of documents of a stream; a document's title takes the place of its index."""
-        unlabelled = [one["title"] for one in documents if without_unknown_labels(one).get("labels") is None]
-        if unlabelled:
-            raise ValueError(f"the training documents {unlabelled} have no labels")
-        features = self.processing_class.encode(documents, max_length=self.train_dataset.max_length)
-        return [{**feature, "document_index": one["title"]} for feature, one in zip(features, documents, strict=True)]
+    def _encoded_stream(self):
+        return EncodedOnDemand(self.processing_class, self.train_dataset.max_length)
 
     def _loader(self, dataset, sampler):
         return DataLoader(
@@ -366,11 +360,6 @@ def _check_titles(dataset):
 
 def _column(dataset, name):
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
-
-
-def without_unknown_labels(row):
-    """A data set's row as a DocRED document: a table cannot leave `labels` out, so `has_labels` says whether it is known."""
-    return row if row.get("has_labels", True) else {key: value for key, value in row.items() if key != "labels"}
 
 
 def predict_batch(model, batch, processor) -> list[dict]:
