@@ -1,0 +1,20 @@
+"""From raw text to triples; a spaCy model finds the entities.
+
+python examples/text_to_triples.py outputs/demo en_core_web_sm examples/texts/*.txt
+"""
+
+import sys
+from pathlib import Path
+
+import spacy
+from transformers import pipeline
+
+import modeling_comm  # noqa: F401  (registers the task)
+
+model, ner, *files = sys.argv[1:]
+extract = pipeline("document-relation-extraction", model=model, ner=spacy.load(ner))
+for file in map(Path, files):
+    print(file.stem)
+    for triple in extract(file.read_text(encoding="utf-8"))["triples"]:
+        names = triple["head"]["name"], triple["relation_name"], triple["tail"]["name"]
+        print("  ", *names, f"{triple['score']:.2f}", sep=" | ")
