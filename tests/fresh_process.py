@@ -39,7 +39,7 @@ def run_fresh(code, *arguments, home, package=True, path=None):
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert finished.returncode == 0, finished.stderr
 
