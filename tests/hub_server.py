@@ -51,10 +51,9 @@ class Repository:
 @dataclass
 class _Fault:
     request: str
-    after: int
-    times: int
     status: int | None
     action: object
+    after: int
 
 
 class HubServer:
@@ -89,9 +88,9 @@ class HubServer:
         repository.commit({".gitattributes": self.store(b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n")})
         return repository
 
-    def add_folder(self, name, folder, private=False):
+    def add_folder(self, name, folder):
         """A new repository with a folder's files."""
-        repository = self.create(name, private)
+        repository = self.create(name)
         files = {file.name: self.store(file.read_bytes()) for file in Path(folder).iterdir()}
         repository.commit(repository.find("main")[1] | files)
 
@@ -106,31 +105,31 @@ class HubServer:
         (self.folder / digest).write_bytes(content)
         return digest
 
-    def fail(self, request, status=None, action=None, after=0, times=1):
+    def fail(self, request, status=None, action=None, after=0):
         """
-        Has requests go wrong.
+        Has one request go wrong.
 
         Args:
             request (`str`): regular expression, searched in `METHOD /path`.
             status (`int`, *optional*): the answer. Without one the connection ends when half of the request's body is read.
             action (callable, *optional*): is called before the connection ends.
-            after, times (`int`): so many such requests go well first, so many then go wrong.
+            after (`int`): so many such requests go well first.
         """
-        self._faults.append(_Fault(request, after, times, status, action))
+        self._faults.append(_Fault(request, status, action, after))
 
     def faults_left(self):
         """How many requests are still to go wrong."""
-        return sum(fault.times for fault in self._faults)
+        return len(self._faults)
 
     def next_fault(self, request):
+        """What is to go wrong with a request, if anything."""
         with self._lock:
             for fault in self._faults:
-                if fault.times and re.search(fault.request, request):
-                    if fault.after:
-                        fault.after -= 1
-                    else:
-                        fault.times -= 1
+                if re.search(fault.request, request):
+                    if not fault.after:
+                        self._faults.remove(fault)
                         return fault
+                    fault.after -= 1
         return None
 
 
@@ -294,14 +293,6 @@ class _Handler(BaseHTTPRequestHandler):
         found = {"id": name.removeprefix("datasets/"), "sha": commit, "private": self._repository(name).private}
         return (found | {"tags": [], "siblings": [{"rfilename": path} for path in files]},)
 
-    def refs(self, name, body):
-        repository = self._repository(name)
-        named = {
-            kind: [{"name": ref, "ref": ref, "targetCommit": commit} for ref, commit in refs.items()]
-            for kind, refs in (("branches", repository.branches), ("tags", repository.tags))
-        }
-        return ({**named, "converts": []},)
-
     def tree(self, name, revision, folder, body):
         _, files = self._commit(name, revision)
         prefix = f"{folder}/" if folder else ""
@@ -353,7 +344,6 @@ _ROUTES = [
     ("POST", f"{_API}/branch/([^/]+)", _Handler.add_branch),
     ("POST", f"{_API}/tag/([^/]+)", _Handler.add_tag),
     ("GET", f"{_API}(?:/revision/([^/]+))?", _Handler.info),
-    ("GET", f"{_API}/refs", _Handler.refs),
     ("GET", f"{_API}/tree/([^/]+)(?:/(.+))?", _Handler.tree),
     ("POST", f"{_API}/paths-info/([^/]+)", _Handler.paths_info),
     ("GET", f"/{_NAME}/resolve/([^/]+)/(.+)", _Handler.resolve),

@@ -141,7 +141,7 @@ def versions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def revisions(versions, tmp_path_factory):
-    """The server after both versions were pushed, and the first one's commit, which is also tagged `v1`."""
+    """The server after both versions were pushed, and the first one's commit, tagged `v1`; the branch `older` has it again."""
     folder = tmp_path_factory.mktemp("revisions")
     with HubServer(folder / "server") as server:
         run_fresh(
@@ -151,6 +151,7 @@ name, first, second = sys.argv[2:]
 push(first, name)
 HfApi().create_tag(name, tag="v1")
 push(second, name)
+push(first, name, revision="older")
 """,
             *(server.address, ROBERTA, versions.first, versions.second),
             home=folder,
@@ -171,7 +172,7 @@ if package == "True":
     import modeling_comm
     options = {}
 load_and_compare(name, second, **options)
-for revision in ("v1", commit):
+for revision in ("v1", commit, "older"):
     model, _ = load_and_compare(name, first, revision=revision, **options)
 assert type(model).__module__.startswith("modeling_comm." if package == "True" else "transformers_modules.org.")
 from transformers import AutoModel
@@ -189,8 +190,8 @@ else:
 
 
 def test_what_is_pushed_by_hand(revisions, versions):
-    server, commit = revisions
-    for revision, folder in (("main", versions.second), ("v1", versions.first), (commit, versions.first)):
+    server, _ = revisions
+    for revision, folder in (("main", versions.second), ("v1", versions.first), ("older", versions.first)):
         files = server.files(ROBERTA, revision)
         assert files.keys() == {"README.md", *(path.name for path in folder.iterdir())}
         for path, content in files.items():
