@@ -83,8 +83,7 @@ def read_blocks(page):
 
 
 def read(page):
-    """A page's text; spaCy's model by the name of the package that brings it here."""
-    return re.sub(r"\ben_core_web_sm\b", SPACY_MODEL, page.read_text(encoding="utf-8"))
+    return page.read_text(encoding="utf-8")
 
 
 def prose(page):
@@ -118,8 +117,6 @@ def workplace(tmp_path_factory):
     for name, kind in (("minilm", "bert"), ("bert-base-cased", "bert"), ("roberta-large", "roberta")):
         save_backbone(folder / name, kind)
     save_ner(folder / NER, folder / "minilm")
-    (folder / "texts").mkdir()
-    (folder / "texts" / "lima.txt").write_text("Lima is the capital of Peru.", encoding="utf-8")
     labels, names = relation_labels(SAMPLE)
     # As many triples as a trained model predicts, and a few more: without any, half of the code on a page would not run.
     config, processor = tiny_system(id2label=dict(enumerate(labels)), relation_names=names, window_size=64, loss="cmm")

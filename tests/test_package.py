@@ -1,5 +1,6 @@
 """What importing the package needs, and what it offers."""
 
+import configparser
 import subprocess
 import sys
 
@@ -38,3 +39,11 @@ def test_trainer_is_offered():
     assert modeling_comm.CommTrainer is CommTrainer
     with pytest.raises(AttributeError, match="no attribute 'CommTrainr'"):
         modeling_comm.CommTrainr  # noqa: B018
+
+
+@pytest.mark.parametrize("package", ["modeling_comm", "dataset_scripts"])
+def test_files_beside_the_code_are_installed(package):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    beside = {path.name for path in (ROOT / package).iterdir() if path.is_file() and path.suffix != ".py"}
+    assert set(setup["options.package_data"][package].split()) == beside
