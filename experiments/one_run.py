@@ -1,0 +1,149 @@
+"""
+One cell of a grid, started by `run_grid.py`: trains with `run_docre.py`, predicts the documents for selection and test once, and
+writes the record of the run.
+"""
+
+import json
+import shlex
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import run_docre
+from experiments.noise import write_noisy
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.arguments import as_flags, parse_arguments
+from modeling_comm.processing_comm import decode
+from modeling_comm.record import write_json
+from modeling_comm.scoring import average_precision, load_ign_reference, read_json, score, tune_offset
+from modeling_comm.trainer import CommTrainer, encode_dataset, official_predictions
+from modeling_comm.training_args import CommTrainingArguments
+
+
+def run(task):
+    """Trains, unless that is done; returns the record."""
+    arguments = task["arguments"]
+    folder = Path(arguments["output_dir"])
+    if task["noise"]:
+        clean = arguments["train_file"]
+        arguments = {**arguments, "train_file": str(write_noisy(clean, folder.parent / "noise", **task["noise"]))}
+    flags = list(as_flags(arguments))
+    if not (folder / "run.json").is_file():  # written last
+        run_docre.main(list(flags))
+    record = read_json(folder / "run.json")
+    del record["metrics"]
+    for labels in ("id2label", "label2id", "relation_names"):
+        del record["config"][labels]
+    evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
+    best = next(entry for entry in evaluations if entry["step"] == record["best_checkpoint_step"])
+    record |= {
+        "command": shlex.join(["python", "run_docre.py", *flags]),
+        # Seconds and memory are those of the last call.
+        "resumed": (folder.parent / f"{task['name']}.log").read_text(errors="replace").count("going on from"),
+        "best_epoch": best["epoch"],
+        "last_epoch": evaluations[-1]["epoch"],
+        "steps": evaluations[-1]["step"],
+    }
+    return record | evaluate(task, record, flags, folder)
+
+
+def evaluate(task, record, flags, folder):
+    """Scores of the trained model on dev and test documents, at its own threshold and with one offset tuned on dev; and, where
+    wanted, its predictions for the blind test."""
+    arguments = task["arguments"]
+    training_args = next(group for group in parse_arguments(list(flags)) if isinstance(group, CommTrainingArguments))
+    training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
+    how = {"attn_implementation": arguments["attn_implementation"]} if "attn_implementation" in arguments else {}
+    model = CommForDocumentRelationExtraction.from_pretrained(folder, **how)
+    processor = CommProcessor.from_pretrained(folder)
+    trainer = CommTrainer(model, training_args, processing_class=processor)
+    reference = load_ign_reference(arguments["ign_reference"])
+    scores, offset = {}, None
+    for split, file in (("dev", "validation_file"), ("test", "test_file")):
+        documents = read_json(arguments[file])
+        results = predict(trainer, documents, arguments)
+        margins, gold = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
+        if offset is None:
+            offset, _ = tune_offset(margins, gold, int(gold.sum()))
+            scores["offset"] = offset
+        for name, required in ((split, 0.0), (f"{split}_offset", offset)):
+            decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
+            predictions = official_predictions(decided, documents, processor)
+            scores[name] = score(predictions, documents, ign_reference=reference)
+            del scores[name]["evidence"]  # not predicted
+            if split == "test":
+                scores[name]["by_document"] = document_counts(predictions, documents)
+            else:
+                del scores[name]["per_relation"]
+        scores[split]["average_precision"] = average_precision(margins, gold, int(gold.sum()))
+    if task["blind"]:
+        documents = read_json(task["blind"]["documents"])
+        results = predict(trainer, documents, arguments)
+        write_blind(task, record, official_predictions(results, documents, processor), scores["dev"]["f1"])
+    return scores
+
+
+def predict(trainer, documents, arguments):
+    encoded = encode_dataset(documents, trainer.processing_class, max_length=arguments.get("max_length"))
+    return trainer.predict(encoded).predictions
+
+
+def at_offset(result, offset, cap):
+    """A result of [`~modeling_comm.trainer.predict_batch`] whose triples are those with a margin above `offset`."""
+    logits = torch.nn.functional.pad(torch.from_numpy(result["margins"]), (1, 0))
+    row, label, margin, removed = decode(logits, "th", cap, offset)
+    rest = zip(result["pairs"][row.numpy()].tolist(), label.tolist(), margin.tolist(), strict=True)
+    return {**result, "triples": [[*pair, *found] for pair, *found in rest], "removed_by_cap": removed}
+
+
+def document_counts(predictions, documents):
+    """Distinct facts that are `correct`, `predicted` and `gold`, a list each with one number a document."""
+    predicted = {document["title"]: set() for document in documents}
+    for one in predictions:
+        predicted[one["title"]].add((one["h_idx"], one["t_idx"], one["r"]))
+    gold = [{(fact["h"], fact["t"], fact["r"]) for fact in document["labels"]} for document in documents]
+    found = list(predicted.values())
+    correct = [len(one & right) for one, right in zip(found, gold, strict=True)]
+    return {"correct": correct, "predicted": list(map(len, found)), "gold": list(map(len, gold))}
+
+
+def write_blind(task, record, predictions, dev_f1):
+    file = Path(task["results"]) / "blind" / f"{task['blind']['name']}.json"
+    write_json(file, predictions)
+    made_by = [
+        f"{file.name}: {len(predictions)} predictions of {task['name']} (results/runs/{task['name']}.json)",
+        f"epoch {record['best_epoch']:g} of {record['last_epoch']:g}, dev F1 {100 * dev_f1:.2f}",
+        f"commit {record['commit']}: {hide(record['command'], task['hidden'])}",
+    ]
+    file.with_suffix(".txt").write_text(f"{', '.join(made_by)}\n", encoding="utf-8")
+
+
+def hide(value, hidden):
+    """A JSON value with the places of this machine replaced by names."""
+    text = json.dumps(value, ensure_ascii=False)
+    for place in sorted(hidden, key=len, reverse=True):
+        text = text.replace(place, hidden[place])
+    return json.loads(text)
+
+
+def main(file):
+    task = read_json(file)
+    record = {"name": task["name"], "status": "finished", **task["identity"], "side_by_side": task["side_by_side"]}
+    try:
+        record |= run(task)
+    except Exception as error:
+        traceback.print_exc()
+        record |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    write_json(Path(task["results"]) / "runs" / f"{task['name']}.json", hide(record, task["hidden"]))
+    if record["status"] == "finished" and not task["keep"]:
+        shutil.rmtree(task["arguments"]["output_dir"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,270 @@
+"""
+Tables of the experiments in Markdown, from the records alone; what a grid plans and was not run stands there as not run.
+
+    python experiments/tables.py > results/tables.md
+"""
+
+import argparse
+import statistics
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.run_grid import AXES, ROOT, Cell, read_grid
+from modeling_comm.scoring import read_json
+
+LOSSES = {"cmm": "CMM", "atl": "ATL", "balanced_softmax": "Balanced Softmax", "aml": "AML", "afl": "AFL"}
+LOSSES |= {"hingeabl": "HingeABL", "sat": "SAT", "ncrl": "NCRL", "margin": "margin"}
+# Test F1 / Ign F1 in the paper with BERT: Tables 2 and 3 for ATLOP, Table 1 for the other encoders.
+_ATLOP_LOSSES = ("atl", "balanced_softmax", "aml", "afl", "hingeabl", "cmm")
+_TABLE_2 = ("50.09 / 49.50", "46.25 / 45.83", "43.21 / 43.04", "50.58 / 50.23", "58.44 / 57.45", "62.31 / 61.33")
+_TABLE_3 = ("72.87 / 72.22", "73.57 / 72.79", "72.96 / 72.14", "73.71 / 72.87", "75.15 / 73.84", "76.12 / 74.76")
+PAPER = {
+    ("mixed", "atlop"): dict(zip(_ATLOP_LOSSES, _TABLE_2, strict=True)),
+    ("redocred", "atlop"): dict(zip(_ATLOP_LOSSES, _TABLE_3, strict=True)),
+    ("mixed", "docunet"): {"balanced_softmax": "46.9 / 46.5", "cmm": "60.6 / 59.5"},
+    ("redocred", "docunet"): {"balanced_softmax": "75.0 / 74.1", "cmm": "76.3 / 75.0"},
+    ("mixed", "kd_docre"): {"afl": "51.3 / 50.9", "cmm": "60.8 / 59.5"},
+    ("redocred", "kd_docre"): {"afl": "75.0 / 74.1", "cmm": "76.1 / 74.6"},
+}
+ABOUT = """\
+Scores are in percent: the mean over seeds and, from two on, their standard deviation (n - 1). *Paper*: its test F1 / Ign F1,
+with BERT and the whole training sets. *AP*: average precision. *Offset*: with one decision offset, tuned on the dev documents.
+*Epoch*: the one with the best dev F1, which the scores are from, and the last one (of the seed where they are closest).
+*Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents. A comparison
+counts if the best dev epochs of both come before the last, and the other loss had at least as many steps as CMM.
+"""
+
+
+@dataclass(eq=False)
+class Row:
+    """What a table shows of runs that differ in nothing but the seed."""
+
+    cell: Cell  # one of them
+    runs: list = field(default_factory=list)  # records
+    missing: list = field(default_factory=list)  # "2 not run"
+    remarks: list = field(default_factory=list)  # on runs that failed or are excluded
+
+    def without(self, *axes):
+        """What rows share that differ in these axes (and in the seed) only."""
+        return str({key: value for key, value in self.cell.axes.items() if key not in (*axes, "seed")})
+
+    @property
+    def is_cmm(self):
+        """Whether it is CMM as a whole, not one of its halves."""
+        return self.cell.axes["loss"] == "cmm" and bool(self.cell.axes["m"] and self.cell.axes["gamma"])
+
+    @property
+    def loss(self):
+        axes = self.cell.axes
+        return LOSSES[axes["loss"]] + (f" (m {axes['m']:g}, gamma {axes['gamma']:g})" if axes["loss"] == "cmm" else "")
+
+    @property
+    def label(self):
+        axes = self.cell.axes
+        noise = {"removed": axes["remove"], "added": axes["add"]}
+        noise = [f"{100 * share:g} % {what}" for what, share in noise.items() if share]
+        other = [axes[key] for key in ("encoder", "backbone", "tag") if axes[key] != AXES[key]]
+        return ", ".join([self.loss, *noise, *other])
+
+    @property
+    def seeds(self):
+        return ", ".join([*(str(run["seed"]) for run in self.runs), *self.missing])
+
+    @property
+    def paper(self):
+        axes = self.cell.axes
+        if axes["remove"] or axes["add"] or (axes["loss"] == "cmm" and not self.is_cmm):
+            return ""
+        return PAPER.get((axes["setting"], axes["encoder"]), {}).get(axes["loss"], "")
+
+    @property
+    def epoch(self):
+        if not self.runs:
+            return ""
+        closest = min(self.runs, key=lambda run: run["last_epoch"] - run["best_epoch"])
+        return f"{closest['best_epoch']:g} of {closest['last_epoch']:g}"
+
+    @property
+    def steps(self):
+        return ", ".join(sorted({f"{run['steps']:,}" for run in self.runs}))
+
+    def values(self, *keys):
+        """A number of each run's record, found by its keys."""
+        found = self.runs
+        for key in keys:
+            found = [one[key] for one in found]
+        return found
+
+    def percent(self, *keys):
+        found = [100 * value for value in self.values(*keys)]
+        deviation = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+        return f"{statistics.fmean(found):.1f}{deviation}" if found else ""
+
+    def counts(self, split):
+        """`(runs, documents, 3)`: correct, predicted and gold facts."""
+        found = [[run[split]["by_document"][key] for key in ("correct", "predicted", "gold")] for run in self.runs]
+        return np.array(found).transpose(0, 2, 1)
+
+
+def read_tables(grids, results):
+    """Rows by title of the table, in the grids' order; and the names of records that no grid plans."""
+    records = {path.stem: read_json(path) for path in sorted((Path(results) / "runs").glob("*.json"))}
+    tables, seen = {}, set()
+    for cell in (cell for grid in grids for cell in read_grid(grid)):
+        row = tables.setdefault(cell.table, {}).setdefault(cell.group, Row(cell))
+        if (cell.table, cell.name) in seen:
+            continue
+        seen.add((cell.table, cell.name))
+        record, seed = records.get(cell.name), cell.axes["seed"]
+        state = "not run" if record is None else "excluded" if cell.excluded else record["status"]
+        if state == "finished":
+            row.runs.append(record)
+        else:
+            row.missing.append(f"{seed} {state}")
+        if state in ("excluded", "failed"):
+            row.remarks.append(f"`{cell.name}` {state}: {cell.excluded or record['error'].splitlines()[0]}")
+    unplanned = sorted(set(records) - {name for _, name in seen})
+    return {title: list(rows.values()) for title, rows in tables.items()}, unplanned
+
+
+def bootstrap_difference(first, second, resamples=10_000, seed=0):
+    """
+    Micro F1 of one system minus that of another, each the mean over its runs, with the 95 % interval over documents drawn with
+    replacement, the same ones for every run.
+
+    Args:
+        first, second (`(runs, documents, 3)` integer arrays): correct, predicted and gold facts.
+
+    Returns:
+        `tuple[float, float, float]`: difference, lower and upper end, as fractions of 1.
+    """
+    documents = first.shape[1]
+    draws = np.random.default_rng(seed).multinomial(documents, np.full(documents, 1 / documents), size=resamples)
+
+    def difference(weights):
+        return _mean_f1(weights, first) - _mean_f1(weights, second)
+
+    low, high = np.percentile(difference(draws), [2.5, 97.5])
+    return difference(np.ones((1, documents))).item(), low.item(), high.item()
+
+
+def _mean_f1(weights, counts):
+    correct, predicted, gold = np.moveaxis(np.tensordot(weights.astype(float), counts.astype(float), (1, 1)), -1, 0)
+    return (2 * correct / np.maximum(predicted + gold, 1)).mean(axis=1)
+
+
+def counts_as_fair(cmm, other):
+    """`yes`, or why a comparison does not count."""
+    late = [row.label for row in (cmm, other) if any(run["best_epoch"] >= run["last_epoch"] for run in row.runs)]
+    reasons = [f"the best epoch of {label} is its last" for label in late]
+    if min(run["steps"] for run in other.runs) < max(run["steps"] for run in cmm.runs):
+        reasons.append("fewer steps than CMM")
+    return f"no: {'; '.join(reasons)}" if reasons else "yes"
+
+
+# -------------------------------------------------------------------------------------------------------------- Markdown
+
+
+def markdown(head, lines):
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)) + "\n"
+
+
+def score_table(rows):
+    columns = {"F1": ("test", "f1"), "Ign F1": ("test", "ign_f1"), "P": ("test", "precision"), "R": ("test", "recall")}
+    columns |= {"AP": ("test", "average_precision"), "F1, offset": ("test_offset", "f1")}
+    columns |= {"Ign F1, offset": ("test_offset", "ign_f1"), "dev F1": ("dev", "f1")}
+    lines = [
+        [row.label, row.seeds, row.paper, *(row.percent(*keys) for keys in columns.values()), row.epoch, row.steps]
+        for row in rows
+    ]
+    return markdown(["loss", "seeds", "paper", *columns, "epoch", "steps"], lines)
+
+
+def choice_table(rows):
+    """Shows nothing of the test documents; what is best on dev is bold."""
+    best = {}
+    for row in (row for row in rows if row.runs):
+        key = row.without(*row.cell.choose)
+        best[key] = max(best.get(key, row), row, key=lambda one: statistics.fmean(one.values("dev", "f1")))
+    columns = {"dev F1": ("dev", "f1"), "dev AP": ("dev", "average_precision")}
+    lines = []
+    for row in rows:
+        label = f"**{row.label}**" if row in best.values() else row.label
+        lines.append([label, row.seeds, *(row.percent(*keys) for keys in columns.values()), row.epoch, row.steps])
+    return markdown(["loss", "seeds", *columns, "epoch", "steps"], lines)
+
+
+def difference_table(rows):
+    """CMM against the other rows that differ from it in their loss only."""
+    first_cmm = {}
+    for row in rows:
+        if row.is_cmm and row.runs:
+            first_cmm.setdefault(row.without("loss", "m", "gamma"), row)
+    lines = []
+    for row in rows:
+        cmm = first_cmm.get(row.without("loss", "m", "gamma"))
+        if not row.runs or cmm in (None, row):
+            continue
+        hashes = {run["sha256"]["test"] for run in (*cmm.runs, *row.runs)}
+        if len(hashes) > 1:
+            raise ValueError(f"{cmm.label} and {row.label} were tested on {len(hashes)} different files")
+        line = [f"{cmm.label} minus {row.label}"]
+        for splits in (("test", "test"), ("test_offset", "test_offset"), ("test", "test_offset")):
+            found = bootstrap_difference(*(one.counts(split) for one, split in zip((cmm, row), splits, strict=True)))
+            line.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in found)))
+        lines.append([*line, counts_as_fair(cmm, row)])
+    return markdown(["difference", "F1", "both with offset", "only the other with offset", "counts"], lines)
+
+
+def breakdown_table(rows):
+    columns = {"frequent": ("frequent", "f1"), "long tail": ("long_tail", "f1"), "intra": ("intra", "f1")}
+    columns |= {"inter": ("inter", "f1"), "macro over relations": ("macro_f1",)}
+    lines = []
+    for row in (row for row in rows if row.runs):
+        predicted = f"{statistics.fmean(row.values('test', 'predictions')):,.0f}"
+        lines.append([row.label, *(row.percent("test", *keys) for keys in columns.values()), predicted])
+    return markdown(["F1", *columns, "predicted facts"], lines)
+
+
+def parts_of(rows):
+    """What is printed under a heading."""
+    finished = [run for row in rows for run in row.runs]
+    if rows[0].cell.choose:
+        yield f"For the choice of {' and '.join(rows[0].cell.choose)}, on the dev documents.\n"
+        yield choice_table(rows)
+    else:
+        yield score_table(rows)
+        facts = {(run["ign_reference"]["source"], run["ign_reference"]["sha256"][:12]) for run in finished}
+        yield from (f"Ign F1 leaves out the facts of {name} (sha256 {sha256}).\n" for name, sha256 in sorted(facts))
+    if finished and not rows[0].cell.choose:
+        yield difference_table(rows)
+        yield breakdown_table(rows)
+    yield from (f"- {remark}\n" for row in rows for remark in row.remarks)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    options = parser.parse_args(argv)
+    tables, unplanned = read_tables(options.grids, options.results_dir)
+    print(ABOUT)
+    for title, rows in tables.items():
+        print(f"## {title}\n", *parts_of(rows), sep="\n")
+    if unplanned:
+        print(f"Records of runs that no grid plans, shown nowhere above: {', '.join(unplanned)}.")
+
+
+def add_arguments(parser):
+    grids = (ROOT / "experiments" / "grids").glob("*.yaml")
+    grids = sorted(grids, key=lambda path: (not path.stem.startswith("tier"), path.stem))
+    parser.add_argument("--grids", nargs="+", type=Path, default=grids, help="what was planned, in this order")
+    parser.add_argument("--results_dir", type=Path, default=ROOT / "results", help="folder with the records in runs/")
+
+
+if __name__ == "__main__":
+    main()

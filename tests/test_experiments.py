@@ -1,0 +1,519 @@
+"""The experiments: grids that are run, killed, resumed and listed; their tables and figures; noisy training files."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
+
+from experiments import figures, noise, one_run, run_grid, tables
+from modeling_comm import CommConfig
+from modeling_comm.scoring import score
+from modeling_comm.type_prior import TypePrior
+
+GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.yaml"))
+GRID = {
+    "arguments": {
+        **{"use_cpu": True, "emb_size": 16, "block_size": 4, "num_train_epochs": 6, "save_total_limit": 1},
+        **{"head_learning_rate": 1e-3, "per_device_train_batch_size": 2},
+    },
+    "chosen": {"*-atl-*": {"learning_rate": 1e-4}},
+    "blind": {"mixed-atl": "mixed-atl-atlop-minilm"},
+    "blocks": [
+        {
+            "table": "Losses",
+            "setting": "mixed",
+            "seed": [1, 2],
+            "loss": [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl"],
+        },
+        # Fails: no multiple of block_size.
+        {"table": "Losses", "setting": "mixed", "seed": 1, "loss": "aml", "remove": 0.5, "emb_size": 17},
+    ],
+}
+CMM, ATL = "mixed-cmm-m0.2-g1-atlop-minilm-seed1", "mixed-atl-atlop-minilm-seed1"
+FAILS = "mixed-remove0.5-aml-atlop-minilm-seed1"
+
+
+def read(path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with data laid out as the grids expect it, a few documents each, a tiny encoder and a grid file."""
+    folder = tmp_path_factory.mktemp("experiments")
+    documents = {split: read(SAMPLE / f"{split}_revised.json") for split in ("train", "dev", "test")}
+    fewer_labels = [{**one, "labels": one["labels"][::2]} for one in documents["train"][:6]]
+    files = {
+        "docred-mini/train_annotated.json": fewer_labels,
+        "redocred-mini/train_revised.json": documents["train"][:6],
+        "redocred-mini/dev_revised.json": documents["dev"][:3],
+        "redocred-mini/test_revised.json": documents["test"][:4],
+        "redocred-mini/test_blind.json": [{**one, "labels": None} for one in documents["test"][4:7]],
+        "meta/rel_info.json": read(SAMPLE / "rel_info.json"),
+    }
+    for name, content in files.items():
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / name).write_text(json.dumps(content))
+    save_backbone(folder / "encoder")
+    (folder / "grid.yaml").write_text(yaml.safe_dump(GRID, sort_keys=False))
+    return folder
+
+
+def command(work, *more, grid="grid.yaml"):
+    places = ["--work_dir", work / "work", "--results_dir", work / "results", "--data_dir", work / "data"]
+    return [str(word) for word in (work / grid, *places, "--model", work / "encoder", *more)]
+
+
+def start(work, *more):
+    """The grid in a process group of its own."""
+    words = [sys.executable, "experiments/run_grid.py", *command(work, "--only", "seed1", *more)]
+    log = open(work / "grid.log", "ab")  # noqa: SIM115
+    return subprocess.Popen(words, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+
+
+def wait_for(condition, process=None):
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        assert process is None or process.poll() is None, "the grid ended early"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def results(work):
+    """Results of a grid that was stopped in its first run and started again, side by side this time; one of its runs fails."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("HF_DATASETS_CACHE", str(work / "cache"))
+        first = start(work)
+        wait_for(lambda: any((work / "work" / CMM).glob("checkpoint-*/trainer_state.json")), first)
+        first.send_signal(signal.SIGTERM)
+        assert first.wait(120) != 0
+        assert not (work / "results" / "runs").exists()
+        assert run_grid.main(command(work, "--only", "seed1", "--parallel", "2")) == 1
+    return work / "results"
+
+
+# --------------------------------------------------------------------------------------------------------------- running
+
+
+def test_record_of_a_run(results, work):
+    record, other = read(results / "runs" / f"{CMM}.json"), read(results / "runs" / f"{ATL}.json")
+    assert (record["resumed"], other["resumed"]) == (1, 0), "the grid was stopped in its first run"
+    assert record["status"] == other["status"] == "finished"
+    assert (record["arguments"]["cmm_margin"], record["config"]["cmm_margin"]) == (0.2, 0.2)
+    assert other["arguments"]["learning_rate"] == other["training_arguments"]["learning_rate"] == 1e-4, "chosen"
+    evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
+    assert [entry["epoch"] for entry in evaluations] == [1, 2, 3, 4, 5, 6]
+    best = max(evaluations, key=lambda entry: entry["eval_f1"])
+    assert (record["best_epoch"], record["last_epoch"], record["steps"]) == (best["epoch"], 6, 18)
+    assert record["dev"]["f1"] == best["eval_f1"] > 0, "the best checkpoint was scored"
+    assert record["dev"]["ign_f1"] == best["eval_ign_f1"]
+    assert record["dev"]["average_precision"] == pytest.approx(best["eval_average_precision"])
+    assert record["ign_reference"]["source"] == "train_annotated.json"
+    assert record["dev_offset"]["f1"] >= record["dev"]["f1"], "the offset is the best one there"
+    for split in ("test", "test_offset"):
+        counts = record[split]["by_document"]
+        assert [sum(counts[key]) for key in ("correct", "predicted", "gold")] == [
+            record[split][key] for key in ("correct", "predictions", "gold")
+        ]
+        assert len(counts["gold"]) == 4
+    assert other["test"]["by_document"]["gold"] == counts["gold"]
+    assert record["device"]["peak_memory"] > 0
+    text = json.dumps([record, other])
+    assert "--train_file=DATA/docred-mini/train_annotated.json" in record["command"]
+    assert not [place for place in (work, ROOT, sys.prefix, Path.home()) if f"{place}/" in text]
+
+
+def test_blind_predictions_of_the_first_seed(results, work):
+    assert sorted(path.name for path in (results / "blind").iterdir()) == ["mixed-atl.json", "mixed-atl.txt"]
+    said = (results / "blind" / "mixed-atl.txt").read_text()
+    predictions = read(results / "blind" / "mixed-atl.json")
+    assert said.startswith(f"mixed-atl.json: {len(predictions)} predictions of {ATL} ")
+    titles = {one["title"] for one in read(work / "data" / "redocred-mini" / "test_blind.json")}
+    assert {tuple(one) for one in predictions} <= {("title", "h_idx", "t_idx", "r")}
+    assert {one["title"] for one in predictions} <= titles
+
+
+def test_finished_runs_are_skipped_and_their_checkpoints_gone(results, work, capsys):
+    before = {path: path.read_bytes() for path in (results / "runs").iterdir()}
+    assert run_grid.main(command(work, "--only", f"{CMM}|{ATL}")) == 0
+    assert "2 of 2 runs are finished" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in (results / "runs").iterdir()} == before
+    assert not (work / "work" / CMM).exists()
+
+
+def test_list(results, work, capsys):
+    with open(work / "work" / "mixed-atl-atlop-minilm-seed2.log", "wb") as log:
+        run_grid.fcntl.flock(log, run_grid.fcntl.LOCK_EX)  # as a run does
+        assert run_grid.main([str(work / "grid.yaml"), *command(work)[1:5], "--list"]) == 0
+    listed = dict(
+        line.split()[:2][::-1] for line in capsys.readouterr().out.replace("not run", "not_run").splitlines()
+    )
+    assert listed == {
+        CMM: "finished",
+        ATL: "finished",
+        FAILS: "failed",
+        CMM.replace("seed1", "seed2"): "not_run",
+        ATL.replace("seed1", "seed2"): "running",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda grid, data: grid["arguments"].update(emb_size=32), "emb_size 16, now 32"),
+        (lambda grid, data: data.write_text(data.read_text() + "\n"), "test '[0-9a-f]{64}', now "),
+    ],
+    ids=["arguments", "data"],
+)
+def test_other_settings_under_the_same_name(results, work, change, said):
+    grid, data = json.loads(json.dumps(GRID)), work / "data" / "redocred-mini" / "test_revised.json"
+    before = data.read_text()
+    try:
+        change(grid, data)
+        (work / "changed.yaml").write_text(yaml.safe_dump(grid))
+        with pytest.raises(ValueError, match=rf"{CMM}: .* has other settings: {said}.*a tag of their own"):
+            run_grid.main(command(work, "--only", "seed1", grid="changed.yaml"))
+    finally:
+        data.write_text(before)
+
+
+def test_failed_run_is_recorded_and_stops_no_other(results, work):
+    record = read(results / "runs" / f"{FAILS}.json")
+    assert record["status"] == "failed"
+    assert record["error"].startswith("ValueError: ")
+    assert "emb_size" in record["error"]
+    assert record["arguments"]["emb_size"] == 17
+    assert sorted(path.stem for path in (results / "runs").iterdir()) == sorted([CMM, ATL, FAILS])
+    log = (work / "work" / f"{FAILS}.log").read_text()
+    assert '"file": "train_annotated-remove0.5-add0-seed1.json"' in log, "it had noisy labels"
+
+
+def test_process_that_died_is_recorded_as_failed(work, tmp_path, capsys):
+    places = ["--work_dir", tmp_path, "--results_dir", tmp_path]
+    options = run_grid.options_of(command(work, *places))
+    cell = run_grid.read_grid(work / "grid.yaml")[0]
+    run_grid.ended(cell, {cell: run_grid.task_of(cell, "a-hub-name", options)}, -9, options)
+    assert f"failed    {CMM} the process ended with code -9 before it could say why" in capsys.readouterr().out
+    assert read(tmp_path / "runs" / f"{CMM}.json")["axes"]["loss"] == "cmm"
+
+
+def test_offset_decides_as_the_scorer_expects():
+    margins = np.array([[0.5, -0.2, -1.0], [0.1, 0.3, -0.1]], dtype=np.float32)
+    result = {"pairs": np.array([[0, 1], [1, 0]]), "margins": margins, "triples": None}
+    found = {offset: one_run.at_offset(result, offset, None)["triples"] for offset in (0.0, -0.15, 0.3)}
+    assert [one[:3] for one in found[0.0]] == [[0, 1, 1], [1, 0, 1], [1, 0, 2]]
+    assert [one[:3] for one in found[-0.15]] == [[0, 1, 1], [1, 0, 1], [1, 0, 2], [1, 0, 3]]
+    assert [one[:3] for one in found[0.3]] == [[0, 1, 1]], "strictly above"
+    assert [one[:3] for one in one_run.at_offset(result, 0.0, 1)["triples"]] == [[0, 1, 1], [1, 0, 2]], "capped"
+
+
+# ----------------------------------------------------------------------------------------------------------------- grids
+
+
+def cells(*blocks, path, **more):
+    (path / "grid.yaml").write_text(yaml.safe_dump({"blocks": list(blocks), **more}, sort_keys=False))
+    return run_grid.read_grid(path / "grid.yaml")
+
+
+def test_lists_are_multiplied_in_their_order(tmp_path):
+    block = {"table": "t", "setting": "mixed", "seed": [2, 1], "loss": ["cmm", "atl"], "m": [0.2, 0], "gamma": 1}
+    found = cells({**block, "exclude": [{"loss": "cmm", "m": 0, "seed": 2}]}, path=tmp_path)
+    names = [cell.name for cell in found]
+    assert list(dict.fromkeys(names)) == [
+        "mixed-cmm-m0.2-g1-atlop-minilm-seed2",
+        "mixed-atl-atlop-minilm-seed2",
+        "mixed-cmm-m0.2-g1-atlop-minilm-seed1",
+        "mixed-cmm-m0-g1-atlop-minilm-seed1",
+        "mixed-atl-atlop-minilm-seed1",
+    ]
+    assert found[0].arguments == {
+        **{"loss": "cmm", "relation_encoder": "atlop", "cmm_margin": 0.2, "cmm_gamma": 1, "seed": 2}
+    }
+
+
+def test_arguments_that_are_closest_to_a_run_win(tmp_path):
+    block = {"table": "t", "setting": "mixed", "seed": 1, "loss": ["atl", "aml"], "learning_rate": [0.5]}
+    block["how"] = [{"tag": "a", "emb_size": 5}, {"tag": "b"}]
+    more = {
+        "arguments": {"emb_size": 1, "weight_decay": 1, "learning_rate": 1},
+        "chosen": {"*-aml-*": {"emb_size": 2}},
+    }
+    found = {cell.name: cell.arguments for cell in cells(block, path=tmp_path, **more)}
+    assert {name: arguments["emb_size"] for name, arguments in found.items()} == {
+        "mixed-atl-atlop-minilm-a-seed1": 5,
+        "mixed-atl-atlop-minilm-b-seed1": 1,
+        "mixed-aml-atlop-minilm-a-seed1": 5,
+        "mixed-aml-atlop-minilm-b-seed1": 2,
+    }
+    assert {(one["learning_rate"], one["weight_decay"]) for one in found.values()} == {(0.5, 1)}
+
+
+@pytest.mark.parametrize(
+    ("block", "more", "said"),
+    [
+        ({"loss": "cmm"}, {}, "lacks .*'m', 'gamma'"),
+        ({"loss": "atl", "setting": "docred"}, {}, "setting is none of"),
+        ({"loss": "atl", "emb_size": [1, 2]}, {}, "stands there with two kinds of arguments"),
+        ({"loss": "atl"}, {"blind": {"x": "mixed-atl"}}, "excluded names .*mixed-atl.*not in the grid"),
+        ({"loss": "atl"}, {"excluded": {"atl": "slow"}}, "excluded names .*not in the grid"),
+        ({"loss": "atl"}, {"exlude": []}, "found .*exlude"),
+    ],
+    ids=["cmm", "setting", "name", "blind", "excluded", "key"],
+)
+def test_wrong_grids(tmp_path, block, more, said):
+    with pytest.raises(ValueError, match=said):
+        cells({"table": "t", "setting": "mixed", "seed": 1, **block}, path=tmp_path, **more)
+
+
+def test_grids_of_the_project():
+    """One name means one run in all of them, and every loss is one that the library has."""
+    arguments, blind = {}, {}
+    for cell in (cell for path in GRIDS for cell in run_grid.read_grid(path)):
+        assert arguments.setdefault(cell.name, cell.arguments) == cell.arguments, cell.name
+        if cell.blind:
+            assert blind.setdefault(cell.blind, cell.name) == cell.name
+            assert cell.axes["seed"] == 1
+        fields = {key: cell.arguments[key] for key in ("loss", "cmm_margin", "cmm_gamma") if key in cell.arguments}
+        CommConfig(**fields)
+    assert {name.removeprefix("mixed-").split("-")[0] for name in arguments if name.startswith("mixed-")} == {
+        *("cmm", "atl", "hingeabl", "sat", "balanced_softmax", "aml", "afl", "ncrl")
+    }
+    assert {"mixed-cmm-m0.2-g0-atlop-minilm-seed3", "mixed-cmm-m0-g1-atlop-minilm-seed1"} <= set(arguments)
+    assert {"redocred-remove0.7-atl-atlop-minilm-seed1", "redocred-add0.35-cmm-m0.2-g1-atlop-minilm-seed1"} <= set(
+        arguments
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ tables, figures
+
+
+def test_tables_and_figures_from_the_records(results, work, capsys):
+    pytest.importorskip("matplotlib")
+    places = ["--grids", str(work / "grid.yaml"), "--results_dir", str(results)]
+    tables.main(places)
+    text = capsys.readouterr().out
+    record, other = read(results / "runs" / f"{CMM}.json"), read(results / "runs" / f"{ATL}.json")
+    rows = [
+        [word.strip() for word in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| CMM")
+    ]
+    assert rows[0][:4] == [
+        "CMM (m 0.2, gamma 1)",
+        "1, 2 not run",
+        "62.31 / 61.33",
+        f"{100 * record['test']['f1']:.1f}",
+    ]
+    assert rows[0][11:] == [f"{record['best_epoch']:g} of 6", "18"]
+    difference = 100 * (record["test"]["f1"] - other["test"]["f1"])
+    assert rows[1][0] == "CMM (m 0.2, gamma 1) minus ATL"
+    assert rows[1][1].startswith(f"{difference:+.1f} [")
+    mixed = 100 * (record["test"]["f1"] - other["test_offset"]["f1"])
+    assert rows[1][3].startswith(f"{mixed:+.1f} ["), "the other one with its offset"
+    assert f"- `{FAILS}` failed: ValueError: " in text
+    assert f"train_annotated.json (sha256 {record['ign_reference']['sha256'][:12]})" in text
+    figures.main(places)
+    assert sorted(path.name for path in (results / "figures").iterdir()) == ["cmm-loss.png", "losses.png"]
+    assert (results / "figures" / "losses.png").read_bytes().startswith(b"\x89PNG")
+
+
+def record_of(cell, f1, seed, best=3, steps=100, documents=5):
+    """A record with what tables read, all documents alike."""
+    scores = {"f1": f1, "ign_f1": f1, "precision": f1, "recall": f1, "macro_f1": f1, "predictions": 10, "gold": 9}
+    scores |= {part: {"f1": f1} for part in ("frequent", "long_tail", "intra", "inter")}
+    counts = {"correct": [round(100 * f1)] * documents, "predicted": [100] * documents, "gold": [100] * documents}
+    test = {**scores, "by_document": counts, "average_precision": f1}
+    facts = {"source": "facts.json", "sha256": "0" * 64}
+    return {
+        **{
+            "status": "finished",
+            "seed": seed,
+            "steps": steps,
+            "best_epoch": best,
+            "last_epoch": 4,
+            "ign_reference": facts,
+        },
+        **{"dev": {**scores, "average_precision": f1}, "test": test, "test_offset": test, "sha256": {"test": "same"}},
+        **{"name": cell.name, "log": [{"epoch": 1, "eval_f1": f1, "eval_predicted_positives": 7}]},
+    }
+
+
+def write_records(folder, records):
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    for name, record in records.items():
+        (folder / "runs" / f"{name}.json").write_text(json.dumps(record))
+
+
+def test_table_of_seeds_failures_and_exclusions(tmp_path, capsys):
+    block = {
+        "table": "Some",
+        "setting": "redocred",
+        "seed": [1, 2, 3],
+        "loss": [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl", "aml"],
+    }
+    found = {
+        cell.name: cell
+        for cell in cells(block, path=tmp_path, excluded={"redocred-atl-atlop-minilm-seed3": "its disk was full"})
+    }
+    values = {"cmm-m0.2-g1": (0.62, 0.60, 0.64), "atl": (0.5, 0.54, 0.9)}
+    records = {}
+    for loss, by_seed in values.items():
+        for seed, f1 in enumerate(by_seed, 1):
+            name = f"redocred-{loss}-atlop-minilm-seed{seed}"
+            records[name] = record_of(
+                found[name], f1, seed, best=4 if (loss, seed) == ("atl", 2) else 3, steps=100 - (loss == "atl")
+            )
+    records["redocred-aml-atlop-minilm-seed1"] = {"status": "failed", "error": "ValueError: no\nmore"}
+    write_records(tmp_path / "results", {**records, "old-seed1": records["redocred-atl-atlop-minilm-seed1"]})
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    text = capsys.readouterr().out
+    assert "| CMM (m 0.2, gamma 1) | 1, 2, 3 | 76.12 / 74.76 | 62.0 ± 2.0 |" in text
+    assert "| ATL | 1, 2, 3 excluded | 72.87 / 72.22 | 52.0 ± 2.8 |" in text
+    assert "| AML | 1 failed, 2 not run, 3 not run | 72.96 / 72.14 |  |" in text
+    assert "- `redocred-atl-atlop-minilm-seed3` excluded: its disk was full" in text
+    assert "- `redocred-aml-atlop-minilm-seed1` failed: ValueError: no\n" in text
+    assert "| +10.0 [+10.0, +10.0] |" in text
+    assert "no: the best epoch of ATL is its last; fewer steps than CMM |" in text
+    assert "shown nowhere above: old-seed1." in text
+
+
+def test_choices_show_dev_only(tmp_path, capsys):
+    block = {"table": "Rates", "choose": ["tag"], "setting": "mixed", "seed": 0, "loss": ["atl", "aml"]}
+    found = cells({**block, "rate": [{"tag": "low"}, {"tag": "high"}]}, path=tmp_path)
+    values = dict(zip((cell.name for cell in found), (0.31, 0.32, 0.42, 0.41), strict=True))
+    records = {cell.name: record_of(cell, values[cell.name], 0) for cell in found}
+    for record in records.values():
+        record["test"] = record["test_offset"] = None
+    write_records(tmp_path / "results", records)
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    bold = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if "| **" in line]
+    assert bold == ["**ATL, high**", "**AML, low**"]
+
+
+def test_noise_curves(tmp_path):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    block = {
+        "table": "Noise",
+        "setting": "redocred",
+        "seed": [1, 2],
+        "loss": [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl"],
+    }
+    noises = [{"remove": 0, "add": 0}, {"remove": 0.7}, {"add": 0.35}]
+    found = cells({**block, "noise": noises}, path=tmp_path)
+    records = {cell.name: record_of(cell, 0.5 - cell.axes["remove"] / 10, cell.axes["seed"]) for cell in found}
+    write_records(tmp_path / "results", records)
+    rows = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")[0]["Noise"]
+    figure = figures.figure_noise(plt, rows)
+    labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert labels == ["CMM (m 0.2, gamma 1)", "CMM (m 0.2, gamma 1), offset", "ATL", "ATL, offset"]
+    removed, added = (axis.containers[0].lines[0].get_xydata() for axis in figure.axes)
+    assert removed == pytest.approx(np.array([[0, 50], [70, 43]]))
+    assert added == pytest.approx(np.array([[0, 50], [35, 50]]))
+    plt.close("all")
+
+
+def test_bootstrap_by_hand():
+    """Two documents: of all draws a quarter has the first one twice, a quarter the second one, and half has both."""
+    first = np.array([[[4, 4, 4], [0, 2, 4]], [[2, 4, 4], [2, 2, 4]]])  # two runs
+    second = np.array([[[0, 4, 4], [2, 4, 4]]])  # one run
+    only_first = (1 + 0.5) / 2 - 0
+    only_second = (0 + 4 / 6) / 2 - 0.5
+    both = (8 / 14 + 8 / 14) / 2 - 4 / 16
+    difference, low, high = tables.bootstrap_difference(first, second)
+    assert difference == pytest.approx(both)
+    assert (low, high) == pytest.approx((min(only_first, only_second, both), max(only_first, only_second, both)))
+    assert tables.bootstrap_difference(first, first) == (0, 0, 0), "both see the same documents"
+
+
+def test_counts_by_document_add_up_to_the_score():
+    documents = read(SAMPLE / "test_revised.json")
+    prior = TypePrior(read(SAMPLE / "train_revised.json"))
+    predictions = prior.predict(documents, 0.2)
+    counts, scores = one_run.document_counts(predictions * 2, documents), score(predictions, documents)
+    assert [sum(counts[key]) for key in ("correct", "predicted", "gold")] == [
+        scores[key] for key in ("correct", "predictions", "gold")
+    ]
+    assert 0 < scores["f1"] < 1
+
+
+@pytest.mark.parametrize(
+    ("positive", "margin", "gamma", "expected"),
+    [
+        (True, 0.0, 1.0, (np.log(2) * (1 + np.log(2)), -0.5 * (1 + 2 * np.log(2)))),
+        (False, 0.2, 0.0, (-np.log(0.7), 0.25 / 0.7)),
+        (False, 0.5, 0.0, (0.0, 0.0)),
+    ],
+    ids=["positive", "negative", "past-the-cut-off"],
+)
+def test_curves_of_cmm(positive, margin, gamma, expected):
+    """At d = 0, where the logistic function is a half; the derivative of a positive is -(1 - s)(1 - 2 log s)."""
+    loss, gradient = figures.cmm_at(torch.zeros(3), positive, margin, gamma)
+    assert (loss[1].item(), gradient[2].item()) == pytest.approx(expected)
+
+
+# ----------------------------------------------------------------------------------------------------------------- noise
+
+
+def facts_of(documents):
+    return {(one["title"], label["h"], label["t"], label["r"]) for one in documents for label in one["labels"]}
+
+
+@pytest.mark.parametrize(("remove", "add"), [(0, 0), (0.35, 0), (0.7, 0), (0, 0.35), (0.35, 0.7), (1, 0)])
+def test_counts_of_noise(remove, add):
+    documents = read(SAMPLE / "train_revised.json")
+    before = json.dumps(documents)
+    noisy, report = noise.with_noise(documents, remove, add, seed=3)
+    assert json.dumps(documents) == before, "what was given is not changed"
+    clean, found = facts_of(documents), facts_of(noisy)
+    assert report["facts"] == len(clean)
+    assert len(clean - found) == report["removed"] == round(remove * len(clean))
+    assert len(found - clean) == report["added"] == round(add * len(clean))
+    assert noise.with_noise(documents, remove, add, seed=3) == (noisy, report)
+    if remove not in (0, 1) or add:
+        assert facts_of(noise.with_noise(documents, remove, add, seed=4)[0]) != found
+    types = {
+        (one["title"], number): mentions[0]["type"]
+        for one in documents
+        for number, mentions in enumerate(one["vertexSet"])
+    }
+    known = {(types[title, h], types[title, t], r) for title, h, t, r in clean}
+    assert {(types[title, h], types[title, t], r) for title, h, t, r in found} <= known, "pairs of types that occur"
+    more = facts_of(noise.with_noise(documents, min(1, remove + 0.2), add + 0.2, seed=3)[0])
+    assert clean - found <= clean - more
+    assert found - clean <= more - clean
+
+
+@requires_shared
+def test_wrong_labels_follow_the_frequencies_of_relations():
+    documents = read(SHARED / "data" / "redocred-mini" / "train_revised.json")
+    _, report = noise.with_noise(documents, add=0.7)
+    frequency = Counter(relation for *_, relation in facts_of(documents))
+    added, total = report["added_by_relation"], report["added"]
+    assert total == round(0.7 * 13_707) == sum(added.values())
+    for relation, count in frequency.most_common(5):
+        share = count / frequency.total()
+        assert abs(added[relation] / total - share) < 4 * (share * (1 - share) / total) ** 0.5, relation
+
+
+@pytest.mark.parametrize("share", [{"remove": 1.1}, {"add": -0.1}], ids=str)
+def test_shares_out_of_range(share):
+    with pytest.raises(ValueError, match="expected 0 <= remove <= 1 and add >= 0"):
+        noise.with_noise([], **share)
+
+
+def test_noisy_files_stay_out_of_the_repository(tmp_path):
+    source = SAMPLE / "train_revised.json"
+    path = noise.write_noisy(source, tmp_path, remove=0.35)
+    assert read(path) == noise.with_noise(read(source), remove=0.35)[0]
+    assert read(path.with_suffix(".noise.json"))["remove"] == 0.35
+    with pytest.raises(ValueError, match="lies in the repository"):
+        noise.write_noisy(source, ROOT / "results", remove=0.35)
