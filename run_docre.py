@@ -20,7 +20,6 @@ interrupted goes on from its last complete checkpoint when the same command is g
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import logging
 import shutil
@@ -48,6 +47,7 @@ from modeling_comm.arguments import DistillationArguments, ModelArguments, parse
 from modeling_comm.batching import DocumentStream
 from modeling_comm.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.documents import entity_name
+from modeling_comm.extensions_comm import import_extensions
 from modeling_comm.model_card import read_run, write_model_card
 from modeling_comm.processing_comm import encoding_report, what_was_lost
 from modeling_comm.record import (
@@ -77,15 +77,6 @@ DECISIVE_ARGUMENTS = (
     *("optim_args", "lr_scheduler_kwargs", "eval_strategy", "eval_steps", "load_best_model_at_end"),
     *("metric_for_best_model", "greater_is_better"),
 )
-
-
-def import_extensions(files):
-    """Imports a user's own files, so that the names which they register are known."""
-    for file in files or ():
-        name = Path(file).stem
-        spec = importlib.util.spec_from_file_location(name, file)
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
 
 
 def load_documents(data_args, model_args, labelling=False):

@@ -234,7 +234,9 @@ def breakdown_table(rows):
 def parts_of(rows):
     """What is printed under a heading."""
     finished = [run for row in rows for run in row.runs]
-    if rows[0].cell.choose:
+    if rows[0].cell.choose and not finished:
+        yield f"None of the {len(rows)} candidates was run.\n"
+    elif rows[0].cell.choose:
         yield f"For the choice of {' and '.join(rows[0].cell.choose)}, on the dev documents.\n"
         yield choice_table(rows)
     else:
@@ -261,7 +263,7 @@ def main(argv=None):
 
 def add_arguments(parser):
     grids = (ROOT / "experiments" / "grids").glob("*.yaml")
-    grids = sorted(grids, key=lambda path: (not path.stem.startswith("tier"), path.stem))
+    grids = sorted(grids, key=lambda path: (path.stem != "cpu", not path.stem.startswith("tier"), path.stem))
     parser.add_argument("--grids", nargs="+", type=Path, default=grids, help="what was planned, in this order")
     parser.add_argument("--results_dir", type=Path, default=ROOT / "results", help="folder with the records in runs/")
 

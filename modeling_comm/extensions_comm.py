@@ -5,8 +5,10 @@ model, so its file is copied here, and a small entry module that imports it firs
 """
 
 import ast
+import importlib.util
 import inspect
 import json
+import sys
 from pathlib import Path
 
 from .encoder_base import (
@@ -37,6 +39,21 @@ __all__ = [
 
 ENTRY_MODULE = "extended_comm"
 _PACKAGE = "modeling_comm"
+
+
+def import_extensions(files):
+    """
+    Imports a user's own files, so that the names which they register are known.
+
+    Raises:
+        ValueError: there is no such file, or it is not Python's.
+    """
+    for file in map(Path, files or ()):
+        if file.suffix != ".py" or not file.is_file():
+            raise ValueError(f"--extensions {file}: found no such Python file")
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
 
 
 def extension_files(config) -> list[Path]:

@@ -18,6 +18,7 @@ from dataset_scripts.reading import file_sha256
 from .command import command
 from .configuration_comm import CommConfig, __version__
 from .documents import DocumentError
+from .extensions_comm import import_extensions
 from .pipeline_comm import TASK
 from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, with_ids
 from .predict_outputs import ResumableOutput, StandardOutput
@@ -90,6 +91,12 @@ def _parser(prog):
         default=0.0,
         help="required margin over the threshold: higher gives fewer, surer triples (%(default)s)",
     )
+    parser.add_argument(
+        "--extensions",
+        nargs="+",
+        metavar="FILE",
+        help="your Python files that register the model's relation encoder or loss, as for its training",
+    )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and begin anew")
     return parser
 
@@ -118,6 +125,7 @@ def _check(args):
 def main(argv=None, prog="python -m modeling_comm.predict_command") -> int:
     """The command; returns the exit status."""
     args = _parser(prog).parse_args(argv)
+    import_extensions(args.extensions)
     _check(args)
     with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
         if not output.finished:
@@ -130,6 +138,7 @@ def _resumable_output(args):
     models = {"model": model_identity(args.model), "ner": args.ner and model_identity(args.ner)}
     settings = {"version": __version__, **models}
     settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
+    settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
         digest = hashlib.sha256()
         settings["documents"] = sum(1 for _ in hashed(read_items(args.input, args.format), digest))

@@ -21,6 +21,7 @@ from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
+from modeling_comm import encoders as encoder_registry
 from modeling_comm import predict_command
 from modeling_comm.predict_inputs import hashed, read_items, with_ids
 
@@ -334,6 +335,44 @@ def test_settings_reach_the_pipeline(predict, expected, tmp_path):
     )
     assert found != surer  # half precision
     assert abs(number - of_surer) < (of_all - of_surer) / 4
+
+
+OWN_ENCODER = """
+from modeling_comm import register_relation_encoder
+from modeling_comm.encoder_atlop import AtlopRelationEncoder
+
+
+@register_relation_encoder("own_atlop")
+class OwnAtlop(AtlopRelationEncoder):
+    def forward(self, documents):
+        return 2 * super().forward(documents)
+"""
+
+
+def test_model_with_an_encoder_of_ones_own(model, tmp_path, monkeypatch, capsys):
+    """The same weights under a name that only the user's file knows; its name is known in this test alone."""
+    monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
+    file = tmp_path / "own_encoder.py"
+    file.write_text(OWN_ENCODER)
+    own = shutil.copytree(model, tmp_path / "own")
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**config, "relation_encoder": "own_atlop"}))
+    source, output = write_lines(tmp_path / "in.jsonl", documents(2)), tmp_path / "out.jsonl"
+    words = ["predict", "--model", own, "--input", source, "--format", "jsonl", "--output", output]
+    assert run(*words) == 2
+    assert "own_atlop" in capsys.readouterr().err
+    assert run(*words, "--extensions", tmp_path / "none.py") == 2
+    assert "none.py: found no such Python file" in capsys.readouterr().err
+    assert run(*words, "--extensions", file) == 0
+    assert run(*words[:2], model, *words[3:-1], tmp_path / "other.jsonl") == 0
+    scores, others = (
+        torch.tensor([triple["score"] for record in read_lines(path) for triple in record["triples"]])
+        for path in (output, tmp_path / "other.jsonl")
+    )
+    torch.testing.assert_close(scores, torch.sigmoid(2 * torch.logit(others)), atol=1e-5, rtol=0)
+    file.write_text(OWN_ENCODER + "# changed\n")
+    assert run(*words, "--extensions", file) == 2
+    assert "extensions" in capsys.readouterr().err
 
 
 def test_batches_change_last_digits_only(predict, tmp_path):
