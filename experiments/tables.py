@@ -1,10 +1,13 @@
 """
 Tables of the experiments in Markdown, from the records alone; what a grid plans and was not run stands there as not run.
 
-    python experiments/tables.py > results/tables.md
+    python experiments/tables.py --fill RESULTS.md > results/tables.md
+
+With --fill, what stands in a text between `<!-- TITLE -->` and `<!-- end -->` becomes that table of today's records.
 """
 
 import argparse
+import re
 import statistics
 import sys
 from dataclasses import dataclass, field
@@ -249,11 +252,30 @@ def parts_of(rows):
     yield from (f"- {remark}\n" for row in rows for remark in row.remarks)
 
 
+def fill(text, tables):
+    """`text` with its tables renewed.
+
+    Raises:
+        ValueError: it names a table that no grid has.
+    """
+
+    def renewed(found):
+        if found[1] not in tables:
+            raise ValueError(f"found no table {found[1]!r}, expected one of {sorted(tables)}")
+        return "\n".join([f"<!-- {found[1]} -->", "", *parts_of(tables[found[1]]), "<!-- end -->"])
+
+    return re.sub(r"<!-- (?!end -->)(.+?) -->\n.*?<!-- end -->", renewed, text, flags=re.DOTALL)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--fill", type=Path, help="a text whose tables are renewed")
     options = parser.parse_args(argv)
     tables, unplanned = read_tables(options.grids, options.results_dir)
+    if options.fill:
+        text = fill(options.fill.read_text(encoding="utf-8"), tables)
+        options.fill.write_text(text, encoding="utf-8")
     print(ABOUT)
     for title, rows in tables.items():
         print(f"## {title}\n", *parts_of(rows), sep="\n")

@@ -1,6 +1,7 @@
 """The experiments: grids that are run, killed, resumed and listed; their tables and figures; noisy training files."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import torch
 import yaml
 from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
 
-from experiments import figures, noise, one_run, run_grid, tables
+from experiments import figures, missing_labels, noise, one_run, run_grid, tables
 from modeling_comm import CommConfig
 from modeling_comm.scoring import score
 from modeling_comm.type_prior import TypePrior
@@ -326,6 +327,45 @@ def test_tables_and_figures_from_the_records(results, work, capsys):
     assert (results / "figures" / "losses.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "results" / "runs").glob("*.json")), ids=lambda file: file.stem)
+def test_records_of_the_project(file):
+    """Each says what made it, with no place of the machine in it."""
+    record, text = read(file), file.read_text(encoding="utf-8")
+    assert record["name"] == file.stem
+    assert record["status"] in ("finished", "failed")
+    for field in ("command", "commit", "seed", "versions", "device", "sha256", "ign_reference"):
+        assert record[field] is not None, field
+    assert "+changes" not in record["commit"]
+    assert not re.search(r'"/|[ =]/(?!/)', text), "a path of the machine"
+
+
+def test_tables_of_the_project_are_those_of_its_records(tmp_path, capsys):
+    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
+    copy = tmp_path / "RESULTS.md"
+    copy.write_text(text, encoding="utf-8")
+    tables.main(["--fill", str(copy)])
+    assert capsys.readouterr().out == (ROOT / "results" / "tables.md").read_text(encoding="utf-8")
+    assert copy.read_text(encoding="utf-8") == text
+    assert text.count("<!-- end -->") >= 2
+    shown = re.findall(r"\(results/figures/([\w-]+\.png)\)", text)
+    assert {path.name for path in (ROOT / "results" / "figures").iterdir()} == set(shown)
+    copy.write_text("<!-- no such table -->\n<!-- end -->\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="no such table"):
+        tables.main(["--fill", str(copy)])
+
+
+def test_blind_predictions_of_the_project():
+    """Official format, relations and documents that exist, and a line on what made them."""
+    folder = ROOT / "results" / "blind"
+    for file in folder.glob("*.json"):
+        predictions = read(file)
+        assert predictions
+        assert all({"title", "h_idx", "t_idx", "r"} <= set(one) for one in predictions)
+        said = file.with_suffix(".txt").read_text(encoding="utf-8")
+        name = re.search(r"results/runs/([\w.-]+)\.json", said)[1]
+        assert read(ROOT / "results" / "runs" / f"{name}.json")["commit"] in said
+
+
 def record_of(cell, f1, seed, best=3, steps=100, documents=5):
     """A record with what tables read, all documents alike."""
     scores = {"f1": f1, "ign_f1": f1, "precision": f1, "recall": f1, "macro_f1": f1, "predictions": 10, "gold": 9}
@@ -517,3 +557,18 @@ def test_noisy_files_stay_out_of_the_repository(tmp_path):
     assert read(path.with_suffix(".noise.json"))["remove"] == 0.35
     with pytest.raises(ValueError, match="lies in the repository"):
         noise.write_noisy(source, ROOT / "results", remove=0.35)
+
+
+def test_missing_labels_are_counted():
+    revised = read(SAMPLE / "train_revised.json")
+    annotated, report = noise.with_noise(revised, remove=0.4, add=0.1)
+    found = missing_labels.compare(annotated, revised)
+    kept = report["facts"] - report["removed"]
+    assert (found["documents"], found["other_entities"]) == (len(revised), 0)
+    assert (found["gold"], found["predictions"]) == (report["facts"], kept + report["added"])
+    assert found["recall"] == pytest.approx(kept / report["facts"])
+    assert found["precision"] == pytest.approx(kept / (kept + report["added"]))
+    annotated[0] = {**annotated[0], "vertexSet": annotated[0]["vertexSet"][1:]}
+    annotated[1] = {**annotated[1], "title": "another"}
+    found = missing_labels.compare(annotated, revised)
+    assert (found["documents"], found["other_entities"]) == (len(revised) - 1, 1)
