@@ -15,7 +15,7 @@ import torch
 import yaml
 from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
 
-from experiments import figures, missing_labels, noise, one_run, run_grid, tables
+from experiments import figures, missing_labels, noise, one_run, run_grid, tables, thresholds
 from modeling_comm import CommConfig
 from modeling_comm.scoring import score
 from modeling_comm.type_prior import TypePrior
@@ -501,6 +501,16 @@ def test_curves_of_cmm(positive, margin, gamma, expected):
 
 
 # ----------------------------------------------------------------------------------------------------------------- noise
+
+
+@pytest.mark.parametrize(("margin", "gamma"), [(0, 0), (0.2, 0), (0.2, 1), (0.4, 2)])
+def test_required_probability_by_hand(margin, gamma):
+    """Where the derivatives of both terms at the threshold cancel."""
+    log2 = np.log(2)
+    positive = ((1 + log2) ** gamma + gamma * (1 + log2) ** (gamma - 1) * log2) / 2
+    negative = 0.25 / (0.5 + margin)
+    expected = negative / (negative + positive)
+    assert thresholds.required_probability(margin, gamma) == pytest.approx(expected, abs=0.002)
 
 
 def facts_of(documents):

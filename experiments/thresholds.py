@@ -1,0 +1,41 @@
+"""
+Which probability of a label CMM asks for before it predicts a relation: a model that knows the probability p of a label minimises
+p * (CMM of a positive) + (1 - p) * (CMM of a negative) with its logit, and predicts where that logit is above the threshold class's.
+
+    python experiments/thresholds.py
+
+The plain logistic loss (m 0, gamma 0) asks for 50 %. Of one relation of one pair, with labels that depend on nothing else.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.figures import GAMMAS, MARGINS, cmm_at
+from experiments.tables import markdown
+
+_DISTANCES = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
+
+
+def required_probability(margin, gamma):
+    """The least p, in steps of 0.001, with which the best logit is above the threshold."""
+    positive, _ = cmm_at(_DISTANCES, True, margin, gamma)
+    negative, _ = cmm_at(_DISTANCES, False, margin, gamma)
+    probability = torch.linspace(0, 1, 1001, dtype=torch.float64)[:, None]
+    best = _DISTANCES[(probability * positive + (1 - probability) * negative).argmin(dim=1)]
+    return probability[best > 1e-6].min().item()
+
+
+def main():
+    rows = [
+        [f"m {margin:g}", *(f"{100 * required_probability(margin, gamma):.0f} %" for gamma in GAMMAS)]
+        for margin in MARGINS
+    ]
+    print(markdown(["", *(f"gamma {gamma:g}" for gamma in GAMMAS)], rows), end="")
+
+
+if __name__ == "__main__":
+    main()
