@@ -1,6 +1,6 @@
 """
-Which probability of a label CMM asks for before it predicts a relation: a model that knows the probability p of a label minimises
-p * (CMM of a positive) + (1 - p) * (CMM of a negative) with its logit, and predicts where that logit is above the threshold class's.
+Which probability of a label CMM asks for before it predicts a relation: a model that knows the probability p of a label
+minimises p * (CMM of a positive) + (1 - p) * (CMM of a negative), and predicts where its logit is above the threshold class's.
 
     python experiments/thresholds.py
 
