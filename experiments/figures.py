@@ -93,6 +93,10 @@ def figure_noise(plt, rows):
     return figure
 
 
+def _is_noisy(row):
+    return any(row.cell.axes[kind] for kind in NOISE)
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -101,9 +105,9 @@ def main(argv=None):
     figures = {"cmm-loss": figure_loss(plt)}
     for title, rows in read_tables(options.grids, options.results_dir)[0].items():
         name, run = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), [row for row in rows if row.runs]
-        if not run:
-            print(f"{title}: nothing was run")
-        elif any(row.cell.axes[kind] for row in run for kind in NOISE):
+        if not any(map(_is_noisy, run)) and (not run or any(map(_is_noisy, rows))):
+            print(f"{title}: no run that it would show")
+        elif any(map(_is_noisy, run)):
             figures[name] = figure_noise(plt, run)
         elif not run[0].cell.choose:
             figures[name] = figure_positives(plt, title, run)
