@@ -105,9 +105,10 @@ def main(argv=None):
     figures = {"cmm-loss": figure_loss(plt)}
     for title, rows in read_tables(options.grids, options.results_dir)[0].items():
         name, run = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), [row for row in rows if row.runs]
-        if not any(map(_is_noisy, run)) and (not run or any(map(_is_noisy, rows))):
+        about_noise = len({row.without(*NOISE) for row in rows}) < len(rows)
+        if not run or (about_noise and not any(map(_is_noisy, run))):
             print(f"{title}: no run that it would show")
-        elif any(map(_is_noisy, run)):
+        elif about_noise:
             figures[name] = figure_noise(plt, run)
         elif not run[0].cell.choose:
             figures[name] = figure_positives(plt, title, run)

@@ -85,7 +85,10 @@ def evaluate(task, record, flags, folder):
     if task["blind"]:
         documents = read_json(task["blind"]["documents"])
         results = predict(trainer, documents, arguments)
-        write_blind(task, record, official_predictions(results, documents, processor), scores["dev"]["f1"])
+        for suffix, required, split in (("", 0.0, "dev"), ("-offset", offset, "dev_offset")):
+            decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
+            made_with = f"offset {required:.3f}, dev F1 {100 * scores[split]['f1']:.2f}"
+            write_blind(task, record, official_predictions(decided, documents, processor), suffix, made_with)
     return scores
 
 
@@ -113,12 +116,12 @@ def document_counts(predictions, documents):
     return {"correct": correct, "predicted": list(map(len, found)), "gold": list(map(len, gold))}
 
 
-def write_blind(task, record, predictions, dev_f1):
-    file = Path(task["results"]) / "blind" / f"{task['blind']['name']}.json"
+def write_blind(task, record, predictions, suffix, made_with):
+    file = Path(task["results"]) / "blind" / f"{task['blind']['name']}{suffix}.json"
     write_json(file, predictions)
     made_by = [
         f"{file.name}: {len(predictions)} predictions of {task['name']} (results/runs/{task['name']}.json)",
-        f"epoch {record['best_epoch']:g} of {record['last_epoch']:g}, dev F1 {100 * dev_f1:.2f}",
+        f"epoch {record['best_epoch']:g} of {record['last_epoch']:g}, {made_with}",
         f"commit {record['commit']}: {hide(record['command'], task['hidden'])}",
     ]
     file.with_suffix(".txt").write_text(f"{', '.join(made_by)}\n", encoding="utf-8")

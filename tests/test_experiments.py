@@ -136,13 +136,21 @@ def test_record_of_a_run(results, work):
 
 
 def test_blind_predictions_of_the_first_seed(results, work):
-    assert sorted(path.name for path in (results / "blind").iterdir()) == ["mixed-atl.json", "mixed-atl.txt"]
-    said = (results / "blind" / "mixed-atl.txt").read_text()
-    predictions = read(results / "blind" / "mixed-atl.json")
-    assert said.startswith(f"mixed-atl.json: {len(predictions)} predictions of {ATL} ")
+    folder, found = results / "blind", {}
     titles = {one["title"] for one in read(work / "data" / "redocred-mini" / "test_blind.json")}
-    assert {tuple(one) for one in predictions} <= {("title", "h_idx", "t_idx", "r")}
-    assert {one["title"] for one in predictions} <= titles
+    for name in ("mixed-atl", "mixed-atl-offset"):
+        predictions = read(folder / f"{name}.json")
+        assert (
+            (folder / f"{name}.txt").read_text().startswith(f"{name}.json: {len(predictions)} predictions of {ATL} ")
+        )
+        assert {tuple(one) for one in predictions} <= {("title", "h_idx", "t_idx", "r")}
+        assert {one["title"] for one in predictions} <= titles
+        found[name] = {tuple(one.values()) for one in predictions}
+    assert len(list(folder.iterdir())) == 4
+    offset = read(results / "runs" / f"{ATL}.json")["offset"]
+    assert offset
+    own, moved = found.values()
+    assert moved < own if offset > 0 else own < moved
 
 
 def test_finished_runs_are_skipped_and_their_checkpoints_gone(results, work, capsys):
