@@ -255,6 +255,7 @@ def settings_of(seed, training_args, model_args, data_args, distillation_args, r
     settings |= {f"{split}_sha256": files[split]["sha256"] for split in ("train", "validation") if split in files}
     settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
+    settings["tune_threshold_offset"] = run_args.tune_threshold_offset or None  # as in runs from before it was there
     return json.loads(json.dumps(settings))
 
 
@@ -317,6 +318,9 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
         logger.info("going on from %s", checkpoint)
     set_seed(seed)
     model, processor = build_model(model_args, data_args, splits)
+    if training_args.do_train and not finished:  # an offset tuned for other weights says nothing about these
+        model.config.threshold_offset = model_args.threshold_offset or 0.0
+        processor.update_from_config(model.config)
     wanted = {
         "train": training_args.do_train,
         "validation": training_args.do_train or training_args.do_eval,
@@ -343,8 +347,13 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
         results |= next(entry for entry in reversed(state.log_history) if "train_runtime" in entry)
     elif training_args.do_train:
         results |= trainer.train(resume_from_checkpoint=training_args.resume_from_checkpoint or checkpoint).metrics
+        if run_args.tune_threshold_offset:
+            trainer.tune_threshold_offset()
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
+    if run_args.tune_threshold_offset:
+        results["threshold_offset"] = model.config.threshold_offset
+        logger.info("predictions need a margin of %.3f over the threshold", model.config.threshold_offset)
     if training_args.do_eval:
         results |= trainer.evaluate()
     if training_args.do_predict:
@@ -461,6 +470,8 @@ def main(argv=None):
         raise ValueError("--distillation_weight and --distillation_raw_logits need --teacher_logits")
     if not data_args.describe_data and not model_args.model_name_or_path:
         raise ValueError("--model_name_or_path is missing: a bare encoder or a COMM checkpoint")
+    if run_args.tune_threshold_offset and not training_args.do_train:
+        raise ValueError("--tune_threshold_offset is done after a training; found no --do_train")
     seeds = run_args.seeds or [training_args.seed]
     if training_args.push_to_hub and len(seeds) > 1:
         raise ValueError(
@@ -472,8 +483,9 @@ def main(argv=None):
     if data_args.describe_data:
         describe(splits, model_args, data_args, training_args)
         return None
-    asked = {**vars(training_args), **vars(distillation_args)}
+    asked = {**vars(training_args), **vars(distillation_args), **vars(run_args)}
     needs = {"do_train": "train", "do_label": "train", "do_eval": "validation", "do_predict": "test"}
+    needs["tune_threshold_offset"] = "validation"
     for wanted, split in needs.items():
         if asked[wanted] and split not in splits:
             raise ValueError(

@@ -52,6 +52,9 @@ class ModelArguments:
     ncrl_shift: float | None = field(default=None, metadata={"help": "Shift of ncrl (0)."})
     ncrl_regularizer: bool | None = field(default=None, metadata={"help": "NCRL's regulariser (true)."})
     decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
+    threshold_offset: float | None = field(
+        default=None, metadata={"help": "Margin over the threshold that predictions need (0)."}
+    )
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
     )
@@ -171,6 +174,12 @@ class RunArguments:
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+    )
+    tune_threshold_offset: bool = field(
+        default=False,
+        metadata={
+            "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
+        },
     )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of going on from them."}

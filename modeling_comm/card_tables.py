@@ -102,6 +102,11 @@ def setting_table(record, seeds):
         *([code(field), config[field]] for field in _loss_fields(config["loss"])),
         ["Mention markers", code(config["markers"])],
         *([code(field), config[field]] for field in ("window_size", "window_stride") if field in config),
+        *(
+            [["Required margin over the threshold", config["threshold_offset"]]]
+            if config.get("threshold_offset")
+            else []
+        ),
         ["Relations of a pair, at most", config["max_relations_per_pair"] or "no limit"],
         ["Learning rate of the backbone", arguments["learning_rate"]],
         ["Learning rate of the rest", arguments["head_learning_rate"]],

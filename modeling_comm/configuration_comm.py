@@ -4,6 +4,7 @@ import copy
 import difflib
 import inspect
 import math
+import sys
 import warnings
 from typing import ClassVar
 
@@ -75,6 +76,8 @@ class CommConfig(PreTrainedConfig):
         ncrl_regularizer (`bool`, defaults to `True`): NCRL's regulariser on or off.
         decision_threshold (`str`, *optional*): `"th"` (a relation is predicted iff its logit exceeds the threshold
             class's) or `"zero"`; taken from the loss when not given.
+        threshold_offset (`float`, defaults to 0.0): margin over the threshold that a relation's logit has to exceed to be
+            predicted; [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
         max_relations_per_pair (`int`, *optional*): keep at most so many relations of a pair, the highest logits first.
             No cap by default; the paper's recipes use 4.
         relation_names (`dict[str, str]`, *optional*): readable names, e.g. `{"P17": "country"}`.
@@ -129,6 +132,7 @@ class CommConfig(PreTrainedConfig):
         ncrl_shift=0.0,
         ncrl_regularizer=True,
         decision_threshold=None,
+        threshold_offset=0.0,
         max_relations_per_pair=None,
         relation_names=None,
         markers="star",
@@ -163,6 +167,7 @@ class CommConfig(PreTrainedConfig):
         self.decision_threshold = (
             get_loss(loss).decision_threshold if decision_threshold is None else decision_threshold
         )
+        self.threshold_offset = threshold_offset
         self.max_relations_per_pair = max_relations_per_pair
         self.relation_names = {} if relation_names is None else relation_names
         self.markers = markers
@@ -222,11 +227,11 @@ class CommConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        # Fields given to `from_pretrained` take part in the checks, and another loss brings its own decision threshold.
+        # Fields given to `from_pretrained` take part in the checks, and another loss decides otherwise.
         own = inspect.signature(cls.__init__).parameters
         changed = {name: kwargs.pop(name) for name in list(kwargs) if name in own and name != "kwargs"}
         if changed.get("loss", config_dict.get("loss")) != config_dict.get("loss"):
-            changed = {"decision_threshold": None, **changed}
+            changed = {"decision_threshold": None, "threshold_offset": 0.0, **changed}
         return super().from_dict({**config_dict, **changed}, **kwargs)
 
     def to_dict(self):
@@ -317,6 +322,7 @@ def validate_shared_fields(holder, longest_window=None):
     """
     check = _Checker(holder)
     check.choice("decision_threshold", DECISION_THRESHOLDS)
+    check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
     check.choice("markers", MARKERS)
     if holder.max_relations_per_pair is not None:
         check.integer("max_relations_per_pair", 1)

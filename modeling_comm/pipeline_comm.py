@@ -78,7 +78,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             ner (`Callable`, *optional*): finds mentions in a bare text, see [`~entity_grouping.find_mentions`].
             coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~entity_grouping.group_mentions`].
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_documents.document_from_text`].
-            threshold_offset (`float`, defaults to 0): a relation is predicted iff its margin over the threshold exceeds this.
+            threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
+                default the checkpoint's own, which is 0 unless it was tuned.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
 
         Returns:
@@ -184,7 +185,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         model_inputs.pop("labels", None)
         return self.model(**model_inputs, output_entity_attention=explain, return_dict=True)
 
-    def postprocess(self, model_outputs, threshold_offset=0.0, max_sentences=3):
+    def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         triples, left_out = self.processor.extract_triples(

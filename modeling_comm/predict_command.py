@@ -88,8 +88,8 @@ def _parser(prog):
     parser.add_argument(
         "--threshold_offset",
         type=float,
-        default=0.0,
-        help="required margin over the threshold: higher gives fewer, surer triples (%(default)s)",
+        help="required margin over the threshold: higher gives fewer, surer triples (default: the checkpoint's own, which is 0 "
+        "unless it was tuned)",
     )
     parser.add_argument(
         "--extensions",

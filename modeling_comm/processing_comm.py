@@ -29,7 +29,7 @@ class CommProcessor(ProcessorMixin):
     Args:
         tokenizer (`PreTrainedTokenizerFast`): the backbone's.
         id2label (`dict[int, str]`): the threshold class `"Na"` and the relations, as in [`CommConfig`].
-        relation_names, markers, window_size, window_stride, window_end_tokens, decision_threshold,
+        relation_names, markers, window_size, window_stride, window_end_tokens, decision_threshold, threshold_offset,
             max_relations_per_pair: as in [`CommConfig`].
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
@@ -49,6 +49,7 @@ class CommProcessor(ProcessorMixin):
         window_end_tokens=1,
         word_leading_space=True,
         decision_threshold="th",
+        threshold_offset=0.0,
         max_relations_per_pair=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: "Na"}).items()}
@@ -59,6 +60,7 @@ class CommProcessor(ProcessorMixin):
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
         self.decision_threshold = decision_threshold
+        self.threshold_offset = threshold_offset
         self.max_relations_per_pair = max_relations_per_pair
         super().__init__(tokenizer)
         validate_shared_fields(self)
@@ -88,6 +90,7 @@ class CommProcessor(ProcessorMixin):
         "window_stride",
         "window_end_tokens",
         "decision_threshold",
+        "threshold_offset",
         "max_relations_per_pair",
     )
 
@@ -305,14 +308,15 @@ class CommProcessor(ProcessorMixin):
 
     # --------------------------------------------------------------------------------------------- outputs to triples
 
-    def post_process_relation_extraction(self, outputs, documents, offset=0.0) -> list[list[dict]]:
+    def post_process_relation_extraction(self, outputs, documents, offset=None) -> list[list[dict]]:
         """
         Triples of every document, from the model's output for exactly these documents.
 
         Args:
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`.
             documents (`dict` or `list[dict]`): what was given to the processor.
-            offset (`float`, defaults to 0): a relation is predicted iff its margin over the threshold exceeds this.
+            offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by default the
+                model's own `threshold_offset`.
 
         Returns:
             per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
@@ -333,9 +337,10 @@ class CommProcessor(ProcessorMixin):
             )
         return triples
 
-    def extract_triples(self, outputs, documents, offset=0.0) -> tuple[list[list[dict]], list[int]]:
+    def extract_triples(self, outputs, documents, offset=None) -> tuple[list[list[dict]], list[int]]:
         """What [`post_process_relation_extraction`] gives for a list of documents, and how many relations of each
         `max_relations_per_pair` left out."""
+        offset = self.threshold_offset if offset is None else offset
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
         triples, left_out = [], []

@@ -29,7 +29,7 @@ from .configuration_comm import __version__
 from .losses import loss_from_config
 from .model_card import trainer_record, write_model_card
 from .processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
-from .scoring import average_precision, score
+from .scoring import average_precision, score, tune_offset
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -306,6 +306,29 @@ class CommTrainer(Trainer):
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         return results
 
+    def tune_threshold_offset(self, eval_dataset=None) -> float:
+        """
+        Chooses the margin over the threshold that a relation needs for the best F1 on labelled documents, and sets it in the
+        model's configuration and in the processor: from then on they predict with it, and it is saved with them.
+
+        Args:
+            eval_dataset: labelled documents that are not the test ones; by default the trainer's `eval_dataset`.
+
+        Returns:
+            `float`: the offset; `max_relations_per_pair` is left out of account.
+
+        Raises:
+            ValueError: documents without labels.
+        """
+        results = self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
+        if not results or not all("labels" in result for result in results):
+            raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
+        margins, labels = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
+        config = self.accelerator.unwrap_model(self.model).config
+        config.threshold_offset, _ = tune_offset(margins, labels, int(labels.sum()))
+        self.processing_class.update_from_config(config)
+        return config.threshold_offset
+
 
 def encode_dataset(dataset, processor, max_length=None, num_proc=None):
     """
@@ -385,7 +408,7 @@ def predict_batch(model, batch, processor) -> list[dict]:
     for index, document in enumerate(document_index):
         mine = pair_index[:, 0] == index
         pairs = pair_index[mine, 1:]
-        row, label, margin, removed = decode(logits[mine], threshold, cap)
+        row, label, margin, removed = decode(logits[mine], threshold, cap, processor.threshold_offset)
         result = {
             "document_index": document,
             "pairs": pairs.numpy(),

@@ -627,7 +627,7 @@ def test_another_input_is_refused(going_on, tmp_path, change, capsys):
     ("flags", "message"),
     [
         (["--batch_size", "3"], "batch_size was 8, is 3"),
-        (["--threshold_offset", "0.5"], "threshold_offset was 0.0, is 0.5"),
+        (["--threshold_offset", "0.5"], "threshold_offset was None, is 0.5"),
         (["--dtype", "float16"], "dtype was 'float32', is 'float16'"),
         (["--ner", "ner"], "ner was None, is 'sha256 "),
         (["--model", "another"], "model was 'sha256 "),

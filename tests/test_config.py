@@ -44,6 +44,9 @@ WRONG = [
     ("ncrl_shift", 1, "[0, 1)"),
     ("ncrl_regularizer", None, "true or false"),
     ("decision_threshold", 0, "'th', 'zero'"),
+    ("threshold_offset", float("nan"), "a finite number"),
+    ("threshold_offset", float("inf"), "a finite number"),
+    ("threshold_offset", "0.5", "a finite number"),
     ("max_relations_per_pair", 0, "an integer >= 1"),
     ("max_relations_per_pair", 2.0, "an integer >= 1"),
     ("relation_names", ["country"], "a dict of label to name"),
@@ -120,7 +123,9 @@ def test_decision_threshold_belongs_to_the_loss(loss, tmp_path):
 
 
 def test_changes_on_loading_are_checked(tmp_path):
-    CommConfig(num_labels=3, loss="atl").save_pretrained(tmp_path)
+    CommConfig(num_labels=3, loss="atl", threshold_offset=0.5).save_pretrained(tmp_path)
+    assert CommConfig.from_pretrained(tmp_path, cmm_gamma=2).threshold_offset == 0.5
+    assert CommConfig.from_pretrained(tmp_path, loss="cmm").threshold_offset == 0, "tuned for another loss"
     assert CommConfig.from_pretrained(tmp_path, loss="balanced_softmax").decision_threshold == "zero"
     assert CommConfig.from_pretrained(tmp_path, loss="cmm").decision_threshold == "th"
     with pytest.raises(ValueError, match="cmm_margin is 7"):
@@ -177,6 +182,7 @@ def test_save_and_load(tmp_path):
         "ncrl_shift": 0.1,
         "ncrl_regularizer": False,
         "decision_threshold": "zero",
+        "threshold_offset": -0.75,
         "max_relations_per_pair": 4,
         "relation_names": {"P17": "country"},
         "markers": "none",

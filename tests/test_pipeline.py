@@ -198,6 +198,8 @@ def test_threshold_offset(extractor, documents, records):
     for record, stricter in zip(records, extractor(documents, threshold_offset=1.0), strict=True):
         assert keys(stricter).keys() == {key for key, score in keys(record).items() if score > least}
     assert all(not record["triples"] for record in extractor(documents, threshold_offset=1e4))
+    assert_same(make(threshold_offset=1.0)(documents), extractor(documents, threshold_offset=1.0))
+    assert_same(make(threshold_offset=1.0)(documents, threshold_offset=0), records)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

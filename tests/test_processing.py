@@ -371,6 +371,8 @@ def test_triples_equal_a_plain_loop(threshold, cap, offset):
     )
     before = outputs.logits.clone()
     found = processor.post_process_relation_extraction(outputs, documents, offset=offset)
+    processor.threshold_offset = offset
+    assert processor.post_process_relation_extraction(outputs, documents) == found, "its own is the default"
     expected = naive_triples(outputs.logits, outputs.pair_index, documents, threshold, cap, offset)
     assert sum(map(len, expected)) > 5
     for document, triples, wanted in zip(documents, found, expected, strict=True):
@@ -513,6 +515,7 @@ def test_save_and_load(kind, tmp_path):
         "window_end_tokens": 2,
         "word_leading_space": False,
         "decision_threshold": "zero",
+        "threshold_offset": -0.5,
         "max_relations_per_pair": 3,
     }
     processor = CommProcessor(tokenizer, id2label=LABELS, **settings)

@@ -492,6 +492,30 @@ def test_training_on_from_a_checkpoint_with_another_loss(first, always, work):
     assert metrics["train_loss"] > 0
 
 
+def test_tuned_offset_is_kept_and_used(first, work, always, new_model):
+    _, plain, *_ = first
+    flags = [*new_model, "--do_train", "--do_eval", "--do_predict", "--tune_threshold_offset"]
+    (metrics,), _ = run(*flags, "--output_dir", work / "tuned")
+    offset = metrics["threshold_offset"]
+    assert offset
+    assert metrics["eval_f1"] > plain["eval_f1"]
+    assert metrics["eval_average_precision"] == plain["eval_average_precision"], "the same weights"
+    assert read(work / "tuned" / "config.json")["threshold_offset"] == offset
+    assert read(work / "tuned" / "processor_config.json")["threshold_offset"] == offset
+    assert f"{offset}"[:6] in (work / "tuned" / "README.md").read_text(encoding="utf-8")
+    evaluate = [*always, "--data_dir", SAMPLE, "--model_name_or_path", work / "tuned", *FEW]
+    (again,), _ = run(*evaluate, "--do_eval", "--output_dir", work / "tuned-evaluated")
+    assert again["eval_f1"] == metrics["eval_f1"]
+    (own,), _ = run(*evaluate, "--do_eval", "--threshold_offset", "0", "--output_dir", work / "tuned-evaluated")
+    assert own["eval_f1"] == plain["eval_f1"]
+    (same,), _ = run(*flags, "--output_dir", work / "tuned")  # finished: nothing is trained
+    assert (same["threshold_offset"], same["eval_f1"]) == (offset, metrics["eval_f1"])
+    run(*evaluate, "--do_train", "--num_train_epochs", "1", "--output_dir", work / "trained-on")
+    assert read(work / "trained-on" / "config.json")["threshold_offset"] == 0
+    with pytest.raises(ValueError, match="--tune_threshold_offset is done after a training"):
+        run(*evaluate, "--do_eval", "--tune_threshold_offset", "--output_dir", work / "none")
+
+
 def test_several_seeds(work, new_model):
     folder = work / "seeds"
     by_seed, printed = run(*new_model, "--do_train", "--do_eval", "--seeds", "1", "2", "3", "--output_dir", folder)

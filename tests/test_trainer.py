@@ -324,6 +324,32 @@ def test_order_does_not_depend_on_evaluation_or_workers(make_trainer):
 # ------------------------------------------------------------------------------------------------------------ evaluation
 
 
+@pytest.mark.parametrize("threshold", ["th", "zero"])
+def test_tuned_offset(make_trainer, tmp_path, threshold):
+    """The best F1 of all cut-offs, kept by the checkpoint; on other documents it is applied, not tuned again."""
+    trainer = make_trainer(
+        system=tiny_system(text_fields=NO_DROPOUT, decision_threshold=threshold), ign_reference=TRAIN
+    )
+    results, before = trainer.predict(DEV).predictions, trainer.evaluate()
+    margins, labels = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
+    best = max(
+        2 * labels[margins > cut].sum() / ((margins > cut).sum() + labels.sum()) for cut in np.append(margins, -1e9)
+    )
+    offset = trainer.tune_threshold_offset()
+    assert offset and offset == trainer.model.config.threshold_offset == trainer.processing_class.threshold_offset
+    after = trainer.evaluate()
+    assert after["eval_f1"] == pytest.approx(best) and after["eval_f1"] > before["eval_f1"]
+    assert after["eval_average_precision"] == before["eval_average_precision"]
+    assert after["eval_predicted_positives"] == (margins > offset).sum()
+    trainer.save_model(str(tmp_path / "tuned"))
+    loaded, processor = (kind.from_pretrained(tmp_path / "tuned") for kind in (AutoModel, AutoProcessor))
+    assert (loaded.config.threshold_offset, processor.threshold_offset) == (offset, offset)
+    unlabelled = [{key: value for key, value in document.items() if key != "labels"} for document in DEV]
+    with pytest.raises(ValueError, match="found documents without labels"):
+        trainer.tune_threshold_offset(unlabelled)
+    assert trainer.model.config.threshold_offset == offset
+
+
 @each_kind
 @pytest.mark.parametrize(("threshold", "cap"), [("th", None), ("zero", None), ("th", 1)])
 def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, cap):
