@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, TrainerCallback
 
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 
@@ -203,3 +203,14 @@ def save_backbone(folder, kind="bert", seed=0, **fields):
     AutoModel.from_config(tiny_text_config(kind, tokenizer, **fields)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+class KillAt(TrainerCallback):
+    """Ends a training at this step with `InterruptedError`, as a kill would."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            raise InterruptedError

@@ -16,7 +16,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import random_document, tiny_model, tiny_system
+from helpers import KillAt, random_document, tiny_model, tiny_system
 from transformers import TrainerCallback
 
 from dataset_scripts.docred import FEATURES, load_docred
@@ -896,15 +896,6 @@ def test_evaluation_is_the_parents(make_trainer, kind):
         assert found["eval_loss"] > 0
 
 
-class _Kill(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise InterruptedError
-
-
 @pytest.mark.parametrize(("kind", "limit"), [(list, {"num_train_epochs": 2}), (DocumentStream, {"max_steps": 12})])
 def test_interrupted_student_ends_with_the_same_weights(make_trainer, kind, limit):
     config, processor = tiny_system(text_fields=dict.fromkeys(NO_DROPOUT, 0.2))
@@ -924,7 +915,7 @@ def test_interrupted_student_ends_with_the_same_weights(make_trainer, kind, limi
     whole.train()
     for step in (4, 8):
         with pytest.raises(InterruptedError):
-            make(callbacks=[_Kill(step)]).train(resume_from_checkpoint=step > 4 or None)
+            make(callbacks=[KillAt(step)]).train(resume_from_checkpoint=step > 4 or None)
     resumed = make()
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step == 12

@@ -7,8 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import random_document, tiny_model, tiny_processor, tiny_system
-from transformers import TrainerCallback
+from helpers import KillAt, random_document, tiny_model, tiny_processor, tiny_system
 
 from dataset_scripts.docred import FEATURES, load_docred, to_document
 from modeling_comm.batching import DocumentStream, EncodedOnDemand, StreamedBatches
@@ -159,15 +158,6 @@ def test_stream_trains_as_a_list(make_trainer):
     torch.testing.assert_close(trained[1], trained[0], rtol=0, atol=0)
 
 
-class _Kill(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise InterruptedError
-
-
 @may_fork
 @pytest.mark.parametrize("workers", [0, 2])
 def test_interrupted_training_ends_with_the_same_weights(make_trainer, monkeypatch, workers):
@@ -182,7 +172,7 @@ def test_interrupted_training_ends_with_the_same_weights(make_trainer, monkeypat
     whole.train()
     for step in (4, 8):
         with pytest.raises(InterruptedError):
-            make(callbacks=[_Kill(step)]).train(resume_from_checkpoint=step > 4 or None)
+            make(callbacks=[KillAt(step)]).train(resume_from_checkpoint=step > 4 or None)
         torch.rand(step)  # another process has another random state
     encoded, encode = [], EncodedOnDemand.__getitems__
     monkeypatch.setattr(EncodedOnDemand, "__getitems__", lambda self, some: encoded.extend(some) or encode(self, some))

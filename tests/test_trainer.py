@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import TOKENIZERS, random_document, tiny_config, tiny_model, tiny_processor, tiny_system
+from helpers import TOKENIZERS, KillAt, random_document, tiny_config, tiny_model, tiny_processor, tiny_system
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
@@ -589,22 +589,13 @@ def test_metric_that_is_not_there(make_trainer):
         trainer.train()
 
 
-class _Kill(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            raise InterruptedError
-
-
 @pytest.mark.parametrize("interrupted_at", [None, 3, 7])
 def test_early_stopping_also_after_an_interruption(make_trainer, monkeypatch, interrupted_at):
     count = give_scores(monkeypatch, f1=[0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
     settings = {"num_train_epochs": 6}
     if interrupted_at:
         with pytest.raises(InterruptedError):
-            make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2), _Kill(interrupted_at)]).train()
+            make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2), KillAt(interrupted_at)]).train()
     trainer = make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2)])
     trainer.train(resume_from_checkpoint=True if interrupted_at else None)
     assert trainer.state.global_step == 8, "stopped after the second epoch that is not better"
@@ -654,7 +645,7 @@ def test_interrupted_training_ends_with_the_same_weights(make_trainer, kind, ord
     for step in (4, 8, 10):  # in the middle of an epoch and beside a checkpoint
         with pytest.raises(InterruptedError):
             resume = step > 4 or None
-            make_trainer(**settings, callbacks=[_Kill(step)]).train(resume_from_checkpoint=resume)
+            make_trainer(**settings, callbacks=[KillAt(step)]).train(resume_from_checkpoint=resume)
         torch.rand(step)  # another process has another random state
     resumed = make_trainer(**settings)
     resumed.train(resume_from_checkpoint=True)
