@@ -203,14 +203,14 @@ def choice_table(rows):
 
 
 def difference_table(rows):
-    """CMM against the other rows that differ from it in their loss only."""
-    first_cmm = {}
+    """CMM against the other rows that differ from it in their loss, and in how long they were trained (tag), only."""
+    apart, first_cmm = ("loss", "m", "gamma", "tag"), {}
     for row in rows:
         if row.is_cmm and row.runs:
-            first_cmm.setdefault(row.without("loss", "m", "gamma"), row)
+            first_cmm.setdefault(row.without(*apart), row)
     lines = []
     for row in rows:
-        cmm = first_cmm.get(row.without("loss", "m", "gamma"))
+        cmm = first_cmm.get(row.without(*apart))
         if not row.runs or cmm in (None, row):
             continue
         hashes = {run["sha256"]["test"] for run in (*cmm.runs, *row.runs)}
