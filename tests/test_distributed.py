@@ -39,7 +39,7 @@ def flags(tmp_path_factory):
         files += [f"--{split}_file", folder / f"{split}.json"]
     flags = [*files, "--model_name_or_path", folder / "encoder", "--cache_dir", folder / "cache"]
     flags += ["--emb_size", "16", "--block_size", "4", "--learning_rate", "5e-4", "--head_learning_rate", "1e-3"]
-    flags += ["--do_train", "--do_eval", "--do_predict", "--num_train_epochs", EPOCHS, "--logging_steps", "1"]
+    flags += ["--do_eval", "--do_predict", "--num_train_epochs", EPOCHS, "--logging_steps", "1"]
     flags += ["--load_best_model_at_end", "false"]
     flags += ["--use_cpu", "--disable_tqdm", "true", "--weight_decay", "0.01", "--per_device_eval_batch_size", "2"]
     return [str(flag) for flag in flags]
@@ -60,20 +60,23 @@ def launcher(name):
 @pytest.mark.parametrize("name", BATCHES)
 def test_two_processes_train_and_score_as_one(name, flags, tmp_path):
     size, accumulated = BATCHES[name]
+    training = [*flags, "--do_train", *(["--tune_threshold_offset"] if name == "accelerate" else [])]
     step = ["--gradient_accumulation_steps", str(accumulated), "--per_device_train_batch_size"]
-    command = [*launcher(name), "run_docre.py", *flags, *step, size, "--output_dir", tmp_path / "two"]
+    command = [*launcher(name), "run_docre.py", *training, *step, size, "--output_dir", tmp_path / "two"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     launched = subprocess.run(
         [str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
     )
     assert launched.returncode == 0, launched.stderr[-5000:]
-    run_docre.main([*flags, *step, str(2 * size), "--output_dir", str(tmp_path / "one")])
+    run_docre.main([*training, *step, str(2 * size), "--output_dir", str(tmp_path / "one")])
     two, one = tmp_path / "two", tmp_path / "one"
     assert launched.stderr.count("world size 2, device cpu") == 1, "one process says it"
     assert [read(folder / "run.json")["device"]["processes"] for folder in (two, one)] == [2, 1]
     check_losses(two, one, steps=EPOCHS * (4 if accumulated == 1 else 2))
     check_weights(two, one, Path(flags[flags.index("--model_name_or_path") + 1]))
     check_evaluation(two, flags, tmp_path / "alone")
+    tuned = read(two / "config.json")["threshold_offset"] != 0
+    assert tuned == (name == "accelerate"), "what it was scored with"
     newest = max(two.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert last_complete_checkpoint(two, world_size=2) == str(newest)
 
@@ -111,8 +114,7 @@ def check_weights(two, one, encoder):
 
 def check_evaluation(two, flags, folder):
     """The two processes' checkpoint, scored by one process: exactly the same predictions and metrics."""
-    kept = [flag for flag in flags if flag != "--do_train"]
-    (metrics,) = run_docre.main([*kept, "--model_name_or_path", str(two), "--output_dir", str(folder)])
+    (metrics,) = run_docre.main([*flags, "--model_name_or_path", str(two), "--output_dir", str(folder)])
     together, alone = read(two / "results.json"), read(folder / "results.json")
     assert {tuple(triple.values()) for triple in together} == {tuple(triple.values()) for triple in alone}
     assert len(together) == len(alone) > 20
