@@ -76,7 +76,7 @@ def figure_positives(plt, title, rows):
 
 def figure_noise(plt, rows):
     """Test F1 by share of wrong labels, with and without the offset tuned on dev."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained")
     for axis, (kind, title) in zip(axes, NOISE.items(), strict=True):
         (other,) = NOISE.keys() - {kind}
         shown = [row for row in rows if not row.cell.axes[other]]
