@@ -36,8 +36,9 @@ PAPER = {
 }
 ABOUT = """\
 Scores are in percent: the mean over seeds and, from two on, their standard deviation (n - 1). *Paper*: its test F1 / Ign F1,
-with BERT and the whole training sets. *AP*: average precision. *Offset*: with one decision offset, tuned on the dev documents.
-*Epoch*: the one with the best dev F1, which the scores are from, and the last one (of the seed where they are closest).
+with BERT and the whole training sets. *AP*: average precision. *Offset*: with one decision offset, tuned on the dev documents,
+and the offset of each seed. *Epoch*: the one with the best dev F1, which the scores are from, and the last one (of the seed where
+they are closest).
 *Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents. A comparison
 counts if the best dev epochs of both come before the last, and the other loss had at least as many steps as CMM.
 """
@@ -91,6 +92,10 @@ class Row:
             return ""
         closest = min(self.runs, key=lambda run: run["last_epoch"] - run["best_epoch"])
         return f"{closest['best_epoch']:g} of {closest['last_epoch']:g}"
+
+    @property
+    def offset(self):
+        return ", ".join(f"{run['offset']:+.2f}" for run in self.runs)
 
     @property
     def steps(self):
@@ -181,11 +186,11 @@ def score_table(rows):
     columns = {"F1": ("test", "f1"), "Ign F1": ("test", "ign_f1"), "P": ("test", "precision"), "R": ("test", "recall")}
     columns |= {"AP": ("test", "average_precision"), "F1, offset": ("test_offset", "f1")}
     columns |= {"Ign F1, offset": ("test_offset", "ign_f1"), "dev F1": ("dev", "f1")}
-    lines = [
-        [row.label, row.seeds, row.paper, *(row.percent(*keys) for keys in columns.values()), row.epoch, row.steps]
-        for row in rows
-    ]
-    return markdown(["loss", "seeds", "paper", *columns, "epoch", "steps"], lines)
+    lines = []
+    for row in rows:
+        scores = [row.percent(*keys) for keys in columns.values()]
+        lines.append([row.label, row.seeds, row.paper, *scores, row.offset, row.epoch, row.steps])
+    return markdown(["loss", "seeds", "paper", *columns, "offset", "epoch", "steps"], lines)
 
 
 def choice_table(rows):

@@ -322,7 +322,7 @@ def test_tables_and_figures_from_the_records(results, work, capsys):
         "62.31 / 61.33",
         f"{100 * record['test']['f1']:.1f}",
     ]
-    assert rows[0][11:] == [f"{record['best_epoch']:g} of 6", "18"]
+    assert rows[0][11:] == [f"{record['offset']:+.2f}", f"{record['best_epoch']:g} of 6", "18"]
     difference = 100 * (record["test"]["f1"] - other["test"]["f1"])
     assert rows[1][0] == "CMM (m 0.2, gamma 1) minus ATL"
     assert rows[1][1].startswith(f"{difference:+.1f} [")
@@ -390,7 +390,13 @@ def record_of(cell, f1, seed, best=3, steps=100, documents=5):
             "last_epoch": 4,
             "ign_reference": facts,
         },
-        **{"dev": {**scores, "average_precision": f1}, "test": test, "test_offset": test, "sha256": {"test": "same"}},
+        **{
+            "offset": -seed / 4,
+            "dev": {**scores, "average_precision": f1},
+            "test": test,
+            "test_offset": test,
+            "sha256": {"test": "same"},
+        },
         **{"name": cell.name, "log": [{"epoch": 1, "eval_f1": f1, "eval_predicted_positives": 7}]},
     }
 
@@ -429,6 +435,7 @@ def test_table_of_seeds_failures_and_exclusions(tmp_path, capsys):
     assert "| AML | 1 failed, 2 not run, 3 not run | 72.96 / 72.14 |  |" in text
     assert "- `redocred-atl-atlop-minilm-seed3` excluded: its disk was full" in text
     assert "- `redocred-aml-atlop-minilm-seed1` failed: ValueError: no\n" in text
+    assert "| -0.25, -0.50, -0.75 | 3 of 4 | 100 |" in text
     assert "| +10.0 [+10.0, +10.0] |" in text
     assert "no: the best epoch of ATL is its last; fewer steps than CMM |" in text
     assert "shown nowhere above: old-seed1." in text
