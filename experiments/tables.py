@@ -208,7 +208,7 @@ def choice_table(rows):
 
 
 def difference_table(rows):
-    """CMM against the other rows that differ from it in their loss, and in how long they were trained (tag), only."""
+    """CMM against the other rows that differ from it only in their loss, and in how they were trained (tag)."""
     apart, first_cmm = ("loss", "m", "gamma", "tag"), {}
     for row in rows:
         if row.is_cmm and row.runs:
