@@ -321,6 +321,10 @@ def options_of(argv=None):
 def main(argv=None) -> int:
     options = options_of(argv)
     cells = {cell.name: cell for cell in read_grid(options.grid) if re.search(options.only, cell.name)}.values()
+    if not cells:
+        raise ValueError(
+            f"{options.grid} has no run with {options.only!r} in its name; --list without --only prints the names"
+        )
     if options.list:
         for cell in cells:
             state, outcome = state_of(cell, options)

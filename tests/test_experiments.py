@@ -235,6 +235,11 @@ def cells(*blocks, path, **more):
     return run_grid.read_grid(path / "grid.yaml")
 
 
+def test_only_that_names_no_run(work):
+    with pytest.raises(ValueError, match="no run with 'mixed-alt' in its name"):
+        run_grid.main(command(work, "--only", "mixed-alt"))
+
+
 def test_lists_are_multiplied_in_their_order(tmp_path):
     block = {"table": "t", "setting": "mixed", "seed": [2, 1], "loss": ["cmm", "atl"], "m": [0.2, 0], "gamma": 1}
     found = cells({**block, "exclude": [{"loss": "cmm", "m": 0, "seed": 2}]}, path=tmp_path)
