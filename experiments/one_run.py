@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import run_docre
 from experiments.noise import write_noisy
+from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.arguments import as_flags, parse_arguments
 from modeling_comm.processing_comm import decode
@@ -85,7 +86,8 @@ def evaluate(task, record, flags, folder):
     if task["blind"]:
         documents = read_json(task["blind"]["documents"])
         results = predict(trainer, documents, arguments)
-        for suffix, required, split in (("", 0.0, "dev"), ("-offset", offset, "dev_offset")):
+        ways = zip(BLIND_SUFFIXES, (0.0, offset), ("dev", "dev_offset"), strict=True)
+        for suffix, required, split in ways:
             decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
             made_with = f"offset {required:.3f}, dev F1 {100 * scores[split]['f1']:.2f}"
             write_blind(task, record, official_predictions(decided, documents, processor), suffix, made_with)

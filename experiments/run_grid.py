@@ -41,6 +41,7 @@ SETTINGS = {
 EVALUATION = "redocred-mini"  # has the documents for selection, test and blind test of both settings
 AXES = {"setting": None, "remove": 0, "add": 0, "loss": None, "m": None, "gamma": None}
 AXES |= {"encoder": "atlop", "backbone": "minilm", "tag": None, "seed": None}
+BLIND_SUFFIXES = ("", "-offset")  # at the model's own threshold, and with the offset tuned on dev
 GRID_KEYS = {"base", "arguments", "chosen", "blocks", "blind", "excluded"}
 
 
@@ -138,8 +139,9 @@ def read_record(name, options):
 
 def is_finished(cell, options):
     """Whether there is a record of success and, where the run predicts the blind test, its predictions."""
-    blind = options.results_dir / "blind" / f"{cell.blind}.json"
-    return (read_record(cell.name, options) or {}).get("status") == "finished" and (not cell.blind or blind.is_file())
+    blind = [f"{cell.blind}{suffix}.json" for suffix in BLIND_SUFFIXES] if cell.blind else []
+    is_there = all((options.results_dir / "blind" / name).is_file() for name in blind)
+    return is_there and (read_record(cell.name, options) or {}).get("status") == "finished"
 
 
 def claim(name, options):
@@ -274,7 +276,12 @@ def run_grid(cells, options):
 def start(task, log, options):
     file = options.work_dir / f"{task['name']}.json"
     write_json(file, task)
-    (options.results_dir / "runs" / f"{task['name']}.json").unlink(missing_ok=True)  # of a failed attempt
+    if (read_record(task["name"], options) or {}).get("status") == "failed":
+        (options.results_dir / "runs" / f"{task['name']}.json").unlink()
+    if not Path(task["arguments"]["output_dir"]).is_dir():
+        log.truncate(
+            0
+        )  # of a run whose checkpoints are gone: `one_run.py` counts there how often this one was resumed
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, cores // options.parallel)
     environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}

@@ -37,10 +37,13 @@ PAPER = {
 ABOUT = """\
 Scores are in percent: the mean over seeds and, from two on, their standard deviation (n - 1). *Paper*: its test F1 / Ign F1,
 with BERT and the whole training sets. *AP*: average precision. *Offset*: with one decision offset, tuned on the dev documents,
-and the offset of each seed. *Epoch*: the one with the best dev F1, which the scores are from, and the last one (of the seed where
-they are closest).
-*Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents. A comparison
-counts if the best dev epochs of both come before the last, and the other loss had at least as many steps as CMM.
+and the offset of each seed. *Epoch*: the one with the best dev F1 (without the offset), which all scores are from, and the
+last one (of the seed where they are closest).
+
+*Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents, which says nothing
+about other seeds. Each loss is there with its row that is best on dev: by dev F1 where it decides at its own threshold, by
+dev F1 with the offset where it has one. A comparison counts if the best epochs of both come before the last, and one of the
+other loss's rows has at least as many steps as CMM's.
 """
 
 
@@ -61,6 +64,11 @@ class Row:
     def is_cmm(self):
         """Whether it is CMM as a whole, not one of its halves."""
         return self.cell.axes["loss"] == "cmm" and bool(self.cell.axes["m"] and self.cell.axes["gamma"])
+
+    @property
+    def competitor(self):
+        """The loss that it stands for where losses are compared: CMM with any m and gamma is one, each of its halves another."""
+        return "CMM" if self.is_cmm else self.loss
 
     @property
     def loss(self):
@@ -166,11 +174,11 @@ def _mean_f1(weights, counts):
     return (2 * correct / np.maximum(predicted + gold, 1)).mean(axis=1)
 
 
-def counts_as_fair(cmm, other):
-    """`yes`, or why a comparison does not count."""
+def counts_as_fair(cmm, other, candidates):
+    """`yes`, or why a comparison does not count; `candidates` are all rows of the other loss."""
     late = [row.label for row in (cmm, other) if any(run["best_epoch"] >= run["last_epoch"] for run in row.runs)]
     reasons = [f"the best epoch of {label} is its last" for label in late]
-    if min(run["steps"] for run in other.runs) < max(run["steps"] for run in cmm.runs):
+    if max(min(row.values("steps")) for row in candidates) < max(cmm.values("steps")):
         reasons.append("fewer steps than CMM")
     return f"no: {'; '.join(reasons)}" if reasons else "yes"
 
@@ -186,6 +194,7 @@ def score_table(rows):
     columns = {"F1": ("test", "f1"), "Ign F1": ("test", "ign_f1"), "P": ("test", "precision"), "R": ("test", "recall")}
     columns |= {"AP": ("test", "average_precision"), "F1, offset": ("test_offset", "f1")}
     columns |= {"Ign F1, offset": ("test_offset", "ign_f1"), "dev F1": ("dev", "f1")}
+    columns |= {"dev F1, offset": ("dev_offset", "f1")}
     lines = []
     for row in rows:
         scores = [row.percent(*keys) for keys in columns.values()]
@@ -193,50 +202,64 @@ def score_table(rows):
     return markdown(["loss", "seeds", "paper", *columns, "offset", "epoch", "steps"], lines)
 
 
+def best_on(split, rows):
+    """The row with the best mean F1 on a split."""
+    return max(rows, key=lambda row: statistics.fmean(row.values(split, "f1")))
+
+
 def choice_table(rows):
-    """Shows nothing of the test documents; what is best on dev is bold."""
-    best = {}
-    for row in (row for row in rows if row.runs):
-        key = row.without(*row.cell.choose)
-        best[key] = max(best.get(key, row), row, key=lambda one: statistics.fmean(one.values("dev", "f1")))
-    columns = {"dev F1": ("dev", "f1"), "dev AP": ("dev", "average_precision")}
+    """Shows nothing of the test documents; what is best on dev among several is bold."""
+    columns = {"dev F1": ("dev", "f1"), "dev F1, offset": ("dev_offset", "f1")}
+    columns |= {"dev AP": ("dev", "average_precision")}
     lines = []
     for row in rows:
-        label = f"**{row.label}**" if row in best.values() else row.label
-        lines.append([label, row.seeds, *(row.percent(*keys) for keys in columns.values()), row.epoch, row.steps])
+        line = [row.label, row.seeds]
+        rivals = [one for one in rows if one.runs and one.without(*row.cell.choose) == row.without(*row.cell.choose)]
+        for keys in columns.values():
+            is_best = len(rivals) > 1 and keys[1] == "f1" and row is best_on(keys[0], rivals)
+            line.append(f"**{row.percent(*keys)}**" if is_best else row.percent(*keys))
+        lines.append([*line, row.epoch, row.steps])
     return markdown(["loss", "seeds", *columns, "epoch", "steps"], lines)
 
 
+DECISIONS = {  # how CMM and the other loss decide, and by what their rows are chosen
+    "own thresholds": ("dev", "dev"),
+    "both with offset": ("dev_offset", "dev_offset"),
+    "only the other with offset": ("dev", "dev_offset"),
+}
+
+
 def difference_table(rows):
-    """CMM against the other rows that differ from it only in their loss, and in how they were trained (tag)."""
-    apart, first_cmm = ("loss", "m", "gamma", "tag"), {}
-    for row in rows:
-        if row.is_cmm and row.runs:
-            first_cmm.setdefault(row.without(*apart), row)
+    """CMM against each other loss, among rows that differ only in their loss and in how they were trained (tag); of each loss the
+    row that is best on dev."""
+    groups = {}
+    for row in (row for row in rows if row.runs):
+        losses = groups.setdefault(row.without("loss", "m", "gamma", "tag"), {})
+        losses.setdefault(row.competitor, []).append(row)
     lines = []
-    for row in rows:
-        cmm = first_cmm.get(row.without(*apart))
-        if not row.runs or cmm in (None, row):
-            continue
-        hashes = {run["sha256"]["test"] for run in (*cmm.runs, *row.runs)}
+    for losses in groups.values():
+        of_cmm = losses.pop("CMM", [])
+        hashes = {run["sha256"]["test"] for row in sum(losses.values(), of_cmm) for run in row.runs}
         if len(hashes) > 1:
-            raise ValueError(f"{cmm.label} and {row.label} were tested on {len(hashes)} different files")
-        line = [f"{cmm.label} minus {row.label}"]
-        for splits in (("test", "test"), ("test_offset", "test_offset"), ("test", "test_offset")):
-            found = bootstrap_difference(*(one.counts(split) for one, split in zip((cmm, row), splits, strict=True)))
-            line.append("{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in found)))
-        lines.append([*line, counts_as_fair(cmm, row)])
-    return markdown(["difference", "F1", "both with offset", "only the other with offset", "counts"], lines)
+            raise ValueError(f"{of_cmm[0].label} and what it is compared with have {len(hashes)} different test files")
+        for of_other in losses.values() if of_cmm else ():
+            for title, splits in DECISIONS.items():
+                pair = [best_on(*choice) for choice in zip(splits, (of_cmm, of_other), strict=True)]
+                counts = [row.counts(split.replace("dev", "test")) for row, split in zip(pair, splits, strict=True)]
+                found = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in bootstrap_difference(*counts)))
+                cmm, other = (row.label for row in pair)
+                lines.append([f"{cmm} minus {other}", title, found, counts_as_fair(*pair, of_other)])
+    return markdown(["difference", "decided with", "F1", "counts"], lines)
 
 
-def breakdown_table(rows):
+def breakdown_table(rows, split):
     columns = {"frequent": ("frequent", "f1"), "long tail": ("long_tail", "f1"), "intra": ("intra", "f1")}
     columns |= {"inter": ("inter", "f1"), "macro over relations": ("macro_f1",)}
     lines = []
     for row in (row for row in rows if row.runs):
-        predicted = f"{statistics.fmean(row.values('test', 'predictions')):,.0f}"
-        lines.append([row.label, *(row.percent("test", *keys) for keys in columns.values()), predicted])
-    return markdown(["F1", *columns, "predicted facts"], lines)
+        predicted = f"{statistics.fmean(row.values(split, 'predictions')):,.0f}"
+        lines.append([row.label, *(row.percent(split, *keys) for keys in columns.values()), predicted])
+    return markdown(["F1" if split == "test" else "F1, offset", *columns, "predicted facts"], lines)
 
 
 def parts_of(rows):
@@ -253,7 +276,8 @@ def parts_of(rows):
         yield from (f"Ign F1 leaves out the facts of {name} (sha256 {sha256}).\n" for name, sha256 in sorted(facts))
     if finished and not rows[0].cell.choose:
         yield difference_table(rows)
-        yield breakdown_table(rows)
+        yield breakdown_table(rows, "test")
+        yield breakdown_table(rows, "test_offset")
     yield from (f"- {remark}\n" for row in rows for remark in row.remarks)
 
 

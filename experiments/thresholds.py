@@ -21,12 +21,15 @@ _DISTANCES = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
 
 
 def required_probability(margin, gamma):
-    """The least p, in steps of 0.001, with which the best logit is above the threshold."""
+    """The least p with which the best logit is above the threshold, to six digits."""
     positive, _ = cmm_at(_DISTANCES, True, margin, gamma)
     negative, _ = cmm_at(_DISTANCES, False, margin, gamma)
-    probability = torch.linspace(0, 1, 1001, dtype=torch.float64)[:, None]
-    best = _DISTANCES[(probability * positive + (1 - probability) * negative).argmin(dim=1)]
-    return probability[best > 1e-6].min().item()
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        best = _DISTANCES[(middle * positive + (1 - middle) * negative).argmin()]
+        low, high = (low, middle) if best > 1e-6 else (middle, high)
+    return high
 
 
 def main():

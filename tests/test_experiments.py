@@ -17,6 +17,7 @@ from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
 
 from experiments import figures, missing_labels, noise, one_run, run_grid, tables, thresholds
 from modeling_comm import CommConfig
+from modeling_comm.record import write_json
 from modeling_comm.scoring import score
 from modeling_comm.type_prior import TypePrior
 
@@ -151,6 +152,15 @@ def test_blind_predictions_of_the_first_seed(results, work):
     assert offset
     own, moved = found.values()
     assert moved < own if offset > 0 else own < moved
+    lost = folder / "mixed-atl-offset.json"
+    content = lost.read_bytes()
+    try:
+        lost.unlink()
+        options = run_grid.options_of(command(work))
+        states = {cell.name: run_grid.state_of(cell, options)[0] for cell in run_grid.read_grid(work / "grid.yaml")}
+        assert (states[ATL], states[CMM]) == ("not run", "finished")
+    finally:
+        lost.write_bytes(content)
 
 
 def test_finished_runs_are_skipped_and_their_checkpoints_gone(results, work, capsys):
@@ -206,6 +216,23 @@ def test_failed_run_is_recorded_and_stops_no_other(results, work):
     assert sorted(path.stem for path in (results / "runs").iterdir()) == sorted([CMM, ATL, FAILS])
     log = (work / "work" / f"{FAILS}.log").read_text()
     assert '"file": "train_annotated-remove0.5-add0-seed1.json"' in log, "it had noisy labels"
+
+
+@pytest.mark.parametrize("status", ["failed", "finished"])
+@pytest.mark.parametrize("has_checkpoints", [True, False])
+def test_what_starting_again_forgets(work, tmp_path, monkeypatch, status, has_checkpoints):
+    """The record of a failed attempt, never one with results; the log, where nothing is left to go on from."""
+    options = run_grid.options_of(command(work, "--work_dir", tmp_path, "--results_dir", tmp_path))
+    write_json(tmp_path / "runs" / f"{CMM}.json", {"status": status})
+    (tmp_path / f"{CMM}.log").write_text("going on from step 3\n")
+    if has_checkpoints:
+        (tmp_path / CMM).mkdir()
+    monkeypatch.setattr(run_grid.subprocess, "Popen", lambda *words, **how: None)
+    task = {"name": CMM, "arguments": {"output_dir": str(tmp_path / CMM)}}
+    with run_grid.claim(CMM, options) as log:
+        run_grid.start(task, log, options)
+    assert (tmp_path / "runs" / f"{CMM}.json").is_file() == (status == "finished")
+    assert bool((tmp_path / f"{CMM}.log").read_text()) == has_checkpoints
 
 
 def test_process_that_died_is_recorded_as_failed(work, tmp_path, capsys):
@@ -327,12 +354,14 @@ def test_tables_and_figures_from_the_records(results, work, capsys):
         "62.31 / 61.33",
         f"{100 * record['test']['f1']:.1f}",
     ]
-    assert rows[0][11:] == [f"{record['offset']:+.2f}", f"{record['best_epoch']:g} of 6", "18"]
+    assert rows[0][11] == f"{100 * record['dev_offset']['f1']:.1f}"
+    assert rows[0][12:] == [f"{record['offset']:+.2f}", f"{record['best_epoch']:g} of 6", "18"]
     difference = 100 * (record["test"]["f1"] - other["test"]["f1"])
-    assert rows[1][0] == "CMM (m 0.2, gamma 1) minus ATL"
-    assert rows[1][1].startswith(f"{difference:+.1f} [")
+    assert {row[0] for row in rows[1:4]} == {"CMM (m 0.2, gamma 1) minus ATL"}
+    assert rows[1][2].startswith(f"{difference:+.1f} [")
     mixed = 100 * (record["test"]["f1"] - other["test_offset"]["f1"])
-    assert rows[1][3].startswith(f"{mixed:+.1f} ["), "the other one with its offset"
+    assert rows[3][1] == "only the other with offset"
+    assert rows[3][2].startswith(f"{mixed:+.1f} [")
     assert f"- `{FAILS}` failed: ValueError: " in text
     assert f"train_annotated.json (sha256 {record['ign_reference']['sha256'][:12]})" in text
     figures.main(places)
@@ -398,6 +427,7 @@ def record_of(cell, f1, seed, best=3, steps=100, documents=5):
         **{
             "offset": -seed / 4,
             "dev": {**scores, "average_precision": f1},
+            "dev_offset": scores,
             "test": test,
             "test_offset": test,
             "sha256": {"test": "same"},
@@ -441,7 +471,7 @@ def test_table_of_seeds_failures_and_exclusions(tmp_path, capsys):
     assert "- `redocred-atl-atlop-minilm-seed3` excluded: its disk was full" in text
     assert "- `redocred-aml-atlop-minilm-seed1` failed: ValueError: no\n" in text
     assert "| -0.25, -0.50, -0.75 | 3 of 4 | 100 |" in text
-    assert "| +10.0 [+10.0, +10.0] |" in text
+    assert "| own thresholds | +10.0 [+10.0, +10.0] |" in text
     assert "no: the best epoch of ATL is its last; fewer steps than CMM |" in text
     assert "shown nowhere above: old-seed1." in text
 
@@ -453,10 +483,57 @@ def test_choices_show_dev_only(tmp_path, capsys):
     records = {cell.name: record_of(cell, values[cell.name], 0) for cell in found}
     for record in records.values():
         record["test"] = record["test_offset"] = None
+        record["dev_offset"] = {"f1": 0.73 - record["dev"]["f1"]}
     write_records(tmp_path / "results", records)
     tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
-    bold = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if "| **" in line]
-    assert bold == ["**ATL, high**", "**AML, low**"]
+    lines = capsys.readouterr().out.splitlines()
+    shown = [[word.strip() for word in line.split("|")] for line in lines if line.startswith("| A")]
+    assert [[one[1], one[3], one[4]] for one in shown] == [
+        ["ATL, low", "31.0", "**42.0**"],
+        ["ATL, high", "**32.0**", "41.0"],
+        ["AML, low", "**42.0**", "31.0"],
+        ["AML, high", "41.0", "**32.0**"],
+    ]
+
+
+def test_losses_are_compared_as_chosen_on_dev(tmp_path, capsys):
+    """By dev F1 where a loss decides at its own threshold, by dev F1 with the offset where it has one; never by test F1."""
+    block = {"table": "Some", "setting": "mixed", "seed": 1, "way": [{"tag": "short"}, {"tag": "long"}]}
+    both = [{"loss": "cmm", "m": 0.4, "gamma": 2}, {"loss": "cmm", "m": 0.2, "gamma": 1}]
+    found = cells({**block, "loss": [*both, "atl", {"loss": "cmm", "m": 0, "gamma": 1}]}, path=tmp_path)
+    values = {  # dev F1, dev F1 with offset, test F1, test F1 with offset
+        "mixed-cmm-m0.4-g2-atlop-minilm-short-seed1": (0.4, 0.5, 0.30, 0.60),
+        "mixed-cmm-m0.2-g1-atlop-minilm-short-seed1": (0.3, 0.6, 0.90, 0.50),
+        "mixed-atl-atlop-minilm-short-seed1": (0.2, 0.4, 0.20, 0.20),
+        "mixed-atl-atlop-minilm-long-seed1": (0.1, 0.5, 0.90, 0.40),
+        "mixed-cmm-m0-g1-atlop-minilm-long-seed1": (0.9, 0.9, 0.10, 0.10),
+    }
+    records = {}
+    for cell in (cell for cell in found if cell.name in values):
+        dev, dev_offset, test, test_offset = values[cell.name]
+        record = record_of(cell, test, 1, steps=200 if cell.axes["tag"] == "long" else 100)
+        record["test_offset"] = record_of(cell, test_offset, 1)["test"]
+        records[cell.name] = record | {"dev": {**record["dev"], "f1": dev}, "dev_offset": {"f1": dev_offset}}
+    write_records(tmp_path / "results", records)
+    where = ["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")]
+    tables.main(where)
+    lines = [line[2:].split(" | ") for line in capsys.readouterr().out.splitlines() if " minus " in line]
+    larger, smaller = "CMM (m 0.4, gamma 2), short", "CMM (m 0.2, gamma 1), short"
+    half = "CMM (m 0, gamma 1), long"
+    assert [[*one[:2], one[2].split()[0]] for one in lines] == [
+        [f"{larger} minus ATL, short", "own thresholds", "+10.0"],
+        [f"{smaller} minus ATL, long", "both with offset", "+10.0"],
+        [f"{larger} minus ATL, long", "only the other with offset", "-10.0"],
+        [f"{larger} minus {half}", "own thresholds", "+20.0"],
+        [f"{smaller} minus {half}", "both with offset", "+40.0"],
+        [f"{larger} minus {half}", "only the other with offset", "+20.0"],
+    ]
+    assert {one[3] for one in lines} == {"yes |"}
+    for name in [name for name in records if "cmm" in name]:
+        records[name]["steps"] = 201  # more than ATL in any of its rows
+    write_records(tmp_path / "results", records)
+    tables.main(where)
+    assert capsys.readouterr().out.count("no: fewer steps than CMM") == 3
 
 
 def test_noise_curves(tmp_path):
@@ -530,7 +607,7 @@ def test_required_probability_by_hand(margin, gamma):
     positive = ((1 + log2) ** gamma + gamma * (1 + log2) ** (gamma - 1) * log2) / 2
     negative = 0.25 / (0.5 + margin)
     expected = negative / (negative + positive)
-    assert thresholds.required_probability(margin, gamma) == pytest.approx(expected, abs=0.002)
+    assert thresholds.required_probability(margin, gamma) == pytest.approx(expected, abs=2e-4)
 
 
 def facts_of(documents):
