@@ -20,9 +20,9 @@ interrupted goes on from its last complete checkpoint when the same command is g
 
 import dataclasses
 import functools
+import itertools
 import json
 import logging
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -56,27 +56,12 @@ from modeling_comm.record import (
     summarize,
     write_json,
 )
+from modeling_comm.resuming import prepare_output, settings_of
 from modeling_comm.scoring import format_scores, load_ign_reference, score
-from modeling_comm.trainer import (
-    CommTrainer,
-    encode_dataset,
-    last_complete_checkpoint,
-    official_predictions,
-)
+from modeling_comm.trainer import CommTrainer, check_titles, encode_dataset, official_predictions
 from modeling_comm.type_prior import TypePrior
 
 logger = logging.getLogger("run_docre")
-
-
-# What decides the outcome of a training besides model and data: where one of these differs, it is another run.
-DECISIVE_ARGUMENTS = (
-    *("learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
-    *("train_sampling_strategy", "data_seed"),
-    *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16"),
-    *("optim_args", "lr_scheduler_kwargs", "eval_strategy", "eval_steps", "load_best_model_at_end"),
-    *("metric_for_best_model", "greater_is_better"),
-)
 
 
 def load_documents(data_args, model_args, labelling=False):
@@ -96,7 +81,13 @@ def load_documents(data_args, model_args, labelling=False):
     find = functools.partial(find_data_files, data_args.dataset_config, data_args.data_dir)
     how = {"on_bad_document": data_args.on_bad_document, "cache_dir": model_args.cache_dir}
     load = functools.partial(load_docred, data_args.dataset_config, **how)
-    files = (find() if official and not labelling else {}) | named
+    files = dict(named)
+    if official and not labelling:
+        try:
+            files = find() | named
+        except FileNotFoundError:
+            if not named:  # else the folder is there for its relations alone
+                raise
     apart = labelling or data_args.streaming or wanted != "train"  # the training split is loaded by itself
     if apart and official and wanted not in files:
         files |= find(splits=[wanted])
@@ -130,11 +121,13 @@ def ign_reference(data_args, splits, files):
 
 
 def labels_of(model_args, data_args, splits):
-    """Labels of a new model and their readable names."""
+    """Labels of a new model and their readable names. Where no file lists them, they are those of the documents for training and
+    validation: what training does not show cannot be learned, but it counts as missed."""
+    known = [splits[split] for split in ("train", "validation") if split in splits]
     files_given = data_args.data_dir or data_args.train_file or data_args.validation_file or data_args.test_file
     return relation_labels(
         data_args.data_dir,
-        splits.get("train"),
+        itertools.chain(*known),
         rel_info=None if files_given else REL_INFO_ADDRESS,
         cache_dir=model_args.cache_dir,
     )
@@ -216,49 +209,6 @@ def encode_splits(splits, processor, data_args, training_args):
     return encoded, reports
 
 
-def prepare_output(training_args, run_args, output_dir, settings):
-    """
-    What an earlier call of the same run left in its folder: the checkpoint to go on from, or None, and whether the training is
-    finished. An error where another run's checkpoints stand in the way.
-    """
-    folder = Path(output_dir)
-    settings_file, final_state = folder / "settings.json", folder / "trainer_state.json"
-    # The others look when the first process has deleted and written.
-    with training_args.main_process_first(desc="looking for checkpoints"):
-        if run_args.restart and training_args.process_index == 0:
-            for path in folder.glob("checkpoint-*"):
-                shutil.rmtree(path)
-            final_state.unlink(missing_ok=True)
-        begun = final_state.is_file() or any(folder.glob("checkpoint-*"))
-        if begun and settings_file.is_file():
-            before = json.loads(settings_file.read_text(encoding="utf-8"))
-            changed = [key for key in sorted({*settings, *before}) if settings.get(key) != before.get(key)]
-            if changed:
-                raise ValueError(
-                    f"{output_dir} holds a run with other settings: "
-                    + ", ".join(f"{key} {before.get(key)!r}, now {settings.get(key)!r}" for key in changed)
-                    + ". Choose another --output_dir, or --restart to delete its checkpoints"
-                )
-        if training_args.process_index == 0:
-            write_json(settings_file, settings)
-    return last_complete_checkpoint(output_dir, training_args.world_size), final_state.is_file()
-
-
-def settings_of(seed, training_args, model_args, data_args, distillation_args, run_args, files):
-    """What decides the outcome of a training, as JSON has it."""
-    settings = {key: value for key, value in vars(model_args).items() if key not in ("token", "cache_dir")}
-    settings |= {key: getattr(data_args, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
-    settings |= {key: getattr(data_args, key) for key in ("train_split", "streaming")}
-    settings |= {key: value for key, value in vars(distillation_args).items() if key != "do_label"}
-    if distillation_args.teacher_logits:
-        settings["teacher_sha256"] = TeacherLogits(distillation_args.teacher_logits).settings["teacher_sha256"]
-    settings |= {f"{split}_sha256": files[split]["sha256"] for split in ("train", "validation") if split in files}
-    settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
-    settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
-    settings["tune_threshold_offset"] = run_args.tune_threshold_offset or None  # as in runs from before it was there
-    return json.loads(json.dumps(settings))
-
-
 def trainer_class_of(distillation_args):
     """[`CommTrainer`], or, with a teacher's logits, what also learns from these."""
     if not distillation_args.teacher_logits:
@@ -294,7 +244,7 @@ def label(training_args, model_args, data_args, distillation_args, splits, files
     )
     training_args.distributed_state.wait_for_everyone()
     if training_args.process_index == 0:
-        record = run_record(__file__, training_args, started) | {
+        record = run_record(__file__, training_args, started, model.dtype) | {
             "teacher": model_args.model_name_or_path,
             "data": {"config": data_args.dataset_config, "files": {"train": files["train"]}},
         }
@@ -309,8 +259,9 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
     checkpoint, finished = None, False
     source = model_args.model_name_or_path
     if training_args.do_train:
-        settings = settings_of(seed, training_args, model_args, data_args, distillation_args, run_args, files)
-        checkpoint, finished = prepare_output(training_args, run_args, output_dir, settings)
+        groups = (training_args, model_args, data_args, distillation_args, run_args)
+        settings = settings_of(seed, *groups, files, reference)
+        checkpoint, finished = prepare_output(training_args, output_dir, settings, run_args.restart)
     if finished:
         logger.info("%s: the training is finished; --restart would repeat it", output_dir)
         model_args = ModelArguments(str(output_dir), attn_implementation=model_args.attn_implementation)
@@ -318,7 +269,9 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
         logger.info("going on from %s", checkpoint)
     set_seed(seed)
     model, processor = build_model(model_args, data_args, splits)
-    if training_args.do_train and not finished:  # an offset tuned for other weights says nothing about these
+    if training_args.do_train and not finished:
+        model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
+        # An offset tuned for other weights says nothing about these.
         model.config.threshold_offset = model_args.threshold_offset or 0.0
         processor.update_from_config(model.config)
     wanted = {
@@ -328,6 +281,8 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
     }
     read = {split: rows for split, rows in splits.items() if wanted[split]}
     encoded, encoding = encode_splits(read, processor, data_args, training_args)
+    if training_args.do_predict:
+        check_titles(encoded["test"])
     trainer = trainer_class_of(distillation_args)(
         model=model,
         args=training_args,
@@ -361,7 +316,7 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
     if trainer.stream_report:
         reports = gather_object([dict(trainer.stream_report)])
         encoding["train"] = {key: sum(one.get(key, 0) for one in reports) for key in reports[0]}
-    record = run_record(__file__, training_args, started) | {
+    record = run_record(__file__, training_args, started, model.dtype) | {
         "seed": seed,
         "data": {"config": data_args.dataset_config, "files": files, "encoding": encoding},
         "distillation": {
@@ -381,16 +336,31 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
         "log": epoch_log(trainer.state.log_history),
         "best_checkpoint_step": trainer.state.best_global_step,
     }
+    record_file = Path(output_dir) / "run.json"
+    if finished and record_file.is_file():
+        record = scored_again(json.loads(record_file.read_text(encoding="utf-8")), record)
     # Scoring a finished training in its own folder leaves the training's record alone.
     scored_later = not training_args.do_train and (Path(output_dir) / "trainer_state.json").is_file()
     if trainer.is_world_process_zero():
-        write_json(Path(output_dir) / ("evaluation.json" if scored_later else "run.json"), record)
+        write_json(record_file.with_name("evaluation.json") if scored_later else record_file, record)
     trainer.run_record = read_run(output_dir)[0] if scored_later else record
     if training_args.push_to_hub:
         trainer.push_to_hub()  # with its model card
     elif training_args.do_train:
         trainer.create_model_card()
-    return results
+    return record["metrics"]
+
+
+def scored_again(before, record):
+    """The record of a finished training for which the command was given again: what made it stays, scores are added."""
+    made_by = ("command", "commit", "versions", "device", "seconds")
+    what = [(one["data"]["files"], one["ign_reference"]) for one in (before, json.loads(json.dumps(record)))]
+    return {
+        **record,
+        **{key: before[key] for key in made_by},
+        "metrics": (before["metrics"] if what[0] == what[1] else {}) | record["metrics"],
+        "scored_by": {key: record[key] for key in made_by},
+    }
 
 
 def predict(trainer, encoded, splits, reference, run_args, output_dir):
@@ -405,7 +375,14 @@ def predict(trainer, encoded, splits, reference, run_args, output_dir):
     if not trainer.is_world_process_zero():
         return metrics
     write_json(Path(output_dir) / "results.json", predictions)
-    if all("labels" in document for document in documents):
+    labelled = sum("labels" in document for document in documents)
+    logger.info(
+        "%s of %s test documents have labels%s",
+        labelled,
+        len(documents),
+        "" if labelled == len(documents) else ": no scores",
+    )
+    if labelled == len(documents):
         scores = score(predictions, documents, ign_reference=reference)
         prior = None
         if hasattr(splits.get("train"), "__len__"):

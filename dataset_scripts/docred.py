@@ -164,9 +164,12 @@ class DocRED(datasets.GeneratorBasedBuilder):
         documents = read_documents(
             config.path(split), config.on_bad_document, config.relations, record["source"], skipped
         )
+        index = -1
         for index, document in enumerate(documents):
             yield index, _to_row(document)
         record["skipped"] = [vars(error) for error in skipped]
+        if index < 0:
+            raise ValueError(f"{record['source']}: found no document ({len(skipped)} skipped), expected at least one")
 
 
 # -------------------------------------------------------------------------------------------------------- the easy way
@@ -340,7 +343,7 @@ def relation_labels(data_dir=None, documents=None, rel2id=None, rel_info=None, c
     Args:
         data_dir (`str` or `list[str]`, *optional*): folders in which, in whose `meta` and beside which in `meta` the
             two files are looked for.
-        documents (`Iterable[dict]`, *optional*): the training documents (or rows).
+        documents (`Iterable[dict]`, *optional*): the documents (or rows) whose relations have to be among them.
         rel2id, rel_info (`str`, *optional*): path or address of the two files, instead of looking for them. DocRED's
             `rel_info.json` is at [`REL_INFO_ADDRESS`].
         cache_dir (`str`, *optional*): where downloads are kept.
@@ -358,6 +361,10 @@ def relation_labels(data_dir=None, documents=None, rel2id=None, rel_info=None, c
     )
     names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
     occurring = relation_ids(documents or ())
+    if {*_NA} & {*occurring}:
+        raise ValueError(
+            f"found a label with the relation {min({*_NA} & {*occurring})!r}, which stands for none; leave it out"
+        )
     relations = _ordered_relations(rel2id) if rel2id else sorted(set(names) - set(_NA)) or occurring
     if not relations:
         where = ", ".join(_folders(data_dir)) or "no data_dir"

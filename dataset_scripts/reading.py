@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from modeling_comm.documents import DocumentError, validate_document
+from modeling_comm.scoring import open_text
 
 logger = logging.getLogger(__name__)
 
@@ -23,13 +24,6 @@ def file_sha256(path) -> str:
     """SHA-256 of a file as it is stored, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def open_text(path):
-    """A JSON file to read as text, also if it is compressed by gzip, whatever its name."""
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig")
 
 
 def iterate_json_array(file, source=None, chunk_size=1 << 20) -> Iterator:

@@ -27,6 +27,7 @@ UNSUITABLE_BACKBONES = {
     "funnel": "it shortens its input, so that its states do not belong to word pieces",
     "convbert": "its convolutions mix padding into the text, so that results would depend on the batch",
     "fnet": "it has no attention",
+    "squeezebert": "it returns attention scores instead of probabilities",
     "comm": "it is a COMM model already; load it with from_pretrained",
 }
 

@@ -183,6 +183,10 @@ class CommConfig(PreTrainedConfig):
         # Before the parent says it in other words, or falls over it.
         if not isinstance(given, dict) or not all(isinstance(label, str) for label in given.values()):
             raise ValueError(f"CommConfig: id2label is {given!r}; expected a dict of ids to labels that are text")
+        if not given and kwargs.get("label2id"):
+            given = kwargs["id2label"] = {index: label for label, index in kwargs["label2id"].items()}
+        if given and kwargs.get("num_labels", len(given)) != len(given):
+            raise ValueError(f"CommConfig: num_labels is {kwargs['num_labels']}; id2label has {len(given)} labels")
         super().__init__(**kwargs)
         if self.id2label.get(0) == "LABEL_0":  # Transformers' own default name for a label without a name
             self.id2label = {**self.id2label, 0: THRESHOLD_LABEL}

@@ -1,10 +1,12 @@
 """Documents in DocRED's format: the one check that everything which reads documents relies on."""
 
+import re
 from collections.abc import Mapping
 from numbers import Integral
 
 _LIST = (list, tuple)
 _LONGEST_SHOWN = 100
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class DocumentError(ValueError):
@@ -77,6 +79,15 @@ class DocumentChecker:
     def read(self, record, name, kind, path, expected):
         return self.check(record.get(name, _ABSENT), kind, f"{path}{name}", expected)
 
+    def check_text(self, text, field):
+        # Half of a character: JSON has escapes for it, files in UTF-8 and tokenizers have none.
+        if _SURROGATE.search(text):
+            self.fail(field, text, "text that UTF-8 can hold, without lone surrogates")
+        return text
+
+    def read_text(self, record, name, path, expected):
+        return self.check_text(self.read(record, name, str, path, expected), f"{path}{name}")
+
     def read_index(self, record, name, size, path, what):
         expected = f"the index of {what} (an integer, 0 <= {name} < {size})"
         index = self.read(record, name, Integral, path, expected)
@@ -115,7 +126,7 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
     """
     checker = DocumentChecker(document, index, source)
     checker.check(document, Mapping, None, "an object with the fields title, sents and vertexSet")
-    if not checker.read(document, "title", str, "", "a title").strip():
+    if not checker.read_text(document, "title", "", "a title").strip():
         checker.fail("title", document["title"], "a title that is not empty")
     sents = checker.read(document, "sents", _LIST, "", "a list of sentences, each a list of tokens")
     if not sents:
@@ -125,6 +136,7 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
         if not all(isinstance(token, str) for token in sentence):
             position = next(i for i, token in enumerate(sentence) if not isinstance(token, str))
             checker.fail(f"sents[{number}][{position}]", sentence[position], "a token (a text)")
+        checker.check_text(" ".join(sentence), f"sents[{number}]")
     entities = checker.read(document, "vertexSet", _LIST, "", "a list of entities, each a list of mentions")
     for number, mentions in enumerate(entities):
         checker.check(mentions, _LIST, f"vertexSet[{number}]", "a list of mentions")
@@ -141,8 +153,8 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
 def _check_mention(checker, mention, field, sents):
     checker.check(mention, Mapping, field, "a mention: an object with name, sent_id, pos and type")
     path = f"{field}."
-    name = checker.read(mention, "name", str, path, "the mention's text")
-    checker.read(mention, "type", str, path, "an entity type such as 'PER'")
+    name = checker.read_text(mention, "name", path, "the mention's text")
+    checker.read_text(mention, "type", path, "an entity type such as 'PER'")
     sent_id = checker.read_index(mention, "sent_id", len(sents), path, "a sentence")
     sentence = sents[sent_id]
     expected = f"token indices [start, end), 0 <= start < end <= {len(sentence)}, of sentence {sent_id}"
@@ -168,7 +180,7 @@ def _check_label(checker, label, field, entities, sentences, relations):
     head = checker.read_index(label, "h", entities, path, "an entity")
     if checker.read_index(label, "t", entities, path, "an entity") == head:
         checker.fail(f"{path}t", head, "an entity other than h")
-    relation = checker.read(label, "r", str, path, "a relation such as 'P17'")
+    relation = checker.read_text(label, "r", path, "a relation such as 'P17'")
     if relations is not None and relation not in relations:
         some = ", ".join(sorted(relations)[:3])
         checker.fail(f"{path}r", relation, f"one of the {len(relations)} known relations ({some}, ...)")

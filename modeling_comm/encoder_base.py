@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+# Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
+PAIRS_AT_ONCE = 2048
+WEIGHTS_AT_ONCE = 2**26
+
 
 @dataclass
 class EncodedDocuments:
@@ -135,7 +139,8 @@ def pool_pair_context(
 
     The attention of head and tail is multiplied, reduced over attention heads, renormalised, and used to average the
     token states. Two matrix products a document: no tensor of pairs x attention heads x word pieces is ever built.
-    Pairs without common attention (a long document's entities that share no window) get a zero vector.
+    Pairs without common attention (a long document's entities that share no window) get a zero vector. Where no gradient is
+    wanted, at most about `WEIGHTS_AT_ONCE` weights of pairs x word pieces are in memory.
 
     Args:
         entity_attention (`(B, E, A, C)` float): from [`pool_entity_attention`].
@@ -147,14 +152,20 @@ def pool_pair_context(
         `(B, E, E, d)`, float32 at least, symmetric in the two entities.
     """
     batch, entities, attention_heads, tokens = entity_attention.shape
+    rows = max(entities, 1)
+    if not torch.is_grad_enabled():
+        rows = max(1, WEIGHTS_AT_ONCE // max(batch * entities * tokens, 1))
+    contexts = []
     with torch.autocast(entity_attention.device.type, enabled=False):  # see `at_least_float32`
-        product = torch.einsum("beac,bfac->befc", entity_attention, entity_attention)
-        if heads == "mean":
-            product = product / attention_heads
-        weights = product / (product.sum(-1, keepdim=True) + epsilon)
-        states = token_states.to(weights.dtype)
-        context = torch.bmm(weights.view(batch, entities * entities, tokens), states)
-        return context.view(batch, entities, entities, states.shape[-1])
+        for some in entity_attention.split(rows, dim=1):
+            product = torch.einsum("beac,bfac->befc", some, entity_attention)
+            if heads == "mean":
+                product = product / attention_heads
+            weights = product / (product.sum(-1, keepdim=True) + epsilon)
+            states = token_states.to(weights.dtype)
+            context = torch.bmm(weights.flatten(1, 2), states)
+            contexts.append(context.unflatten(1, (some.shape[1], entities)))
+    return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1)
 
 
 def project_with_entity(
@@ -171,6 +182,11 @@ def project_with_entity(
     Returns:
         `(P, emb_size)`.
     """
+    if (
+        type(projection) is not nn.Linear
+    ):  # put in its place, an adapter or a quantized layer for example: only it knows how
+        dtype = next((parameter.dtype for parameter in projection.parameters()), pair.dtype)
+        return torch.tanh(projection(torch.cat([entities[document, entity], pair], dim=-1).to(dtype)))
     # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
     weight = projection.weight
     entity_weight, pair_weight = weight.split([entities.shape[-1], pair.shape[-1]], dim=1)
@@ -182,7 +198,8 @@ class GroupedBilinear(nn.Module):
     """Grouped bilinear map `(P, emb_size) x (P, emb_size) -> (P, out_features)`: both vectors are cut into groups of
     `block_size`; each group's outer product is weighted and summed (ATLOP, eq. 4 with groups).
 
-    Operations: `P * emb_size * block_size * out_features` multiply-adds; memory: `P * emb_size * block_size` numbers.
+    Operations: `P * emb_size * block_size * out_features` multiply-adds; memory: `P * emb_size * block_size` numbers, of at most
+    `PAIRS_AT_ONCE` pairs where no gradient is wanted.
     """
 
     def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
@@ -191,6 +208,9 @@ class GroupedBilinear(nn.Module):
         self.linear = nn.Linear(emb_size * block_size, out_features, bias=bias)
 
     def forward(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled() and len(head) > PAIRS_AT_ONCE:
+            parts = zip(head.split(PAIRS_AT_ONCE), tail.split(PAIRS_AT_ONCE), strict=True)
+            return torch.cat([self(*part) for part in parts])
         groups = (head.shape[0], head.shape[1] // self.block_size, self.block_size)
         outer = head.view(groups)[..., :, None] * tail.view(groups)[..., None, :]
         return self.linear(outer.flatten(1))

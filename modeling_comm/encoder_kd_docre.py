@@ -81,7 +81,8 @@ class KdDocreRelationEncoder(RelationEncoder):
     def _fill_fixed_grid(self, grids, feature):
         """Grids of the fixed size around the features of the documents' own cells."""
         fixed = PairGrids([self.fixed_grid] * len(grids.sizes))
-        filling = self.pair_feature(self.head_projection.bias.tanh()[None], self.tail_projection.bias.tanh()[None])
+        nothing = feature.new_zeros(1, 2 * self.hidden_size)
+        filling = self.pair_feature(self.head_projection(nothing).tanh(), self.tail_projection(nothing).tanh())
         cells = filling.expand(len(grids.sizes) * self.fixed_grid**2, -1)
         return fixed, cells.index_copy(0, fixed.rows(*grids.cells(feature.device)), feature)
 

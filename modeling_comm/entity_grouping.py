@@ -155,7 +155,7 @@ def normalize_name(name: str, kind: str | None = None) -> str:
 
 
 def _in_word(character):
-    return unicodedata.category(character)[0] in "LNM"
+    return character in "+#" or unicodedata.category(character)[0] in "LNM"  # C, C++ and C# are three
 
 
 def _compatible(one, other):
@@ -179,10 +179,16 @@ def _group_by_name(text, mentions):
         name.targets = _expansions(text, mentions, name, names) or _longer_persons(name, names)
     groups = {id(name): [] for name in names}
     for name in names:
-        targets = [target for target in name.targets if not target.targets]
+        targets = list(_last_targets(name))
         for number in name.members:
             groups[id(_nearest(number, targets) if targets else name)].append(number)
     return [group for group in groups.values() if group]
+
+
+def _last_targets(name):
+    """What a name is short for in the end: its targets may be short for others."""
+    for target in name.targets:
+        yield from _last_targets(target) if target.targets else (target,)
 
 
 class _Name:

@@ -5,11 +5,15 @@ model, so its file is copied here, and a small entry module that imports it firs
 """
 
 import ast
+import copy
 import importlib.util
 import inspect
 import json
 import sys
+import tempfile
 from pathlib import Path
+
+from transformers.dynamic_module_utils import custom_object_save
 
 from .encoder_base import (
     EncodedDocuments,
@@ -39,6 +43,7 @@ __all__ = [
 
 ENTRY_MODULE = "extended_comm"
 _PACKAGE = "modeling_comm"
+_IMPORTED = set()  # names of a user's own modules
 
 
 def import_extensions(files):
@@ -46,11 +51,15 @@ def import_extensions(files):
     Imports a user's own files, so that the names which they register are known.
 
     Raises:
-        ValueError: there is no such file, or it is not Python's.
+        ValueError: there is no such file, it is not Python's, or another module has its name.
     """
     for file in map(Path, files or ()):
         if file.suffix != ".py" or not file.is_file():
             raise ValueError(f"--extensions {file}: found no such Python file")
+        taken = importlib.util.find_spec(file.stem) if file.stem.isidentifier() else None
+        if taken and file.stem not in _IMPORTED and Path(taken.origin or "").resolve() != file.resolve():
+            raise ValueError(f"--extensions {file}: there is a module {file.stem!r} already; rename the file")
+        _IMPORTED.add(file.stem)
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -128,6 +137,17 @@ def save_extensions(config, save_directory):
     saved = json.loads(config_file.read_text(encoding="utf-8"))
     saved["auto_map"] = {auto: f"{ENTRY_MODULE}.{name}" for auto, (_, name) in auto_classes.items()}
     config_file.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_extensions(model):
+    """Raises what saving the code of `model`'s own encoder or loss would raise."""
+    if not extension_files(model.config):
+        return
+    config = copy.deepcopy(model.config)
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        custom_object_save(model, folder, config=config)
+        save_extensions(config, folder)
 
 
 def _relocated(file, folder):

@@ -156,7 +156,7 @@ def trainer_record(trainer) -> dict:
     return {
         "seed": trainer.args.seed,
         "versions": versions(),
-        "device": device_record(trainer.args),
+        "device": device_record(trainer.args, trainer.model.dtype),
         "data": {
             "config": None,
             "files": {},

@@ -16,7 +16,7 @@ from .attention_comm import (
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
-from .encoder_base import EncodedDocuments, pool_entity_attention
+from .encoder_base import EncodedDocuments, at_least_float32, pool_entity_attention
 from .encoders import get_relation_encoder, is_built_in_encoder
 from .extensions_comm import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
@@ -245,8 +245,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config = CommConfig(text_config=text_config, **kwargs)
             _check_unknown(config, kwargs)
         else:
+            given_config = config
             fields = config.to_dict() | {"text_config": text_config}
             config = type(config)(**{key: value for key, value in fields.items() if key != "model_type"})
+            attention = attention or given_config._attn_implementation
         if attention is not None:
             config._attn_implementation = attention
         check_weights(
@@ -321,6 +323,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
         with_pairs = pair_index is not None
+        where = {"windows": windows, "document_mask": document_mask, "mention_positions": mention_positions}
+        where |= {"mention_entities": mention_entities, "entity_mask": entity_mask}
+        missing = [name for name, value in where.items() if value is None] if with_pairs else []
+        if missing or (labels is not None and not with_pairs):
+            raise ValueError(
+                f"COMM's forward lacks {', '.join(missing) or 'pair_index'}; the processor returns all of it"
+            )
         reads_rows = self._reads_rows()
         if output_attentions and reads_rows:
             logger.warning_once(
@@ -428,6 +437,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             merged = attention.new_zeros(spare + 1, mentions * heads)
             merged = merged.index_add(0, cell, attention.permute(0, 3, 1, 2).reshape(-1, mentions * heads))
             merged = merged[:spare].view(batch, length, mentions, heads).permute(0, 2, 3, 1)
+            merged = at_least_float32(merged)  # the small number below is 0 in float16
             attention = merged / (merged.sum(-1, keepdim=True) + 1e-10)
         found = mention_positions >= 0
         index = torch.where(found, mention_positions, 0)[:, :, None].expand(-1, -1, token_states.shape[-1])

@@ -163,6 +163,7 @@ class CommProcessor(ProcessorMixin):
         """
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
+        documents = list(documents)
         relations = set(self.id2label.values()) - {self.id2label[0]}
         for index, document in enumerate(documents):
             validate_document(document, index=index, relations=relations)

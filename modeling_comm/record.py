@@ -58,8 +58,9 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def device_record(args) -> dict:
-    """Device, number of processes, threads and peak memory (bytes) of this process so far."""
+def device_record(args, dtype) -> dict:
+    """Device, number of processes, threads, precision (of autocast, else the model's `dtype`) and peak memory (bytes) of this
+    process so far."""
     import torch  # the rest of this module serves commands that do without
 
     cuda = args.device.type == "cuda"
@@ -67,18 +68,18 @@ def device_record(args) -> dict:
         "device": torch.cuda.get_device_name(args.device) if cuda else f"{platform.machine()} CPU",
         "processes": args.world_size,
         "threads": torch.get_num_threads(),
-        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "float32",
+        "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else str(dtype).removeprefix("torch."),
         "peak_memory": torch.cuda.max_memory_allocated(args.device) if cuda else _peak_memory(),
     }
 
 
-def run_record(script, args, started) -> dict:
+def run_record(script, args, started, dtype) -> dict:
     """What every record begins with: command, commit of the script's repository, versions, device and seconds since `started`."""
     return {
         "command": command_line(),
         "commit": commit_of(Path(script).parent),
         "versions": versions(),
-        "device": device_record(args),
+        "device": device_record(args, dtype),
         "seconds": round(time.time() - started, 1),
     }
 

@@ -3,10 +3,12 @@
 Needs numpy only. The command `python -m modeling_comm.scoring --help` sets the scores beside the type prior's.
 """
 
+import gzip
 import hashlib
 import json
 import os
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -119,11 +121,19 @@ def read_documents(documents, *, labelled=True, name="document") -> list[Documen
     return [_read_document(document, f"{name} {index}", labelled) for index, document in enumerate(documents)]
 
 
+def open_text(path):
+    """A JSON file to read as text, also if it is compressed by gzip, whatever its name."""
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig")
+
+
 def read_json(path):
     """The content of a JSON file; a `ValueError` that names the file where it is not JSON."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+        with open_text(path) as file:
+            return json.load(file)
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
 
 

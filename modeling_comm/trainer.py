@@ -26,6 +26,7 @@ from .batching import (
     without_unknown_labels,
 )
 from .configuration_comm import __version__
+from .extensions_comm import check_extensions
 from .losses import loss_from_config
 from .model_card import trainer_record, write_model_card
 from .processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
@@ -94,7 +95,7 @@ class CommTrainer(Trainer):
             )
         if processing_class is None:
             raise ValueError("CommTrainer needs processing_class, the CommProcessor of the model")
-        if model is not None:
+        if model is not None:  # before anything is encoded
             processing_class.check_config(model.config)
         self.ign_reference = ign_reference
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
@@ -110,7 +111,9 @@ class CommTrainer(Trainer):
             train_dataset = encode_dataset(train_dataset, processing_class)
         if eval_dataset is not None:
             eval_dataset = encode_dataset(eval_dataset, processing_class)
-            _check_titles(eval_dataset)
+            check_titles(eval_dataset)
+            if args.load_best_model_at_end:
+                _check_labelled(eval_dataset, "evaluation", "load_best_model_at_end chooses by their scores")
         super().__init__(
             model=model,
             args=args,
@@ -120,6 +123,7 @@ class CommTrainer(Trainer):
             data_collator=DocumentCollator(processing_class),
             **kwargs,
         )
+        processing_class.check_config(self.model.config)  # of a model_init, too
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
 
@@ -130,10 +134,7 @@ class CommTrainer(Trainer):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
-        unlabelled = [index for index, known in enumerate(_column(self.train_dataset, "has_labels")) if not known]
-        if unlabelled:
-            titles = [self.train_dataset[index]["title"] for index in unlabelled[:5]]
-            raise ValueError(f"{len(unlabelled)} training documents have no labels, the first ones {titles}")
+        _check_labelled(self.train_dataset, "training", "all of them need labels")
         lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
@@ -157,6 +158,8 @@ class CommTrainer(Trainer):
             batch_sampler=sampler,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            persistent_workers=self.args.dataloader_persistent_workers,
             pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
             generator=torch.Generator(),  # not the global one, whose state must not depend on how often we iterate
         )
@@ -233,6 +236,8 @@ class CommTrainer(Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
+        if self.args.save_strategy != "no":
+            check_extensions(self.model)  # not after an epoch
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _save_checkpoint(self, model, trial):
@@ -302,7 +307,7 @@ class CommTrainer(Trainer):
             if batch["document_index"]:
                 batch = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
-                    results += predict_batch(model, batch, self.processing_class)
+                    results += predict_batch(model, batch, self.processing_class, dataloader.documents)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         return results
 
@@ -342,7 +347,9 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         raise ValueError(
             f"the data set is a {type(dataset).__name__}; expected a list of documents or a datasets.Dataset"
         )
-    if len(dataset) and "input_ids" in dataset[0]:
+    if not len(dataset):
+        return []
+    if {*FEATURE_COLUMNS} <= {*dataset[0]}:
         return dataset
     if not hasattr(dataset, "map"):
         features = processor.encode(dataset, max_length=max_length)
@@ -371,7 +378,15 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
     )
 
 
-def _check_titles(dataset):
+def _check_labelled(dataset, kind, why):
+    unlabelled = [index for index, known in enumerate(_column(dataset, "has_labels")) if not known]
+    if unlabelled:
+        titles = [dataset[index]["title"] for index in unlabelled[:5]]
+        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
+
+
+def check_titles(dataset):
+    """Raises `ValueError` where several documents have the same title."""
     titles = Counter(_column(dataset, "title"))
     repeated = sorted(title for title, count in titles.items() if count > 1)
     if repeated:
@@ -385,11 +400,11 @@ def _column(dataset, name):
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
-def predict_batch(model, batch, processor) -> list[dict]:
+def predict_batch(model, batch, processor, documents=None) -> list[dict]:
     """
     Runs the model on a collated batch; one dict per document: `document_index`, `pairs` (`(p, 2)` head and tail), `margins`
     (`(p, R)` float32, logit minus threshold), `triples` (`[head, tail, label id, margin]`), `removed_by_cap`, and, with
-    labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs).
+    labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs). `documents` are the data set, for messages.
     """
     batch = dict(batch)
     document_index = batch.pop("document_index")
@@ -397,8 +412,9 @@ def predict_batch(model, batch, processor) -> list[dict]:
     outputs = model(**batch)
     logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
     if not torch.isfinite(logits).all():
-        bad = pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()
-        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]} are not finite")
+        bad = document_index[pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()]
+        title = f" ({documents[bad]['title']!r})" if documents is not None else ""
+        raise FloatingPointError(f"evaluation: logits of document {bad}{title} are not finite")
     threshold, cap = processor.decision_threshold, processor.max_relations_per_pair
     margins = relation_margins(logits, threshold)
     if labels is not None:

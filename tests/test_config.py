@@ -140,6 +140,9 @@ def test_labels():
     assert config.label2id == {"Na": 0, "LABEL_1": 1, "LABEL_2": 2}
     config = CommConfig(id2label={"0": "Na", "1": "P17"}, relation_names={"P17": "country"})  # JSON has text keys
     assert (config.num_labels, config.id2label[1], config.label2id["P17"]) == (2, "P17", 1)
+    assert CommConfig(label2id={"Na": 0, "P17": 2, "P1": 1}).id2label == {0: "Na", 1: "P1", 2: "P17"}
+    with pytest.raises(ValueError, match="num_labels is 3; id2label has 2 labels"):
+        CommConfig(id2label={0: "Na", 1: "P17"}, num_labels=3)
 
 
 def test_windows_follow_the_backbone():

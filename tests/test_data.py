@@ -204,6 +204,13 @@ def test_bad_document_is_named(tmp_path, load, changes, field, found, expected, 
     )
 
 
+@pytest.mark.parametrize(("documents", "skipped"), [([], 0), (["no document"], 1)])
+def test_file_without_documents(tmp_path, load, documents, skipped):
+    path = write(tmp_path / "train_revised.json", documents)
+    with pytest.raises(ValueError, match=rf"{path}: found no document \({skipped} skipped\)"):
+        load(data_dir=tmp_path, on_bad_document="skip")
+
+
 def test_skipped_documents_are_counted_and_listed(tmp_path, load, caplog):
     bad = make_document("bad", labels=[{"h": 0, "t": 0, "r": "P19"}])
     path = write(tmp_path / "train_revised.json", [bad, make_document("good"), "no document"])
@@ -447,6 +454,8 @@ def test_relations_of_the_documents(tmp_path):
     assert (labels, names) == (["Na", "P19"], {"P19": "P19"})
     with pytest.raises(ValueError, match=r"found neither rel2id.json nor rel_info.json in .*, and no relations in"):
         relation_labels(tmp_path, [unlabelled("none")])
+    with pytest.raises(ValueError, match="found a label with the relation 'Na', which stands for none"):
+        relation_labels(tmp_path, [make_document(labels=[{"h": 0, "t": 1, "r": "Na"}])])
     path = write(tmp_path / "rel_info.json", {"P1": "one"})
     with pytest.raises(ValueError, match=f"{path}: expected all relations of the documents, found no P19"):
         relation_labels(tmp_path, [make_document()])

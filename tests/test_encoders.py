@@ -8,7 +8,12 @@ import torch
 from helpers import TOKENIZERS, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
 from transformers import AutoModel
 
-from modeling_comm import CommForDocumentRelationExtraction, available_losses, available_relation_encoders
+from modeling_comm import (
+    CommForDocumentRelationExtraction,
+    available_losses,
+    available_relation_encoders,
+    encoder_base,
+)
 from modeling_comm.encoder_docunet import GridNorm
 from modeling_comm.encoder_grid import PairGrids
 from modeling_comm.losses import loss_from_config
@@ -278,6 +283,43 @@ def test_half_precision(system, settings, dtype):
     assert half.dtype == dtype and torch.isfinite(half).all()
     tolerance = 0.02 if dtype == torch.float16 else 0.15
     assert (half.float() - expected).abs().max() < tolerance * expected.abs().max()
+
+
+@each
+def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
+    model, processor = system(settings)
+    batch = processor(documents())
+    with torch.no_grad():
+        expected = model(**batch).logits
+        monkeypatch.setattr(encoder_base, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(encoder_base, "WEIGHTS_AT_ONCE", 1000)
+        torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@each
+def test_projections_can_be_replaced(system, settings):
+    """As adapters and quantization do: what stands in a linear layer's place is called."""
+
+    class Adapter(torch.nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            self.linear, self.added = linear, torch.nn.Linear(linear.in_features, linear.out_features, bias=False)
+            torch.nn.init.zeros_(self.added.weight)
+
+        def forward(self, inputs):
+            return self.linear(inputs) + self.added(inputs)
+
+    model, processor = system(settings)
+    batch = processor(documents())
+    with torch.no_grad():
+        expected = model(**batch).logits
+    encoder = model.relation_encoder
+    encoder.head_projection, encoder.tail_projection = map(Adapter, (encoder.head_projection, encoder.tail_projection))
+    logits = model(**batch).logits
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    logits.square().sum().backward()
+    for projection in (encoder.head_projection, encoder.tail_projection):
+        assert projection.added.weight.grad.abs().max() > 0
 
 
 @each

@@ -58,6 +58,11 @@ def names(text, entities):
         ("[NUM:two million] [ORG:TM]", [["two million"], ["TM"]]),
         ("[PER:Ada Quill] met [PER:Quill]'s son", [["Ada Quill", "Quill"]]),
         ("[PER:Quill] is [PER:Ada Quill Jr.]", [["Quill", "Ada Quill Jr."]]),
+        (
+            "[PER:Ada Quill] ([PER:AQ]) is [PER:Eve Ada Quill]",
+            [["Ada Quill", "AQ", "Eve Ada Quill"]],
+        ),
+        ("[MISC:C], [MISC:C++], [MISC:C#]", [["C"], ["C++"], ["C#"]]),
         ("[LOC:Quill] and [PER:Ada Quill]; [MISC:Quill]", [["Quill", "Quill"], ["Ada Quill"]]),
         (
             "[PER:Ada Quill]. [PER:Quill]. [PER:Bo Quill]. [PER:Quill]. [PER:Ada Quill]. [PER:Quill]",
@@ -77,7 +82,17 @@ def names(text, entities):
             "most_recent_initials",
             "no_amounts",
         ),
-        *("last_name", "first_of_all", "persons_only", "most_recent", "first_after", "chain", "no_places"),
+        *(
+            "last_name",
+            "first_of_all",
+            "chain_of_initials",
+            "signs_that_tell_apart",
+            "persons_only",
+            "most_recent",
+            "first_after",
+            "chain",
+            "no_places",
+        ),
     ],
 )
 def test_rules(marked, expected):

@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers.utils.hub
 from fresh_process import run_fresh, save_again, write_expected
-from helpers import random_document, tiny_config, tiny_model, tiny_processor
+from helpers import random_document, tiny_config, tiny_model, tiny_processor, tiny_system
 
 from modeling_comm import (
     CommForDocumentRelationExtraction,
@@ -24,6 +24,9 @@ from modeling_comm import (
 from modeling_comm import encoders as encoder_registry
 from modeling_comm import losses as loss_registry
 from modeling_comm.encoder_atlop import AtlopRelationEncoder
+from modeling_comm.extensions_comm import import_extensions
+from modeling_comm.trainer import CommTrainer
+from modeling_comm.training_args import CommTrainingArguments
 
 # Imports in several forms, one of them over several lines, in a function, or behind another statement.
 OWN_FILE = '''"""A file such as a user writes: `from modeling_comm import NAME` is all that it needs."""
@@ -253,6 +256,24 @@ def test_a_file_whose_name_cannot_stand_beside_the_others_is_refused(folder, tmp
     import_file(folder, zero_encoder(), name)
     with pytest.raises(ValueError, match=f"{name}.py: another file that is saved with the model has this name, or"):
         tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
+
+
+def test_what_cannot_be_saved_is_found_before_training(folder, tmp_path):
+    imports = "import modeling_comm; from modeling_comm import RelationEncoder, register_relation_encoder"
+    import_file(folder, zero_encoder(imports), "my_parts")
+    _, processor = tiny_system(relation_encoder="zero")
+    arguments = CommTrainingArguments(str(tmp_path), use_cpu=True, eval_strategy="no", load_best_model_at_end=False)
+    model = tiny_model(tiny_config(relation_encoder="zero"))
+    trainer = CommTrainer(model, arguments, [random_document(3)], processing_class=processor)
+    with pytest.raises(ValueError, match=r"my_parts\.py, line 1: write `from modeling_comm import NAME`"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_module_of_another_name_is_not_replaced(tmp_path):
+    (tmp_path / "json.py").write_text("")
+    with pytest.raises(ValueError, match="there is a module 'json' already; rename the file"):
+        import_extensions([tmp_path / "json.py"])
 
 
 def test_two_files_of_one_name_are_refused(folder, tmp_path):

@@ -567,6 +567,13 @@ def test_without_pairs_logits_are_empty(model, batch):
     assert output.logits.shape == (0, len(LABELS)) and output.pair_index.shape == (0, 3) and output.loss is None
 
 
+def test_missing_arguments_are_named(model, batch):
+    with pytest.raises(ValueError, match="forward lacks windows, entity_mask;"):
+        model(**{name: value for name, value in batch.items() if name not in ("windows", "entity_mask")})
+    with pytest.raises(ValueError, match="forward lacks pair_index;"):
+        model(batch["input_ids"], batch["attention_mask"], labels=torch.zeros(0, len(LABELS)))
+
+
 def test_unknown_arguments_are_refused(model, batch):
     with pytest.raises(TypeError, match="pair_indices"):
         model(**batch, pair_indices=batch["pair_index"])
@@ -582,7 +589,8 @@ def test_data_parallel_is_refused(model, batch):
 
 
 @pytest.mark.parametrize(
-    "backbone", ["longformer", "big_bird", "t5", "gpt2", "xlnet", "funnel", "llama", "bloom", "biogpt", "convbert"]
+    "backbone",
+    ["longformer", "big_bird", "t5", "gpt2", "xlnet", "funnel", "llama", "bloom", "biogpt", "convbert", "squeezebert"],
 )
 def test_unsuitable_backbones_are_named(backbone):
     text_config = AutoConfig.for_model(backbone)

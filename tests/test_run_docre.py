@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import statistics
@@ -20,12 +21,11 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ROOT, SAMPLE, save_backbone
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 import run_docre
-from modeling_comm import CommConfig
-from modeling_comm.arguments import RunArguments
+from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.record import command_line
 from modeling_comm.scoring import load_ign_reference, score
 from modeling_comm.trainer import CommTrainer
@@ -397,6 +397,38 @@ def test_what_belongs_to_a_checkpoint_cannot_be_changed(first, always, work, fla
         run(*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, "--do_eval", "--output_dir", work, *flags)
 
 
+def test_relations_that_training_does_not_show(work, new_model):
+    """Those of the validation documents are labels, too; a folder named beside the files may hold the relations alone."""
+    folder = work / "rare"
+    folder.mkdir()
+    documents = read(SAMPLE / "train_revised.json")[:3]
+    relations = sorted({label["r"] for document in documents for label in document["labels"]})
+    rare = json.loads(json.dumps(documents[0]))
+    rare["title"], rare["labels"][0]["r"] = "Rare", "P9999"
+    for name, content in (
+        ("a", documents),
+        ("b", [rare]),
+        ("rel2id", {"Na": 0, "P9999": 1} | {r: i for i, r in enumerate(relations, 2)}),
+    ):
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    start = new_model.index("--data_dir")
+    flags = [*new_model[:start], *new_model[start + 2 :], "--do_train", "--do_eval", "--max_steps", "1"]
+    flags += ["--train_file", folder / "a.json", "--validation_file", folder / "b.json"]
+    run(*flags, "--output_dir", folder / "out")
+    labels = read(folder / "out" / "config.json")["label2id"]
+    assert sorted(labels, key=labels.get) == ["Na", *sorted([*relations, "P9999"])]
+    run(*flags, "--data_dir", folder, "--output_dir", folder / "listed")
+    assert read(folder / "listed" / "config.json")["label2id"]["P9999"] == 1
+
+
+def test_titles_that_repeat_are_not_predicted(first, work, always):
+    document = read(SAMPLE / "test_revised.json")[0]
+    (work / "twice.json").write_text(json.dumps([{**document, "labels": None}] * 2))
+    flags = [*always, "--model_name_or_path", first[0], "--test_file", work / "twice.json", "--do_predict"]
+    with pytest.raises(ValueError, match=f"1 titles stand on several .* {re.escape(repr([document['title']]))}"):
+        run(*flags, "--output_dir", work / "twice")
+
+
 def test_bad_documents(work, always):
     documents = read(SAMPLE / "train_revised.json")[:6]
     kept = [document for index, document in enumerate(documents) if index != 2]
@@ -553,6 +585,42 @@ def test_early_stopping(work, new_model):
 # --------------------------------------------------------------------------------------------------------- the same again
 
 
+def test_other_weights_or_extensions_are_another_run(work, new_model):
+    encoder, own = shutil.copytree(work / "encoder", work / "changing"), work / "changing_loss.py"
+    lines = ["from modeling_comm import reduce_losses, register_loss", "@register_loss('changing')"]
+    lines += [
+        "def changing(logits, labels, reduction='mean'):",
+        "    return reduce_losses(logits.float().logsumexp(-1), reduction)",
+        "",
+    ]
+    own.write_text("\n".join(lines))
+    flags = [*new_model, "--do_train", "--loss", "changing", "--extensions", own, "--output_dir", work / "of_files"]
+    flags += ["--model_name_or_path", encoder, "--max_steps", "1"]
+    run(*flags)
+    before = own.read_text()
+    own.write_text(before.replace("(-1)", "(-1) * 2").replace("@register_loss('changing')", ""))
+    with pytest.raises(ValueError, match=r"other settings: sha256 .*changing_loss.py"):
+        run(*flags)
+    own.write_text(before.replace("@register_loss('changing')", ""))
+    tensors = load_file(encoder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, encoder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"other settings: sha256 .*model.safetensors"):
+        run(*flags)
+
+
+def test_training_from_half_precision_is_in_float32(first, work, always):
+    half = CommForDocumentRelationExtraction.from_pretrained(first[0]).bfloat16()
+    half.save_pretrained(work / "half")
+    CommProcessor.from_pretrained(first[0]).save_pretrained(work / "half")
+    assert read(work / "half" / "config.json")["dtype"] == "bfloat16"
+    flags = [*always, "--data_dir", SAMPLE, *FEW, "--model_name_or_path", work / "half"]
+    run(*flags, "--do_train", "--max_steps", "1", "--output_dir", work / "on")
+    assert {tensor.dtype for tensor in load_file(work / "on" / "model.safetensors").values()} == {torch.float32}
+    assert read(work / "on" / "run.json")["device"]["precision"] == "float32"
+    run(*flags, "--do_eval", "--output_dir", work / "half_scored")
+    assert read(work / "half_scored" / "run.json")["device"]["precision"] == "bfloat16"
+
+
 def test_finished_training_is_not_repeated(first, monkeypatch):
     folder, metrics, _, flags = first
     before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "results.json", "settings.json")}
@@ -585,14 +653,27 @@ def test_other_settings_in_the_same_folder(work, new_model):
         (["--max_train_documents", "4"], "max_train_documents 6, now 4"),
         (["--train_file", SAMPLE / "test_revised.json"], "train_sha256 "),
         (["--seed", "1"], "seed 42, now 1"),
+        (["--neftune_noise_alpha", "5"], "neftune_noise_alpha None, now 5.0"),
     ):
         with pytest.raises(ValueError, match=f"holds a run with other settings: .*{said}.*--restart") as error:
             run(*flags, *change)
         assert error.value.args[0].count(", now ") == 1
     assert (folder / "model.safetensors").read_bytes() == weights
-    # What does not decide the outcome may change.
-    run(*flags, "--test_file", SAMPLE / "dev_revised.json", "--do_predict", "--logging_steps", "5")
+    # What does not decide the outcome may change. What made the weights stays in the record, scores are added.
+    record = read(folder / "run.json")
+    again = ("--test_file", SAMPLE / "dev_revised.json", "--do_predict", "--logging_steps", "5")
+    run(*flags, *again)
     assert read(folder / "results.json")
+    later = read(folder / "run.json")
+    for key in ("command", "commit", "versions", "device", "seconds"):
+        assert later[key] == record[key]
+    assert later["scored_by"]["seconds"] != record["seconds"]
+    assert "test_f1" in later["metrics"] and "test_f1" not in record["metrics"]
+    run(*flags, *again[:2], "--do_eval")
+    both = read(folder / "run.json")["metrics"]
+    assert {"eval_f1", "test_f1"} <= set(both) and both["test_f1"] == later["metrics"]["test_f1"]
+    run(*flags, "--test_file", SAMPLE / "train_revised.json", "--do_eval")
+    assert "test_f1" not in read(folder / "run.json")["metrics"], "of another file"
     run(*flags, "--seed", "1", "--restart")
     assert read(folder / "run.json")["seed"] == 1
     assert (folder / "model.safetensors").read_bytes() != weights
@@ -602,7 +683,6 @@ def test_all_processes_start_anew_together(first, work):
     """The second process looks for checkpoints after the first one has deleted them."""
     folder = shutil.copytree(first[0], work / "processes")
     settings = {"seed": 2}
-    restart = RunArguments(restart=True)
     found = {}
 
     class Process:
@@ -614,10 +694,10 @@ def test_all_processes_start_anew_together(first, work):
         @contextlib.contextmanager
         def main_process_first(self, desc):
             if self.process_index:  # waits for the first
-                found[0] = run_docre.prepare_output(Process(0), restart, folder, settings)
+                found[0] = run_docre.prepare_output(Process(0), folder, settings, restart=True)
             yield
 
-    found[1] = run_docre.prepare_output(Process(1), restart, folder, settings)
+    found[1] = run_docre.prepare_output(Process(1), folder, settings, restart=True)
     assert found == {0: (None, False), 1: (None, False)}
     assert read(folder / "settings.json") == settings
 

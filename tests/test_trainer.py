@@ -427,8 +427,39 @@ def test_evaluation_stops_at_logits_that_are_not_finite(make_trainer):
     with torch.no_grad():
         for parameter in trainer.model.relation_encoder.parameters():
             parameter.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="logits of document 0 are not finite"):
+    with pytest.raises(FloatingPointError, match=re.escape(f"document 0 ({DEV[0]['title']!r}) are not finite")):
         trainer.evaluate()
+
+
+def test_unlabelled_documents_cannot_choose_the_best(make_trainer):
+    bare = random_document(3, seed=9, labels=False, title="No labels")
+    with pytest.raises(
+        ValueError, match=r"1 evaluation documents have no labels, the first ones \['No labels'\]; load"
+    ):
+        make_trainer(dev=[*DEV, bare])
+    make_trainer(dev=[*DEV, bare], load_best_model_at_end=False).evaluate()
+
+
+def test_model_init_and_processor_have_to_fit(make_trainer, tmp_path):
+    _, processor = tiny_system()
+    other, _ = tiny_system(markers="none")
+    with pytest.raises(ValueError, match="markers"):
+        CommTrainer(
+            model_init=lambda: tiny_model(other),
+            args=CommTrainingArguments(str(tmp_path), use_cpu=True, eval_strategy="no", load_best_model_at_end=False),
+            train_dataset=TRAIN,
+            processing_class=processor,
+        )
+
+
+def test_no_documents_and_documents_with_fields_of_their_own(make_trainer):
+    trainer = make_trainer()
+    assert (
+        trainer.evaluate(datasets.Dataset.from_list(as_table(DEV).to_list()).select([]))["eval_predicted_positives"]
+        == 0
+    )
+    own = [{**document, "input_ids": "mine"} for document in DEV]
+    assert trainer.evaluate(own)["eval_f1"] == trainer.evaluate(DEV)["eval_f1"]
 
 
 def test_titles_that_repeat_are_refused_before_training(make_trainer):
