@@ -27,10 +27,13 @@ import sys
 import time
 from pathlib import Path
 
-import datasets
+try:
+    import datasets
+    from accelerate.utils import gather_object
+except ModuleNotFoundError as error:
+    sys.exit(f'run_docre.py needs {error.name!r}: pip install "comm-docre[training]"')
 import torch
 import transformers
-from accelerate.utils import gather_object
 from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerState, set_seed
 
 from dataset_scripts.describe import describe_documents, format_description

@@ -1,10 +1,10 @@
 """Arguments of `run_docre.py`, from flags and from JSON or YAML files."""
 
+import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import transformers
 import yaml
 from transformers import HfArgumentParser
 
@@ -22,7 +22,8 @@ class ModelArguments:
         },
     )
     relation_encoder: str | None = field(
-        default=None, metadata={"help": "Relation encoder of the IARA stage: atlop, docunet or kd_docre (atlop)."}
+        default=None,
+        metadata={"help": "What turns the encoder's states into logits of pairs: atlop, docunet or kd_docre (atlop)."},
     )
     emb_size: int | None = field(default=None, metadata={"help": "Size of head and tail representation (768)."})
     block_size: int | None = field(default=None, metadata={"help": "Group size of the bilinear classifier (64)."})
@@ -40,15 +41,17 @@ class ModelArguments:
         metadata={"help": "cmm, atl, balanced_softmax, aml, afl, hingeabl, margin, sat or ncrl (cmm)."},
     )
     loss_reduction: str | None = field(default=None, metadata={"help": "mean over pairs, or sum (mean)."})
-    cmm_margin: float | None = field(default=None, metadata={"help": "CMM's m, eq. 4 of the paper; in [0, 1)."})
-    cmm_gamma: float | None = field(default=None, metadata={"help": "CMM's gamma, eq. 5 of the paper; >= 0."})
+    cmm_margin: float | None = field(default=None, metadata={"help": "CMM's m, eq. 4 of the paper; in [0, 1) (0.2)."})
+    cmm_gamma: float | None = field(default=None, metadata={"help": "CMM's gamma, eq. 5 of the paper; >= 0 (1)."})
     aml_margin: float | None = field(default=None, metadata={"help": "Hinge margin of aml (1)."})
     afl_gamma: float | None = field(default=None, metadata={"help": "Focusing exponent of afl (1)."})
     afl_published: bool | None = field(
         default=None, metadata={"help": "AFL's weight as in its paper (false: as its code)."}
     )
     hingeabl_margin: float | None = field(default=None, metadata={"help": "Margin of hingeabl (5)."})
-    hingeabl_detach_weights: bool | None = field(default=None, metadata={"help": "No gradient through its weights."})
+    hingeabl_detach_weights: bool | None = field(
+        default=None, metadata={"help": "No gradient through its weights (false)."}
+    )
     ncrl_shift: float | None = field(default=None, metadata={"help": "Shift of ncrl (0)."})
     ncrl_regularizer: bool | None = field(default=None, metadata={"help": "NCRL's regulariser (true)."})
     decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
@@ -187,12 +190,19 @@ class RunArguments:
     show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults but for None, which says nothing."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def parse_arguments(argv, description=None):
     """Arguments from a JSON or YAML file, if the first one is one, and from flags, which win."""
     parser = HfArgumentParser(
         (ModelArguments, DataArguments, CommTrainingArguments, DistillationArguments, RunArguments),
         description=description,
-        formatter_class=transformers.hf_argparser.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     if argv and argv[0].endswith((".json", ".yaml", ".yml")):
         path = Path(argv.pop(0))

@@ -309,15 +309,15 @@ class CommProcessor(ProcessorMixin):
 
     # --------------------------------------------------------------------------------------------- outputs to triples
 
-    def post_process_relation_extraction(self, outputs, documents, offset=None) -> list[list[dict]]:
+    def post_process_relation_extraction(self, outputs, documents, threshold_offset=None) -> list[list[dict]]:
         """
         Triples of every document, from the model's output for exactly these documents.
 
         Args:
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`.
             documents (`dict` or `list[dict]`): what was given to the processor.
-            offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by default the
-                model's own `threshold_offset`.
+            threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
+                default the model's own.
 
         Returns:
             per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
@@ -328,7 +328,7 @@ class CommProcessor(ProcessorMixin):
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
         documents = [documents] if isinstance(documents, dict) else list(documents)
-        triples, left_out = self.extract_triples(outputs, documents, offset)
+        triples, left_out = self.extract_triples(outputs, documents, threshold_offset)
         if any(left_out):
             logger.warning(
                 "max_relations_per_pair=%d left out %d predicted relations of %d documents",
@@ -338,10 +338,10 @@ class CommProcessor(ProcessorMixin):
             )
         return triples
 
-    def extract_triples(self, outputs, documents, offset=None) -> tuple[list[list[dict]], list[int]]:
+    def extract_triples(self, outputs, documents, threshold_offset=None) -> tuple[list[list[dict]], list[int]]:
         """What [`post_process_relation_extraction`] gives for a list of documents, and how many relations of each
         `max_relations_per_pair` left out."""
-        offset = self.threshold_offset if offset is None else offset
+        offset = self.threshold_offset if threshold_offset is None else threshold_offset
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
         triples, left_out = [], []

@@ -214,6 +214,12 @@ def test_limits(card, record):
     assert f"{lost['lost_tokens']:,} lost tokens (test), {lost['lost_mentions']:,} lost mentions (test)" in text
 
 
+def test_limits_tell_the_tuned_offset(record):
+    for threshold, said in (("th", "which is each pair's own, by more than -2.79."), ("zero", "exceeds -2.79.")):
+        config = {**record["config"], "decision_threshold": threshold, "threshold_offset": -2.789}
+        assert said in sections(render_model_card({**record, "config": config}))["Limits"]
+
+
 def test_citation_is_that_of_the_repository(card):
     known = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     paper, library = ("".join(re.sub(r"[{}]", "", block).split()) for block in blocks(card, "bibtex"))

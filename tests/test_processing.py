@@ -370,7 +370,7 @@ def test_triples_equal_a_plain_loop(threshold, cap, offset):
         logits=torch.randn(len(order), len(LABELS), generator=generator), pair_index=pair_index[order]
     )
     before = outputs.logits.clone()
-    found = processor.post_process_relation_extraction(outputs, documents, offset=offset)
+    found = processor.post_process_relation_extraction(outputs, documents, threshold_offset=offset)
     processor.threshold_offset = offset
     assert processor.post_process_relation_extraction(outputs, documents) == found, "its own is the default"
     expected = naive_triples(outputs.logits, outputs.pair_index, documents, threshold, cap, offset)
