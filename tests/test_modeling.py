@@ -680,6 +680,9 @@ def test_from_backbone_arguments(encoder_folder):
     assert model.config.text_config.vocab_size == 512 and model.config.cmm_margin == 0.3
     assert (model.config.window_size, model.config.id2label) == (40, LABELS)
     assert build(encoder_folder, attn_implementation="eager", **FIELDS).backbone.config._attn_implementation == "eager"
+    eager = tiny_config()
+    eager._attn_implementation = "eager"
+    assert build(encoder_folder, eager).backbone.config._attn_implementation == "eager"
     changed = build(encoder_folder, backbone_overrides={"attention_probs_dropout_prob": 0.0}, **FIELDS)
     assert changed.config.text_config.attention_probs_dropout_prob == 0.0
     with pytest.raises(ValueError, match=r"'bert' has no field 'attention_dropout_prob'"):

@@ -154,6 +154,9 @@ def test_ign_reference_from_file_list_facts_and_itself(documents, tmp_path):
     assert references[0].sha256 == references[1].sha256 == load_ign_reference(facts[::-1]).sha256
     assert [reference.source for reference in references[2:]] == ["train.json", "train.fact"]
     assert load_ign_reference(references[0]) is references[0]
+    compressed = tmp_path / "train.fact.gz"
+    compressed.write_bytes(gzip.compress(b"\xef\xbb\xbf" + facts_file.read_bytes()))  # with a byte order mark
+    assert load_ign_reference(compressed).facts == references[3].facts
     # No cache by file name: the changed file counts.
     facts_file.write_text(json.dumps(facts[:1]))
     changed = load_ign_reference(facts_file)

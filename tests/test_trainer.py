@@ -491,6 +491,12 @@ def test_batches_are_made_in_other_processes(make_trainer):
     assert collator(rows)["document_index"] == list(range(len(DEV)))
 
 
+def test_settings_of_the_loader_are_used(make_trainer):
+    arguments = {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 7, "dataloader_persistent_workers": True}
+    loader = make_trainer(**arguments).get_train_dataloader()
+    assert (loader.num_workers, loader.prefetch_factor, loader.persistent_workers) == (1, 7, True)
+
+
 def test_log_of_every_epoch(make_trainer):
     trainer = make_trainer(num_train_epochs=3)
     trainer.train()
