@@ -278,10 +278,9 @@ def start(task, log, options):
     write_json(file, task)
     if (read_record(task["name"], options) or {}).get("status") == "failed":
         (options.results_dir / "runs" / f"{task['name']}.json").unlink()
+    # `one_run.py` counts there how often the run was resumed, and with its checkpoints gone it begins anew.
     if not Path(task["arguments"]["output_dir"]).is_dir():
-        log.truncate(
-            0
-        )  # of a run whose checkpoints are gone: `one_run.py` counts there how often this one was resumed
+        log.truncate(0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = max(1, cores // options.parallel)
     environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **os.environ}

@@ -182,9 +182,8 @@ def project_with_entity(
     Returns:
         `(P, emb_size)`.
     """
-    if (
-        type(projection) is not nn.Linear
-    ):  # put in its place, an adapter or a quantized layer for example: only it knows how
+    # What was put in its place, an adapter or a quantized layer for example, alone knows what it computes.
+    if type(projection) is not nn.Linear:
         dtype = next((parameter.dtype for parameter in projection.parameters()), pair.dtype)
         return torch.tanh(projection(torch.cat([entities[document, entity], pair], dim=-1).to(dtype)))
     # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
