@@ -237,12 +237,15 @@ def _predict_window(predict, window, batch_size):
             records.update(zip(chosen, predict([window[index] for index in chosen]), strict=True))
     except Exception as failure:
         logger.warning("Documents failed together (%s: %s); trying them one by one", type(failure).__name__, failure)
-        for example in window:
-            with _naming_document(example["index"]):
-                (record,) = predict([example])
-            yield record
-    else:
+        records = None
+    # Outside of `except`, where the failure would still hold the batch's tensors, perhaps of all memory there is.
+    if records is not None:
         yield from (records[index] for index in range(len(window)))
+        return
+    for example in window:
+        with _naming_document(example["index"]):
+            (record,) = predict([example])
+        yield record
 
 
 @contextmanager

@@ -181,12 +181,19 @@ def _predict_batch(extract, batch):
             for record in extract(batch[index].document for index in waiting):
                 records.append({"id": batch[waiting[done]].id, **_rounded(record)})
                 done += 1
-        except (ValueError, torch.OutOfMemoryError) as error:  # of the document behind those that came
+        except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
             if isinstance(error, DocumentError):
                 error.index = None  # its position among these means nothing to the user
-            errors[waiting[done]] = str(error)
+            errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
         waiting = waiting[done + 1 :]
     return records, [(batch[index], errors[index]) for index in sorted(errors)]
+
+
+def _is_out_of_memory(error):
+    # Only for the memory of GPUs does torch have a class of errors.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _rounded(record):

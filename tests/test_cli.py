@@ -21,8 +21,8 @@ from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
+from modeling_comm import DocumentRelationExtractionPipeline, predict_command
 from modeling_comm import encoders as encoder_registry
-from modeling_comm import predict_command
 from modeling_comm.predict_inputs import hashed, read_items, with_ids
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
@@ -461,6 +461,30 @@ def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, 
         "raw": "caf\\xe9",
     }
     assert len(read_lines(tmp_path / "texts.jsonl")) == 3
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (lambda: torch.empty(1 << 50, dtype=torch.uint8), "DefaultCPUAllocator: can't allocate memory"),
+        (lambda: bytearray(1 << 60), "out of memory"),
+    ],
+    ids=["torch", "python"],
+)
+def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monkeypatch, failure, message):
+    forward = DocumentRelationExtractionPipeline._forward
+
+    def short_of_memory(self, inputs, **options):
+        if inputs["input_ids"].numel() > 300:
+            failure()
+        return forward(self, inputs, **options)
+
+    monkeypatch.setattr(DocumentRelationExtractionPipeline, "_forward", short_of_memory)
+    given = [*documents(2), random_document(4, 300, seed=5, title="long"), *documents(2, first=2)]
+    assert predict(write_lines(tmp_path / "in.jsonl", given), "jsonl") == 3
+    assert [record["title"] for record in read_lines(tmp_path / "out.jsonl")] == [f"Title {seed}" for seed in range(4)]
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert entry["line"] == 3 and message in entry["error"]
 
 
 def test_what_is_lost_is_reported(predict, tmp_path, capsys):
