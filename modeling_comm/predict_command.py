@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import importlib.metadata
+import math
 import re
 import sys
 from functools import partial
@@ -20,7 +21,7 @@ from .configuration_comm import CommConfig, __version__
 from .documents import DocumentError
 from .extensions_comm import import_extensions
 from .pipeline_comm import TASK
-from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, with_ids
+from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, text_files, with_ids
 from .predict_outputs import ResumableOutput, StandardOutput
 
 SOME_REJECTED = 3
@@ -32,7 +33,8 @@ Predicts the relation triples of documents and writes a line of JSON for each as
 
 --format  what --input holds
   txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
-          in each .txt file, those in subfolders too. Standard input is one document.
+          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
+          document.
   jsonl   one document a line:
             "text" or {"text": "..."}                                                       needs --ner
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
@@ -104,6 +106,8 @@ def _parser(prog):
 def _check(args):
     if args.batch_size < 1:
         raise ValueError(f"--batch_size is {args.batch_size}; expected at least 1")
+    if args.threshold_offset is not None and not math.isfinite(args.threshold_offset):
+        raise ValueError(f"--threshold_offset is {args.threshold_offset}; expected a finite number")
     if args.format == "txt" and args.ner is None:
         raise ValueError(
             "--format txt needs --ner NAME, because raw text does not say what its entities are: an installed spaCy model, such "
@@ -153,6 +157,8 @@ def _predict(args, output):
         pass  # done by an earlier run; their ids count
     if output.read and digest.hexdigest() != output.input_sha256:
         raise ValueError(f"{args.input} begins otherwise than when {args.output} was begun; --restart begins anew")
+    if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
+        print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
     ner = args.ner and load_ner(args.ner, args.device)
     extract = partial(
         pipeline(TASK, model=args.model, device=args.device, dtype=args.dtype),

