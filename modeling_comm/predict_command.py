@@ -44,8 +44,8 @@ Predicts the relation triples of documents and writes a line of JSON for each as
   docred  the official files, a JSON array of documents in DocRED's format, or one a line. Labels are not looked at.
 JSON may be compressed by gzip.
 
-A record has "id" (that of the document, or else its title where no earlier one has it, or else its position, from 1),
-"title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the sigmoid
+A record has "id" (that of the document, or else its title where no earlier one has it, or else "#" and its position,
+from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the sigmoid
 of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention rests on.
 Scores have six decimals, of which the last ones may differ with another --batch_size.
 
@@ -192,6 +192,8 @@ def _predict_batch(extract, batch):
                 raise
             if isinstance(error, DocumentError):
                 error.index = None  # its position among these means nothing to the user
+                if error.field == "entities" and error.found == "None":  # the pipeline's word for it is `ner=`
+                    error.expected = "entities, or mentions, or --ner NAME, which finds them"
             errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
         waiting = waiting[done + 1 :]
     return records, [(batch[index], errors[index]) for index in sorted(errors)]

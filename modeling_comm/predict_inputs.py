@@ -158,8 +158,8 @@ def _checked(item, docred):
 def with_ids(items: Iterable[Item]) -> Iterator[Item]:
     """
     Items with the id that each goes by: the `"id"` that its document gives (and loses), or else its title, where no earlier
-    document has it, or else its position in the input, from 1. A document that gives an id which is taken cannot be told from the
-    other, and counts as unreadable.
+    document has it, or else its position in the input, from 1, as `"#3"`, which no later document is likely to give. A document
+    that gives an id which is taken cannot be told from the other, and counts as unreadable.
     """
     taken = set()
     for position, item in enumerate(items, start=1):
@@ -173,16 +173,18 @@ def with_ids(items: Iterable[Item]) -> Iterator[Item]:
 def _with_id(item, position, taken):
     given, title = item.document.pop("id", None), item.document.get("title")
     if given is None:
-        candidates = [title, position] if isinstance(title, str) and title.strip() else [position]
-    elif isinstance(given, (str, int)) and not isinstance(given, bool):
-        candidates = [given]
-    else:
+        found = title if isinstance(title, str) and title.strip() else f"#{position}"
+        if found in taken:
+            found = f"#{position}"
+        while found in taken:  # given by an earlier document
+            found = f"#{found}"
+        return item._replace(id=found)
+    if not isinstance(given, (str, int)) or isinstance(given, bool):
         return item._replace(document=None, error=f"field id: found {given!r}, expected a text or an integer")
-    for candidate in candidates:
-        if str(candidate) not in taken:
-            return item._replace(id=candidate)
-    error = f"the id {candidates[-1]!r} is an earlier document's, expected one of its own"
-    return item._replace(document=None, error=error)
+    if str(given) in taken:
+        error = f"the id {given!r} is an earlier document's, expected one of its own"
+        return item._replace(document=None, error=error)
+    return item._replace(id=given)
 
 
 def hashed(items: Iterable[Item], digest) -> Iterator[Item]:

@@ -233,8 +233,11 @@ def test_view(predict, tmp_path, capsys, stdin):
     assert run("view", "--input", "-", "--output", tmp_path / "again.html", "--title", "Of kings") == 0
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
     capsys.readouterr()
-    for wrong, message in ((b"{", "line 2: found no valid JSON"), (b'{"title": 1}', "document 1, field ")):
-        write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], wrong])
+    for wrong, message in (
+        (b"{", "wrong.jsonl, line 3: found no valid JSON"),
+        (b'{"title": 1}', "wrong.jsonl, line 3: document, field "),
+    ):
+        write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], b"", wrong])
         assert run("view", "--input", tmp_path / "wrong.jsonl", "--output", tmp_path / "wrong.html") == 2
         assert message in error_line(capsys) and not (tmp_path / "wrong.html").exists()
 
@@ -266,7 +269,7 @@ def test_json_lines(predict, expected, tmp_path, form, packed):
     content = b"\xef\xbb\xbf" + b"\r\n\r\n".join(json.dumps(document).encode() for document in given)
     (tmp_path / "in").write_bytes(gzip.compress(content) if packed else content)
     assert predict(tmp_path / "in", form) == 0
-    ids = ["Title 0", "Title 1", "Title 2", 4, "mine"][: len(given)]
+    ids = ["Title 0", "Title 1", "Title 2", "#4", "mine"][: len(given)]
     plain = [{key: value for key, value in document.items() if key != "id"} for document in given]
     assert_same(read_lines(tmp_path / "out.jsonl"), expected(plain, ids))
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
@@ -310,7 +313,7 @@ def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
     stdin(TEXT.encode())
     assert predict("-", "txt", "--ner", ner, output=tmp_path / "typed.jsonl") == 0
     (typed,) = read_lines(tmp_path / "typed.jsonl")
-    assert one["id"] == "a" and typed["id"] == 1 and typed["title"] == ""
+    assert one["id"] == "a" and typed["id"] == "#1" and typed["title"] == ""
     for record in (one, typed):
         assert record["entities"] == records[0]["entities"] and record["text"] == TEXT
 
@@ -412,7 +415,7 @@ def test_batches_change_last_digits_only(predict, tmp_path):
 
 
 def test_ids(tmp_path):
-    """Its own, or else its title where no earlier document has it, or else its position, from 1."""
+    """Its own, or else its title where no earlier document has it, or else `#` and its position, from 1."""
     given = [
         {"title": "A"},
         {"title": "A"},
@@ -422,12 +425,11 @@ def test_ids(tmp_path):
         {"id": "7"},
         {"id": None},
     ]
-    given += [{"id": True}, {"id": "B"}, {"title": "B"}]
+    given += [{"id": True}, {"id": "B"}, {"title": "B"}, {"id": 4}, {"id": "#13"}, {"text": ""}]
     items = list(with_ids(read_items(write_lines(tmp_path / "in.jsonl", given), "jsonl")))
-    assert [item.id for item in items] == ["A", 2, "x", 4, 7, None, None, None, "B", 10]
+    assert [item.id for item in items] == ["A", "#2", "x", "#4", 7, None, "#7", None, "B", "#10", 4, "#13", "##13"]
     assert [item.error for item in items if item.error] == [
         "the id '7' is an earlier document's, expected one of its own",
-        "the id 7 is an earlier document's, expected one of its own",
         "field id: found True, expected a text or an integer",
     ]
     assert not any("id" in item.document for item in items if item.document is not None)
@@ -437,7 +439,7 @@ def test_input_is_read_as_it_is_needed(tmp_path, stdin):
     lines = b'{"text": "Oslo"}\n' * 100_000
     stdin(lines)
     items = with_ids(hashed(read_items("-", "jsonl"), hashlib.sha256()))
-    assert next(items).id == 1 and next(items).place == 2
+    assert next(items).id == "#1" and next(items).place == 2
     assert sys.stdin.buffer.tell() < len(lines) / 10
 
 
@@ -447,7 +449,7 @@ BAD_LINES = {
     b'"caf\xe9"': "found the byte 0xe9 at position 4, expected UTF-8",
     b"[" * 100_000: "found no valid JSON (maximum recursion depth exceeded",
     b"1" * 5000: "found no valid JSON (Exceeds the limit",
-    json.dumps({"text": TEXT}).encode(): "field entities: found None, expected entities, or mentions",
+    json.dumps({"text": TEXT}).encode(): "field entities: found None, expected entities, or mentions, or --ner NAME",
     json.dumps({**MENTIONS, "mentions": [{"start": 90, "end": 99}]}).encode(): "field mentions[0]: found ",
     json.dumps({**MENTIONS, "id": "Title 0"}).encode(): "the id 'Title 0' is an earlier document's",
     json.dumps({**documents(1)[0], "title": "B", "sents": []}).encode(): "('B'), field sents: found []",
