@@ -3,6 +3,7 @@ and `comm-docre --help` should take none."""
 
 import argparse
 import importlib
+import os
 import sys
 
 # The module of each command has its `main(argv, prog)`.
@@ -45,13 +46,28 @@ examples:
         --rel2id rel2id.json --output_dir outputs/converted
 
 exit status:
-  0 all is well; 2 the command cannot be carried out, one line says why; 3 `predict` is done, but had to set some
-  documents aside; 130 interrupted
+  0 all is well; 1 whatever read standard output, such as `head`, has closed it; 2 the command cannot be carried out,
+  one line says why; 3 `predict` is done, but had to set some documents aside; 130 interrupted
 """
 
 
 def main(argv=None) -> int:
     """The command line; returns the exit status."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
+    # What a command does itself, `modeling_comm.command` sees to; importing it takes seconds, and help is printed here.
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it closes stdout
+        return 1
+
+
+def _run(argv):
     parser = argparse.ArgumentParser(
         "comm-docre",
         usage="%(prog)s [--help] [--version] COMMAND ...",
