@@ -205,6 +205,31 @@ def test_evaluate(tmp_path, capsys):
     assert "absent.json" in error_line(capsys)
 
 
+def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
+    given = documents(3)
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(given))
+    assert predict(source, "docred") == 0
+    records = read_lines(tmp_path / "out.jsonl")
+    facts = [
+        {"title": record["title"], "h_idx": triple["head"]["entity"], "t_idx": triple["tail"]["entity"]}
+        | {"r": triple["relation"]}
+        for record in records
+        for triple in record["triples"]
+    ]
+    (tmp_path / "official.json").write_text(json.dumps(facts))
+    for name in ("out.jsonl", "official.json"):
+        words = ["--predictions", tmp_path / name, "--truth", source, "--output", tmp_path / f"{name}.scores"]
+        assert run("evaluate", *words) == 0
+    assert (tmp_path / "out.jsonl.scores").read_text() == (tmp_path / "official.json.scores").read_text()
+    assert json.loads((tmp_path / "out.jsonl.scores").read_text())["predictions"] == len(facts) > 0
+    capsys.readouterr()
+    write_lines(tmp_path / "wrong.jsonl", [records[0], {"title": "A"}])
+    assert run("evaluate", "--predictions", tmp_path / "wrong.jsonl", "--truth", source) == 2
+    expected = 'wrong.jsonl, line 2: found \'{"title": "A"}\', expected a JSON list of predictions {title, h_idx, t_idx, r}, or'
+    assert expected in error_line(capsys)
+
+
 def test_convert(tmp_path, capsys):
     from helpers import save_backbone
 
