@@ -2,7 +2,9 @@
 and `comm-docre --help` should take none."""
 
 import argparse
+import contextlib
 import importlib
+import importlib.util
 import os
 import sys
 
@@ -13,6 +15,9 @@ _MODULES = {
     "evaluate": "modeling_comm.type_prior",
     "convert": "modeling_comm.convert_original_checkpoint",
 }
+
+# These do without torch and transformers.
+_LIGHT = ("view", "evaluate")
 
 _HELP = """
 Document-level relation extraction: text and its entities in, relation triples out.
@@ -86,7 +91,21 @@ def _run(argv):
         return 0
     if args.command is None:
         parser.error(f"expected a command: {', '.join(_MODULES)}")
-    return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
+    with _package_without_its_imports() if args.command in _LIGHT else contextlib.nullcontext():
+        return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
+
+
+@contextlib.contextmanager
+def _package_without_its_imports():
+    """Lets modules of the package be imported without `modeling_comm/__init__.py`, which imports all that it registers."""
+    if "modeling_comm" in sys.modules:
+        yield
+        return
+    sys.modules["modeling_comm"] = importlib.util.module_from_spec(importlib.util.find_spec("modeling_comm"))
+    try:
+        yield
+    finally:
+        del sys.modules["modeling_comm"]  # who imports it later gets all of it
 
 
 if __name__ == "__main__":

@@ -153,6 +153,28 @@ def test_help_imports_nothing_heavy():
         assert f"  {command} " in finished.stdout and f"comm-docre {command} --" in finished.stdout
 
 
+@pytest.mark.parametrize("command", ["view", "evaluate"])
+def test_what_needs_no_model_imports_no_torch(command, tmp_path):
+    """And leaves nothing behind that would keep the package from being imported afterwards."""
+    (tmp_path / "none.json").write_text("[]")
+    (tmp_path / "none.jsonl").write_text("")
+    words = {
+        "view": ["--input", "none.jsonl", "--output", "page.html"],
+        "evaluate": ["--predictions", "none.json", "--truth", str(SAMPLE / "test_revised.json")],
+    }
+    code = (
+        "import sys, comm_docre\n"
+        f"assert comm_docre.main({[command, *words[command]]}) == 0\n"
+        "print(sorted({'torch', 'transformers', 'modeling_comm'} & set(sys.modules)))\n"
+        "from modeling_comm import CommConfig, documents, scoring\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
 def test_the_installed_command_is_this_one():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
