@@ -43,9 +43,9 @@ Predicts the relation triples of documents and writes a line of JSON for each as
 JSON may be compressed by gzip.
 
 A record has "id" (that of the document, or else its title where no earlier one has it, or else "#" and its position,
-from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the sigmoid
-of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention rests on.
-Scores have six decimals, of which the last ones may differ with another --batch_size.
+from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the
+sigmoid of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention
+rests on. Scores have six decimals, of which the last ones may differ with another --batch_size.
 
 When it was interrupted, even by kill -9, the same command goes on: nothing is repeated, nothing is lost, and on the
 same machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same;

@@ -111,11 +111,9 @@ def _first_bytes(stream):
 
 def text_files(folder) -> tuple[list[Path], int]:
     """The .txt files in a folder and its subfolders, in order, and how many other files there are."""
-    others = [path for path in Path(folder).rglob("*") if not path.is_dir()]
-    files = sorted(
-        path for path in others if path.suffix.lower() == ".txt" and path.is_file()
-    )  # a link may lead nowhere
-    return files, len(others) - len(files)
+    paths = [path for path in Path(folder).rglob("*") if not path.is_dir()]
+    files = sorted(path for path in paths if path.suffix.lower() == ".txt" and path.is_file())  # no link to nowhere
+    return files, len(paths) - len(files)
 
 
 def _text_item(content, name, title):

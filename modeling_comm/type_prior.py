@@ -2,7 +2,9 @@
 that sets it beside a system's scores."""
 
 import argparse
+import gzip
 import json
+import zlib
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -119,11 +121,14 @@ def read_predictions(path) -> list[dict]:
         OSError: the file cannot be read.
         ValueError: it is neither.
     """
-    with open_text(path) as file:
-        if file.read(1) != "{":
-            return read_json(path)
-        file.seek(0)
-        return [fact for number, line in enumerate(file, start=1) for fact in _facts(line, f"{path}, line {number}")]
+    try:
+        with open_text(path) as file:
+            if file.read(1) == "{":
+                file.seek(0)
+                return [fact for number, line in enumerate(file, 1) for fact in _facts(line, f"{path}, line {number}")]
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
+        pass  # the other way to read it says what is wrong
+    return read_json(path)
 
 
 def _facts(line, where):

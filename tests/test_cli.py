@@ -246,6 +246,9 @@ def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
     assert (tmp_path / "out.jsonl.scores").read_text() == (tmp_path / "official.json.scores").read_text()
     assert json.loads((tmp_path / "out.jsonl.scores").read_text())["predictions"] == len(facts) > 0
     capsys.readouterr()
+    (tmp_path / "half.gz").write_bytes(gzip.compress((tmp_path / "out.jsonl").read_bytes())[:-40])
+    assert run("evaluate", "--predictions", tmp_path / "half.gz", "--truth", source) == 2
+    assert "half.gz: found no valid JSON (Compressed file ended" in error_line(capsys)
     write_lines(tmp_path / "wrong.jsonl", [records[0], {"title": "A"}])
     assert run("evaluate", "--predictions", tmp_path / "wrong.jsonl", "--truth", source) == 2
     expected = 'wrong.jsonl, line 2: found \'{"title": "A"}\', expected a JSON list of predictions {title, h_idx, t_idx, r}, or'
