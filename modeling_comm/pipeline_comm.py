@@ -1,5 +1,6 @@
 """Raw text in, relation triples out: COMM as a Transformers pipeline."""
 
+import difflib
 import itertools
 import math
 from collections.abc import Mapping, Sized
@@ -103,6 +104,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             without common context (far apart in a long document) has none.
 
         Raises:
+            ValueError: an argument does not fit, or `inputs` is neither a document nor many.
             DocumentError: a document does not fit; the message says which. Other errors carry that as a note. Of a generator,
                 the documents before it come first.
         """
@@ -112,6 +114,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         given = self._sanitize_parameters(**kwargs)
         parameters = [{**of_all, **of_this} for of_all, of_this in zip(own, given, strict=True)]
+        if isinstance(inputs, bytes) or not (hasattr(inputs, "__iter__") or isinstance(inputs, Sized)):
+            expected = "a document (a text or a dict), or many, such as a list or a generator of them"
+            raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
         if isinstance(inputs, (str, Mapping)):
             (record,) = self._records([inputs], 1, *parameters)
             return record
@@ -128,7 +133,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         preprocess = {name: value for name, value in callables.items() if value is not None}
         for name, value in preprocess.items():
             if not callable(value):
-                raise ValueError(f"{name} is {value!r}; expected something to call")
+                example = ", such as spacy.load(...)" if name == "ner" else ""
+                raise ValueError(f"{name} is {value!r}; expected something to call{example}")
         forward, postprocess = {}, {}
         if threshold_offset is not None:
             if not isinstance(threshold_offset, (int, float)) or not math.isfinite(threshold_offset):
@@ -237,12 +243,15 @@ def _predict_window(predict, window, batch_size):
             records.update(zip(chosen, predict([window[index] for index in chosen]), strict=True))
     except Exception as failure:
         logger.warning("Documents failed together (%s: %s); trying them one by one", type(failure).__name__, failure)
-        for example in window:
-            with _naming_document(example["index"]):
-                (record,) = predict([example])
-            yield record
-    else:
+        records = None
+    # Outside of `except`, where the failure would still hold the batch's tensors, perhaps of all memory there is.
+    if records is not None:
         yield from (records[index] for index in range(len(window)))
+        return
+    for example in window:
+        with _naming_document(example["index"]):
+            (record,) = predict([example])
+        yield record
 
 
 @contextmanager
@@ -284,6 +293,7 @@ def _read_input(item, index, ner, coreference, sentence_splitter):
     entities, mentions = item.get("entities"), item.get("mentions")
     if entities is None:
         if mentions is None:
+            _refuse_misspelt(checker, item)
             if ner is None:
                 checker.fail("entities", entities, "entities, or mentions, or a pipeline with ner=... that finds them")
             mentions = find_mentions(ner, text, sentence_splitter)
@@ -291,6 +301,13 @@ def _read_input(item, index, ner, coreference, sentence_splitter):
     elif mentions is not None:
         checker.fail("mentions", mentions, "no such field beside entities, which hold the mentions")
     return document_from_text(text, entities, title, sentence_splitter, **where)
+
+
+def _refuse_misspelt(checker, item):
+    """Fields of one's own are welcome, but what almost names the entities would be passed over for what `ner` finds."""
+    for name in item:
+        if meant := difflib.get_close_matches(str(name).lower(), ("entities", "mentions"), n=1, cutoff=0.7):
+            checker.fail(str(name), item[name], f"no field of this name; is {meant[0]!r} meant?")
 
 
 def _end(document, number):

