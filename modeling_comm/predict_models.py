@@ -51,9 +51,9 @@ def check_model(name):
         raise ValueError(f"{name}: found a {kind} model, expected a COMM checkpoint")
     folder = Path(name)
     if folder.is_dir():
-        for file in ("processor_config.json", "tokenizer.json"):
-            if not (folder / file).is_file():
-                raise ValueError(f"{name}: found no {file} in this folder, expected all files of a saved model")
+        for files in (("processor_config.json",), ("tokenizer.json", "vocab.*", "*.model")):
+            if not any(path.is_file() for pattern in files for path in folder.glob(pattern)):
+                raise ValueError(f"{name}: found no {files[0]} in this folder, expected all files of a saved model")
         _check_weights(folder)
 
 
