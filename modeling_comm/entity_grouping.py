@@ -8,6 +8,7 @@ from numbers import Integral
 
 from transformers import Pipeline
 
+from .configuration_comm import usable_positions
 from .documents import DocumentChecker
 from .text_documents import NO_TYPE, check_text, docred_type, read_spans, split_sentences
 
@@ -31,8 +32,9 @@ def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
 
     Args:
         ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline made with an `aggregation_strategy`,
-            which reads the text sentence by sentence (it would cut off, in silence, what its model cannot take at once); or
-            anything that takes a text and gives a list of `{"start", "end", "type"}`.
+            which reads the text sentence by sentence, and a sentence that is longer than its model can take in windows that
+            overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that takes a text and gives
+            a list of `{"start", "end", "type"}`.
         text (`str`): the text.
         sentence_splitter (`Callable`, *optional*): as in [`~text_documents.document_from_text`].
 
@@ -42,12 +44,18 @@ def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
     if not isinstance(ner, Pipeline):
         return _mentions(ner(text))
     sentences = [(start, end) for start, end in (sentence_splitter or split_sentences)(text)]
-    found = ner([text[start:end] for start, end in sentences]) if sentences else []
+    found = ner([text[start:end] for start, end in sentences], **_windows(ner)) if sentences else []
     return [
         {**mention, "start": mention["start"] + offset, "end": mention["end"] + offset}
         for (offset, _), mentions in zip(sentences, found, strict=True)
         for mention in _mentions(mentions)
     ]
+
+
+def _windows(ner):
+    longest = min(ner.tokenizer.model_max_length, usable_positions(ner.model.config))
+    ner.tokenizer.model_max_length = longest  # some tokenizers do not say what their models can take
+    return {"stride": longest // 4} if ner.tokenizer.is_fast else {}
 
 
 def _mentions(found):

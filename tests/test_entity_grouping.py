@@ -225,6 +225,17 @@ def test_transformers_pipelines_read_long_texts_to_the_end(recognizer):
     assert [mention["start"] for mention in whole] == [0, 4, 6]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_transformers_pipelines_read_long_sentences_to_the_end(recognizer, known):
+    tokenizer = word_piece_tokenizer()
+    if known:  # else it says that there is no limit
+        tokenizer.model_max_length = 66
+    ner = pipeline(**{**recognizer, "tokenizer": tokenizer}, aggregation_strategy="first")
+    text = " ".join(["Omar Oslo Nile town"] * 40)
+    found = find_mentions(ner, text)
+    assert [(one["start"], one["end"]) for one in found] == [match.span() for match in re.finditer(r"\S+", text)]
+
+
 def test_word_pieces_are_refused(recognizer):
     with pytest.raises(ValueError, match="aggregation_strategy='simple'"):
         find_mentions(pipeline(**recognizer), "Omar built a town")
