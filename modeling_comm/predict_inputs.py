@@ -148,7 +148,9 @@ def _document_items(stream, source, docred):
                 value = json.loads(raw)
             except json.JSONDecodeError as wrong:
                 if array:  # over several lines, all of which would be wrong
-                    expected = "a document a line; an array of documents in DocRED's format needs --format docred"
+                    expected = (
+                        "a document a line; `predict --format docred` reads an array of documents in DocRED's format"
+                    )
                     raise ValueError(f"{name}: found the beginning of a JSON array, expected {expected}") from None
                 error = f"found no valid JSON ({wrong.msg} at character {wrong.pos}), expected a document a line"
             except (ValueError, RecursionError) as wrong:  # a number of a million digits, a thousand brackets

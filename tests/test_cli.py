@@ -633,7 +633,7 @@ SPACY_MODELS = (
         ({"--input": "."}, "--input .: found a folder, expected a file; only --format txt takes folders"),
         (
             {"--input": "array.json"},
-            "array.json: found the beginning of a JSON array, expected a document a line; an array",
+            "array.json: found the beginning of a JSON array, expected a document a line; `predict --format docred`",
         ),
         (
             {"--input": "in.jsonl", "--format": "txt", "--ner": "ner"},
