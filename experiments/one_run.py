@@ -3,6 +3,7 @@ One cell of a grid, started by `run_grid.py`: trains with `run_docre.py`, predic
 writes the record of the run.
 """
 
+import io
 import json
 import shlex
 import shutil
@@ -25,6 +26,8 @@ from modeling_comm.record import write_json
 from modeling_comm.scoring import average_precision, load_ign_reference, read_json, score, tune_offset
 from modeling_comm.trainer import CommTrainer, encode_dataset, official_predictions
 from modeling_comm.training_args import CommTrainingArguments
+
+KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
 
 
 def run(task):
@@ -65,10 +68,11 @@ def evaluate(task, record, flags, folder):
     processor = CommProcessor.from_pretrained(folder)
     trainer = CommTrainer(model, training_args, processing_class=processor)
     reference = load_ign_reference(arguments["ign_reference"])
-    scores, offset = {}, None
+    scores, offset, margins_of = {}, None, {}
     for split, file in (("dev", "validation_file"), ("test", "test_file")):
         documents = read_json(arguments[file])
         results = predict(trainer, documents, arguments)
+        margins_of[split] = results
         margins, gold = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
         if offset is None:
             offset, _ = tune_offset(margins, gold, int(gold.sum()))
@@ -83,9 +87,10 @@ def evaluate(task, record, flags, folder):
             else:
                 del scores[name]["per_relation"]
         scores[split]["average_precision"] = average_precision(margins, gold, int(gold.sum()))
+    documents = read_json(task["blind_documents"])
+    margins_of["blind"] = results = predict(trainer, documents, arguments)
+    write_margins(Path(task["results"]) / "margins" / f"{task['name']}.npz", margins_of)
     if task["blind"]:
-        documents = read_json(task["blind"]["documents"])
-        results = predict(trainer, documents, arguments)
         ways = zip(BLIND_SUFFIXES, (0.0, offset), ("dev", "dev_offset"), strict=True)
         for suffix, required, split in ways:
             decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
@@ -107,6 +112,38 @@ def at_offset(result, offset, cap):
     return {**result, "triples": [[*pair, *found] for pair, *found in rest], "removed_by_cap": removed}
 
 
+def write_margins(file, results):
+    """
+    Keeps the highest margins of a run, so that other decisions can be computed without training again.
+
+    Args:
+        file (`Path`): an `.npz` file to write. For each split it holds `SPLIT_document` and `SPLIT_pair` (int16: head times the
+            document's number of entities plus tail), `SPLIT_label` (int16, the label id) and `SPLIT_margin` (float16, logit minus
+            that of the threshold class), by document, pair and label; and `SPLIT_cells`, the number of cells in all.
+        results (`dict[str, list[dict]]`): results of [`~modeling_comm.trainer.predict_batch`] by split.
+    """
+    arrays = {}
+    for split, of_documents in results.items():
+        sizes = [one["margins"].size for one in of_documents]
+        margins = np.concatenate([one["margins"].ravel() for one in of_documents])
+        kept = np.sort(np.argsort(-margins, kind="stable")[: KEPT_MARGINS[split]])
+        document = np.repeat(np.arange(len(sizes)), sizes)[kept]
+        row, label = np.divmod(kept - np.cumsum([0, *sizes])[document], of_documents[0]["margins"].shape[1])
+        entities = np.array([round(len(one["pairs"]) ** 0.5 + 0.5) for one in of_documents])  # n of n (n - 1) pairs
+        pairs = np.array([of_documents[d]["pairs"][r] for d, r in zip(document, row, strict=True)])
+        arrays |= {
+            f"{split}_document": document.astype(np.int16),
+            f"{split}_pair": (pairs[:, 0] * entities[document] + pairs[:, 1]).astype(np.int16),
+            f"{split}_label": (label + 1).astype(np.int16),
+            f"{split}_margin": margins[kept].astype(np.float16),
+            f"{split}_cells": np.array(margins.size),
+        }
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.getvalue())
+
+
 def document_counts(predictions, documents):
     """Distinct facts that are `correct`, `predicted` and `gold`, a list each with one number a document."""
     predicted = {document["title"]: set() for document in documents}
@@ -119,7 +156,7 @@ def document_counts(predictions, documents):
 
 
 def write_blind(task, record, predictions, suffix, made_with):
-    file = Path(task["results"]) / "blind" / f"{task['blind']['name']}{suffix}.json"
+    file = Path(task["results"]) / "blind" / f"{task['blind']}{suffix}.json"
     write_json(file, predictions)
     made_by = [
         f"{file.name}: {len(predictions)} predictions of {task['name']} (results/runs/{task['name']}.json)",

@@ -136,6 +136,22 @@ def test_record_of_a_run(results, work):
     assert not [place for place in (work, ROOT, sys.prefix, Path.home()) if f"{place}/" in text]
 
 
+def test_margins_of_a_run(results, work):
+    """They give back the predictions of the documents at any offset, here the tuned one."""
+    offset = read(results / "runs" / f"{ATL}.json")["offset"]
+    labels = ["Na", *sorted(read(work / "data" / "meta" / "rel_info.json"))]
+    kept = np.load(results / "margins" / f"{ATL}.npz")
+    documents = read(work / "data" / "redocred-mini" / "test_blind.json")
+    document, pair, label = (kept[f"blind_{name}"].astype(int) for name in ("document", "pair", "label"))
+    above = kept["blind_margin"].astype(np.float32) > offset
+    sizes = np.array([len(one["vertexSet"]) for one in documents])[document]
+    found = zip(document[above], pair[above] // sizes[above], pair[above] % sizes[above], label[above], strict=True)
+    found = {(documents[d]["title"], h, t, labels[r]) for d, h, t, r in found}
+    expected = {tuple(one.values()) for one in read(results / "blind" / "mixed-atl-offset.json")}
+    assert len(found ^ expected) <= 0.01 * len(expected), "margins are rounded to half precision"
+    assert {int(kept[f"{split}_cells"]) for split in ("dev", "test", "blind")} >= {len(above)}
+
+
 def test_blind_predictions_of_the_first_seed(results, work):
     folder, found = results / "blind", {}
     titles = {one["title"] for one in read(work / "data" / "redocred-mini" / "test_blind.json")}
