@@ -10,10 +10,10 @@ import sys
 
 # The module of each command has its `main(argv, prog)`.
 _MODULES = {
-    "predict": "modeling_comm.predict_command",
-    "view": "modeling_comm.view_command",
-    "evaluate": "modeling_comm.type_prior",
-    "convert": "modeling_comm.convert_original_checkpoint",
+    "predict": "modeling_comm.commands.predict",
+    "view": "modeling_comm.commands.view",
+    "evaluate": "modeling_comm.commands.evaluate",
+    "convert": "modeling_comm.commands.convert",
 }
 
 # These do without torch and transformers.
@@ -63,7 +63,7 @@ def main(argv=None) -> int:
             return _run(argv)
         finally:
             sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
-    # What a command does itself, `modeling_comm.command` sees to; importing it takes seconds, and help is printed here.
+    # What a command does itself, `modeling_comm.commands.errors` sees to; importing it takes seconds, and help is printed here.
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -46,23 +46,23 @@ from dataset_scripts.docred import (
     to_document,
 )
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.arguments import DistillationArguments, ModelArguments, parse_arguments
-from modeling_comm.batching import DocumentStream
-from modeling_comm.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.documents import entity_name
-from modeling_comm.extensions_comm import import_extensions
-from modeling_comm.model_card import read_run, write_model_card
+from modeling_comm.evaluation.scoring import format_scores, load_ign_reference, score
+from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.extensions import import_extensions
 from modeling_comm.processing_comm import encoding_report, what_was_lost
-from modeling_comm.record import (
+from modeling_comm.reporting.model_card import read_run, write_model_card
+from modeling_comm.reporting.run_record import (
     epoch_log,
     run_record,
     summarize,
-    write_json,
 )
-from modeling_comm.resuming import prepare_output, settings_of
-from modeling_comm.scoring import format_scores, load_ign_reference, score
-from modeling_comm.trainer import CommTrainer, check_titles, encode_dataset, official_predictions
-from modeling_comm.type_prior import TypePrior
+from modeling_comm.training.batching import DocumentStream
+from modeling_comm.training.checkpoints import prepare_output, settings_of
+from modeling_comm.training.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
+from modeling_comm.training.script_arguments import DistillationArguments, ModelArguments, parse_arguments
+from modeling_comm.training.trainer import CommTrainer, check_titles, encode_dataset, official_predictions
+from modeling_comm.utils.files import write_json
 
 logger = logging.getLogger("run_docre")
 

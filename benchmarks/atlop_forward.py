@@ -19,7 +19,8 @@ from transformers import AutoModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.record import command_line, commit_of, versions, write_json
+from modeling_comm.reporting.run_record import command_line, commit_of, versions
+from modeling_comm.utils.files import write_json
 
 
 def random_documents(number, words, entities, mentions, seed=0):

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from helpers import LABELS, ROOT, random_document, save_backbone, tiny_model, tiny_system
 
-from modeling_comm.record import command_line, commit_of, versions, write_json
+from modeling_comm.reporting.run_record import command_line, commit_of, versions
+from modeling_comm.utils.files import write_json
 
 
 def write_documents(file, number):

@@ -10,8 +10,9 @@ from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 
 from modeling_comm.documents import relation_ids
+from modeling_comm.utils.files import file_sha256, open_text
 
-from .reading import file_sha256, open_text, read_documents
+from .reading import read_documents
 
 logger = logging.getLogger(__name__)
 

@@ -36,12 +36,11 @@ from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 
 from modeling_comm.configuration_comm import __version__
 from modeling_comm.documents import validate_document
-from modeling_comm.record import write_json
+from modeling_comm.utils.files import file_sha256, write_json
 
 from .dataset_card import DOCRED, OFFICIAL_DOCUMENTS, REDOCRED, check_card, read_source, render_card
 from .describe import describe_documents
 from .docred import FEATURES, OFFICIAL_FILES, REL_INFO_ADDRESS, data_record, load_docred, relation_labels, to_document
-from .reading import file_sha256
 
 _RECORD = "record.json"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset_scripts.reading import file_sha256
-from modeling_comm.scoring import read_json, score
+from modeling_comm.evaluation.scoring import score
+from modeling_comm.utils.files import file_sha256, read_json
 
 
 def compare(annotated, revised):

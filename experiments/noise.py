@@ -16,10 +16,10 @@ from collections import Counter, defaultdict
 from itertools import permutations
 from pathlib import Path
 
+from modeling_comm.utils.files import read_json, write_json
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from modeling_comm.record import write_json
-from modeling_comm.scoring import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

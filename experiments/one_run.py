@@ -20,12 +20,12 @@ import run_docre
 from experiments.noise import write_noisy
 from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.arguments import as_flags, parse_arguments
+from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
 from modeling_comm.processing_comm import decode
-from modeling_comm.record import write_json
-from modeling_comm.scoring import average_precision, load_ign_reference, read_json, score, tune_offset
-from modeling_comm.trainer import CommTrainer, encode_dataset, official_predictions
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.training.script_arguments import as_flags, parse_arguments
+from modeling_comm.training.trainer import CommTrainer, encode_dataset, official_predictions
+from modeling_comm.training.training_args import CommTrainingArguments
+from modeling_comm.utils.files import read_json, write_json
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
 
@@ -105,7 +105,7 @@ def predict(trainer, documents, arguments):
 
 
 def at_offset(result, offset, cap):
-    """A result of [`~modeling_comm.trainer.predict_batch`] whose triples are those with a margin above `offset`."""
+    """A result of [`~modeling_comm.training.trainer.predict_batch`] whose triples are those with a margin above `offset`."""
     logits = torch.nn.functional.pad(torch.from_numpy(result["margins"]), (1, 0))
     row, label, margin, removed = decode(logits, "th", cap, offset)
     rest = zip(result["pairs"][row.numpy()].tolist(), label.tolist(), margin.tolist(), strict=True)
@@ -120,7 +120,7 @@ def write_margins(file, results):
         file (`Path`): an `.npz` file to write. For each split it holds `SPLIT_document` and `SPLIT_pair` (int16: head times the
             document's number of entities plus tail), `SPLIT_label` (int16, the label id) and `SPLIT_margin` (float16, logit minus
             that of the threshold class), by document, pair and label; and `SPLIT_cells`, the number of cells in all.
-        results (`dict[str, list[dict]]`): results of [`~modeling_comm.trainer.predict_batch`] by split.
+        results (`dict[str, list[dict]]`): results of [`~modeling_comm.training.trainer.predict_batch`] by split.
     """
     arrays = {}
     for split, of_documents in results.items():

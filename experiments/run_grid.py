@@ -27,10 +27,10 @@ from pathlib import Path
 
 import yaml
 
+from modeling_comm.utils.files import file_sha256, write_json
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dataset_scripts.reading import file_sha256
-from modeling_comm.record import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 # By setting: --dataset_config of run_docre.py, and the training file below the data folder.

@@ -18,7 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.run_grid import AXES, ROOT, Cell, read_grid
-from modeling_comm.scoring import read_json
+from modeling_comm.utils.files import read_json
 
 LOSSES = {"cmm": "CMM", "atl": "ATL", "balanced_softmax": "Balanced Softmax", "aml": "AML", "afl": "AFL"}
 LOSSES |= {"hingeabl": "HingeABL", "sat": "SAT", "ncrl": "NCRL", "margin": "margin"}

@@ -6,7 +6,12 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_comm import TASK, CommConfig, __version__
-from .encoder_base import (
+from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
+from .mentions import group_mentions
+from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
+from .pipeline_comm import DocumentRelationExtractionPipeline
+from .processing_comm import CommProcessor
+from .relation_encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
@@ -14,13 +19,8 @@ from .encoder_base import (
     pool_entity_embeddings,
     pool_pair_context,
 )
-from .encoders import available_relation_encoders, register_relation_encoder
-from .entity_grouping import group_mentions
-from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
-from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
-from .pipeline_comm import DocumentRelationExtractionPipeline
-from .processing_comm import CommProcessor
-from .text_documents import document_from_text
+from .relation_encoders import available_relation_encoders, register_relation_encoder
+from .text_to_document import document_from_text
 
 AutoConfig.register(CommConfig.model_type, CommConfig, exist_ok=True)
 AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
@@ -35,7 +35,7 @@ CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
 CommProcessor.register_for_auto_class()
 
 # Training needs packages that the model does without, so these are looked up when they are asked for.
-_TRAINING = {"CommTrainer": "trainer", "CommTrainingArguments": "training_args"}
+_TRAINING = {"CommTrainer": "training.trainer", "CommTrainingArguments": "training.training_args"}
 
 
 def __getattr__(name):

@@ -11,8 +11,8 @@ from typing import ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .encoders import available_relation_encoders, get_relation_encoder
 from .losses import DECISION_THRESHOLDS, available_losses, get_loss
+from .relation_encoders import available_relation_encoders, get_relation_encoder
 
 __version__ = "0.1.0"
 

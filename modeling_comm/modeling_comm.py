@@ -9,19 +9,19 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
-from .attention_comm import (
+from .backbone_attention import (
     SDPA_WITH_ROWS,
     check_attention_implementation,
     check_backbone_config,
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
-from .encoder_base import EncodedDocuments, at_least_float32, pool_entity_attention
-from .encoders import get_relation_encoder, is_built_in_encoder
-from .extensions_comm import extension_files, save_extensions
+from .extensions import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
 from .pipeline_comm import DocumentRelationExtractionPipeline  # noqa: F401  (so that its code is saved with a model)
-from .weights_comm import check_weights
+from .relation_encoder_base import EncodedDocuments, at_least_float32, pool_entity_attention
+from .relation_encoders import get_relation_encoder, is_built_in_encoder
+from .safe_weights import check_weights
 
 logger = logging.get_logger(__name__)
 
@@ -109,8 +109,7 @@ class CommPreTrainedModel(PreTrainedModel):
         if pretrained_model_name_or_path is not None:
             check_weights(
                 pretrained_model_name_or_path,
-                "Checkpoints of the original ATLOP, DocuNet and KD-DocRE are brought into COMM's form by python -m "
-                "modeling_comm.convert_original_checkpoint",
+                "comm-docre convert brings checkpoints of the original ATLOP, DocuNet and KD-DocRE into COMM's form",
                 named=fields.get("transformers_weights"),
                 variant=kwargs.get("variant"),
                 adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),

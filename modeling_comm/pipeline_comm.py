@@ -12,10 +12,10 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 from .configuration_comm import TASK
 from .documents import DocumentChecker, DocumentError
-from .encoder_base import pool_pair_attention
-from .entity_grouping import find_mentions, group_mentions
+from .mentions import find_mentions, group_mentions
 from .processing_comm import what_was_lost
-from .text_documents import check_text, document_from_text, text_from_document
+from .relation_encoder_base import pool_pair_attention
+from .text_to_document import check_text, document_from_text, text_from_document
 
 logger = logging.get_logger(__name__)
 
@@ -70,15 +70,15 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 - in DocRED's format, `{"title", "sents", "vertexSet"}` (labels are not looked at), or
                 - `{"text", "entities": [{"mentions": [{"start", "end"}, ...], "type", "name"}, ...], "title"}`, or
                 - `{"text", "mentions": [{"start", "end", "type"}, ...], "title"}`, whose mentions are grouped into entities, see
-                  [`~entity_grouping.group_mentions`], or
+                  [`~mentions.group_mentions`], or
                 - a text or `{"text", "title"}`, whose mentions `ner` finds.
 
                 Offsets count characters, the end exclusive; type, name and title may be left out or None.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
-            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~entity_grouping.find_mentions`].
-            coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~entity_grouping.group_mentions`].
-            sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_documents.document_from_text`].
+            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`].
+            coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~mentions.group_mentions`].
+            sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the checkpoint's own, which is 0 unless it was tuned.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.

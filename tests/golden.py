@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoProcessor, PreTrainedTokenizerFast
 
-from modeling_comm.convert_original_checkpoint import main as convert
+from modeling_comm.commands.convert import main as convert
 
 GOLDEN = SHARED / "golden"
 GOLDEN_NAMES = {"atlop": "atlop", "docunet": "docunet", "kd_docre": "kd"}

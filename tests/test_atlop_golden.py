@@ -27,7 +27,7 @@ from golden import run as run_system
 from helpers import requires_shared
 
 from modeling_comm import pool_entity_attention, pool_entity_embeddings, pool_pair_context
-from modeling_comm.encoder_atlop import CONTEXT_EPSILON
+from modeling_comm.relation_encoder_atlop import CONTEXT_EPSILON
 
 pytestmark = requires_shared
 LOGITS, STATES = 1e-4, 1e-5

@@ -22,9 +22,11 @@ from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
-from modeling_comm import DocumentRelationExtractionPipeline, predict_command, predict_models
-from modeling_comm import encoders as encoder_registry
-from modeling_comm.predict_inputs import hashed, read_items, with_ids
+from modeling_comm import DocumentRelationExtractionPipeline
+from modeling_comm import relation_encoders as encoder_registry
+from modeling_comm.commands import predict as predict_command
+from modeling_comm.commands import predict_models
+from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -303,7 +305,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         "    while True: print('line')\n"
         "sys.exit(main())"
     )
-    command = [sys.executable, "-c", code, str(ROOT / "modeling_comm" / "command.py")]
+    command = [sys.executable, "-c", code, str(ROOT / "modeling_comm" / "commands" / "errors.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"line\n"
         process.stdout.close()
@@ -454,7 +456,7 @@ def test_settings_reach_the_pipeline(predict, expected, tmp_path):
 
 OWN_ENCODER = """
 from modeling_comm import register_relation_encoder
-from modeling_comm.encoder_atlop import AtlopRelationEncoder
+from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
 
 
 @register_relation_encoder("own_atlop")
@@ -947,7 +949,7 @@ def interrupt_third(function):
 # something last (`os.fsync`, `os.replace`), or after so many seconds.
 RUNNER = """
 import json, os, signal, sys, time
-import comm_docre, modeling_comm.predict_command
+import comm_docre, modeling_comm.commands.predict
 
 def kill_before(number):
     calls = []
@@ -1058,7 +1060,7 @@ def test_killed_at_any_time(killer, words, tmp_path):
 
 def test_killed_process_of_its_own(words, tmp_path):
     """As a user meets it: killed as soon as something is written, then the same command again."""
-    command = [sys.executable, "-m", "modeling_comm.cli", *map(str, words)]
+    command = [sys.executable, "-m", "comm_docre", *map(str, words)]
     with (
         open(tmp_path / "log", "w") as log,
         subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stderr=log) as process,

@@ -42,7 +42,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, AutoProcessor
 
 from modeling_comm import CommConfig
-from modeling_comm.convert_original_checkpoint import (
+from modeling_comm.commands.convert import (
     ORIGINAL_GRID,
     convert_original_checkpoint,
     original_name,
@@ -258,7 +258,7 @@ def test_command_line(bert, tmp_path):
     tensors["model.embeddings.position_ids"] = torch.arange(66)[None]
     save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "original.safetensors")
     rel2id = write_rel2id(tmp_path)
-    command = [sys.executable, "-m", "modeling_comm.convert_original_checkpoint", "--relation_encoder", "kd_docre"]
+    command = [sys.executable, "-m", "modeling_comm.commands.convert", "--relation_encoder", "kd_docre"]
     command += ["--checkpoint", tmp_path / "original.safetensors", "--backbone", bert, "--rel2id", rel2id]
     command += ["--output_dir", tmp_path / "converted", "--grid", "8"]
     finished = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120)

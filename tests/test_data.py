@@ -31,8 +31,9 @@ from dataset_scripts.docred import (
     relation_labels,
     to_document,
 )
-from dataset_scripts.reading import file_sha256, iterate_json_array, read_documents
+from dataset_scripts.reading import read_documents
 from modeling_comm.documents import DocumentError
+from modeling_comm.utils.files import file_sha256, iterate_json_array
 
 DATA = SHARED / "data"
 

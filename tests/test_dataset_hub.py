@@ -17,8 +17,8 @@ from dataset_scripts import publish as module
 from dataset_scripts.describe import describe_documents
 from dataset_scripts.docred import FEATURES, data_record, relation_labels, to_document
 from dataset_scripts.publish import load_published, publish
-from dataset_scripts.reading import file_sha256
 from modeling_comm.documents import DocumentError
+from modeling_comm.utils.files import file_sha256
 
 NAME = "org/redocred"
 CARD = """---

@@ -21,8 +21,9 @@ from transformers import TrainerCallback
 
 from dataset_scripts.docred import FEATURES, load_docred
 from modeling_comm import available_relation_encoders
-from modeling_comm.batching import DocumentStream
-from modeling_comm.distillation import (
+from modeling_comm.processing_comm import encoding_report
+from modeling_comm.training.batching import DocumentStream
+from modeling_comm.training.distillation import (
     DistillationTrainer,
     TeacherLogits,
     distillation_loss,
@@ -30,9 +31,8 @@ from modeling_comm.distillation import (
     finish_labels,
     label_documents,
 )
-from modeling_comm.processing_comm import encoding_report
-from modeling_comm.trainer import CommTrainer
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.training.training_args import CommTrainingArguments
 
 SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
 ENCODERS = available_relation_encoders()

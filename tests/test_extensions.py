@@ -21,12 +21,12 @@ from modeling_comm import (
     register_loss,
     register_relation_encoder,
 )
-from modeling_comm import encoders as encoder_registry
 from modeling_comm import losses as loss_registry
-from modeling_comm.encoder_atlop import AtlopRelationEncoder
-from modeling_comm.extensions_comm import import_extensions
-from modeling_comm.trainer import CommTrainer
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm import relation_encoders as encoder_registry
+from modeling_comm.extensions import import_extensions
+from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
+from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.training.training_args import CommTrainingArguments
 
 # Imports in several forms, one of them over several lines, in a function, or behind another statement.
 OWN_FILE = '''"""A file such as a user writes: `from modeling_comm import NAME` is all that it needs."""
@@ -166,7 +166,7 @@ load_and_compare(folder / "from_the_hub", folder / "expected", trust_remote_code
         package=False,
     )
     names = {file.name for file in (tmp_path / "model").iterdir()}
-    assert {"my_parts.py", "extended_comm.py", "extensions_comm.py"} < names
+    assert {"my_parts.py", "extended_comm.py", "extensions.py"} < names
     for again in ("by_the_package", "by_remote_code", "from_the_hub"):
         assert {file.name for file in (tmp_path / again).iterdir()} == names
 
@@ -181,13 +181,13 @@ def test_the_copy_differs_in_its_imports_from_the_package_alone(folder, tmp_path
         "    RelationEncoder,  # the base class",
         "    register_relation_encoder,",
         ")",
-        "from .extensions_comm import GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
+        "from .extensions import GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
         'from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"',
         'from .losses import register_loss, relation_distances; UNIT = "naïve"',
         "        from modeling_comm import pool_entity_embeddings",
-        "        from .extensions_comm import pool_entity_embeddings",
+        "        from .extensions import pool_entity_embeddings",
         "    from modeling_comm import reduce_losses",
-        "    from .extensions_comm import reduce_losses",
+        "    from .extensions import reduce_losses",
     }
 
 
@@ -205,7 +205,7 @@ def test_push_to_hub_sends_the_own_file_too(folder, monkeypatch):
     card = SimpleNamespace(save=lambda file: None)
     monkeypatch.setattr(transformers.utils.hub, "create_and_tag_model_card", lambda *arguments, **options: card)
     own_model().push_to_hub("someone/own")
-    assert {"my_parts.py", "extended_comm.py", "extensions_comm.py", "config.json", "model.safetensors"} <= set(sent)
+    assert {"my_parts.py", "extended_comm.py", "extensions.py", "config.json", "model.safetensors"} <= set(sent)
 
 
 def test_pushing_while_saving_is_refused_with_an_own_file(folder, tmp_path):
@@ -231,8 +231,9 @@ def test_pushing_while_saving_is_refused_with_an_own_file(folder, tmp_path):
             r"line 1: write `from modeling_comm import NAME`",
         ),
         (
-            "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom modeling_comm.scoring import score",
-            r"line 2: `from modeling_comm.scoring import score` needs a file that is not saved with the model",
+            "from modeling_comm import RelationEncoder, register_relation_encoder\n"
+            "from modeling_comm.evaluation.scoring import score",
+            r"line 2: `from modeling_comm.evaluation.scoring import score` needs a file that is not saved with the model",
         ),
         (
             "from modeling_comm import RelationEncoder, register_relation_encoder\nfrom .tools import WIDTH",
@@ -251,7 +252,7 @@ def test_imports_that_could_not_be_followed_are_refused(folder, tmp_path, import
         tiny_model(tiny_config(relation_encoder="zero")).save_pretrained(tmp_path / "model")
 
 
-@pytest.mark.parametrize("name", ["losses", "trainer", "extended_comm", "my-parts"])
+@pytest.mark.parametrize("name", ["losses", "documents", "extended_comm", "my-parts"])
 def test_a_file_whose_name_cannot_stand_beside_the_others_is_refused(folder, tmp_path, name):
     import_file(folder, zero_encoder(), name)
     with pytest.raises(ValueError, match=f"{name}.py: another file that is saved with the model has this name, or"):
@@ -348,7 +349,9 @@ def test_a_name_is_registered_once(folder):
 
 def test_a_built_in_name_cannot_be_taken_even_by_a_class_of_the_same_name(folder):
     own = type("AtlopRelationEncoder", (RelationEncoder,), {})
-    with pytest.raises(ValueError, match=r"the name is taken by modeling_comm.encoder_atlop.AtlopRelationEncoder"):
+    with pytest.raises(
+        ValueError, match=r"the name is taken by modeling_comm.relation_encoder_atlop.AtlopRelationEncoder"
+    ):
         register_relation_encoder("atlop")(own)
     assert encoder_registry.get_relation_encoder("atlop") is AtlopRelationEncoder
 

@@ -8,8 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.trainer import CommTrainer
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.training.training_args import CommTrainingArguments
 
 
 def whole_word_tokenizer(documents):

@@ -22,9 +22,16 @@ from markdown_it import MarkdownIt
 import run_docre
 from dataset_scripts.docred import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
-from modeling_comm.card_tables import without_folders
-from modeling_comm.model_card import main, read_run, recipe_record, render_model_card, trainer_record, write_model_card
-from modeling_comm.scoring import format_scores
+from modeling_comm.evaluation.scoring import format_scores
+from modeling_comm.reporting.card_tables import without_folders
+from modeling_comm.reporting.model_card import (
+    main,
+    read_run,
+    recipe_record,
+    render_model_card,
+    trainer_record,
+    write_model_card,
+)
 
 TABLE_1 = sorted(
     f"{backbone}_{encoder}_{setting}"
@@ -632,7 +639,7 @@ find = importlib.machinery.PathFinder.find_spec
 def find_others(name, *arguments):
     return None if name.partition(".")[0] in ("accelerate", "datasets", "evaluate") else find(name, *arguments)
 importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
-from modeling_comm.model_card import main
+from modeling_comm.reporting.model_card import main
 sys.exit(main(sys.argv[1:]))
 """
     command = [sys.executable, "-c", code, "--run", str(work / "one")]

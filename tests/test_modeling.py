@@ -32,8 +32,8 @@ from modeling_comm import (
     pool_pair_context,
     register_relation_encoder,
 )
-from modeling_comm.attention_comm import SDPA_WITH_ROWS, sdpa_attention_with_rows
-from modeling_comm.encoder_atlop import AtlopRelationEncoder
+from modeling_comm.backbone_attention import SDPA_WITH_ROWS, sdpa_attention_with_rows
+from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
 
 BACKBONES = ["bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert"]
 each_kind = pytest.mark.parametrize("kind", TOKENIZERS)

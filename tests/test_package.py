@@ -34,16 +34,20 @@ def test_what_training_lacks_is_named():
 
 def test_trainer_is_offered():
     import modeling_comm
-    from modeling_comm.trainer import CommTrainer
+    from modeling_comm.training.trainer import CommTrainer
 
     assert modeling_comm.CommTrainer is CommTrainer
     with pytest.raises(AttributeError, match="no attribute 'CommTrainr'"):
         modeling_comm.CommTrainr  # noqa: B018
 
 
-@pytest.mark.parametrize("package", ["modeling_comm", "dataset_scripts"])
-def test_files_beside_the_code_are_installed(package):
+def test_files_beside_the_code_are_installed():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    beside = {path.name for path in (ROOT / package).iterdir() if path.is_file() and path.suffix != ".py"}
-    assert set(setup["options.package_data"][package].split()) == beside
+    beside = {}
+    for package in ("modeling_comm", "dataset_scripts"):
+        for path in (ROOT / package).rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                folder = ".".join(path.parent.relative_to(ROOT).parts)
+                beside.setdefault(folder, set()).add(path.name)
+    assert {package: set(names.split()) for package, names in setup["options.package_data"].items()} == beside

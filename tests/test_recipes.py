@@ -17,8 +17,8 @@ from transformers import AutoConfig
 import run_docre
 from dataset_scripts.docred import find_data_files
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction
-from modeling_comm.arguments import parse_arguments
-from modeling_comm.encoders import get_relation_encoder
+from modeling_comm.relation_encoders import get_relation_encoder
+from modeling_comm.training.script_arguments import parse_arguments
 
 RECIPES = ROOT / "examples" / "recipes"
 TRAIN_FILES = {"redocred": "train_revised.json", "docred_mixed": "train_annotated.json"}

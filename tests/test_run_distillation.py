@@ -11,8 +11,8 @@ from helpers import SAMPLE, SHARED, requires_shared, save_backbone
 from safetensors.torch import load_file
 
 import run_docre
-from modeling_comm.distillation import TeacherLogits
-from modeling_comm.scoring import load_ign_reference
+from modeling_comm.evaluation.scoring import load_ign_reference
+from modeling_comm.training.distillation import TeacherLogits
 
 DISTANT = ["--train_split", "train_distant"]
 TINY = ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-3", "--per_device_train_batch_size", "2"]

@@ -26,9 +26,9 @@ from transformers import AutoModel
 
 import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
-from modeling_comm.record import command_line
-from modeling_comm.scoring import load_ign_reference, score
-from modeling_comm.trainer import CommTrainer
+from modeling_comm.evaluation.scoring import load_ign_reference, score
+from modeling_comm.reporting.run_record import command_line
+from modeling_comm.training.trainer import CommTrainer
 
 TINY = ["--emb_size", "16", "--block_size", "4", "--per_device_train_batch_size", "2", "--head_learning_rate", "1e-3"]
 FEW = ["--max_train_documents", "6", "--max_eval_documents", "3"]
@@ -184,7 +184,7 @@ def test_predictions_scored_again(first):
     predictions, truth = read(folder / "results.json"), read(SAMPLE / "test_revised.json")
     assert predictions
     assert all(list(prediction) == ["title", "h_idx", "t_idx", "r"] for prediction in predictions)
-    command = [sys.executable, "-m", "modeling_comm.scoring", "--predictions", folder / "results.json"]
+    command = [sys.executable, "-m", "comm_docre", "evaluate", "--predictions", folder / "results.json"]
     command += ["--truth", SAMPLE / "test_revised.json", "--train_facts", SAMPLE / "train_revised.json"]
     command += ["--output", folder / "again.json"]
     scored = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -5,7 +5,6 @@ import doctest
 import gzip
 import itertools
 import json
-import runpy
 import socket
 import subprocess
 import sys
@@ -14,9 +13,10 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHARED, requires_shared
 
-from modeling_comm import scoring, type_prior
-from modeling_comm.scoring import average_precision, format_scores, load_ign_reference, score, tune_offset
-from modeling_comm.type_prior import TypePrior, compare_files, main
+from modeling_comm.evaluation import scoring, type_prior
+from modeling_comm.commands.evaluate import compare_files, main
+from modeling_comm.evaluation.scoring import average_precision, format_scores, load_ign_reference, score, tune_offset
+from modeling_comm.evaluation.type_prior import TypePrior
 
 
 def entity(*mentions, kind="LOC"):
@@ -501,19 +501,10 @@ def test_command_names_wrong_files(files, tmp_path, capsys, option, content, mes
     assert not output.exists()
 
 
-def test_module_runs_as_a_command(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["scoring", "--help"])
-    monkeypatch.delitem(sys.modules, "modeling_comm.scoring")
-    with pytest.raises(SystemExit) as stop:
-        runpy.run_module("modeling_comm.scoring", run_name="__main__")
-    assert stop.value.code == 0
-    assert "reads no text" in capsys.readouterr().out
-
-
 def test_scoring_needs_numpy_only():
     code = (
         "import sys, types; package = types.ModuleType('modeling_comm'); package.__path__ = [sys.argv[1]];"
-        "sys.modules['modeling_comm'] = package; import modeling_comm.scoring, modeling_comm.type_prior;"
+        "sys.modules['modeling_comm'] = package; import modeling_comm.evaluation.scoring, modeling_comm.evaluation.type_prior;"
         "print(sorted({'torch', 'transformers', 'datasets', 'evaluate', 'scipy', 'sklearn'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", code, str(ROOT / "modeling_comm")]
@@ -534,7 +525,9 @@ def metric(monkeypatch, tmp_path):
     evaluate = pytest.importorskip("evaluate")
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the metric used the network"))
-    return evaluate.load(str(ROOT / "modeling_comm" / "docre_metric.py"), cache_dir=str(tmp_path / "metrics"))
+    return evaluate.load(
+        str(ROOT / "modeling_comm" / "evaluation" / "docre_metric.py"), cache_dir=str(tmp_path / "metrics")
+    )
 
 
 def records(predictions, documents):

@@ -12,7 +12,7 @@ from transformers import BertConfig, PreTrainedModel
 from transformers.testing_utils import torch_device
 
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommPreTrainedModel
-from modeling_comm.attention_comm import SDPA_WITH_ROWS
+from modeling_comm.backbone_attention import SDPA_WITH_ROWS
 
 NUM_LABELS = 5
 

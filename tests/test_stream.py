@@ -10,10 +10,10 @@ import torch
 from helpers import KillAt, random_document, tiny_model, tiny_processor, tiny_system
 
 from dataset_scripts.docred import FEATURES, load_docred, to_document
-from modeling_comm.batching import DocumentStream, EncodedOnDemand, StreamedBatches
 from modeling_comm.processing_comm import encoding_report
-from modeling_comm.trainer import CommTrainer
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.training.batching import DocumentStream, EncodedOnDemand, StreamedBatches
+from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.training.training_args import CommTrainingArguments
 
 DROPOUT = {"attention_probs_dropout_prob": 0.2, "hidden_dropout_prob": 0.2}
 # Windows, a document without an entity and one without a pair.

@@ -7,7 +7,7 @@ import pytest
 from helpers import SHARED, requires_shared
 
 from modeling_comm.documents import DocumentError, validate_document
-from modeling_comm.text_documents import (
+from modeling_comm.text_to_document import (
     docred_type,
     document_from_text,
     split_sentences,

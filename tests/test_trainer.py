@@ -18,17 +18,17 @@ from helpers import TOKENIZERS, KillAt, random_document, tiny_config, tiny_model
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
-import modeling_comm.trainer
+import modeling_comm.training.trainer
 from dataset_scripts.docred import FEATURES, load_docred
-from modeling_comm.scoring import score
-from modeling_comm.trainer import (
+from modeling_comm.evaluation.scoring import score
+from modeling_comm.training.trainer import (
     CommTrainer,
     DocumentBatchSampler,
     encode_dataset,
     last_complete_checkpoint,
     official_predictions,
 )
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.training.training_args import CommTrainingArguments
 
 PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator")
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
@@ -573,13 +573,13 @@ def test_unlabelled_rows_of_a_table():
 
 def give_scores(monkeypatch, **by_epoch):
     """Lets evaluation answer with these scores, one an epoch, whatever the model predicts."""
-    evaluate = modeling_comm.trainer.evaluate_results
+    evaluate = modeling_comm.training.trainer.evaluate_results
 
     def answer(results, documents, processor, reference):
         metrics = evaluate(results, documents, processor, reference)
         return {**metrics, **{key: values[answer.epoch] for key, values in by_epoch.items()}}
 
-    monkeypatch.setattr(modeling_comm.trainer, "evaluate_results", answer)
+    monkeypatch.setattr(modeling_comm.training.trainer, "evaluate_results", answer)
 
     class Count(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):

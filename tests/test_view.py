@@ -10,10 +10,10 @@ import pytest
 from browser import chromium_page, visit
 from helpers import SAMPLE, random_document
 
-import modeling_comm.view
+import modeling_comm.viewer.render
 from modeling_comm.documents import DocumentError
-from modeling_comm.text_documents import text_from_document
-from modeling_comm.view import render_html
+from modeling_comm.text_to_document import text_from_document
+from modeling_comm.viewer.render import render_html
 
 RELATION_NAMES = json.loads((SAMPLE / "rel_info.json").read_text(encoding="utf-8"))
 RELATION_NAMES |= {"P36": "capital", "P551": "residence"}
@@ -141,7 +141,7 @@ def test_no_text_ends_the_data():
 
 
 def test_script_uses_no_sink_for_markup():
-    script = "".join(map(modeling_comm.view._part, modeling_comm.view._SCRIPTS))
+    script = "".join(map(modeling_comm.viewer.render._part, modeling_comm.viewer.render._SCRIPTS))
     assert "textContent" in script
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|srcdoc|DOMParser", script

@@ -13,10 +13,10 @@ from helpers import random_document, save_backbone, tiny_model, tiny_system
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-import modeling_comm.weights_comm
+import modeling_comm.safe_weights
 from modeling_comm import CommForDocumentRelationExtraction
-from modeling_comm.trainer import CommTrainer
-from modeling_comm.training_args import CommTrainingArguments
+from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.training.training_args import CommTrainingArguments
 
 SHARD = "pytorch_model-00001-of-00001.bin"
 DOCUMENTS = [random_document(entities, seed=entities) for entities in (2, 3, 4)]
@@ -113,7 +113,7 @@ def test_a_pickle_is_refused(saved, offer, spoil, load):
         load(folder, **arguments)
     expected = f"{str(folder)!r} offers its weights as {named}: a pickle, which can run any code when it is read."
     assert expected in str(error.value)
-    assert "python -m modeling_comm.convert_original_checkpoint" in str(error.value)
+    assert "comm-docre convert" in str(error.value)
 
 
 @each_loader
@@ -146,7 +146,7 @@ def test_an_adapter_that_is_a_pickle_is_refused(saved, offer, monkeypatch):
     offer(folder, "adapter_model.bin")
     (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
     CommForDocumentRelationExtraction.from_pretrained(folder)  # nothing reads adapters here
-    monkeypatch.setattr(modeling_comm.weights_comm, "is_peft_available", lambda: True)
+    monkeypatch.setattr(modeling_comm.safe_weights, "is_peft_available", lambda: True)
     with pytest.raises(ValueError, match=r"offers its weights as adapter_model\.bin: a pickle"):
         CommForDocumentRelationExtraction.from_pretrained(folder)
 

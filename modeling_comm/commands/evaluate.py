@@ -1,0 +1,122 @@
+"""The command `comm-docre evaluate`: scores of predictions beside those of the type prior."""
+
+import argparse
+import gzip
+import json
+import zlib
+from pathlib import Path
+
+from ..evaluation.scoring import format_scores, load_ign_reference, score
+from ..evaluation.type_prior import TypePrior
+from ..utils.files import open_text, read_json, write_json
+from .errors import command
+
+
+def read_predictions(path) -> list[dict]:
+    """
+    Predictions in the official format, of a file in it, or of the JSON lines that `comm-docre predict` writes of documents in
+    DocRED's format, whose entities keep their numbers.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is neither.
+    """
+    try:
+        with open_text(path) as file:
+            if file.read(1) == "{":
+                file.seek(0)
+                return [fact for number, line in enumerate(file, 1) for fact in _facts(line, f"{path}, line {number}")]
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
+        pass  # the other way to read it says what is wrong
+    return read_json(path)
+
+
+def _facts(line, where):
+    try:
+        record = json.loads(line)
+        return [
+            {
+                "title": record["title"],
+                "h_idx": triple["head"]["entity"],
+                "t_idx": triple["tail"]["entity"],
+                "r": triple["relation"],
+            }
+            for triple in record["triples"]
+        ]
+    except (ValueError, LookupError, TypeError):
+        expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
+        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
+
+
+def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -> tuple[dict, str]:
+    """What the command does with its files: scores beside the type prior's.
+
+    Args:
+        predictions (`str`): file of predictions, see [`read_predictions`].
+        truth (`str`): JSON file of labelled documents.
+        train_facts (`str`, *optional*): JSON file of training documents, or of facts, that Ign F1 leaves out.
+        type_prior_train (`str`, *optional*): JSON file of documents that the type prior counts; by default
+            `train_facts`, where that holds documents. Without either there is no type prior.
+
+    Returns:
+        `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
+        `train`, `cutoff`, `cutoff_chosen_on` and its own `scores`), and the text table.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is not JSON or not of the expected shape.
+    """
+    documents = read_json(truth)
+    reference = load_ign_reference(train_facts) if train_facts else None
+    result = score(read_predictions(predictions), documents, ign_reference=reference)
+    train = type_prior_train or train_facts
+    training = read_json(train) if train else []
+    if not type_prior_train and not any(isinstance(item, dict) for item in training):
+        note = "type prior: none, it needs --type_prior_train or documents in --train_facts"
+        return {**result, "type_prior": None}, f"{format_scores(result)}\n{note}"
+
+    prior = TypePrior(training)
+    cutoff, _ = prior.best_cutoff(documents)
+    floor = score(prior.predict(documents, cutoff), documents, ign_reference=reference)
+    train, truth = Path(train).name, Path(truth).name
+    note = (
+        f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
+    )
+    report = {"train": train, "cutoff": cutoff, "cutoff_chosen_on": truth, "scores": floor}
+    return {**result, "type_prior": report}, f"{format_scores(result, floor, 'type prior')}\n{note}"
+
+
+_HELP = """
+Scores predicted facts against annotated documents, by the official definitions of DocRED and Re-DocRED.
+
+PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
+`comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
+--train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
+prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
+beats that column. Example:
+
+  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
+"""
+
+
+@command
+def main(argv=None, prog="comm-docre evaluate") -> int:
+    """The command: prints the table and writes `--output`."""
+    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
+    )
+    parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
+    parser.add_argument(
+        "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
+    )
+    parser.add_argument(
+        "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
+    )
+    parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
+    args = parser.parse_args(argv)
+    report, table = compare_files(args.predictions, args.truth, args.train_facts, args.type_prior_train)
+    print(table)
+    if args.output:
+        write_json(args.output, report)
+    return 0

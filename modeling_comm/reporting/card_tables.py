@@ -1,0 +1,254 @@
+"""The tables of a model card, from a run's record, and how a card shows numbers, paths and commands."""
+
+import re
+import shlex
+from pathlib import PureWindowsPath
+
+from ..losses import available_losses, get_loss
+from ..processing_comm import what_was_lost
+from .markdown import Markdown, code, plain, table
+
+METRICS = {
+    "f1": "F1",
+    "ign_f1": "Ign F1",
+    "precision": "Precision",
+    "recall": "Recall",
+    "average_precision": "Average precision",
+}
+SPLITS = {"eval": "validation", "test": "test"}  # by the prefix of their metrics
+_ENCODER_FIELDS = {"docunet": "unet_", "kd_docre": "axial_"}
+
+
+def results_table(metrics, scores=None, seeds=()):
+    """Metrics of the validation and test documents, of the type prior, and, where `metrics` are those of a summary, of every
+    seed's run; None if there are no scores."""
+
+    def cells(of, prefix):
+        return [percent(of.get(f"{prefix}{key}")) for key in METRICS]
+
+    found = [(prefix, split) for prefix, split in SPLITS.items() if f"{prefix}_f1" in metrics]
+    rows = [[split, *cells(metrics, f"{prefix}_")] for prefix, split in found]
+    for index, seed in enumerate(seeds):
+        one = {key: value["runs"][index] for key, value in metrics.items()}
+        rows += [[f"{split}, seed {seed}", *cells(one, f"{prefix}_")] for prefix, split in found]
+    if "test_type_prior_f1" in metrics:
+        prior = scores["type_prior"] if scores else {"f1": metrics["test_type_prior_f1"]}
+        rows.append(["test, type prior", *cells(prior, "")])
+    return table(["", *METRICS.values()], rows) if rows else None
+
+
+def relations_table(scores, relation_names):
+    """Test scores of every relation, those with most gold facts first."""
+    prior = scores["type_prior"]["per_relation"] if scores["type_prior"] else {}
+    relations = sorted(scores["scores"]["per_relation"].items(), key=lambda item: (-item[1]["gold"], item[0]))
+    rows = [
+        [
+            code(relation),
+            relation_names.get(relation),
+            *(count(found[key]) for key in ("gold", "predictions", "correct")),
+            *(percent(found[key]) for key in ("precision", "recall", "f1")),
+            percent(prior[relation]["f1"]) if relation in prior else None,
+        ]
+        for relation, found in relations
+    ]
+    header = ["Relation", "Name", "Gold", "Predicted", "Correct", "Precision", "Recall", "F1", "Type prior F1"]
+    return table(header, rows)
+
+
+def data_table(data):
+    """Files with their hashes, and what is in them, as far as a record's `data` tells; None if it tells nothing."""
+    files, reports = data["files"], data.get("encoding", {})
+    splits = list(dict.fromkeys([*files, *reports]))
+
+    def column(entries, key, shown):
+        return [shown(entries[split][key]) if key in entries.get(split, {}) else None for split in splits]
+
+    counted = {"Documents": "documents", "Entities": "entities", "Mentions": "mentions"}
+    counted |= {"Word pieces": "tokens", "Windows": "windows"}
+    columns = {"": splits, "File": column(files, "source", lambda source: code(base_name(source)))}
+    columns |= {name: column(reports, key, count) for name, key in counted.items()}
+    columns["Skipped"] = column(files, "skipped", len)
+    columns["SHA-256"] = column(files, "sha256", code)
+    known = {name: values for name, values in columns.items() if any(value is not None for value in values)}
+    return table(known, zip(*known.values(), strict=True)) if known else None
+
+
+def lost_in_encoding(data):
+    """In words, what encoding lost of the documents."""
+    reports = data.get("encoding")
+    if not reports:
+        return "not recorded"
+    lost = [
+        f"{count(number)} {what.replace('_', ' ')} ({split})"
+        for split, report in reports.items()
+        for what, number in what_was_lost(report).items()
+    ]
+    return ", ".join(lost) or "nothing: every word and mention of the documents above reached the model"
+
+
+def setting_table(record, seeds):
+    """Model, loss and training."""
+    config, arguments = record["config"], record["training_arguments"]
+    own = _ENCODER_FIELDS.get(config["relation_encoder"])
+    fields = [field for field in config if field in ("emb_size", "block_size") or (own and field.startswith(own))]
+    documents = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
+    processes = record["device"]["processes"] if "device" in record else 1
+    steps = int(arguments["max_steps"])
+    rows = [
+        ["Backbone", backbone(record)],
+        ["Relation encoder", code(config["relation_encoder"])],
+        *([code(field), config[field]] for field in fields),
+        ["Loss", Markdown(f"{code(config['loss'])}, {plain(config['loss_reduction'])} over pairs")],
+        *([code(field), config[field]] for field in _loss_fields(config["loss"])),
+        ["Mention markers", code(config["markers"])],
+        *([code(field), config[field]] for field in ("window_size", "window_stride") if field in config),
+        *(
+            [["Required margin over the threshold", config["threshold_offset"]]]
+            if config.get("threshold_offset")
+            else []
+        ),
+        ["Relations of a pair, at most", config["max_relations_per_pair"] or "no limit"],
+        ["Learning rate of the backbone", arguments["learning_rate"]],
+        ["Learning rate of the rest", arguments["head_learning_rate"]],
+        [
+            "Schedule",
+            f"{arguments['lr_scheduler_type']}, warm-up {arguments['warmup_steps']} (below 1: share of steps)",
+        ],
+        ["AdamW", f"epsilon {arguments['adam_epsilon']}, weight decay {arguments['weight_decay']}"],
+        ["Gradient norm, at most", arguments["max_grad_norm"]],
+        ["Documents a step", documents * processes],
+        ["Length", f"{steps} steps" if steps > 0 else f"{arguments['num_train_epochs']:g} epochs"],
+        ["Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))],
+    ]
+    return table(["", ""], rows)
+
+
+def _loss_fields(loss):
+    return get_loss(loss).config_fields.values() if loss in available_losses() else ()
+
+
+def base_model(record):
+    """The encoder's name on the Hub; None if it was a folder, or is not recorded."""
+    name = record.get("base_model")
+    return name if name and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) else None
+
+
+def backbone(record):
+    """The encoder's name and its kind, as far as the record has them."""
+    name, config = base_model(record), record["config"].get("text_config")
+    known = [code(name)] if name else []
+    if config:
+        layers, size = (
+            config.get("num_hidden_layers", config.get("n_layers")),
+            config.get("hidden_size", config.get("dim")),
+        )
+        known.append(
+            plain(f"{'' if name else 'a '}{config['model_type']} encoder ({layers} layers, hidden size {size})")
+        )
+    return Markdown(", ".join(known))
+
+
+def log_table(record):
+    """One row an evaluation, or, without any, an epoch: the mean loss since the row before, and the scores."""
+    log, kept = record.get("log", []), kept_step(record)
+    evaluated = any(map(is_evaluation, log))
+    rows, last_row, logged, losses = [], 0, 0, 0.0
+    for entry in log:
+        step = entry["step"]
+        if "loss" in entry:  # the mean over the steps since the last entry
+            losses += entry["loss"] * (step - logged)
+            logged = step
+        ends = is_evaluation(entry) if evaluated else "loss" in entry and float(entry["epoch"]).is_integer()
+        if ends and step > last_row:  # the best checkpoint, evaluated once more at the end, has its row
+            rows.append(
+                [
+                    f"{entry['epoch']:.2f}",
+                    Markdown(f"**{step}**") if step == kept else step,
+                    f"{losses / (logged - last_row):.4f}" if logged > last_row else None,
+                    f"{entry['eval_loss']:.4f}" if "eval_loss" in entry else None,
+                    *(percent(entry.get(f"eval_{key}")) for key in METRICS),
+                    count(entry.get("eval_predicted_positives")),
+                ]
+            )
+            last_row, losses = step, 0.0
+    header = ["Epoch", "Step", "Training loss", "Validation loss", *METRICS.values(), "Predicted facts"]
+    return table(header, rows) if rows else None
+
+
+def is_evaluation(entry):
+    """Whether an entry of a log is an evaluation."""
+    return any(key.startswith("eval_") for key in entry)
+
+
+def kept_step(record):
+    """Step of the checkpoint that a training ended with: the best one, where that was asked for, or the last one."""
+    if record["training_arguments"]["load_best_model_at_end"]:
+        return record.get("best_checkpoint_step")
+    return max((entry["step"] for entry in record.get("log", [])), default=None)
+
+
+def run_table(record):
+    """Where and with what the run was made."""
+    device, commit = record["device"], record.get("commit")
+    seconds = {"training": record["metrics"].get("train_runtime"), "all of it": record.get("seconds")}
+    rows = [
+        ["Commit", commit and commit.replace("+changes", " and changes that were not committed")],
+        ["Device", device["device"]],
+        ["Processes", device["processes"]],
+        ["Threads of each", device["threads"]],
+        ["Precision", device["precision"]],
+        ["Memory, at most", f"{device['peak_memory'] / 2**30:.1f} GiB" if device["peak_memory"] else None],
+        ["Time", ", ".join(f"{what} {duration(time)}" for what, time in seconds.items() if time) or None],
+        *([package, version] for package, version in record["versions"].items() if version),
+    ]
+    return table(["", ""], rows)
+
+
+# -------------------------------------------------------------------------------------------------- numbers, paths, commands
+
+
+def percent(value):
+    """A share in percent, or the mean and standard deviation of several runs' shares; None stays None."""
+    if isinstance(value, dict):
+        spread = "" if value["std"] is None else f" ± {100 * value['std']:.2f}"
+        return f"{100 * value['mean']:.2f}{spread}"
+    return None if value is None else f"{100 * value:.2f}"
+
+
+def count(value):
+    """A number with its thousands apart; None stays None."""
+    return None if value is None else f"{value:,}"
+
+
+def duration(seconds):
+    """Seconds in words."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+
+
+def base_name(path):
+    """A file's name without its folders; an address of the web as it is."""
+    return path if re.match("https?://", path) else PureWindowsPath(path).name  # which knows both kinds of slashes
+
+
+# What starts a path that means something on its own machine only: an absolute one, or one that begins with `~` or a dot.
+_LOCAL = r"(?:file://)?(?:(?:~|\.[^\s\\/\"']*)?[\\/]|[A-Za-z]:[\\/])"
+
+
+def without_folders(command):
+    """A command line in which paths that mean something on its own machine only are reduced to their base names."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation mark without its partner
+        words = command.split()
+    return shlex.join(map(_without_folders, words))
+
+
+def _without_folders(word):
+    flag, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    if re.match(f"{_LOCAL}.", value):
+        value = base_name(value)
+    else:  # perhaps a list or JSON that holds paths
+        value = re.sub(rf"(?<=[\"'\s=,(\[]){_LOCAL}[^\"'\s,)\]]+", lambda found: base_name(found[0]), value)
+    return f"{flag}{equals}{value}"

@@ -1,0 +1,312 @@
+"""
+Model cards, rendered from the records that `run_docre.py` writes.
+
+    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
+    python -m modeling_comm.reporting.model_card --recipe examples/recipes/bert_atlop_redocred.yaml
+
+What is not in the record, a card does not state. A recipe's card says that it was not run.
+"""
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from pathlib import Path, PureWindowsPath
+
+import jinja2
+from huggingface_hub import EvalResult, ModelCardData
+
+from ..evaluation.scoring import format_scores
+from ..processing_comm import encoding_report
+from . import card_tables
+from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
+from .markdown import Markdown, block, code, one_line, plain
+from .run_record import device_record, epoch_log, versions
+
+logger = logging.getLogger(__name__)
+
+_TASK = "document-relation-extraction"
+# Hub names of what lies at the loader's public addresses. What was read from anywhere else is somebody's own files, whatever
+# they are called.
+_PUBLISHED = {
+    "https://huggingface.co/datasets/thunlp/docred/": "thunlp/docred",
+    "https://raw.githubusercontent.com/tonytan48/Re-DocRED/": "tonytan48/Re-DocRED",
+}
+
+
+def render_model_card(record, scores=None, repo_id=None, name=None, summary=None, tags=()) -> str:
+    """
+    A model card, metadata included.
+
+    Args:
+        record (`dict`): content of a run's `run.json`, or what [`trainer_record`] or [`recipe_record`] returns. Without `metrics`
+            the card says "not run".
+        scores (`dict`, *optional*): content of the run's `test_scores.json`.
+        repo_id (`str`, *optional*): the model's name on the Hub, for the examples.
+        name (`str`, *optional*): title of the card; by default the last part of `repo_id` or of the run's folder.
+        summary (`dict`, *optional*): content of `summary.json`, where `record` is one of several runs with different seeds; its
+            means and standard deviations then stand for the record's metrics.
+        tags (`Iterable[str]`): further tags of the metadata.
+
+    Returns:
+        `str`: Markdown with a YAML head. Folders of the machine are left out of paths, and text from the record cannot
+        become markup.
+    """
+    if name is None:
+        folder = PureWindowsPath(record["training_arguments"]["output_dir"])
+        name = repo_id.split("/")[-1] if repo_id else (folder.parent if summary else folder).name
+    name = one_line(name) or "comm"
+    data = record["data"]
+    metrics = summary["metrics"] if summary else _metrics(record)
+    was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
+    seeds = (summary or record).get("seeds") or [record["seed"]]
+    datasets = _datasets(data["files"]) if trained or not was_run else []
+    shown = {
+        "name": name,
+        "model": repo_id or name,
+        "record": record,
+        "config": record["config"],
+        "metadata": Markdown(_metadata(record, name, datasets, metrics, len(seeds), tags).to_yaml()),
+        "backbone": card_tables.backbone(record),
+        "datasets": datasets,
+        "was_run": was_run,
+        "trained": trained,
+        "chosen": trained
+        and record["training_arguments"]["load_best_model_at_end"]
+        and record["best_checkpoint_step"],
+        "metrics": metrics,
+        "summary": summary,
+        "seeds": seeds,
+        "scores": scores,
+        "lost": card_tables.lost_in_encoding(data),
+        "tables": {
+            "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
+            "relations": card_tables.relations_table(scores, record["config"]["relation_names"]) if scores else None,
+            "data": card_tables.data_table(data),
+            "setting": card_tables.setting_table(record, seeds),
+            "log": card_tables.log_table(record),
+            "run": card_tables.run_table(record) if was_run else None,
+        },
+    }
+    return _TEMPLATES.get_template("model_card_template.md").render(shown)
+
+
+def _metrics(record):
+    """The record's metrics; None for a recipe. A run that did not evaluate in the end did so when it saved what it kept."""
+    if "metrics" not in record:
+        return None
+    step = card_tables.kept_step(record)
+    evaluated = [entry for entry in record["log"] if is_evaluation(entry) and entry["step"] == step][:1]
+    return dict(*evaluated) | record["metrics"]
+
+
+def write_model_card(folder, record=None, repo_id=None, name=None, tags=()) -> None:
+    """Writes `README.md` into a run's folder. `record` is by default the folder's own; the other arguments are
+    [`render_model_card`]'s, and the errors [`read_run`]'s."""
+    record, scores, summary = read_run(folder, record)
+    card = render_model_card(record, scores, repo_id, name, summary, tags)
+    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+
+def read_run(folder, record=None) -> tuple[dict, dict | None, dict | None]:
+    """
+    Record, test scores and summary of a folder that `run_docre.py` wrote into.
+
+    Args:
+        folder (`str`): holds `run.json`, or, after `--seeds`, `summary.json` and the runs' own folders, of which the first run's
+            record is read.
+        record (`dict`, *optional*): taken instead of these.
+
+    Returns:
+        The scores are None if there are none, or if they are not those of the record's own test; the summary is None for a single
+        run.
+
+    Raises:
+        FileNotFoundError: the folder holds neither.
+    """
+    folder = Path(folder)
+    if record is None and (folder / "run.json").is_file():
+        record = _read(folder / "run.json")
+    if record is None:
+        if not (folder / "summary.json").is_file():
+            raise FileNotFoundError(
+                f"{folder}: expected run.json or summary.json, which run_docre.py writes, found neither"
+            )
+        summary = _read(folder / "summary.json")
+        return _read(folder / f"seed-{summary['seeds'][0]}" / "run.json"), None, summary
+    scores = _read(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
+    if scores and scores["scores"]["f1"] != record["metrics"].get("test_f1"):
+        logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)
+        scores = None
+    return record, scores, None
+
+
+def _read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def trainer_record(trainer) -> dict:
+    """What a [`CommTrainer`] itself knows of its run: the part of a record that needs no script around it."""
+    state, reference = trainer.state, trainer.ign_reference
+    documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+    return {
+        "seed": trainer.args.seed,
+        "versions": versions(),
+        "device": device_record(trainer.args, trainer.model.dtype),
+        "data": {
+            "config": None,
+            "files": {},
+            "encoding": {split: encoding_report(rows) for split, rows in documents.items() if rows is not None},
+        },
+        "ign_reference": None
+        if reference is None
+        else {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)},
+        "config": trainer.model.config.to_dict(),
+        "training_arguments": trainer.args.to_sanitized_dict(),
+        "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
+        "log": epoch_log(state.log_history),
+        "best_checkpoint_step": state.best_global_step,
+    }
+
+
+def recipe_record(path) -> dict:
+    """What a settings file for `run_docre.py` plans, in the form of a record without a run. Needs the extra `training`."""
+    from dataset_scripts.docred import find_data_files
+
+    from ..configuration_comm import CommConfig
+    from ..training.script_arguments import parse_arguments
+
+    model, data, training, _, run = parse_arguments([str(path)])
+    given = {field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None}
+    config = CommConfig(**given).to_dict()
+    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(given):
+        del config[field]  # the backbone's and the data's, which are not loaded
+    own = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
+    own = {split: source for split, source in own.items() if source}
+    files = own or find_data_files(data.dataset_config, data.data_dir)
+    return {
+        "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
+        "base_model": model.model_name_or_path,
+        "seed": training.seed,
+        "seeds": run.seeds,
+        "data": {
+            "config": data.dataset_config,
+            "files": {split: {"source": source} for split, source in files.items()},
+        },
+        "config": config,
+        "training_arguments": training.to_sanitized_dict(),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------- metadata
+
+
+def _metadata(record, name, datasets, metrics, seeds, tags):
+    results = _eval_results(record, metrics or {}, seeds)
+    return ModelCardData(
+        language="en" if datasets else None,  # the published data is English; of other files it is not known
+        license="apache-2.0",
+        library_name="transformers",
+        # The task is a tag, because it is not on the Hub's list of what may be a `pipeline_tag`.
+        tags=[_TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
+        datasets=datasets or None,
+        base_model=base_model(record),
+        metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+
+
+def _datasets(files):
+    """Hub names of the data that trains and selects the model; none if any of it comes from elsewhere."""
+    names = [_published(files[split]["source"]) for split in ("train", "validation") if split in files]
+    return list(dict.fromkeys(names)) if all(names) else []
+
+
+def _published(source):
+    return next((name for address, name in _PUBLISHED.items() if source.startswith(address)), None)
+
+
+def _eval_results(record, metrics, seeds):
+    results = []
+    for prefix, split in SPLITS.items():
+        file = record["data"]["files"].get(split)
+        for key, label in METRICS.items():
+            value = metrics.get(f"{prefix}_{key}")
+            if value is None:
+                continue
+            results.append(
+                EvalResult(
+                    task_type=_TASK,
+                    task_name="Document-level relation extraction",
+                    dataset_type=(file and _published(file["source"])) or "local-files",
+                    dataset_name=one_line(
+                        f"{base_name(file['source'])}, sha256 {file['sha256']}" if file else f"{split} documents"
+                    ),
+                    dataset_split=split,
+                    metric_type=key,
+                    metric_name=f"{label}, mean of {seeds} seeds" if seeds > 1 else label,
+                    metric_value=round(value["mean"] if seeds > 1 else value, 4),
+                )
+            )
+    return results
+
+
+# -------------------------------------------------------------------------------------------------- template and command
+
+
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    undefined=jinja2.StrictUndefined,
+    finalize=plain,  # everything that the template shows, unless a filter has made it Markdown
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {
+    "base_name": base_name,
+    "block": block,
+    "code": code,
+    "count": card_tables.count,
+    "format_scores": lambda scores: format_scores(scores["scores"], scores["type_prior"], "type prior"),
+    "python": lambda value: Markdown(json.dumps(value, ensure_ascii=False)),
+    "shell": lambda value: Markdown(shlex.quote(value)),
+    "without_folders": card_tables.without_folders,
+}
+
+
+def main(argv=None) -> int:
+    """The command: prints a card or writes it to `--output`. 0, or 2 with a line on stderr where a file is wrong."""
+    parser = argparse.ArgumentParser(
+        "python -m modeling_comm.reporting.model_card",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="folder that run_docre.py wrote into")
+    source.add_argument("--recipe", help="settings file for run_docre.py; its card says that it was not run")
+    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
+    parser.add_argument("--output", help="file to write; without it the card is printed")
+    args = parser.parse_args(argv)
+    try:
+        if args.run:
+            record, scores, summary = read_run(args.run)
+            card = render_model_card(record, scores, args.repo_id, summary=summary)
+        else:
+            card = render_model_card(recipe_record(args.recipe), repo_id=args.repo_id, name=Path(args.recipe).stem)
+        if args.output:
+            Path(args.output).write_text(card, encoding="utf-8")
+        else:
+            sys.stdout.write(card)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

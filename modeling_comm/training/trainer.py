@@ -1,0 +1,506 @@
+"""Training and evaluation of COMM models with Transformers' Trainer."""
+
+import json
+import re
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput
+from transformers.utils import logging
+
+from ..configuration_comm import __version__
+from ..evaluation.scoring import average_precision, score, tune_offset
+from ..extensions import check_extensions
+from ..losses import loss_from_config
+from ..processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
+from ..reporting.model_card import trainer_record, write_model_card
+from .batching import (
+    FEATURE_COLUMNS,
+    DocumentBatchSampler,
+    DocumentCollator,
+    DocumentStream,
+    EncodedOnDemand,
+    FeatureRows,
+    StreamedBatches,
+    without_unknown_labels,
+)
+from .training_args import CommTrainingArguments
+
+logger = logging.get_logger(__name__)
+
+
+class _TrainerHooks(TrainerCallback):
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        if self.trainer.train_sampler is not None:  # a stream counts its passes itself
+            self.trainer.train_sampler.set_epoch(int(state.epoch or 0))
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.check_gradients()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # Losses are summed over processes where they are logged; what is left at the end would count for one process only.
+        control.should_log |= args.logging_strategy != "no"
+
+
+class CommTrainer(Trainer):
+    """
+    [`Trainer`] for [`CommForDocumentRelationExtraction`].
+
+    Data sets are lists or `datasets.Dataset`s of DocRED documents; they are encoded with `processing_class` unless
+    they hold its features already. `train_dataset` may be a [`DocumentStream`], which is read while training runs. What differs
+    from the parent: learning rates of backbone and relation encoder; the loss is a mean over all pairs of a step, accumulated
+    batches and processes included; evaluation scores whole documents (F1, Ign F1, average precision, predicted positives),
+    identically on any number of processes; a loss or gradient that is not finite stops the run;
+    `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
+
+    Args:
+        ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
+        args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
+            as in the parent.
+
+    Raises:
+        ValueError: arguments or documents do not fit, or one process sees several GPUs.
+        FloatingPointError: a loss, gradient or logit is not finite; the message names step, documents and values.
+    """
+
+    feature_columns = FEATURE_COLUMNS
+
+    def __init__(
+        self,
+        model=None,
+        args=None,
+        train_dataset=None,
+        eval_dataset=None,
+        processing_class=None,
+        ign_reference=None,
+        **kwargs,
+    ):
+        args = CommTrainingArguments() if args is None else args
+        if not isinstance(args, CommTrainingArguments):
+            raise ValueError(f"CommTrainer: args is {type(args).__name__}; expected CommTrainingArguments")
+        if args.n_gpu > 1:
+            raise ValueError(
+                f"{args.n_gpu} GPUs are visible to one process. Start one process a GPU: torchrun --nproc_per_node {args.n_gpu} "
+                "run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
+            )
+        if processing_class is None:
+            raise ValueError("CommTrainer needs processing_class, the CommProcessor of the model")
+        if model is not None:  # before anything is encoded
+            processing_class.check_config(model.config)
+        self.ign_reference = ign_reference
+        self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
+        self.train_sampler = None
+        self._step_documents = []
+        self.stream_report = Counter()
+        # The parent takes them, and evaluation here would never call them.
+        unused = ("compute_metrics", "preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
+        refused = [name for name in unused if kwargs.get(name) is not None]
+        if refused:
+            raise ValueError(f"CommTrainer: found {refused}; it batches, scores and computes the loss itself")
+        if train_dataset is not None and not isinstance(train_dataset, DocumentStream):
+            train_dataset = encode_dataset(train_dataset, processing_class)
+        if eval_dataset is not None:
+            eval_dataset = encode_dataset(eval_dataset, processing_class)
+            check_titles(eval_dataset)
+            if args.load_best_model_at_end:
+                _check_labelled(eval_dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            data_collator=DocumentCollator(processing_class),
+            **kwargs,
+        )
+        processing_class.check_config(self.model.config)  # of a model_init, too
+        self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
+        self.add_callback(_TrainerHooks(self))
+
+    # ---------------------------------------------------------------------------------------------------------- training
+
+    def get_train_dataloader(self):
+        if isinstance(self.train_dataset, DocumentStream):
+            return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
+        if not self.train_dataset:
+            raise ValueError("CommTrainer: training requires a train_dataset with documents")
+        _check_labelled(self.train_dataset, "training", "all of them need labels")
+        lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
+        self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
+        return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
+
+    def _sampler(self, sampler_class, documents):
+        return sampler_class(
+            documents,
+            batch_size=self.args.per_device_train_batch_size,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            seed=self.args.data_seed if self.args.data_seed is not None else self.args.seed,
+            order=self.args.train_sampling_strategy,
+        )
+
+    def _encoded_stream(self):
+        return EncodedOnDemand(self.processing_class, self.train_dataset.max_length)
+
+    def _loader(self, dataset, sampler):
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            prefetch_factor=self.args.dataloader_prefetch_factor,
+            persistent_workers=self.args.dataloader_persistent_workers,
+            pin_memory=self.args.dataloader_pin_memory and torch.cuda.is_available(),
+            generator=torch.Generator(),  # not the global one, whose state must not depend on how often we iterate
+        )
+
+    def create_optimizer(self, model=None):
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            backbone = {id(parameter) for parameter in model.backbone.parameters()}
+            decayed = set(self.get_decay_parameter_names(model))
+            groups = {}
+            for name, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    in_backbone, decays = id(parameter) in backbone, name in decayed
+                    groups.setdefault((in_backbone, decays), []).append(parameter)
+            given = self.optimizer_cls_and_kwargs
+            optimizer_class, arguments = given or self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(
+                [
+                    {
+                        "params": parameters,
+                        "lr": self.args.learning_rate if in_backbone else self.args.head_learning_rate,
+                        "weight_decay": self.args.weight_decay if decays else 0.0,
+                    }
+                    for (in_backbone, decays), parameters in groups.items()
+                ],
+                **arguments,
+            )
+        return self.optimizer
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
+        if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
+            pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
+        pairs = torch.tensor(pairs, device=device)
+        if self.args.world_size > 1:
+            pairs = self.accelerator.gather(pairs.reshape(1)).sum()
+        return pairs.clamp(min=1)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        inputs = dict(inputs)
+        self._step_documents += inputs.pop("document_index")
+        self.stream_report.update(inputs.pop("encoding", {}))
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        if not torch.isfinite(outputs.loss):
+            raise FloatingPointError(
+                f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
+                f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
+            )
+        # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
+        loss = outputs.loss * self.args.world_size
+        return (loss, outputs) if return_outputs else loss
+
+    def check_gradients(self):
+        """Raises `FloatingPointError` before an optimizer step whose gradients are not finite; in fp16, where loss scaling skips
+        such steps, once it has scaled the loss down below 1 in vain."""
+        scaler = self.accelerator.scaler
+        if scaler is None:
+            gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            bad = None if torch.isfinite(norm) else f"the gradient's norm is {norm.item()}"
+        else:
+            bad = (
+                None if scaler.get_scale() >= 1 else f"gradients overflow even at a loss scale of {scaler.get_scale()}"
+            )
+        if bad:
+            raise FloatingPointError(f"step {self.state.global_step}: {bad}; documents {self._documents_of_step()}")
+        self._step_documents = []
+
+    def _documents_of_step(self):
+        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
+
+    def train(self, resume_from_checkpoint=None, **kwargs):
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
+        if self.args.save_strategy != "no":
+            check_extensions(self.model)  # not after an epoch
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _save_checkpoint(self, model, trial):
+        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / "trainer_state.json").unlink(missing_ok=True)
+        super()._save_checkpoint(model, trial)
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        # A pickle, and all that it holds is in the run's record: whoever is given a checkpoint should not have to unpickle.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, model_name=None, tags=()):
+        """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
+        if self.is_world_process_zero():
+            record = self.run_record or trainer_record(self)
+            tags = [tags] if isinstance(tags, str) else tags
+            write_model_card(self.args.output_dir, record, repo_id=self.hub_model_id, name=model_name, tags=tags)
+
+    # -------------------------------------------------------------------------------------------------------- evaluation
+
+    def get_eval_dataloader(self, eval_dataset=None):
+        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
+        if dataset is None:
+            raise ValueError("CommTrainer: evaluation requires an eval_dataset")
+        dataset = encode_dataset(dataset, self.processing_class)
+        sampler = DocumentBatchSampler(
+            lengths=np.zeros(len(dataset)),
+            batch_size=self.args.per_device_eval_batch_size,
+            world_size=self.args.world_size,
+            rank=self.args.process_index,
+            order="sequential",
+        )
+        loader = self._loader(FeatureRows(dataset), sampler)
+        loader.documents = dataset
+        return loader
+
+    get_test_dataloader = get_eval_dataloader
+
+    def evaluation_loop(
+        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
+    ):
+        """One result per document, gathered by document index from all processes; `predictions` is the list of
+        [`predict_batch`]'s results in the data set's order."""
+        documents = dataloader.documents
+        results = self._evaluate_batches(dataloader)
+        if self.args.world_size > 1:
+            results = gather_object(results)
+        results = sorted(results, key=lambda result: result["document_index"])
+        if [result["document_index"] for result in results] != list(range(len(documents))):
+            raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
+        metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
+        return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
+
+    @torch.no_grad()
+    def _evaluate_batches(self, dataloader):
+        # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
+        model = self.accelerator.unwrap_model(self.model)
+        if self.place_model_on_device:
+            model = model.to(self.args.device)
+        model.eval()
+        results = []
+        for batch in dataloader:
+            if batch["document_index"]:
+                batch = self._prepare_inputs(batch)
+                with self.accelerator.autocast():
+                    results += predict_batch(model, batch, self.processing_class, dataloader.documents)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        return results
+
+    def tune_threshold_offset(self, eval_dataset=None) -> float:
+        """
+        Chooses the margin over the threshold that a relation needs for the best F1 on labelled documents, and sets it in the
+        model's configuration and in the processor: from then on they predict with it, and it is saved with them.
+
+        Args:
+            eval_dataset: labelled documents that are not the test ones; by default the trainer's `eval_dataset`.
+
+        Returns:
+            `float`: the offset; `max_relations_per_pair` is left out of account.
+
+        Raises:
+            ValueError: documents without labels.
+        """
+        results = self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
+        if not results or not all("labels" in result for result in results):
+            raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
+        margins, labels = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
+        config = self.accelerator.unwrap_model(self.model).config
+        config.threshold_offset, _ = tune_offset(margins, labels, int(labels.sum()))
+        self.processing_class.update_from_config(config)
+        return config.threshold_offset
+
+
+def encode_dataset(dataset, processor, max_length=None, num_proc=None):
+    """
+    Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
+
+    Args:
+        dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
+            bar); one that holds unlabelled documents says so in its column `has_labels`.
+    """
+    if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"the data set is a {type(dataset).__name__}; expected a list of documents or a datasets.Dataset"
+        )
+    if not len(dataset):
+        return []
+    if {*FEATURE_COLUMNS} <= {*dataset[0]}:
+        return dataset
+    if not hasattr(dataset, "map"):
+        features = processor.encode(dataset, max_length=max_length)
+        return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
+
+    def encode(rows, library):  # the version is part of the cache's key
+        documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
+        features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
+        return {column: [feature[column] for feature in features] for column in features[0]}
+
+    from datasets import Features, List, Value  # an extra; whoever hands over a Dataset has it
+
+    numbers = List(Value("int32"))
+    columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
+    columns |= {"facts": List(numbers)}
+    columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
+    return dataset.map(
+        encode,
+        # Said, not guessed from the first documents, which may have no facts or no entities.
+        features=Features({**dataset.features, **columns, "has_labels": Value("bool")}),
+        fn_kwargs={"library": __version__},
+        batched=True,
+        batch_size=100,
+        num_proc=num_proc,
+        desc="Encoding documents",
+    )
+
+
+def _check_labelled(dataset, kind, why):
+    unlabelled = [index for index, known in enumerate(_column(dataset, "has_labels")) if not known]
+    if unlabelled:
+        titles = [dataset[index]["title"] for index in unlabelled[:5]]
+        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
+
+
+def check_titles(dataset):
+    """Raises `ValueError` where several documents have the same title."""
+    titles = Counter(_column(dataset, "title"))
+    repeated = sorted(title for title, count in titles.items() if count > 1)
+    if repeated:
+        raise ValueError(
+            f"{len(repeated)} titles stand on several evaluation documents, {repeated[:3]} for example; expected unique titles, "
+            "by which facts are told apart"
+        )
+
+
+def _column(dataset, name):
+    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
+
+
+def predict_batch(model, batch, processor, documents=None) -> list[dict]:
+    """
+    Runs the model on a collated batch; one dict per document: `document_index`, `pairs` (`(p, 2)` head and tail), `margins`
+    (`(p, R)` float32, logit minus threshold), `triples` (`[head, tail, label id, margin]`), `removed_by_cap`, and, with
+    labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs). `documents` are the data set, for messages.
+    """
+    batch = dict(batch)
+    document_index = batch.pop("document_index")
+    labels = batch.pop("labels", None)
+    outputs = model(**batch)
+    logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
+    if not torch.isfinite(logits).all():
+        bad = document_index[pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()]
+        title = f" ({documents[bad]['title']!r})" if documents is not None else ""
+        raise FloatingPointError(f"evaluation: logits of document {bad}{title} are not finite")
+    threshold, cap = processor.decision_threshold, processor.max_relations_per_pair
+    margins = relation_margins(logits, threshold)
+    if labels is not None:
+        labels = labels.cpu()
+        losses = loss_from_config(model.config)(logits, labels, reduction="none")
+    results = []
+    for index, document in enumerate(document_index):
+        mine = pair_index[:, 0] == index
+        pairs = pair_index[mine, 1:]
+        row, label, margin, removed = decode(logits[mine], threshold, cap, processor.threshold_offset)
+        result = {
+            "document_index": document,
+            "pairs": pairs.numpy(),
+            "margins": margins[mine].numpy(),
+            "triples": [
+                [*pair, *rest]
+                for pair, *rest in zip(pairs[row].tolist(), label.tolist(), margin.tolist(), strict=True)
+            ],
+            "removed_by_cap": removed,
+        }
+        if labels is not None:
+            result |= {"labels": labels[mine, 1:].bool().numpy(), "loss": losses[mine].double().sum().item()}
+        results.append(result)
+    return results
+
+
+def official_predictions(results, documents, processor) -> list[dict]:
+    """Results of [`predict_batch`] in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each triple."""
+    return [
+        {"title": document["title"], "h_idx": head, "t_idx": tail, "r": processor.id2label[label]}
+        for result, document in zip(results, documents, strict=True)
+        for head, tail, label, _ in result["triples"]
+    ]
+
+
+def evaluate_results(results, documents, processor, ign_reference=None) -> dict[str, float]:
+    """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
+    over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
+    metrics = {
+        "predicted_positives": sum(len(result["triples"]) for result in results),
+        "removed_by_cap": sum(result["removed_by_cap"] for result in results),
+    }
+    if not results or not all("labels" in result for result in results):
+        return metrics
+    scores = score(official_predictions(results, documents, processor), documents, ign_reference=ign_reference)
+    keys = ("f1", "precision", "recall", "ign_f1")
+    metrics |= {key: scores[key] for key in keys if scores[key] is not None}
+    labels = np.concatenate([result["labels"].ravel() for result in results])
+    margins = np.concatenate([result["margins"].ravel() for result in results])
+    metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
+    metrics["loss"] = sum(result["loss"] for result in results) / max(
+        sum(len(result["pairs"]) for result in results), 1
+    )
+    return metrics
+
+
+def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
+    """
+    Newest checkpoint in `output_dir` from which training can go on exactly; None if there is none. A newer one that lacks a
+    file or the end of one, because a run was killed while it was saved, is passed over with a warning.
+
+    Args:
+        output_dir (`str`): a run's folder.
+        world_size (`int`, defaults to 1): number of processes; each has saved its random state.
+    """
+    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
+    found = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
+        broken = [name for name in needed if not _is_complete(path / name)]
+        if not broken:
+            return str(path)
+        logger.warning("%s is passed over: it lacks %s, or their ends", path, ", ".join(broken))
+    return None
+
+
+def _is_complete(file):
+    """Whether a file is there to its end, which each of these formats tells."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+        else:  # torch.save's
+            return zipfile.is_zipfile(file)
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True

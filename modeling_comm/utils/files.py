@@ -1,0 +1,110 @@
+"""Files that several folders read and write: JSON, plain or compressed by gzip, written whole or not at all."""
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..documents import DocumentError
+
+_WHITESPACE = re.compile(r"[ \t\n\r]*")
+# JSON that is cut off is found to be wrong, or seems complete (a number), at most this far from its end (a pair of \u
+# escapes is the longest piece), or in a string that does not end.
+_LONGEST_PIECE = 16
+
+
+def open_text(path):
+    """A JSON file to read as text, also if it is compressed by gzip, whatever its name."""
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig")
+
+
+def read_json(path):
+    """The content of a JSON file; a `ValueError` that names the file where it is not JSON."""
+    try:
+        with open_text(path) as file:
+            return json.load(file)
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
+
+
+def write_json(path, value):
+    """Writes JSON so that `path` holds either the old content or the new, never a part."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def file_sha256(path) -> str:
+    """SHA-256 of a file as it is stored, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def iterate_json_array(file, source=None, chunk_size=1 << 20) -> Iterator:
+    """
+    Items of a JSON array, decoded one after another, so that memory holds a piece of the file and never all of it.
+
+    Args:
+        file (text file): open for reading, at its start.
+        source (`str`, *optional*): the file's name, for messages.
+        chunk_size (`int`, defaults to 1,048,576): characters that are read at a time.
+
+    Raises:
+        DocumentError: the file holds no JSON array, an item is no JSON, or the file ends before the array does.
+    """
+    decoder, text, position, index = json.JSONDecoder(), "", 0, 0
+
+    def read_more():
+        nonlocal text, position
+        # At least as much as is still to be decoded: a long item is then decoded a few times, not once a chunk.
+        chunk = file.read(max(chunk_size, len(text) - position))
+        if chunk:
+            text, position = text[position:] + chunk, 0
+        return bool(chunk)
+
+    def next_character():
+        nonlocal position
+        while True:
+            position = _WHITESPACE.match(text, position).end()
+            if position < len(text) or not read_more():
+                return text[position : position + 1]
+
+    def check(expected, *characters):
+        character = next_character()
+        if character not in characters:
+            found = repr(text[position : position + 20]) if character else "the end of the file"
+            raise DocumentError(source, index, None, None, found, expected)
+        return character
+
+    check("a JSON array, '[', of documents", "[")
+    position += 1
+    more = next_character() != "]"
+    if not more:
+        position += 1
+    while more:
+        next_character()
+        while True:
+            try:
+                item, end = decoder.raw_decode(text, position)
+            except json.JSONDecodeError as error:
+                cut_off = error.msg.startswith("Unterminated string") or error.pos > len(text) - _LONGEST_PIECE
+                if cut_off and read_more():
+                    continue
+                found = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"
+                expected = "a JSON object; is the file complete?" if cut_off else "a JSON object"
+                raise DocumentError(source, index, None, None, found, expected) from None
+            if end <= len(text) - _LONGEST_PIECE or not read_more():
+                break
+        position = end
+        more = check("',' or ']' after it; is the file complete?", ",", "]") == ","
+        position += 1
+        yield item
+        index += 1
+    check("nothing after the array", "")
