@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHARED, requires_shared
 
-from modeling_comm.evaluation import scoring, type_prior
 from modeling_comm.commands.evaluate import compare_files, main
+from modeling_comm.evaluation import scoring, type_prior
 from modeling_comm.evaluation.scoring import average_precision, format_scores, load_ign_reference, score, tune_offset
 from modeling_comm.evaluation.type_prior import TypePrior
 
