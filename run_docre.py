@@ -49,8 +49,8 @@ from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommPro
 from modeling_comm.documents import entity_name
 from modeling_comm.evaluation.scoring import format_scores, load_ign_reference, score
 from modeling_comm.evaluation.type_prior import TypePrior
-from modeling_comm.extensions import import_extensions
 from modeling_comm.processing_comm import encoding_report, what_was_lost
+from modeling_comm.relation_encoders import get_relation_encoder
 from modeling_comm.reporting.model_card import read_run, write_model_card
 from modeling_comm.reporting.run_record import (
     epoch_log,
@@ -60,7 +60,12 @@ from modeling_comm.reporting.run_record import (
 from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.checkpoints import prepare_output, settings_of
 from modeling_comm.training.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
-from modeling_comm.training.script_arguments import DistillationArguments, ModelArguments, parse_arguments
+from modeling_comm.training.script_arguments import (
+    DistillationArguments,
+    ModelArguments,
+    given_fields,
+    parse_arguments,
+)
 from modeling_comm.training.trainer import CommTrainer, check_titles, encode_dataset, official_predictions
 from modeling_comm.utils.files import write_json
 
@@ -148,12 +153,10 @@ def is_finished(model_args):
 
 def build_model(model_args, data_args, splits):
     """The model and its processor: a finished checkpoint as it is, or a new model around a bare encoder."""
-    fields = {name.name for name in dataclasses.fields(ModelArguments)} & set(vars(CommConfig()))
-    given = {name: getattr(model_args, name) for name in fields if getattr(model_args, name) is not None}
-    own = json.loads(model_args.extension_fields or "{}")
+    given = given_fields(model_args)
     hub, source = hub_arguments(model_args), model_args.model_name_or_path
     if is_finished(model_args):
-        return load_checkpoint(model_args, given, own, hub)
+        return load_checkpoint(model_args, given, hub)
     labels, names = labels_of(model_args, data_args, splits)
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
@@ -162,7 +165,6 @@ def build_model(model_args, data_args, splits):
         backbone_overrides=json.loads(model_args.backbone_overrides or "{}"),
         attn_implementation=model_args.attn_implementation,
         **given,
-        **own,
         **hub,
     )
     processor = CommProcessor.from_backbone(
@@ -171,12 +173,12 @@ def build_model(model_args, data_args, splits):
     return model, processor
 
 
-def load_checkpoint(model_args, given, own, hub):
+def load_checkpoint(model_args, given, hub):
     """A finished checkpoint and its processor; flags can change what its weights do not depend on."""
     source = model_args.model_name_or_path
     config = CommConfig.from_pretrained(source, **hub)
-    fixed = ("relation_encoder", "emb_size", "block_size", "unet_in_dim", "unet_down_dim", "unet_out_dim")
-    fixed += ("axial_layers", "axial_heads", "fixed_grid")
+    encoder = get_relation_encoder(config.relation_encoder)
+    fixed = ("relation_encoder", *(setting.field for setting in encoder.settings))
     refused = [name for name in fixed if given.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if model_args.backbone_overrides else []
     refused += [] if model_args.word_leading_space else ["word_leading_space"]
@@ -185,8 +187,6 @@ def load_checkpoint(model_args, given, own, hub):
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
         )
     config = CommConfig.from_pretrained(source, **given, **hub)
-    for name, value in own.items():
-        setattr(config, name, value)
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=model_args.attn_implementation, **hub
     )
@@ -431,7 +431,6 @@ def main(argv=None):
     model_args, data_args, training_args, distillation_args, run_args = parse_arguments(
         sys.argv[1:] if argv is None else list(argv), __doc__
     )
-    import_extensions(model_args.extensions)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     level = training_args.get_process_log_level()
     says_more = training_args.log_level == "passive" and training_args.process_index == 0
