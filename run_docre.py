@@ -137,8 +137,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
     if arguments.run.tune_threshold_offset:
-        metrics["threshold_offset"] = processor.threshold_offset
-        logger.info("predictions need a margin of %.3f over the threshold", processor.threshold_offset)
+        metrics["threshold_offset"] = processor.decision.threshold_offset
+        logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
 
     # Evaluation and prediction.
     if training.do_eval:

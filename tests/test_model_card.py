@@ -380,9 +380,7 @@ def test_stored_card():
 
 def test_evaluation_of_a_checkpoint(work, tmp_path):
     flags = ["--model_name_or_path", str(work / "one"), "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
-    run_script(
-        *flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later")
-    )
+    run_script(*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later"))
     record, scores, _ = read_run(tmp_path / "later")
     found = sections(render_model_card(record, scores))
     assert found["Training"].strip().startswith("This run evaluated a finished checkpoint")

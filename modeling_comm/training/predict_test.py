@@ -6,12 +6,13 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from ..decoding import Predictions, official_predictions
 from ..documents import entity_name
 from ..evaluation.scoring import format_scores, score
 from ..evaluation.type_prior import TypePrior
 from ..processing_comm import CommProcessor
 from ..utils.files import write_json
-from .trainer import CommTrainer, official_predictions
+from .trainer import CommTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def predict_test(
     if not trainer.is_world_process_zero():
         return metrics
     folder = Path(trainer.args.output_dir)
-    predictions = official_predictions(output.predictions, documents, processor)
+    predictions = official_predictions(output.predictions, documents, processor.id2label)
     write_json(folder / "results.json", predictions)
     labelled, total = sum("labels" in document for document in documents), len(documents)
     scored = labelled == total
@@ -61,9 +62,11 @@ def predict_test(
     return metrics
 
 
-def print_triples(results: Sequence[dict], documents: Sequence[dict], processor: CommProcessor, number: int) -> None:
+def print_triples(
+    results: Sequence[Predictions], documents: Sequence[dict], processor: CommProcessor, number: int
+) -> None:
     """Prints `number` predicted triples in words: the one with the highest margin of each document, then the second ones."""
-    by_document = [sorted(result["triples"], key=lambda triple: -triple[3]) for result in results]
+    by_document = [sorted(result.triples, key=lambda triple: -triple.margin) for result in results]
     in_turn = [(rank, index) for index, triples in enumerate(by_document) for rank in range(len(triples))]
     for rank, index in sorted(in_turn)[:number]:
         head, tail, label, margin = by_document[index][rank]
