@@ -242,6 +242,11 @@ class CommConfig(PreTrainedConfig):
         if validate:
             validate(self)
 
+    def validate_decision(self):
+        """Part of `@strict`: how logits are decided."""
+        Setting("threshold_offset", "threshold_offset", float, 0.0).check(self)
+        Setting("max_relations_per_pair", "max_relations_per_pair", int | None, None, (AtLeast(1),)).check(self)
+
     def validate_labels_and_windows(self):
         """Part of `@strict`: what the configuration shares with the processor, and the two directions of the labels."""
         validate_shared_fields(self, longest_window=usable_positions(self.text_config))
@@ -395,10 +400,7 @@ def validate_shared_fields(holder, longest_window: int = 10**9) -> None:
     def check(field, type_, *ranges):
         Setting(field, field, type_, None, ranges).check(holder)
 
-    check("decision_threshold", Literal[DECISION_THRESHOLDS])
-    check("threshold_offset", float)
     check("markers", Literal[MARKERS])
-    check("max_relations_per_pair", int | None, AtLeast(1))
     check("window_end_tokens", int, InRange(1, 3))
     check("window_size", int, InRange(8, longest_window + 1))
     # Each window must bring at least one new subword token: its size without special tokens and shared ones.
