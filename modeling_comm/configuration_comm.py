@@ -221,7 +221,7 @@ class CommConfig(PreTrainedConfig):
         Raises:
             `SettingError`: nothing is registered under the name of one of them.
         """
-        for field, names in (("relation_encoder", available_relation_encoders()), ("loss", available_losses())):
+        for field, names in (("loss", available_losses()), ("relation_encoder", available_relation_encoders())):
             if getattr(self, field) not in names:
                 raise UnknownNameError(field, getattr(self, field), names)
         return settings_of(self.relation_encoder, self.loss)
