@@ -150,7 +150,7 @@ def test_more_entities_than_the_fixed_grid_has_rows(system, name):
 
 def test_cells_of_grids():
     grids = PairGrids([2, 0, 3, 3, 1])
-    document, head, tail = grids.cells("cpu")
+    document, head, tail = grids.cells("cpu").unbind(-1)
     expected = [
         (b, h, t) for b, size in enumerate(grids.sizes) for h, t in itertools.product(range(size), range(size))
     ]
@@ -165,7 +165,7 @@ def test_cells_of_grids():
 
 
 def naive_context(documents, index, head, tail, heads):
-    rows = [documents.mention_attention[index][documents.mention_entities[index] == e].mean(0) for e in (head, tail)]
+    rows = documents.attention.rows[index, [head, tail]]  # of one window
     product = (rows[0] * rows[1]).mean(0) if heads == "mean" else (rows[0] * rows[1]).sum(0)
     return product / (product.sum() + (1e-5 if heads == "mean" else 1e-10)) @ documents.token_states[index]
 
