@@ -166,7 +166,11 @@ def build_model(model_args, data_args, splits):
         **hub,
     )
     processor = CommProcessor.from_backbone(
-        source, model.config, word_leading_space=model_args.word_leading_space, **hub
+        source,
+        model.config,
+        word_leading_space=model_args.word_leading_space,
+        trust_remote_code=model_args.trust_remote_code,
+        **hub,
     )
     return model, processor
 
@@ -190,7 +194,7 @@ def load_checkpoint(model_args, given, own, hub):
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=model_args.attn_implementation, **hub
     )
-    processor = CommProcessor.from_pretrained(source, **hub)
+    processor = CommProcessor.from_pretrained(source, trust_remote_code=model_args.trust_remote_code, **hub)
     processor.update_from_config(model.config)
     return model, processor
 
@@ -267,7 +271,8 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
         checkpoint, finished = prepare_output(training_args, output_dir, settings, run_args.restart)
     if finished:
         logger.info("%s: the training is finished; --restart would repeat it", output_dir)
-        model_args = ModelArguments(str(output_dir), attn_implementation=model_args.attn_implementation)
+        kept = {name: getattr(model_args, name) for name in ("attn_implementation", "trust_remote_code")}
+        model_args = ModelArguments(str(output_dir), **kept)
     elif checkpoint:
         logger.info("going on from %s", checkpoint)
     set_seed(seed)

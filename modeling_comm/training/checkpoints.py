@@ -35,6 +35,7 @@ def settings_of(seed, training_args, model_args, data_args, distillation_args, r
     settings |= {key: getattr(training_args, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": run_args.early_stopping_patience, "seed": seed}
     settings["tune_threshold_offset"] = run_args.tune_threshold_offset or None
+    settings["trust_remote_code"] = model_args.trust_remote_code or None
     return json.loads(json.dumps(settings))
 
 

@@ -89,6 +89,10 @@ class ModelArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run the code that a model's tokenizer brings along; without it such a model is refused."},
+    )
 
 
 @dataclass
@@ -203,6 +207,7 @@ def parse_arguments(argv, description=None):
         (ModelArguments, DataArguments, CommTrainingArguments, DistillationArguments, RunArguments),
         description=description,
         formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
     if argv and argv[0].endswith((".json", ".yaml", ".yml")):
         path = Path(argv.pop(0))
