@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden import original_of, write_rel2id
 from helpers import ROOT, SAMPLE, TOKENIZERS, random_document, tiny_model, tiny_system, tiny_text_config
-from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre

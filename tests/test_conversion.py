@@ -23,25 +23,24 @@ from golden import (
     difference,
     golden_rows,
     logits_in_golden_order,
+    original_of,
     read_tensors,
     run,
     system,
     system_of,
+    write_rel2id,
 )
 from helpers import (
-    LABELS,
     ROOT,
     byte_level_tokenizer,
     random_document,
     requires_shared,
-    tiny_model,
     tiny_text_config,
     word_piece_tokenizer,
 )
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoProcessor
 
-from modeling_comm import CommConfig
 from modeling_comm.commands.convert import (
     ORIGINAL_GRID,
     convert_original_checkpoint,
@@ -198,36 +197,6 @@ def save_backbone(folder, model_type, tokenizer):
     return folder
 
 
-SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 8}
-
-
-def original_of(relation_encoder, backbone, whole=True):
-    """A model of ours on the backbone, set up as the converter does, and its tensors under the original's names."""
-    encoder = AutoModel.from_pretrained(backbone)
-    config = CommConfig(
-        text_config=encoder.config,
-        relation_encoder=relation_encoder,
-        id2label=LABELS,
-        emb_size=16,
-        block_size=4,
-        window_stride=0,
-        window_end_tokens=2 if encoder.config.model_type == "roberta" else 1,
-        fixed_grid=None if relation_encoder == "atlop" else 8,
-        **SIZES,
-    )
-    model = tiny_model(config)
-    if not whole:
-        model.backbone.load_state_dict(encoder.state_dict(), strict=False)
-    tensors = {original_name(relation_encoder, name): tensor for name, tensor in model.state_dict().items()}
-    return model, {name: tensor for name, tensor in tensors.items() if whole or not name.startswith("model.")}
-
-
-def write_rel2id(folder, labels=None):
-    path = folder / "rel2id.json"
-    path.write_text(json.dumps({label: index for index, label in (labels or LABELS).items()}), encoding="utf-8")
-    return path
-
-
 def convert(tmp_path, tensors, relation_encoder, backbone, **arguments):
     checkpoint = tmp_path / "original.pt"
     torch.save(tensors, checkpoint)
@@ -258,7 +227,7 @@ def test_command_line(bert, tmp_path):
     tensors["model.embeddings.position_ids"] = torch.arange(66)[None]
     save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "original.safetensors")
     rel2id = write_rel2id(tmp_path)
-    command = [sys.executable, "-m", "modeling_comm.commands.convert", "--relation_encoder", "kd_docre"]
+    command = [sys.executable, "-m", "comm_docre", "convert", "--relation_encoder", "kd_docre"]
     command += ["--checkpoint", tmp_path / "original.safetensors", "--backbone", bert, "--rel2id", rel2id]
     command += ["--output_dir", tmp_path / "converted", "--grid", "8"]
     finished = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120)
