@@ -19,7 +19,7 @@ from .backbone_attention import (
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
-from .pipeline_comm import remember_loading
+from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments, at_least_float32, pool_entity_attention
 from .relation_encoders import get_relation_encoder, is_built_in_encoder
 from .safe_weights import check_weights
@@ -117,7 +117,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 **hub,
             )
         wants_info = kwargs.pop("output_loading_info", False)
-        trusted = kwargs.pop("trust_remote_code", None) is True  # nothing of the model's own; see [`remember_loading`]
+        trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
             *model_args,
@@ -132,7 +132,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 f"{pretrained_model_name_or_path!r} lacks {len(missing)} weights of this model, which would have stayed "
                 f"untrained: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
             )
-        remember_loading(model, trust_remote_code=trusted, **hub)
+        model.loading_arguments = LoadingArguments(trust_remote_code=trusted, **hub)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):

@@ -3,7 +3,6 @@
 import difflib
 import itertools
 import math
-import weakref
 from collections.abc import Mapping, Sized
 from contextlib import contextmanager
 
@@ -23,14 +22,13 @@ logger = logging.get_logger(__name__)
 # Documents are sorted by length within so many batches, which is also how many are read ahead.
 _WINDOW = 8
 
-# How each model was loaded, because its processor is loaded alike. Not an attribute of the model, which may be pickled: there may
-# be an access token among the arguments.
-_LOADED_WITH = weakref.WeakKeyDictionary()
 
+class LoadingArguments(dict):
+    """How a model was loaded (`trust_remote_code`, `token`, ...), because its processor is loaded alike. Copies and pickles
+    of it are empty: a model that is pickled must not take an access token along."""
 
-def remember_loading(model, **arguments):
-    """Notes how a model was loaded (`trust_remote_code`, `token`, `cache_dir`, ...), for a pipeline that needs its processor."""
-    _LOADED_WITH[model] = arguments
+    def __reduce__(self):
+        return dict, ()
 
 
 class DocumentRelationExtractionPipeline(Pipeline):
@@ -49,8 +47,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     Args:
         model ([`CommForDocumentRelationExtraction`]): by `pipeline(...)` also a name or folder.
-        processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where the model
-            was. Code that its files name runs only where the model was loaded with `trust_remote_code=True`; nothing is asked.
+        processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
+            the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
+            nothing is asked.
         ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
@@ -278,7 +277,7 @@ def _naming_document(index):
 
 
 def _load_processor(model, name=None):
-    config, loaded_with = model.config, _LOADED_WITH.get(model, {})
+    config, loaded_with = model.config, getattr(model, "loading_arguments", {})
     if name is None:
         name = config._name_or_path
         # The same commit as the model's, whatever has been published since.

@@ -72,8 +72,8 @@ class CommProcessor(ProcessorMixin):
         Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
 
         Args:
-            trust_remote_code (`bool`, defaults to `False`): whether code that the tokenizer's files name may run. Without it such a
-                tokenizer is refused; nothing is asked on the terminal.
+            trust_remote_code (`bool`, defaults to `False`): whether code that the tokenizer's files name may run. Without
+                it such a tokenizer is refused; nothing is asked on the terminal.
         """
         trusted = trust_remote_code is True  # Transformers asks where it is None
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)

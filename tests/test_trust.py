@@ -9,15 +9,27 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fresh_process import refused
-from helpers import ROOT, SAMPLE, save_backbone, tiny_model, tiny_system, tiny_text_config, word_piece_tokenizer
-from test_conversion import original_of, write_rel2id
+from golden import original_of, write_rel2id
+from helpers import (
+    ROOT,
+    random_document,
+    save_backbone,
+    tiny_config,
+    tiny_model,
+    tiny_system,
+    tiny_text_config,
+    word_piece_tokenizer,
+)
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForTokenClassification, AutoProcessor, pipeline
 
 import run_docre
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.commands import convert
 from modeling_comm.configuration_comm import TASK
+from modeling_comm.utils.files import write_json
 
 # What an answer to "Do you wish to run the custom code? [y/N]" may be, among documents.
 ANSWERS = ("1", "y", "yes")
@@ -49,19 +61,13 @@ class EvilModel(BertForTokenClassification):
 """
 
 
-class Asked(AssertionError):
-    """Something has read standard input."""
-
-
 @pytest.fixture(autouse=True)
-def nobody_answers(monkeypatch):
-    """Standard input of this process: whatever reads it fails, and not with an error that Transformers would take for no answer."""
-
-    class Terminal(io.StringIO):
-        def readline(self, *_):
-            pytest.exit("something asked on standard input", returncode=1)
-
-    monkeypatch.setattr(sys, "stdin", Terminal())
+def terminal(monkeypatch):
+    """Says yes to whatever asks on standard input; nothing may."""
+    stdin = io.StringIO("y\n" * 9)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    yield
+    assert stdin.tell() == 0, "something was asked"
 
 
 def change(path, **fields):
@@ -114,7 +120,12 @@ def predict(home, *flags, lines):
     environment = os.environ | {"HF_HOME": str(home / "cache"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, ROOT / "comm_docre.py", "predict", *flags, "--input", "-", "--format", "jsonl"]
     return subprocess.run(
-        [*map(str, command), "--output", "-"], input=lines, capture_output=True, text=True, env=environment, timeout=300
+        [*map(str, command), "--output", "-"],
+        input=lines,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
     )
 
 
@@ -127,9 +138,8 @@ def test_documents_do_not_answer_for_a_checkpoint(checkpoint, tmp_path, where, a
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("where", ["tokenizer", "config"])
-def test_documents_do_not_answer_for_a_named_entity_model(checkpoint, ner, tmp_path, where):
-    marker = add_evil(ner, where)
+def test_documents_do_not_answer_for_a_named_entity_model(checkpoint, ner, tmp_path):
+    marker = add_evil(ner, "config")
     finished = predict(tmp_path, "--model", checkpoint, "--ner", ner, lines=f"y\n{json.dumps(DOCUMENT)}\n")
     assert (finished.returncode, finished.stdout) == (2, "")
     assert len(finished.stderr.splitlines()) == 1 and "--ner" in finished.stderr, finished.stderr
@@ -169,13 +179,48 @@ def test_a_processor_asks_nothing(checkpoint, auto_class):
 
 
 @pytest.mark.parametrize("where", ["tokenizer", "config"])
-def test_a_new_model_asks_nothing(backbone, tmp_path, where):
-    config = tiny_model().config
-    original, tensors = original_of("atlop", "bert", seed=0) if False else (None, None)  # noqa: F841
+def test_a_new_model_runs_no_code_of_its_backbone(backbone, tmp_path, where):
+    load, labels = CommForDocumentRelationExtraction.from_backbone, {0: "Na", 1: "P17"}
+    original_checkpoint = tmp_path / "original.safetensors"
+    save_file(original_of("atlop", backbone)[1], original_checkpoint)
+    flags = ["--relation_encoder", "atlop", "--checkpoint", original_checkpoint, "--backbone", backbone]
+    flags += ["--rel2id", write_rel2id(tmp_path), "--output_dir", tmp_path / "converted"]
     marker = add_evil(backbone, where)
-    load = CommForDocumentRelationExtraction.from_backbone
-    if where == "config":
-        assert "'evil'" in refused(load, backbone, id2label={0: "Na", 1: "P17"}, emb_size=16, block_size=4)
-    for options in ({}, {"trust_remote_code": None}, {"trust_remote_code": False}):
-        refused(CommProcessor.from_backbone, backbone, config, **options)
+    if where == "tokenizer":  # Transformers has a class for the tokenizer of this type, and takes that
+        model = load(backbone, id2label=labels, emb_size=16, block_size=4)
+        CommProcessor.from_backbone(backbone, model.config)
+        assert convert.main(list(map(str, flags))) == 0
+    else:
+        assert "'evil'" in refused(load, backbone, id2label=labels)
+        assert "'evil'" in refused(load, backbone, id2label=labels, trust_remote_code=True)
+        assert convert.main(list(map(str, flags))) == 2
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"trust_remote_code": None}, {"trust_remote_code": False}])
+def test_a_new_processor_asks_nothing(backbone, options):
+    marker = add_evil(backbone, "config")
+    assert add_evil(backbone, "tokenizer") == marker
+    assert "trust_remote_code" in refused(CommProcessor.from_backbone, backbone, tiny_config(), **options)
+    assert not marker.exists()
+
+
+def test_the_script_asks_nothing(checkpoint, tmp_path):
+    marker = add_evil(checkpoint, "tokenizer")
+    write_json(tmp_path / "documents.json", [random_document(3)])
+    flags = ["--use_cpu", "--do_eval", "--cache_dir", tmp_path / "cache", "--model_name_or_path", checkpoint]
+    flags += ["--validation_file", tmp_path / "documents.json", "--output_dir", tmp_path / "output"]
+    flags = list(map(str, flags))
+    with pytest.raises((ValueError, SystemExit)):
+        run_docre.main(flags)
+    assert not marker.exists()
+    run_docre.main([*flags, "--trust_remote_code"])
+    assert marker.exists()
+
+
+def test_a_pickled_model_takes_no_token_along(checkpoint):
+    model = AutoModel.from_pretrained(checkpoint, token="hf_secret")
+    assert model.loading_arguments["token"] == "hf_secret"
+    stored = io.BytesIO()
+    torch.save(model, stored)
+    assert b"hf_secret" not in stored.getvalue()

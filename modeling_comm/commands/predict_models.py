@@ -20,8 +20,8 @@ _WEIGHTS = "model.safetensors"
 
 
 def model_identity(name, trust_remote_code=False) -> str:
-    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder, its code
-    included where that is trusted, or the commit on the Hub."""
+    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder
+    (its code among them where that is trusted), or the commit on the Hub."""
     if package := _spacy_package(name):
         return f"{name} {package.dist.version}"
     folder = Path(name)
