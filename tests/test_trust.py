@@ -205,16 +205,18 @@ def test_a_new_processor_asks_nothing(backbone, options):
     assert not marker.exists()
 
 
-def test_the_script_asks_nothing(checkpoint, tmp_path):
+def test_the_script_asks_nothing(checkpoint, tmp_path, capsys):
     marker = add_evil(checkpoint, "tokenizer")
     write_json(tmp_path / "documents.json", [random_document(3)])
     flags = ["--use_cpu", "--do_eval", "--cache_dir", tmp_path / "cache", "--model_name_or_path", checkpoint]
     flags += ["--validation_file", tmp_path / "documents.json", "--output_dir", tmp_path / "output"]
     flags = list(map(str, flags))
-    with pytest.raises((ValueError, SystemExit)):
-        run_docre.main(flags)
+    capsys.readouterr()
+    assert run_docre.main(flags) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1 and "trust_remote_code" in errors[0]
     assert not marker.exists()
-    run_docre.main([*flags, "--trust_remote_code"])
+    assert run_docre.main([*flags, "--trust_remote_code"]) == 0
     assert marker.exists()
 
 
