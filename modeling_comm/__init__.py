@@ -23,9 +23,6 @@ from .relation_encoder_base import (
     GroupedBilinear,
     RelationEncoder,
     at_least_float32,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
     project_with_entity,
 )
 from .relation_encoders import available_relation_encoders, register_relation_encoder
@@ -79,9 +76,6 @@ __all__ = [
     "check_inputs",
     "document_from_text",
     "group_mentions",
-    "pool_entity_attention",
-    "pool_entity_embeddings",
-    "pool_pair_context",
     "project_with_entity",
     "reduce_losses",
     "register_loss",

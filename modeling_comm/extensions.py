@@ -29,9 +29,6 @@ from .relation_encoder_base import (
     GroupedBilinear,
     RelationEncoder,
     at_least_float32,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
     project_with_entity,
 )
 from .relation_encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder
@@ -47,9 +44,6 @@ __all__ = [
     "RelationEncoder",
     "at_least_float32",
     "check_inputs",
-    "pool_entity_attention",
-    "pool_entity_embeddings",
-    "pool_pair_context",
     "project_with_entity",
     "reduce_losses",
     "register_loss",

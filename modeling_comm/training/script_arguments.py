@@ -46,6 +46,10 @@ class ModelArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run the code that a model's tokenizer brings along; without it such a model is refused."},
+    )
 
 
 @dataclass
