@@ -10,6 +10,7 @@ from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 
 from modeling_comm.documents import relation_ids
+from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, open_text
 
 from .reading import read_documents
@@ -151,7 +152,7 @@ class DocRED(datasets.GeneratorBasedBuilder):
     def _info(self):
         sources = self.config.sources or {}
         record = {
-            split: {"source": sources.get(split, self.config.path(split)), "sha256": sha256, "skipped": []}
+            split: {"source": redact(sources.get(split, self.config.path(split))), "sha256": sha256, "skipped": []}
             for split, sha256 in self.config.sha256.items()
         }
         # This field is stored with the rows and stays with the data set, so that the record survives the cache.
@@ -322,11 +323,13 @@ def _local_file(source, cache_dir):
         config = datasets.DownloadConfig(cache_dir=folder, use_etag=False)
         return datasets.DownloadManager(download_config=config).download(source)
     except Exception as error:  # whatever the library that fetches this kind of address raises
-        name = source.rsplit("/", 1)[-1]
+        shown = redact(source)
+        # Where the address has a secret, the text of the error may have it, too.
+        why, cause = (f": {error}", error) if shown == source else ("", None)
         raise ConnectionError(
-            f"{name} could not be downloaded from {source} ({type(error).__name__}: {error}). Download it by other "
-            "means and give its folder as data_dir (--data_dir), or its path in data_files"
-        ) from error
+            f"{shown.rsplit('/', 1)[-1]} could not be downloaded from {shown} ({type(error).__name__}{why}). Download it "
+            "by other means and give its folder as data_dir (--data_dir), or its path in data_files"
+        ) from cause
 
 
 # ----------------------------------------------------------------------------------------------------------- relations
