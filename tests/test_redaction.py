@@ -14,7 +14,7 @@ from helpers import ROOT, random_document, save_backbone
 from transformers import HfArgumentParser
 
 import run_docre
-from dataset_scripts.docred import load_docred
+from dataset_scripts.docred import data_record, load_docred
 from modeling_comm.reporting.model_card import render_model_card
 from modeling_comm.reporting.redaction import redact, redact_command
 from modeling_comm.reporting.run_record import command_line
