@@ -27,7 +27,6 @@ from transformers import AutoModel
 import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.evaluation.scoring import load_ign_reference, score
-from modeling_comm.reporting.run_record import command_line
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
 from modeling_comm.training.trainer import CommTrainer
@@ -244,13 +243,6 @@ def test_record_of_a_run(first, new_model):
     best = max(evaluations[:2], key=lambda entry: entry["eval_f1"])
     assert record["best_checkpoint_step"] == best["step"]
     assert metrics["eval_f1"] == best["eval_f1"], "the best checkpoint was loaded"
-
-
-def test_command_hides_tokens(monkeypatch):
-    words = ["python", "run_docre.py", "--token", "hf_secret", "--hub_token=hf_secret", "--hub-token", "hf_secret"]
-    monkeypatch.setattr(sys, "orig_argv", [*words, "--seed", "3"])
-    assert "secret" not in command_line()
-    assert command_line().endswith("--seed 3")
 
 
 def test_predictions_of_a_checkpoint_loaded_again(first, always, work):
