@@ -37,15 +37,10 @@ import transformers
 from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerState, set_seed
 
 from dataset_scripts.describe import describe_documents, format_description
-from dataset_scripts.docred import (
-    REL_INFO_ADDRESS,
-    data_record,
-    find_data_files,
-    load_docred,
-    relation_labels,
-    to_document,
-)
+from dataset_scripts.loading import find_data_files, load_splits, relation_labels, to_document
+from dataset_scripts.provenance import read_provenance
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.data import get_dataset
 from modeling_comm.documents import entity_name
 from modeling_comm.evaluation.scoring import format_scores, load_ign_reference, score
 from modeling_comm.evaluation.type_prior import TypePrior
@@ -83,7 +78,7 @@ def load_documents(data_args, model_args, labelling=False):
         raise ValueError("--train_split train_distant: found neither --train_distant_file nor --data_dir")
     find = functools.partial(find_data_files, data_args.dataset_config, data_args.data_dir)
     how = {"on_bad_document": data_args.on_bad_document, "cache_dir": model_args.cache_dir}
-    load = functools.partial(load_docred, data_args.dataset_config, **how)
+    load = functools.partial(load_splits, data_args.dataset_config, **how)
     files = dict(named)
     if official and not labelling:
         try:
@@ -96,11 +91,11 @@ def load_documents(data_args, model_args, labelling=False):
         files |= find(splits=[wanted])
     together = {} if labelling else {split: path for split, path in files.items() if not (apart and split == wanted)}
     splits = load(data_files=together) if together else {}
-    record = data_record(splits) if together else {}
+    record = read_provenance(splits) if together else {}
     reference = None if labelling else ign_reference(data_args, splits, record)
     if apart and wanted in files:
         loaded = load(data_files={wanted: files[wanted]}, streaming=data_args.streaming)
-        splits["train"], record["train"] = loaded[wanted], data_record(loaded)[wanted]
+        splits["train"], record["train"] = loaded[wanted], read_provenance(loaded)[wanted]
     limits = {
         "train": data_args.max_train_documents,
         "validation": data_args.max_eval_documents,
@@ -128,11 +123,13 @@ def labels_of(model_args, data_args, splits):
     validation: what training does not show cannot be learned, but it counts as missed."""
     known = [splits[split] for split in ("train", "validation") if split in splits]
     files_given = data_args.data_dir or data_args.train_file or data_args.validation_file or data_args.test_file
+    entry = get_dataset(data_args.dataset_config)
     return relation_labels(
         data_args.data_dir,
         itertools.chain(*known),
-        rel_info=None if files_given else REL_INFO_ADDRESS,
+        rel_info=None if files_given else entry.relation_info_address,
         cache_dir=model_args.cache_dir,
+        null_label=entry.null_label,
     )
 
 
@@ -315,13 +312,18 @@ def run(seed, output_dir, training_args, model_args, data_args, distillation_arg
     if training_args.do_eval:
         results |= trainer.evaluate()
     if training_args.do_predict:
-        results |= predict(trainer, encoded["test"], splits, reference, run_args, output_dir)
+        results |= predict(trainer, encoded["test"], splits, reference, data_args, run_args, output_dir)
     if trainer.stream_report:
         reports = gather_object([dict(trainer.stream_report)])
         encoding["train"] = {key: sum(one.get(key, 0) for one in reports) for key in reports[0]}
     record = run_record(__file__, training_args, started, model.dtype) | {
         "seed": seed,
-        "data": {"config": data_args.dataset_config, "files": files, "encoding": encoding},
+        "data": {
+            "config": data_args.dataset_config,
+            "files": files,
+            "published": get_dataset(data_args.dataset_config).published_sources(files),
+            "encoding": encoding,
+        },
         "distillation": {
             "weight": distillation_args.distillation_weight,
             "raw_logits": distillation_args.distillation_raw_logits,
@@ -366,7 +368,7 @@ def scored_again(before, record):
     }
 
 
-def predict(trainer, encoded, splits, reference, run_args, output_dir):
+def predict(trainer, encoded, splits, reference, data_args, run_args, output_dir):
     """Predictions on the test split in the official format; with labels also scores, beside the type prior's."""
     output = trainer.predict(encoded)
     processor = trainer.processing_class
@@ -386,12 +388,14 @@ def predict(trainer, encoded, splits, reference, run_args, output_dir):
         "" if labelled == len(documents) else ": no scores",
     )
     if labelled == len(documents):
-        scores = score(predictions, documents, ign_reference=reference)
+        frequent = get_dataset(data_args.dataset_config).frequent_relations
+        scores = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
         prior = None
         if hasattr(splits.get("train"), "__len__"):
             type_prior = TypePrior([to_document(row) for row in splits["train"]])
             cutoff, _ = type_prior.best_cutoff(documents)
-            prior = score(type_prior.predict(documents, cutoff), documents, ign_reference=reference)
+            floor = type_prior.predict(documents, cutoff)
+            prior = score(floor, documents, ign_reference=reference, frequent_relations=frequent)
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(Path(output_dir) / "test_scores.json", {"scores": scores, "type_prior": prior})
@@ -424,7 +428,8 @@ def describe(splits, model_args, data_args, training_args):
     described = {split: describe_documents([to_document(row) for row in rows]) for split, rows in splits.items()}
     known = any(stats["relations"] for stats in described.values())
     _, names = labels_of(model_args, data_args, splits) if known else (None, None)
-    print(format_description(described, encoding, names))
+    published = get_dataset(data_args.dataset_config).published_statistics
+    print(format_description(described, encoding, names, published))
 
 
 def main(argv=None):

@@ -20,6 +20,7 @@ import run_docre
 from experiments.noise import write_noisy
 from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
 from modeling_comm.processing_comm import decode
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
@@ -68,6 +69,7 @@ def evaluate(task, record, flags, folder):
     processor = CommProcessor.from_pretrained(folder)
     trainer = CommTrainer(model, training_args, processing_class=processor)
     reference = load_ign_reference(arguments["ign_reference"])
+    frequent = get_dataset(arguments["dataset_config"]).frequent_relations
     scores, offset, margins_of = {}, None, {}
     for split, file in (("dev", "validation_file"), ("test", "test_file")):
         documents = read_json(arguments[file])
@@ -80,7 +82,7 @@ def evaluate(task, record, flags, folder):
         for name, required in ((split, 0.0), (f"{split}_offset", offset)):
             decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
             predictions = official_predictions(decided, documents, processor)
-            scores[name] = score(predictions, documents, ign_reference=reference)
+            scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
             del scores[name]["evidence"]  # not predicted
             if split == "test":
                 scores[name]["by_document"] = document_counts(predictions, documents)

@@ -4,8 +4,10 @@ import argparse
 import gzip
 import json
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
+from ..data.dataset_entry import LOCAL, get_dataset
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..utils.files import open_text, read_json, write_json
@@ -48,7 +50,13 @@ def _facts(line, where):
         raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
 
 
-def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -> tuple[dict, str]:
+def compare_files(
+    predictions: str,
+    truth: str,
+    train_facts: str | None = None,
+    type_prior_train: str | None = None,
+    frequent_relations: Collection[str] | None = None,
+) -> tuple[dict, str]:
     """What the command does with its files: scores beside the type prior's.
 
     Args:
@@ -57,6 +65,7 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
         train_facts (`str`, *optional*): JSON file of training documents, or of facts, that Ign F1 leaves out.
         type_prior_train (`str`, *optional*): JSON file of documents that the type prior counts; by default
             `train_facts`, where that holds documents. Without either there is no type prior.
+        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -68,7 +77,8 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
     """
     documents = read_json(truth)
     reference = load_ign_reference(train_facts) if train_facts else None
-    result = score(read_predictions(predictions), documents, ign_reference=reference)
+    settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
+    result = score(read_predictions(predictions), documents, **settings)
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
     if not type_prior_train and not any(isinstance(item, dict) for item in training):
@@ -77,7 +87,7 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
 
     prior = TypePrior(training)
     cutoff, _ = prior.best_cutoff(documents)
-    floor = score(prior.predict(documents, cutoff), documents, ign_reference=reference)
+    floor = score(prior.predict(documents, cutoff), documents, **settings)
     train, truth = Path(train).name, Path(truth).name
     note = (
         f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
@@ -93,9 +103,9 @@ PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_id
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. Example:
+beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
 
-  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
+  %(prog)s --predictions results.json --truth test.json --train_facts train.json
 """
 
 
@@ -113,9 +123,11 @@ def main(argv=None, prog="comm-docre evaluate") -> int:
     parser.add_argument(
         "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
     )
+    parser.add_argument("--dataset_config", default=LOCAL.name, help="the registered data set that TRUTH belongs to")
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     args = parser.parse_args(argv)
-    report, table = compare_files(args.predictions, args.truth, args.train_facts, args.type_prior_train)
+    frequent = get_dataset(args.dataset_config).frequent_relations
+    report, table = compare_files(args.predictions, args.truth, args.train_facts, args.type_prior_train, frequent)
     print(table)
     if args.output:
         write_json(args.output, report)

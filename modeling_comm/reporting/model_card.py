@@ -1,22 +1,15 @@
-"""
-Model cards, rendered from the records that `run_docre.py` writes.
+"""Model cards, rendered from the records that `run_docre.py` writes. What is not in the record, a card does not state."""
 
-    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
-    python -m modeling_comm.reporting.model_card --recipe examples/recipes/bert_atlop_redocred.yaml
-
-What is not in the record, a card does not state. A recipe's card says that it was not run.
-"""
-
-import argparse
 import json
 import logging
 import shlex
-import sys
 from pathlib import Path, PureWindowsPath
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..configuration_comm import TASK
+from ..data.dataset_entry import DEFAULT_SPLITS, LOCAL, get_dataset
 from ..evaluation.scoring import format_scores
 from ..processing_comm import encoding_report
 from . import card_tables
@@ -25,14 +18,6 @@ from .markdown import Markdown, block, code, one_line, plain
 from .run_record import device_record, epoch_log, versions
 
 logger = logging.getLogger(__name__)
-
-_TASK = "document-relation-extraction"
-# Hub names of what lies at the loader's public addresses. What was read from anywhere else is somebody's own files, whatever
-# they are called.
-_PUBLISHED = {
-    "https://huggingface.co/datasets/thunlp/docred/": "thunlp/docred",
-    "https://raw.githubusercontent.com/tonytan48/Re-DocRED/": "tonytan48/Re-DocRED",
-}
 
 
 def render_model_card(record, scores=None, repo_id=None, name=None, summary=None, tags=()) -> str:
@@ -61,15 +46,17 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
     metrics = summary["metrics"] if summary else _metrics(record)
     was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
     seeds = (summary or record).get("seeds") or [record["seed"]]
-    datasets = _datasets(data["files"]) if trained or not was_run else []
+    sources = _sources(data) if trained or not was_run else []
     shown = {
         "name": name,
         "model": repo_id or name,
         "record": record,
         "config": record["config"],
-        "metadata": Markdown(_metadata(record, name, datasets, metrics, len(seeds), tags).to_yaml()),
+        "metadata": Markdown(_metadata(record, name, sources, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
-        "datasets": datasets,
+        "sources": sources,
+        "domains": list(dict.fromkeys(source["domain"] for source in sources if source["domain"])),
+        "is_local": data["config"] == LOCAL.name,
         "was_run": was_run,
         "trained": trained,
         "chosen": trained
@@ -174,9 +161,8 @@ def trainer_record(trainer) -> dict:
 
 
 def recipe_record(path) -> dict:
-    """What a settings file for `run_docre.py` plans, in the form of a record without a run. Needs the extra `training`."""
-    from dataset_scripts.docred import find_data_files
-
+    """What a settings file for `run_docre.py` plans, in the form of a record without a run. Its data set has to be registered.
+    Needs the extra `training`."""
     from ..configuration_comm import CommConfig
     from ..training.script_arguments import parse_arguments
 
@@ -187,7 +173,12 @@ def recipe_record(path) -> dict:
         del config[field]  # the backbone's and the data's, which are not loaded
     own = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
     own = {split: source for split, source in own.items() if source}
-    files = own or find_data_files(data.dataset_config, data.data_dir)
+    entry = get_dataset(data.dataset_config)
+    planned = {split: entry.files[split] for split in DEFAULT_SPLITS if split in entry.files}
+    sources = own or {
+        split: file.name if data.data_dir else file.address or file.name for split, file in planned.items()
+    }
+    files = {split: {"source": source} for split, source in sources.items()}
     return {
         "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
         "base_model": model.model_name_or_path,
@@ -195,7 +186,8 @@ def recipe_record(path) -> dict:
         "seeds": run.seeds,
         "data": {
             "config": data.dataset_config,
-            "files": {split: {"source": source} for split, source in files.items()},
+            "files": files,
+            "published": entry.published_sources(files),
         },
         "config": config,
         "training_arguments": training.to_sanitized_dict(),
@@ -205,15 +197,17 @@ def recipe_record(path) -> dict:
 # ------------------------------------------------------------------------------------------------------------- metadata
 
 
-def _metadata(record, name, datasets, metrics, seeds, tags):
+def _metadata(record, name, sources, metrics, seeds, tags):
     results = _eval_results(record, metrics or {}, seeds)
+    given = [source["language"] for source in sources]  # of other files it is not known
+    languages = sorted({code for one in given for code in ([one] if isinstance(one, str) else one)})
     return ModelCardData(
-        language="en" if datasets else None,  # the published data is English; of other files it is not known
+        language=languages[0] if len(languages) == 1 else languages or None,
         license="apache-2.0",
         library_name="transformers",
         # The task is a tag, because it is not on the Hub's list of what may be a `pipeline_tag`.
-        tags=[_TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
-        datasets=datasets or None,
+        tags=[TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
+        datasets=[source["hub_name"] for source in sources if source["hub_name"]] or None,
         base_model=base_model(record),
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=name if results else None,
@@ -221,18 +215,18 @@ def _metadata(record, name, datasets, metrics, seeds, tags):
     )
 
 
-def _datasets(files):
-    """Hub names of the data that trains and selects the model; none if any of it comes from elsewhere."""
-    names = [_published(files[split]["source"]) for split in ("train", "validation") if split in files]
-    return list(dict.fromkeys(names)) if all(names) else []
-
-
-def _published(source):
-    return next((name for address, name in _PUBLISHED.items() if source.startswith(address)), None)
+def _sources(data):
+    """Published sources of the data that trains and selects the model; none if any of it comes from elsewhere."""
+    published = data.get("published", {})
+    used = [split for split in ("train", "validation") if split in data["files"]]
+    if not all(split in published for split in used):
+        return []
+    return list({published[split]["name"]: published[split] for split in used}.values())
 
 
 def _eval_results(record, metrics, seeds):
     results = []
+    published = record["data"].get("published", {})
     for prefix, split in SPLITS.items():
         file = record["data"]["files"].get(split)
         for key, label in METRICS.items():
@@ -241,9 +235,9 @@ def _eval_results(record, metrics, seeds):
                 continue
             results.append(
                 EvalResult(
-                    task_type=_TASK,
+                    task_type=TASK,
                     task_name="Document-level relation extraction",
-                    dataset_type=(file and _published(file["source"])) or "local-files",
+                    dataset_type=published.get(split, {}).get("hub_name") or "local-files",
                     dataset_name=one_line(
                         f"{base_name(file['source'])}, sha256 {file['sha256']}" if file else f"{split} documents"
                     ),
@@ -277,36 +271,3 @@ _TEMPLATES.filters |= {
     "shell": lambda value: Markdown(shlex.quote(value)),
     "without_folders": card_tables.without_folders,
 }
-
-
-def main(argv=None) -> int:
-    """The command: prints a card or writes it to `--output`. 0, or 2 with a line on stderr where a file is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m modeling_comm.reporting.model_card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="folder that run_docre.py wrote into")
-    source.add_argument("--recipe", help="settings file for run_docre.py; its card says that it was not run")
-    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
-    parser.add_argument("--output", help="file to write; without it the card is printed")
-    args = parser.parse_args(argv)
-    try:
-        if args.run:
-            record, scores, summary = read_run(args.run)
-            card = render_model_card(record, scores, args.repo_id, summary=summary)
-        else:
-            card = render_model_card(recipe_record(args.recipe), repo_id=args.repo_id, name=Path(args.recipe).stem)
-        if args.output:
-            Path(args.output).write_text(card, encoding="utf-8")
-        else:
-            sys.stdout.write(card)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
