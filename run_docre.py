@@ -41,6 +41,7 @@ from dataset_scripts.loading import find_data_files, load_splits, relation_label
 from dataset_scripts.provenance import read_provenance
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import get_dataset
+from modeling_comm.decoding import official_predictions
 from modeling_comm.documents import entity_name
 from modeling_comm.evaluation.scoring import format_scores, load_ign_reference, score
 from modeling_comm.evaluation.type_prior import TypePrior
@@ -56,7 +57,7 @@ from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.checkpoints import prepare_output, settings_of
 from modeling_comm.training.distillation import DistillationTrainer, TeacherLogits, finish_labels, label_documents
 from modeling_comm.training.script_arguments import DistillationArguments, ModelArguments, parse_arguments
-from modeling_comm.training.trainer import CommTrainer, check_titles, encode_dataset, official_predictions
+from modeling_comm.training.trainer import CommTrainer, check_titles, encode_dataset
 from modeling_comm.utils.files import write_json
 
 logger = logging.getLogger("run_docre")
@@ -373,7 +374,7 @@ def predict(trainer, encoded, splits, reference, data_args, run_args, output_dir
     output = trainer.predict(encoded)
     processor = trainer.processing_class
     documents = [to_document(row) for row in splits["test"]]
-    predictions = official_predictions(output.predictions, documents, processor)
+    predictions = official_predictions(output.predictions, documents, processor.id2label)
     metrics = dict(output.metrics)
     if "train" in splits and not hasattr(splits["train"], "__len__"):
         logger.info("no type prior: it would need all training documents, which are streamed, in memory")
@@ -405,7 +406,7 @@ def predict(trainer, encoded, splits, reference, data_args, run_args, output_dir
 
 def show_triples(results, documents, processor, number):
     """Prints `number` predicted triples in words, the surest of each document in turn, right or wrong."""
-    by_document = [sorted(result["triples"], key=lambda triple: -triple[3]) for result in results]
+    by_document = [sorted(result.triples, key=lambda triple: -triple.margin) for result in results]
     in_turn = [(rank, index) for index, triples in enumerate(by_document) for rank in range(len(triples))]
     for rank, index in sorted(in_turn)[:number]:
         head, tail, label, margin = by_document[index][rank]

@@ -194,12 +194,12 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
-        triples, left_out = self.processor.extract_triples(
-            outputs, [example["document"].document for example in examples], threshold_offset
-        )
+        documents = [example["document"].document for example in examples]
+        predictions = self.processor.decide(outputs, documents, threshold_offset)
         records = []
-        for index, (example, found, removed) in enumerate(zip(examples, triples, left_out, strict=True)):
-            document = example["document"]
+        for index, (example, decided) in enumerate(zip(examples, predictions, strict=True)):
+            document, removed = example["document"], decided.removed_by_cap
+            found = decided.in_words(document.document, self.processor.id2label, self.processor.relation_names)
             explanations = _explain(outputs.get("entity_attention"), index, found, example, max_sentences)
             records.append(
                 {

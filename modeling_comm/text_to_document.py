@@ -109,11 +109,6 @@ def _without_spaces(text, spans):
     return stripped
 
 
-def split_words(text: str, start: int = 0, end: int | None = None) -> list[tuple[int, int]]:
-    """Words of `text[start:end]` as spans, punctuation apart, as DocRED's tokens are; all but white space is in one of them."""
-    return _words(_shape(text), start, len(text) if end is None else end)
-
-
 def _words(shape, start, end):
     return [match.span() for match in _TOKEN.finditer(shape, start, end)]
 

@@ -23,7 +23,7 @@ from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json
-from .errors import command
+from .errors import command, refuse_overwriting
 
 ORIGINAL_GRID = 42  # rows of the grid of entity pairs in the published DocuNet and KD-DocRE
 ORIGINAL_MOST_RELATIONS = 4  # on a pair, in all three systems' training scripts
@@ -278,7 +278,9 @@ Nothing in the checkpoint is executed. Example:
 @command
 def main(argv=None, prog="comm-docre convert") -> int:
     """The command: converts, and prints what was left out."""
-    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--relation_encoder", required=True, choices=sorted(_SYSTEMS), help="the original system")
     parser.add_argument("--checkpoint", required=True, help="its state dict: .pt or .safetensors")
     parser.add_argument("--backbone", required=True, help="name or folder of the encoder that it was trained from")
@@ -294,6 +296,8 @@ def main(argv=None, prog="comm-docre convert") -> int:
         help="rows of the fixed grid of docunet and kd_docre (%(default)s)",
     )
     arguments = parser.parse_args(argv)
+    folder = Path(arguments.output_dir)
+    refuse_overwriting([folder, *folder.glob("*")], [arguments.checkpoint, arguments.backbone, arguments.rel2id])
     left_out = convert_original_checkpoint(**vars(arguments))
     print(f"Every tensor found its place; left out, because nothing reads them: {', '.join(left_out) or 'none'}.")
     print(f"The model and its processor are in {arguments.output_dir}.")

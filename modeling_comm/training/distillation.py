@@ -102,7 +102,7 @@ def label_documents(
         "format": _FORMAT,
         "teacher_sha256": weights_sha256(model),
         "labels": [processor.id2label[index] for index in range(len(processor.id2label))],
-        "decision_threshold": processor.decision_threshold,
+        "decision_threshold": processor.decision.decision_threshold,
         "shard_size": shard_size,
         "max_length": max_length,
         **{field: getattr(processor, field) for field in _READING},
@@ -274,7 +274,7 @@ class TeacherLogits:
     def check(self, processor):
         """Raises `ValueError` where the labels or the decision threshold are not the student's."""
         labels = [processor.id2label[index] for index in range(len(processor.id2label))]
-        for field, own in (("labels", labels), ("decision_threshold", processor.decision_threshold)):
+        for field, own in (("labels", labels), ("decision_threshold", processor.decision.decision_threshold)):
             stored = self.settings[field]
             if stored != own:
                 first = next((i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
@@ -381,7 +381,7 @@ class DistillationTrainer(CommTrainer):
             term = distillation_loss(
                 outputs.logits,
                 teacher_logits,
-                self.processing_class.decision_threshold,
+                self.processing_class.decision.decision_threshold,
                 self.distillation_raw_logits,
                 reduction="sum",
             )
