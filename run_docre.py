@@ -36,8 +36,8 @@ import torch
 import transformers
 from transformers import EarlyStoppingCallback, PreTrainedConfig, TrainerState, set_seed
 
+from dataset_scripts.builder import find_data_files, load_splits, relation_labels, to_document
 from dataset_scripts.describe import describe_documents, format_description
-from dataset_scripts.loading import find_data_files, load_splits, relation_labels, to_document
 from dataset_scripts.provenance import read_provenance
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import get_dataset

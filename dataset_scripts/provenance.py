@@ -34,7 +34,7 @@ def read_provenance(loaded: datasets.DatasetDict | datasets.Dataset | Mapping) -
 
     Args:
         loaded (`DatasetDict`, `Dataset`, their iterable kinds, or a `dict` of splits): what
-            [`~dataset_scripts.loading.load_splits`] returned, or one of its splits.
+            [`~dataset_scripts.builder.load_splits`] returned, or one of its splits.
 
     Returns:
         `dict[str, FileProvenance]`, by split.

@@ -40,9 +40,9 @@ from modeling_comm.data import available_datasets, get_dataset
 from modeling_comm.documents import validate_document
 from modeling_comm.utils.files import file_sha256, write_json
 
+from .builder import FEATURES, load_splits, relation_labels, to_document
 from .dataset_card import check_card, default_config, read_source, render_card
 from .describe import describe_documents
-from .loading import FEATURES, load_splits, relation_labels, to_document
 from .provenance import FileProvenance, read_provenance, write_provenance
 
 _RECORD = "record.json"
@@ -68,7 +68,7 @@ def publish(
 
     Args:
         config, data_dir, splits, on_bad_document, cache_dir: what is published, as in
-            [`~dataset_scripts.loading.load_splits`].
+            [`~dataset_scripts.builder.load_splits`].
         repo_id (`str`, *optional*): data set repository, `"ORG/NAME"`; it is made if there is none.
         output_dir (`str`, *optional*): folder; it may hold other configurations already.
         private (`bool`, defaults to `False`): whether a repository that is made is private.
@@ -225,9 +225,9 @@ def load_published(name, config, revision=None, token=None, cache_dir=None):
         cache_dir (`str`, *optional*): where downloads and prepared rows are kept.
 
     Returns:
-        `DatasetDict` with the rows of [`~dataset_scripts.loading.Documents`], whose files
+        `DatasetDict` with the rows of [`~dataset_scripts.builder.Documents`], whose files
         [`~dataset_scripts.provenance.read_provenance`] tells; and the folder with their `rel2id.json` and `rel_info.json`, the
-        `data_dir` of [`~dataset_scripts.loading.relation_labels`].
+        `data_dir` of [`~dataset_scripts.builder.relation_labels`].
 
     Raises:
         DocumentError: a document is malformed.

@@ -19,15 +19,16 @@ import datasets
 import pytest
 from helpers import SHARED, requires_shared
 
-from dataset_scripts import describe, loading
-from dataset_scripts.describe import describe_documents, format_description
-from dataset_scripts.loading import (
+from dataset_scripts import builder as builder_module
+from dataset_scripts import describe
+from dataset_scripts.builder import (
     Documents,
     find_data_files,
     load_splits,
     relation_labels,
     to_document,
 )
+from dataset_scripts.describe import describe_documents, format_description
 from dataset_scripts.provenance import read_provenance
 from modeling_comm.data import get_dataset
 from modeling_comm.data.reading import iterate_documents
@@ -173,7 +174,7 @@ def test_edited_file_gives_new_rows(tmp_path, load):
 def test_unchanged_file_is_answered_from_the_cache(tmp_path, load, monkeypatch):
     write(tmp_path / "train_revised.json", [make_document()])
     first = load(data_dir=tmp_path)
-    monkeypatch.setattr(loading, "iterate_documents", lambda *_: pytest.fail("the file was read again"))
+    monkeypatch.setattr(builder_module, "iterate_documents", lambda *_: pytest.fail("the file was read again"))
     assert list(load(data_dir=tmp_path)["train"]) == list(first["train"])
 
 

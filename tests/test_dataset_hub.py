@@ -15,8 +15,8 @@ from hub_server import HubServer
 from huggingface_hub import DatasetCard
 
 from dataset_scripts import publish as module
+from dataset_scripts.builder import FEATURES, relation_labels, to_document
 from dataset_scripts.describe import describe_documents
-from dataset_scripts.loading import FEATURES, relation_labels, to_document
 from dataset_scripts.provenance import read_provenance
 from dataset_scripts.publish import load_published, publish
 from modeling_comm.documents import DocumentError
@@ -288,7 +288,7 @@ use_hub(sys.argv[1])
 import datasets
 from huggingface_hub import HfApi
 from dataset_scripts import publish
-from dataset_scripts.loading import to_document
+from dataset_scripts.builder import to_document
 from dataset_scripts.provenance import read_provenance
 name, data, expected = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 expected = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in expected.iterdir()}

@@ -19,7 +19,7 @@ import torch
 from helpers import KillAt, random_document, tiny_model, tiny_system
 from transformers import TrainerCallback
 
-from dataset_scripts.loading import FEATURES, load_splits
+from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm import available_relation_encoders
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.training.batching import DocumentStream

@@ -33,7 +33,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 
 import comm_docre
 import run_docre
-from dataset_scripts.loading import relation_labels
+from dataset_scripts.builder import relation_labels
 from modeling_comm import available_losses, available_relation_encoders
 from modeling_comm import losses as loss_registry
 from modeling_comm import relation_encoders as encoder_registry

@@ -20,7 +20,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
 import run_docre
-from dataset_scripts.loading import find_data_files
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
 from modeling_comm.commands.card import main
 from modeling_comm.data import get_dataset

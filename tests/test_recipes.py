@@ -15,7 +15,7 @@ from helpers import LABELS, ROOT, SAMPLE, save_backbone
 from transformers import AutoConfig
 
 import run_docre
-from dataset_scripts.loading import find_data_files
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction
 from modeling_comm.relation_encoders import get_relation_encoder
 from modeling_comm.training.script_arguments import parse_arguments

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import KillAt, random_document, tiny_model, tiny_processor, tiny_system
 
-from dataset_scripts.loading import FEATURES, load_splits, to_document
+from dataset_scripts.builder import FEATURES, load_splits, to_document
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.training.batching import DocumentStream, EncodedOnDemand, StreamedBatches
 from modeling_comm.training.trainer import CommTrainer

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 import modeling_comm.training.trainer
-from dataset_scripts.loading import FEATURES, load_splits
+from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.training.trainer import (
