@@ -14,7 +14,7 @@ _MODULES = {
     "view": "modeling_comm.commands.view",
     "evaluate": "modeling_comm.commands.evaluate",
     "convert": "modeling_comm.commands.convert",
-    "card": "modeling_comm.commands.card",
+    "train": "run_docre",
 }
 
 # These do without torch and transformers.
@@ -27,7 +27,7 @@ commands (`comm-docre COMMAND --help` explains each):
   predict     relation triples of your documents: raw text, text with marked entities, DocRED's format
   view        one self-contained page for the browser that shows them
   evaluate    scores of predictions: F1, Ign F1, by relation, within and across sentences
-  card        the model card of a run or of a recipe
+  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install
   convert     a checkpoint of the original ATLOP, DocuNet or KD-DocRE in this library's form
 """
 
@@ -95,7 +95,7 @@ def _run(argv):
     if args.command is None:
         parser.error(f"expected a command: {', '.join(_MODULES)}")
     with _package_without_its_imports() if args.command in _LIGHT else contextlib.nullcontext():
-        importlib.import_module("dataset_scripts")  # registers the data sets that the commands may be asked for
+        importlib.import_module("dataset_scripts")  # registers the data sets
         return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
 
 

@@ -69,7 +69,19 @@ class CommProcessor(ProcessorMixin):
         self._check_tokenizer()
 
     @classmethod
-    def from_backbone(cls, backbone, config, word_leading_space=True, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
+        """
+        Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
+
+        Args:
+            trust_remote_code (`bool`, defaults to `False`): whether code that the tokenizer's files name may run. Without
+                it such a tokenizer is refused; nothing is asked on the terminal.
+        """
+        trusted = trust_remote_code is True  # Transformers asks where it is None
+        return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
+
+    @classmethod
+    def from_backbone(cls, backbone, config, word_leading_space=True, trust_remote_code=False, **kwargs):
         """
         Processor for a new model.
 
@@ -77,9 +89,10 @@ class CommProcessor(ProcessorMixin):
             backbone (`str`): name or folder of the encoder whose tokenizer is loaded.
             config (`CommConfig`): the model's; labels, markers and windows come from it.
             word_leading_space (`bool`, defaults to `True`): see the class.
+            trust_remote_code (`bool`, defaults to `False`): as in [`from_pretrained`].
             kwargs: for `AutoTokenizer.from_pretrained`, such as `revision` and `token`.
         """
-        tokenizer = AutoTokenizer.from_pretrained(backbone, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(backbone, trust_remote_code=trust_remote_code is True, **kwargs)
         shared = {field: getattr(config, field) for field in cls._shared_fields}
         return cls(tokenizer, word_leading_space=word_leading_space, **shared)
 

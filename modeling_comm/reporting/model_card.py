@@ -1,21 +1,36 @@
-"""Model cards, rendered from the records that `run_docre.py` writes. What is not in the record, a card does not state."""
+"""
+Model cards, rendered from the records that `run_docre.py` writes.
 
+    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
+
+What is not in the record, a card does not state. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
+not run.
+"""
+
+import argparse
 import json
 import logging
 import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..configuration_comm import TASK
-from ..data.dataset_entry import DEFAULT_SPLITS, LOCAL, get_dataset
+from ..commands.errors import command
+from ..configuration_comm import TASK, CommConfig
+from ..data.dataset_entry import LOCAL
 from ..evaluation.scoring import format_scores
 from ..processing_comm import encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
-from .run_record import device_record, epoch_log, versions
+from .run_record import device_record, epoch_log, ign_reference_record, versions
+
+if TYPE_CHECKING:  # training needs packages that cards do without
+    from ..training.script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +153,7 @@ def _read(path):
 
 def trainer_record(trainer) -> dict:
     """What a [`CommTrainer`] itself knows of its run: the part of a record that needs no script around it."""
-    state, reference = trainer.state, trainer.ign_reference
+    state = trainer.state
     documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     return {
         "seed": trainer.args.seed,
@@ -149,9 +164,7 @@ def trainer_record(trainer) -> dict:
             "files": {},
             "encoding": {split: encoding_report(rows) for split, rows in documents.items() if rows is not None},
         },
-        "ign_reference": None
-        if reference is None
-        else {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)},
+        "ign_reference": ign_reference_record(trainer.ign_reference),
         "config": trainer.model.config.to_dict(),
         "training_arguments": trainer.args.to_sanitized_dict(),
         "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
@@ -160,35 +173,29 @@ def trainer_record(trainer) -> dict:
     }
 
 
-def recipe_record(path) -> dict:
-    """What a settings file for `run_docre.py` plans, in the form of a record without a run. Its data set has to be registered.
-    Needs the extra `training`."""
-    from ..configuration_comm import CommConfig
-    from ..training.script_arguments import parse_arguments
+def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], published: Mapping[str, dict]) -> dict:
+    """
+    What a settings file for `run_docre.py` plans, in the form of a record without a run.
 
-    model, data, training, _, run = parse_arguments([str(path)])
-    given = {field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None}
-    config = CommConfig(**given).to_dict()
-    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(given):
-        del config[field]  # the backbone's and the data's, which are not loaded
-    own = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
-    own = {split: source for split, source in own.items() if source}
-    entry = get_dataset(data.dataset_config)
-    planned = {split: entry.files[split] for split in DEFAULT_SPLITS if split in entry.files}
-    sources = own or {
-        split: file.name if data.data_dir else file.address or file.name for split, file in planned.items()
+    Args:
+        path (`str`): the settings file, for the command.
+        arguments (`Arguments`): what [`~modeling_comm.training.script_arguments.parse_arguments`] makes of it.
+        files (`Mapping[str, dict]`): by split, `{"source": path or address}`.
+        published (`Mapping[str, dict]`): what [`~modeling_comm.data.DatasetEntry.published_sources`] says of them.
+    """
+    model, training = arguments.model, arguments.training
+    fields = {
+        field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None
     }
-    files = {split: {"source": source} for split, source in sources.items()}
+    config = CommConfig(**fields).to_dict()
+    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(fields):
+        del config[field]  # the backbone's and the data's, which are not loaded
     return {
         "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
         "base_model": model.model_name_or_path,
         "seed": training.seed,
-        "seeds": run.seeds,
-        "data": {
-            "config": data.dataset_config,
-            "files": files,
-            "published": entry.published_sources(files),
-        },
+        "seeds": arguments.run.seeds,
+        "data": {"config": arguments.data.dataset_config, "files": files, "published": published},
         "config": config,
         "training_arguments": training.to_sanitized_dict(),
     }
@@ -271,3 +278,32 @@ _TEMPLATES.filters |= {
     "shell": lambda value: Markdown(shlex.quote(value)),
     "without_folders": card_tables.without_folders,
 }
+
+
+@command
+def main(argv: list[str] | None = None) -> int:
+    """The command: prints a card or writes it to `--output`."""
+    parser = argparse.ArgumentParser(
+        "python -m modeling_comm.reporting.model_card",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
+    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
+    parser.add_argument("--output", help="file to write; without it the card is printed")
+    args = parser.parse_args(argv)
+    record, scores, summary = read_run(args.run)
+    write_card(render_model_card(record, scores, args.repo_id, summary=summary), args.output)
+    return 0
+
+
+def write_card(card: str, path: str | None = None) -> None:
+    """Writes a card to a file, or prints it."""
+    if path:
+        Path(path).write_text(card, encoding="utf-8")
+    else:
+        sys.stdout.write(card)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
