@@ -27,7 +27,7 @@ class Data:
     Attributes:
         splits (`dict[str, Dataset | IterableDataset]`): rows of `train`, `validation` and `test`, as far as there are any.
             `train` has the documents of `--train_split`, and is iterable if they are streamed.
-        sources (`dict[str, FileProvenance]`): by split, where the documents come from, see [`~dataset_scripts.provenance.read_provenance`].
+        sources (`dict[str, FileProvenance]`): by split, where the documents come from.
         entry (`DatasetEntry`): what is known of the data set.
         ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
     """
