@@ -18,6 +18,7 @@ import run_docre
 from experiments.noise import write_noisy
 from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
 from modeling_comm.reporting.redaction import redact_command
@@ -66,6 +67,7 @@ def evaluate(task, record, flags, folder):
     processor = CommProcessor.from_pretrained(folder)
     trainer = CommTrainer(model, training_args, processing_class=processor)
     reference = load_ign_reference(arguments["ign_reference"])
+    frequent = get_dataset(arguments["dataset_config"]).frequent_relations
     scores, offset, margins_of = {}, None, {}
     for split, file in (("dev", "validation_file"), ("test", "test_file")):
         documents = read_json(arguments[file])
@@ -77,7 +79,7 @@ def evaluate(task, record, flags, folder):
             scores["offset"] = offset
         for name, required in ((split, 0.0), (f"{split}_offset", offset)):
             predictions = at_offset(results, required, documents, processor)
-            scores[name] = score(predictions, documents, ign_reference=reference)
+            scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
             del scores[name]["evidence"]  # not predicted
             if split == "test":
                 scores[name]["by_document"] = document_counts(predictions, documents)

@@ -14,7 +14,8 @@ from helpers import ROOT, random_document, save_backbone
 from transformers import HfArgumentParser
 
 import run_docre
-from dataset_scripts.docred import data_record, load_docred
+from dataset_scripts.builder import load_splits
+from dataset_scripts.provenance import read_provenance
 from modeling_comm.reporting.model_card import render_model_card
 from modeling_comm.reporting.redaction import redact, redact_command
 from modeling_comm.reporting.run_record import command_line
@@ -136,11 +137,11 @@ def test_sources_of_documents_have_no_secret(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"127.0.0.1:{server.server_port}"
         source, cache = f"http://user:s3cret@{address}/documents.json?token=s3cret", str(tmp_path / "cache")
-        loaded = load_docred(data_files={"train": source}, cache_dir=cache)
+        loaded = load_splits("local", data_files={"train": source}, cache_dir=cache)
         with pytest.raises(ConnectionError) as refused:
-            load_docred(data_files={"train": source.replace("documents", "missing")}, cache_dir=cache)
+            load_splits("local", data_files={"train": source.replace("documents", "missing")}, cache_dir=cache)
         server.shutdown()
-    assert data_record(loaded)["train"]["source"] == f"http://...@{address}/documents.json?token=..."
+    assert read_provenance(loaded)["train"]["source"] == f"http://...@{address}/documents.json?token=..."
     assert "s3cret" not in str(refused.value) and refused.value.__suppress_context__
 
 

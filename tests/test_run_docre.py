@@ -46,7 +46,7 @@ def work(tmp_path_factory):
 @pytest.fixture(scope="module")
 def always(work):
     """Flags of every run."""
-    return ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", str(work / "cache")]
+    return ["--dataset_config", "redocred", "--use_cpu", "--disable_tqdm", "true", "--cache_dir", str(work / "cache")]
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
     assert (training.learning_rate, training.num_train_epochs, training.do_train) == (2e-4, 7.0, True)
     assert (training.load_best_model_at_end, training.save_total_limit) == (False, None)
     assert json.loads(model.backbone_overrides) == {"hidden_dropout_prob": 0.0}
-    assert data.dataset_config == "redocred", "a default"
+    assert data.dataset_config == "local", "a default"
     assert run_docre.parse_arguments([str(tmp_path / name), "--use_cpu"]).seeds == [4, 5]
 
 
@@ -359,7 +359,7 @@ def test_training_without_validation_documents(work, always, caplog):
         (
             ["--data_dir", SAMPLE, "--dataset_config", "docret", "--do_eval"],
             ValueError,
-            "config is 'docret'; expected",
+            "'docret'; expected one of",
         ),
         (["--data_dir", SAMPLE, "--do_eval", "--loss", "alt"], ValueError, "loss is 'alt'; expected one of"),
         (
