@@ -41,8 +41,12 @@ CommConfig.register_for_auto_class()
 CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
 CommProcessor.register_for_auto_class()
 
-# Training needs packages that the model does without, so these are looked up when they are asked for.
-_TRAINING = {"CommTrainer": "training.trainer", "CommTrainingArguments": "training.training_args"}
+# These need packages that the model does without, so they are looked up when they are asked for.
+_TRAINING = {
+    "CommTrainer": "training.trainer",
+    "CommTrainingArguments": "training.training_args",
+    "load_metric": "evaluation.docre_metric",
+}
 
 
 def __getattr__(name):

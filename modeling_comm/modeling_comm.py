@@ -185,6 +185,9 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
     """
 
     def __init__(self, config):
+        check_attention_implementation(
+            config._attn_implementation
+        )  # before Transformers would load a kernel of this name
         super().__init__(config)
         config.validate()
         text_config = config.text_config

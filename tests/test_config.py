@@ -69,7 +69,6 @@ WRONG = [
     ("window_stride", 30),
     ("window_end_tokens", 3),
     ("comm_version", 1),
-    ("id2label", {0: "P17", 1: "Na"}),
     ("id2label", {1: "Na", 2: "P17"}),
     ("id2label", {0: "Na", 1: "P17", 2: "P17"}),
     ("id2label", {0: "Na", 1: 17}),
