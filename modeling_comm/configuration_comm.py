@@ -316,12 +316,25 @@ for _name in available_relation_encoders():
 
 
 def settings_of(relation_encoder: str, loss: str) -> tuple[Setting, ...]:
-    """The settings that a relation encoder and a loss declare; a name that is not registered has none."""
-    encoder_known, loss_known = relation_encoder in available_relation_encoders(), loss in available_losses()
-    return (
-        *(get_relation_encoder(relation_encoder).settings if encoder_known else ()),
-        *(get_loss(loss).settings if loss_known else ()),
+    """
+    The settings that a relation encoder and a loss declare; a name that is not registered has none.
+
+    Args:
+        relation_encoder (`str`): Name of a relation encoder.
+        loss (`str`): Name of a loss.
+
+    Raises:
+        `ValueError`: Both declare the same field.
+    """
+    of_encoder = (
+        get_relation_encoder(relation_encoder).settings if relation_encoder in available_relation_encoders() else ()
     )
+    of_loss = get_loss(loss).settings if loss in available_losses() else ()
+    if both := {setting.field for setting in of_encoder} & {setting.field for setting in of_loss}:
+        raise ValueError(
+            f"the relation encoder {relation_encoder!r} and the loss {loss!r} both declare {sorted(both)}"
+        )
+    return (*of_encoder, *of_loss)
 
 
 def registered_settings() -> dict[str, Setting]:
