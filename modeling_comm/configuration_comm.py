@@ -13,6 +13,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .losses import DECISION_THRESHOLDS, available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
+from .unknown_names import UnknownNameError
 
 __version__ = "0.1.0"
 
@@ -290,17 +291,14 @@ class _Checker:
                 f"{type(self.holder).__name__}: {field} is {getattr(self.holder, field)!r}; expected {allowed}"
             )
 
-    def choice(self, field, allowed, or_else=""):
+    def choice(self, field, allowed):
         value = getattr(self.holder, field)
-        self(field, isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}{or_else}")
+        self(field, isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}")
 
     def registered(self, field, names):
-        # With the package imported, the Auto classes never take a checkpoint's code, trusted or not.
-        own = (
-            "; another one is known once the file that registers it is imported. To take it from a checkpoint instead, load "
-            "that with AutoModel and trust_remote_code=True in a process that does not import modeling_comm"
-        )
-        self.choice(field, names, or_else=own)
+        value = getattr(self.holder, field)
+        if value not in names:
+            raise UnknownNameError(type(self.holder).__name__, field, value, names)
 
     def integer(self, field, low, high=None):
         value = getattr(self.holder, field)

@@ -23,6 +23,10 @@ logger = logging.get_logger(__name__)
 _WINDOW = 8
 
 
+class NoEntitiesError(DocumentError):
+    """A document says nothing of its entities, and the pipeline has no `ner` that finds them."""
+
+
 class DocumentRelationExtractionPipeline(Pipeline):
     """
     Relation triples of documents, by [`CommForDocumentRelationExtraction`].
@@ -295,7 +299,8 @@ def _read_input(item, index, ner, coreference, sentence_splitter):
         if mentions is None:
             _refuse_misspelt(checker, item)
             if ner is None:
-                checker.fail("entities", entities, "entities, or mentions, or a pipeline with ner=... that finds them")
+                expected = "entities, or mentions, or a pipeline with ner=... that finds them"
+                raise NoEntitiesError(*checker.where, "entities", "None", expected)
             mentions = find_mentions(ner, text, sentence_splitter)
         entities = group_mentions(text, mentions, coreference, title, **where)
     elif mentions is not None:

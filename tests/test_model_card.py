@@ -19,13 +19,13 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
+import comm_docre
 import run_docre
 from dataset_scripts.docred import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
-    main,
     read_run,
     recipe_record,
     render_model_card,
@@ -603,9 +603,10 @@ def test_example_with_the_pipeline(work, monkeypatch, capsys):
 
 
 def test_command(work, card, capsys):
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
+    assert comm_docre.main(["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
     assert capsys.readouterr().out == card
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]) == 0
+    words = ["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]
+    assert comm_docre.main(words) == 0
     assert (work / "card.md").read_text(encoding="utf-8") == card
     assert capsys.readouterr().out == ""
 
@@ -618,7 +619,7 @@ def test_command(work, card, capsys):
     ],
 )
 def test_command_with_a_wrong_file(flags, said, capsys):
-    assert main(flags) == 2
+    assert comm_docre.main(["card", *flags]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert said in error
@@ -633,10 +634,10 @@ find = importlib.machinery.PathFinder.find_spec
 def find_others(name, *arguments):
     return None if name.partition(".")[0] in ("accelerate", "datasets", "evaluate") else find(name, *arguments)
 importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
-from modeling_comm.reporting.model_card import main
-sys.exit(main(sys.argv[1:]))
+import comm_docre
+sys.exit(comm_docre.main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", code, "--run", str(work / "one")]
+    command = [sys.executable, "-c", code, "card", "--run", str(work / "one")]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("---\n")

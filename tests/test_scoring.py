@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHARED, requires_shared
 
-from modeling_comm.commands.evaluate import compare_files, main
+import comm_docre
+from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.evaluation import scoring, type_prior
 from modeling_comm.evaluation.scoring import average_precision, format_scores, load_ign_reference, score, tune_offset
 from modeling_comm.evaluation.type_prior import TypePrior
@@ -461,7 +462,7 @@ def test_command(files, tmp_path, capsys):
     output = tmp_path / "scores.json"
     output.write_text("old")
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"], "--train_facts", files["train"]]
-    assert main([*arguments, "--output", str(output)]) == 0
+    assert comm_docre.main(["evaluate", *arguments, "--output", str(output)]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].endswith("type prior F1")
     assert printed.splitlines()[1].split() == ["all", "33.33", "50.00", "40.00", "4", "6", "2", "66.67"]
@@ -495,7 +496,7 @@ def test_command_names_wrong_files(files, tmp_path, capsys, option, content, mes
             message = f"wrong.json, line 1: found {content!r}, expected a JSON list of predictions"
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"], option, str(wrong)]
     output = tmp_path / "scores.json"
-    assert main([*arguments, "--output", str(output)]) == 2
+    assert comm_docre.main(["evaluate", *arguments, "--output", str(output)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and message in captured.err and captured.out == ""
     assert not output.exists()

