@@ -19,7 +19,7 @@ class UnknownNameError(ValueError):
     def __str__(self):
         # With the package imported, the Auto classes never take a checkpoint's code, trusted or not.
         return (
-            f"{self.owner}: {self.field} is {self.value!r}; expected one of {', '.join(map(repr, self.known))}; another one is "
-            "known once the file that registers it is imported. To take it from a checkpoint instead, load that with AutoModel "
-            "and trust_remote_code=True in a process that does not import modeling_comm"
+            f"{self.owner}: {self.field} is {self.value!r}; expected one of {', '.join(map(repr, self.known))}; another one "
+            "is known once the file that registers it is imported. To take it from a checkpoint instead, load that with "
+            "AutoModel and trust_remote_code=True in a process that does not import modeling_comm"
         )

@@ -105,7 +105,7 @@ def expected(model):
     def records(inputs, ids, **options):
         found = pipeline("document-relation-extraction", model=str(model))(list(inputs), **options)
         assert any(record["triples"] for record in found)
-        return [{"id": id, **record} for id, record in zip(ids, found, strict=True)]
+        return [{"version": 1, "id": id, **record} for id, record in zip(ids, found, strict=True)]
 
     return records
 
@@ -229,8 +229,7 @@ def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
     assert predict(source, "docred") == 0
     records = read_lines(tmp_path / "out.jsonl")
     facts = [
-        {"title": record["title"], "h_idx": triple["head"]["entity"], "t_idx": triple["tail"]["entity"]}
-        | {"r": triple["relation"]}
+        {"title": record["title"], "h_idx": triple["head"], "t_idx": triple["tail"]} | {"r": triple["relation"]}
         for record in records
         for triple in record["triples"]
     ]
@@ -248,6 +247,25 @@ def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
     assert run("evaluate", "--predictions", tmp_path / "wrong.jsonl", "--truth", source) == 2
     expected = 'wrong.jsonl, line 2: found \'{"title": "A"}\', expected a JSON list of predictions {title, h_idx, t_idx, r}, or'
     assert expected in error_line(capsys)
+
+
+@pytest.mark.parametrize("version", [None, 2])
+def test_records_of_another_version_are_refused(predict, tmp_path, capsys, version):
+    truth = tmp_path / "in.json"
+    truth.write_text(json.dumps(documents(1)))
+    assert predict(truth, "docred") == 0
+    (record,) = read_lines(tmp_path / "out.jsonl")
+    del record["version"]
+    write_lines(tmp_path / "other.jsonl", [record | ({} if version is None else {"version": version})])
+    capsys.readouterr()
+    for words in (
+        ["view", "--input", tmp_path / "other.jsonl", "--output", tmp_path / "page.html"],
+        ["evaluate", "--predictions", tmp_path / "other.jsonl", "--truth", truth],
+    ):
+        assert run(*words) == 2
+        line = error_line(capsys)
+        assert "other.jsonl, line 1" in line and "field version" in line
+        assert ("found 2" in line) == (version == 2) and "expected 1" in line
 
 
 def test_evaluate_refuses_records_that_are_not_all_there(predict, begun, tmp_path, capsys):
@@ -382,7 +400,7 @@ def test_view(predict, tmp_path, capsys, stdin):
     capsys.readouterr()
     for wrong, message in (
         (b"{", "wrong.jsonl, line 3: found no valid JSON"),
-        (b'{"title": 1}', "wrong.jsonl, line 3: document, field "),
+        (b'{"title": 1}', "wrong.jsonl, line 3: document, field version: "),
     ):
         write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], b"", wrong])
         assert run("view", "--input", tmp_path / "wrong.jsonl", "--output", tmp_path / "wrong.html") == 2

@@ -15,9 +15,9 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
     """
-    Decorator of a command's `main(argv=None, ...)`, which returns the exit status. What a user did wrong, or the machine lacks,
-    is one line on stderr and the status 2; with `--traceback` in `argv`, which the command's parser declares, the traceback
-    stands before it. Ctrl-C is one line and 130; a closed pipe behind stdout is 1 without a word.
+    Decorator of a command's `main(argv=None, ...)`, which returns the exit status. What a user did wrong, or the machine
+    lacks, is one line on stderr and the status 2; with `--traceback` in `argv`, which the command's parser declares, the
+    traceback comes before it. Ctrl-C is one line and 130; a closed pipe behind stdout is 1 without a word.
     """
 
     @functools.wraps(main)

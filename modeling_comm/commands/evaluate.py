@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
+from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
@@ -43,18 +44,14 @@ def _read_record(line, where):
     """Title and facts of a document."""
     try:
         record = json.loads(line)
-        return record["title"], [
-            {
-                "title": record["title"],
-                "h_idx": triple["head"]["entity"],
-                "t_idx": triple["tail"]["entity"],
-                "r": triple["relation"],
-            }
-            for triple in record["triples"]
-        ]
-    except (ValueError, LookupError, TypeError):
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "triples" not in record:
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
-        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
+        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}")
+    title = parse_record(record, source=where)["title"]
+    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
+    return title, [{"title": title, "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
 
 
 def compare_files(

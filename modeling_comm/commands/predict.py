@@ -115,7 +115,7 @@ def _predict_batch(extract, batch):
         done = 0
         try:
             for record in extract(batch[index].document for index in waiting):
-                records.append({"id": batch[waiting[done]].id, **_rounded(record)})
+                records.append({"version": record["version"], "id": batch[waiting[done]].id, **_rounded(record)})
                 done += 1
         except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
