@@ -86,6 +86,11 @@ def _add_predict(parser):
         metavar="FILE",
         help="your Python files that register the model's relation encoder or loss, as for its training",
     )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
+    )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and predict again")
 
 
@@ -171,19 +176,15 @@ def _add_convert(parser):
 # ---------------------------------------------------------------------------------------------------------------- card
 
 _CARD = """
-Renders a model card from what `run_docre.py` recorded. What is not in the record, a card does not state; the card of a
-recipe says that it was not run.
+Renders a model card from what `run_docre.py` recorded. What is not in the record, a card does not state.
 
-examples:
+example:
   %(prog)s --run outputs/redocred --output outputs/redocred/README.md
-  %(prog)s --recipe examples/recipes/bert_atlop_redocred.yaml
 """
 
 
 def _add_card(parser):
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="folder that run_docre.py wrote into")
-    source.add_argument("--recipe", help="settings file for run_docre.py; its card says that it was not run")
+    parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
     parser.add_argument("--output", help="file to write; without it the card is printed")
 
@@ -237,7 +238,8 @@ Document-level relation extraction: text and its entities in, relation triples o
 
 commands (`comm-docre COMMAND --help` explains each):
 """
-_HELP += "\n".join(f"  {name:12}{command.summary}" for name, command in COMMANDS.items())
+_HELP += "".join(f"  {name:12}{command.summary}\n" for name, command in COMMANDS.items())
+_HELP += "  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install"
 
 _EXAMPLES = """
 examples:
@@ -260,8 +262,12 @@ examples:
     comm-docre convert --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\
         --rel2id rel2id.json --output_dir outputs/converted
 
+  A training on your copy of Re-DocRED:
+    comm-docre train --dataset_config redocred --data_dir path/to/redocred --model_name_or_path roberta-large \\
+        --do_train --do_eval --do_predict --output_dir outputs/redocred
+
   The model card of a training:
-    comm-docre card --run outputs/demo --output outputs/demo/README.md
+    comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
 exit status:
   0 all is well; 1 whatever read standard output, such as `head`, has closed it; 2 the command cannot be carried out,
@@ -296,11 +302,13 @@ def _run(words):
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}", help="show it and exit")
-    parser.add_argument("command", nargs="?", choices=COMMANDS, help=argparse.SUPPRESS)
+    parser.add_argument("command", nargs="?", choices=(*COMMANDS, "train"), help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
     if chosen.command is None:
-        parser.error(f"expected a command: {', '.join(COMMANDS)}")
+        parser.error(f"expected a command: {', '.join((*COMMANDS, 'train'))}")
+    if chosen.command == "train":  # the only one whose flags need Transformers
+        return importlib.import_module("run_docre").main(chosen.arguments, prog="comm-docre train")
     args = parser_of(chosen.command).parse_args(chosen.arguments)
 
     from modeling_comm.commands.errors import command

@@ -217,6 +217,10 @@ class CommConfig(PreTrainedConfig):
         check("emb_size", self.emb_size % self.block_size == 0, f"a multiple of block_size={self.block_size}")
         if self.fixed_grid is not None:
             check.integer("fixed_grid", 1)
+        check.choice("decision_threshold", DECISION_THRESHOLDS)
+        check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
+        if self.max_relations_per_pair is not None:
+            check.integer("max_relations_per_pair", 1)
         validate_shared_fields(self, longest_window=usable_positions(self.text_config))
         check("num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
@@ -323,11 +327,7 @@ def validate_shared_fields(holder, longest_window=None):
         ValueError: names the field, its value and what is allowed.
     """
     check = _Checker(holder)
-    check.choice("decision_threshold", DECISION_THRESHOLDS)
-    check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
     check.choice("markers", MARKERS)
-    if holder.max_relations_per_pair is not None:
-        check.integer("max_relations_per_pair", 1)
     check.integer("window_end_tokens", 1, 2)
     check.integer("window_size", 8, longest_window)
     # Each window must bring at least one new word piece: its size without special tokens and shared pieces.

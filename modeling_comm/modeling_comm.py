@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
@@ -13,12 +13,13 @@ from .backbone_attention import (
     SDPA_WITH_ROWS,
     check_attention_implementation,
     check_backbone_config,
+    load_backbone_config,
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .losses import is_built_in_loss, loss_from_config
-from .pipeline_comm import DocumentRelationExtractionPipeline  # noqa: F401  (so that its code is saved with a model)
+from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments, at_least_float32, pool_entity_attention
 from .relation_encoders import get_relation_encoder, is_built_in_encoder
 from .safe_weights import check_weights
@@ -116,6 +117,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 **hub,
             )
         wants_info = kwargs.pop("output_loading_info", False)
+        trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
             *model_args,
@@ -130,6 +132,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 f"{pretrained_model_name_or_path!r} lacks {len(missing)} weights of this model, which would have stayed "
                 f"untrained: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
             )
+        model.loading_arguments = LoadingArguments(trust_remote_code=trusted, **hub)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
@@ -201,7 +204,9 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         reads_rows = backbone_class._supports_attention_backend and not wants_eager
         text_config._attn_implementation = SDPA_WITH_ROWS if reads_rows else "eager"
         # Not the dtype that the encoder was published in: the whole model is built in one.
-        self.backbone = AutoModel.from_config(text_config, dtype=torch.get_default_dtype(), **without_pooler)
+        self.backbone = AutoModel.from_config(
+            text_config, dtype=torch.get_default_dtype(), trust_remote_code=False, **without_pooler
+        )
         if backbone_class._supports_attention_backend:
             mark_last_attention(self.backbone)
         self.relation_encoder = get_relation_encoder(config.relation_encoder)(config)
@@ -233,7 +238,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             raise ValueError(
                 f"from_backbone: pass either config or its fields, not both (got config and {sorted(kwargs)})"
             )
-        text_config = AutoConfig.from_pretrained(backbone, **loading)
+        text_config = load_backbone_config(backbone, **loading)
         for field, value in (backbone_overrides or {}).items():
             if not hasattr(text_config, field):
                 raise ValueError(f"backbone_overrides: {text_config.model_type!r} has no field {field!r}")
@@ -259,7 +264,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )
         model = cls(config)
         encoder, info = AutoModel.from_pretrained(
-            backbone, config=text_config, dtype=torch.float32, output_loading_info=True, **loading
+            backbone,
+            config=text_config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **loading,
         )
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))

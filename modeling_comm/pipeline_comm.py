@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from transformers import AutoProcessor, Pipeline
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
+from transformers.utils import logging
 
 from .configuration_comm import TASK
 from .documents import DocumentChecker, DocumentError
@@ -28,6 +28,14 @@ class NoEntitiesError(DocumentError):
     """A document says nothing of its entities, and the pipeline has no `ner` that finds them."""
 
 
+class LoadingArguments(dict):
+    """How a model was loaded (`trust_remote_code`, `token`, ...), because its processor is loaded alike. Copies and pickles
+    of it are empty: a model that is pickled must not take an access token along."""
+
+    def __reduce__(self):
+        return dict, ()
+
+
 class DocumentRelationExtractionPipeline(Pipeline):
     """
     Relation triples of documents, by [`CommForDocumentRelationExtraction`].
@@ -45,12 +53,14 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     Args:
         model ([`CommForDocumentRelationExtraction`]): by `pipeline(...)` also a name or folder.
-        processor ([`CommProcessor`], *optional*): the model's; by default it is loaded from where the model was.
+        processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
+            the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
+            nothing is asked.
         ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
-    _load_processor = None  # a model object comes without a name to load one from: then it is done here
+    _load_processor = False  # done here: `pipeline` would ask on stdin whether a checkpoint's code may run
     _load_tokenizer = False
     _load_feature_extractor = False
     _load_image_processor = False
@@ -58,8 +68,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def __init__(self, model, processor=None, **kwargs):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
-        if processor is None:
-            processor = _load_processor(model)
+        if processor is None or isinstance(processor, str):
+            processor = _load_processor(model, processor)
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_config(model.config)
@@ -194,12 +204,12 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
-        triples, left_out = self.processor.extract_triples(
-            outputs, [example["document"].document for example in examples], threshold_offset
-        )
+        documents = [example["document"].document for example in examples]
+        predictions = self.processor.decide(outputs, documents, threshold_offset)
         records = []
-        for index, (example, found, removed) in enumerate(zip(examples, triples, left_out, strict=True)):
-            document = example["document"]
+        for index, (example, decided) in enumerate(zip(examples, predictions, strict=True)):
+            document, removed = example["document"], decided.removed_by_cap
+            found = decided.in_words(document.document, self.processor.id2label, self.processor.relation_names)
             explanations = _explain(outputs.get("entity_attention"), index, found, example, max_sentences)
             records.append(
                 {
@@ -265,17 +275,17 @@ def _naming_document(index):
         raise
 
 
-def _load_processor(model):
-    config = model.config
-    if not config._name_or_path:
+def _load_processor(model, name=None):
+    config, loaded_with = model.config, getattr(model, "loading_arguments", {})
+    if name is None:
+        name = config._name_or_path
+        # The same commit as the model's, whatever has been published since.
+        loaded_with = loaded_with | {"revision": getattr(config, "_commit_hash", None) or loaded_with.get("revision")}
+    if not name:
         raise ValueError(
             f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"
         )
-    # Who lets a model's code run has said so for its processor, which lies in the same place.
-    trusted = type(model).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
-    return AutoProcessor.from_pretrained(
-        config._name_or_path, revision=getattr(config, "_commit_hash", None), trust_remote_code=trusted
-    )
+    return AutoProcessor.from_pretrained(name, **{"trust_remote_code": False, **loaded_with})
 
 
 def _read_input(item, index, ner, coreference, sentence_splitter):

@@ -47,7 +47,7 @@ from modeling_comm.commands.convert import (
     original_name,
     read_state_dict,
 )
-from modeling_comm.processing_comm import decode
+from modeling_comm.decoding import DecisionSettings, decide
 
 LOGITS = 1e-4
 each_system = pytest.mark.parametrize("relation_encoder", GOLDEN_NAMES)
@@ -73,20 +73,23 @@ def test_logits_loss_and_decisions(relation_encoder, case):
     golden_loss = float(arrays[f"{GOLDEN_NAMES[relation_encoder]}_loss"])
     assert output.loss.item() == pytest.approx(golden_loss, abs=1e-4)
     decisions = golden_rows(arrays, info, relation_encoder, "preds")
-    predicted = decide(logits, processor, most=processor.max_relations_per_pair)
+    predicted = original_form(logits, processor, most=processor.decision.max_relations_per_pair)
     if relation_encoder == "docunet":  # where "no relation" is among the highest four logits, the original keeps three
         crowded = golden[:, 0] > np.sort(golden[:, 1:])[:, -4]
-        predicted[crowded] = decide(logits, processor, most=3)[crowded]
-    margin = golden[:, 1:] - (golden[:, :1] if processor.decision_threshold == "th" else 0)
+        predicted[crowded] = original_form(logits, processor, most=3)[crowded]
+    margin = golden[:, 1:] - (golden[:, :1] if processor.decision.decision_threshold == "th" else 0)
     decided = np.concatenate([np.abs(margin).min(-1, keepdims=True) > LOGITS, np.abs(margin) > LOGITS], axis=1)
     assert np.array_equal(predicted[decided], decisions[decided]) and decided.mean() > 0.9
 
 
-def decide(logits, processor, most):
+def original_form(logits, processor, most):
     """0 and 1 in the originals' form: column 0 says that there is no relation."""
-    row, label, _, _ = decode(logits, processor.decision_threshold, max_relations_per_pair=most)
+    settings = DecisionSettings(processor.decision.decision_threshold, max_relations_per_pair=most)
+    rows = torch.arange(len(logits))
+    triples, _ = decide(logits, torch.stack([rows, rows], dim=1), settings)
     predicted = np.zeros(logits.shape)
-    predicted[row, label] = 1
+    for triple in triples:
+        predicted[triple.head, triple.label] = 1
     predicted[:, 0] = ~predicted[:, 1:].any(-1)
     return predicted
 

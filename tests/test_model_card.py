@@ -14,20 +14,19 @@ from pathlib import Path
 import pytest
 import yaml
 from fresh_process import run_fresh
-from helpers import LABELS, ROOT, SAMPLE, random_document, save_backbone, tiny_model, tiny_processor
+from helpers import LABELS, ROOT, SAMPLE, random_document, run_script, save_backbone, tiny_model, tiny_processor
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
 import comm_docre
-import run_docre
+from dataset_scripts import recipe_card
 from dataset_scripts.docred import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
     read_run,
-    recipe_record,
     render_model_card,
     trainer_record,
     write_model_card,
@@ -65,9 +64,9 @@ def work(tmp_path_factory):
     flags += ["--max_train_documents", "4", "--max_eval_documents", "3", "--per_device_train_batch_size", "2"]
     flags += ["--do_train", "--do_eval", "--do_predict", "--learning_rate", "1e-3", "--head_learning_rate", "1e-2"]
     flags += ["--max_length", "60", "--max_relations_per_pair", "4", "--logging_steps", "1"]
-    run_docre.main([*map(str, flags), "--output_dir", str(folder / "one"), "--num_train_epochs", "3"])
+    run_script(*map(str, flags), "--output_dir", str(folder / "one"), "--num_train_epochs", "3")
     seeds = ["--seeds", "3", "4", "--num_train_epochs", "1"]
-    run_docre.main([*map(str, flags), "--output_dir", str(folder / "seeds"), *seeds])
+    run_script(*map(str, flags), "--output_dir", str(folder / "seeds"), *seeds)
     return folder
 
 
@@ -357,7 +356,7 @@ def test_recipe_was_not_run(name, monkeypatch):
     """A recipe's card has no score of anybody's."""
     monkeypatch.chdir(ROOT)
     recipe = Path("examples/recipes", f"{name}.yaml")
-    rendered = render_model_card(recipe_record(recipe), name=name)
+    rendered = recipe_card.render_recipe_card(recipe)
     found, data, planned = sections(rendered), ModelCard(rendered).data, yaml.safe_load(recipe.read_text())
     assert list(found) == ["", *(heading.replace("How it was run", "How to run it") for heading in SECTIONS)]
     assert "**Not run.**" in found[""]
@@ -381,9 +380,7 @@ def test_stored_card():
 
 def test_evaluation_of_a_checkpoint(work, tmp_path):
     flags = ["--model_name_or_path", str(work / "one"), "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
-    run_docre.main(
-        [*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later")]
-    )
+    run_script(*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later"))
     record, scores, _ = read_run(tmp_path / "later")
     found = sections(render_model_card(record, scores))
     assert found["Training"].strip().startswith("This run evaluated a finished checkpoint")
@@ -612,17 +609,13 @@ def test_command(work, card, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--run", "nowhere"], "nowhere: expected run.json or summary.json"),
-        (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
-    ],
+    ("main", "flags"), [(comm_docre.main, ["card", "--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])]
 )
-def test_command_with_a_wrong_file(flags, said, capsys):
-    assert comm_docre.main(["card", *flags]) == 2
+def test_command_with_a_wrong_file(main, flags, capsys):
+    assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert flags[-1] in error
     assert error.count("\n") == 1
 
 
