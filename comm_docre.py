@@ -120,9 +120,9 @@ PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_id
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. Example:
+beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
 
-  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
+  %(prog)s --predictions results.json --truth test.json --train_facts train.json
 """
 
 
@@ -136,6 +136,9 @@ def _add_evaluate(parser):
     )
     parser.add_argument(
         "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
+    )
+    parser.add_argument(
+        "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
     )
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     parser.add_argument(
@@ -315,6 +318,7 @@ def _run(words):
 
     @command
     def run(words):
+        importlib.import_module("dataset_scripts")  # registers the data sets
         return importlib.import_module(COMMANDS[chosen.command].module).run(args)
 
     return run(words)

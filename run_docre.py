@@ -149,7 +149,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
         test = list(data.documents("test"))
-        metrics |= predict_test(trainer, encoded["test"], test, prior_from, arguments.run.show_triples)
+        frequent = data.entry.frequent_relations
+        metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
 
     # Record and model card.
     if trainer.stream_report:
@@ -157,7 +158,12 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     record = RunRecord.of_trainer(
         trainer,
         started,
-        data={"config": arguments.data.dataset_config, "files": data.sources, "encoding": reports},
+        data={
+            "config": data.entry.name,
+            "files": data.sources,
+            "published": data.entry.published_sources(data.sources),
+            "encoding": reports,
+        },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
@@ -200,7 +206,8 @@ def describe(arguments: Arguments, data: "Data") -> str:
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split)) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())
-    return format_description(described, reports, load_labels(arguments, data)[1] if has_labels else None)
+    names = load_labels(arguments, data)[1] if has_labels else None
+    return format_description(described, reports, names, data.entry.published_statistics)
 
 
 if __name__ == "__main__":

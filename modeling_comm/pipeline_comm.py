@@ -15,8 +15,8 @@ from .documents import DocumentChecker, DocumentError
 from .mentions import find_mentions, group_mentions
 from .prediction_record import RECORD_VERSION
 from .processing_comm import what_was_lost
-from .relation_encoder_base import pool_pair_attention
 from .text_to_document import check_text, document_from_text, text_from_document
+from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
@@ -199,18 +199,22 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
-        return self.model(**model_inputs, output_entity_attention=explain, return_dict=True)
+        return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset)
+        id2label, names = self.processor.id2label, self.processor.relation_names
+        triples = [
+            decided.in_words(document, id2label, names)
+            for decided, document in zip(predictions, documents, strict=True)
+        ]
+        explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
-        for index, (example, decided) in enumerate(zip(examples, predictions, strict=True)):
+        for index, (example, found, decided) in enumerate(zip(examples, triples, predictions, strict=True)):
             document, removed = example["document"], decided.removed_by_cap
-            found = decided.in_words(document.document, self.processor.id2label, self.processor.relation_names)
-            explanations = _explain(outputs.get("entity_attention"), index, found, example, max_sentences)
             records.append(
                 {
                     "version": RECORD_VERSION,
@@ -221,7 +225,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "triples": [
                         {
                             **{key: triple[key] for key in ("head", "tail", "relation", "relation_name", "score")},
-                            "explanation": explanations[triple["head"], triple["tail"]],
+                            "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
                         }
                         for triple in found
                     ],
@@ -326,20 +330,17 @@ def _entity(entity):
     return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
-def _explain(entity_attention, index, triples, example, max_sentences):
-    """Explanation of each predicted pair of one document; see the call."""
-    pairs = sorted({(triple["head"], triple["tail"]) for triple in triples})
+@torch.no_grad()
+def _explain(documents, triples, examples, max_sentences):
+    """Explanation of each predicted pair (document, head, tail) of a batch; see the call."""
+    pairs = sorted({(index, one["head"], one["tail"]) for index, found in enumerate(triples) for one in found})
     if not pairs or not max_sentences:
-        return {pair: [] for pair in pairs}
-    feature = example["feature"]
-    attention = pool_pair_attention(entity_attention, torch.tensor([(index, *pair) for pair in pairs]))
-    starts = torch.tensor(feature["sentence_starts"])
-    # The first and the last word piece are special tokens; so is all padding.
-    pieces = torch.arange(int(starts[0]), len(feature["input_ids"]) - 1)
-    sentence = torch.bucketize(pieces, starts, right=True) - 1
-    weights = torch.zeros(len(pairs), len(starts)).index_add(1, sentence, attention[:, pieces].float())
+        return {}
+    device = documents.pair_index.device
+    spans = sentence_spans([example["feature"] for example in examples]).to(device)
+    scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
     explanations = {}
-    for pair, row in zip(pairs, weights, strict=True):
-        heaviest = sorted((-weight, number) for number, weight in enumerate(row.tolist()) if weight > 0)
+    for pair, row in zip(pairs, scores.tolist(), strict=True):
+        heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
         explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
     return explanations

@@ -27,6 +27,7 @@ from modeling_comm import relation_encoders as encoder_registry
 from modeling_comm.commands import convert, predict_models
 from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
+from modeling_comm.data.dataset_entry import LOCAL
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -458,6 +459,7 @@ def test_parsers_offer_what_the_commands_take():
 
     assert sorted(choices("convert", "--relation_encoder")) == sorted(convert._SYSTEMS)
     assert comm_docre.parser_of("convert").get_default("grid") == convert.ORIGINAL_GRID
+    assert comm_docre.parser_of("evaluate").get_default("dataset_config") == LOCAL.name
 
 
 # ---------------------------------------------------------------------------------------------------- predict: inputs

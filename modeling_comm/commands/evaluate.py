@@ -5,8 +5,10 @@ import gzip
 import json
 import sys
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
+from ..data.dataset_entry import get_dataset
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..prediction_record import parse_record
@@ -60,6 +62,7 @@ def compare_files(
     train_facts: str | None = None,
     type_prior_train: str | None = None,
     allow_missing_documents: bool = False,
+    frequent_relations: Collection[str] | None = None,
 ) -> tuple[dict, str]:
     """What the command does with its files: scores beside the type prior's.
 
@@ -71,6 +74,7 @@ def compare_files(
             `train_facts`, where that holds documents. Without either there is no type prior.
         allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
             facts then count as missed.
+        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -82,8 +86,9 @@ def compare_files(
     """
     documents = read_json(truth)
     reference = load_ign_reference(train_facts) if train_facts else None
+    settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
-    result = score(facts, documents, ign_reference=reference)
+    result = score(facts, documents, **settings)
     if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
         found = f"no record of {len(missing):,} of the {len(documents):,} documents of {truth}, such as {missing[0]!r}"
         if not allow_missing_documents:
@@ -97,7 +102,7 @@ def compare_files(
 
     prior = TypePrior(training)
     cutoff, _ = prior.best_cutoff(documents)
-    floor = score(prior.predict(documents, cutoff), documents, ign_reference=reference)
+    floor = score(prior.predict(documents, cutoff), documents, **settings)
     train, truth = Path(train).name, Path(truth).name
     note = (
         f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
@@ -111,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     if args.output:
         refuse_overwriting([args.output], filter(None, files))
-    report, table = compare_files(*files, args.allow_missing_documents)
+    frequent = get_dataset(args.dataset_config).frequent_relations
+    report, table = compare_files(*files, args.allow_missing_documents, frequent)
     print(table)
     if args.output:
         write_json(args.output, report)

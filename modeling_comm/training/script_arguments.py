@@ -77,7 +77,8 @@ class ModelArguments:
         metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
     )
     extensions: list[str] | None = field(
-        default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
+        default=None,
+        metadata={"help": "Python files that register a relation encoder, a loss or a data set of your own."},
     )
     extension_fields: str | None = field(
         default=None, metadata={"help": "JSON of the fields that they read from the configuration."}
@@ -103,12 +104,15 @@ class DataArguments:
     """Which documents, and how they are read."""
 
     dataset_config: str = field(
-        default="redocred",
-        metadata={"help": "docred, redocred, or docred_mixed (DocRED's train; Re-DocRED's dev and test)."},
+        default="local",
+        metadata={
+            "help": "Name of a registered data set, which has its files' names and addresses, its frequent relations and its "
+            "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
+        },
     )
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder with the official files; without it they come from their public addresses."},
+        metadata={"help": "Folder with the data set's files; without it they come from their public addresses."},
     )
     train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
     validation_file: str | None = field(
