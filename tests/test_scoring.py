@@ -513,12 +513,12 @@ def test_command(files, tmp_path, capsys):
 
 def test_command_with_the_frequent_relations_of_a_data_set(files, capsys):
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"]]
-    assert main(arguments) == 0
+    assert comm_docre.main(["evaluate", *arguments]) == 0
     assert "long tail" not in capsys.readouterr().out
-    assert main([*arguments, "--dataset_config", "redocred"]) == 0
+    assert comm_docre.main(["evaluate", *arguments, "--dataset_config", "redocred"]) == 0
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("frequent"))
     assert row.split()[-3:] == ["2", "3", "1"]
-    assert main([*arguments, "--dataset_config", "tacred"]) == 2
+    assert comm_docre.main(["evaluate", *arguments, "--dataset_config", "tacred"]) == 2
 
 
 def test_command_with_facts_or_without_training_file(files):
