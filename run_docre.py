@@ -117,7 +117,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         progress = find_progress(training, settings, arguments.run.restart)
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
-        finished = ModelArguments(str(folder), attn_implementation=arguments.model.attn_implementation)
+        kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
+        finished = ModelArguments(str(folder), **kept)
         model, processor = load_checkpoint(finished)
 
     # Encoded documents.
@@ -153,7 +154,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
         test = list(data.documents("test"))
-        metrics |= predict_test(trainer, encoded["test"], test, prior_from, arguments.run.show_triples)
+        frequent = data.entry.frequent_relations
+        metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
 
     # Record and model card.
     if trainer.stream_report:
@@ -161,7 +163,12 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     record = RunRecord.of_trainer(
         trainer,
         started,
-        data={"config": arguments.data.dataset_config, "files": data.sources, "encoding": reports},
+        data={
+            "config": data.entry.name,
+            "files": data.sources,
+            "published": data.entry.published_sources(data.sources),
+            "encoding": reports,
+        },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
@@ -204,7 +211,8 @@ def describe(arguments: Arguments, data: "Data") -> str:
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split)) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())
-    return format_description(described, reports, load_labels(arguments, data)[1] if has_labels else None)
+    names = load_labels(arguments, data)[1] if has_labels else None
+    return format_description(described, reports, names, data.entry.published_statistics)
 
 
 if __name__ == "__main__":

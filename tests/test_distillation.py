@@ -19,7 +19,7 @@ import torch
 from helpers import KillAt, random_document, tiny_model, tiny_system
 from transformers import TrainerCallback
 
-from dataset_scripts.docred import FEATURES, load_docred
+from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm import available_relation_encoders
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.training.batching import DocumentStream
@@ -105,7 +105,7 @@ def contents(folder):
 
 def test_identity_of_a_document_whatever_holds_it(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(DOCUMENTS))
-    stream = load_docred(data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
+    stream = load_splits("local", data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
     keys = [document_key(document) for document in DOCUMENTS]
     assert [document_key(row) for row in as_rows(DOCUMENTS)] == keys
     assert [document_key(row) for row in stream] == keys

@@ -14,7 +14,7 @@ import torch
 from helpers import LABELS, ROOT, SAMPLE, run_script, save_backbone
 from transformers import AutoConfig
 
-from dataset_scripts.docred import find_data_files
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction
 from modeling_comm.relation_encoders import get_relation_encoder
 from modeling_comm.training.script_arguments import parse_arguments

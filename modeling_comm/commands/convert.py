@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
 
-from ..configuration_comm import THRESHOLD_LABEL, CommConfig
+from ..backbone_attention import load_backbone_config
+from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json
@@ -145,15 +145,13 @@ def read_labels(path) -> dict[int, str]:
     """`id2label` from a `rel2id.json`.
 
     Raises:
-        ValueError: its ids are not 0, 1, ... with `Na` at 0.
+        ValueError: its ids are not 0, 1, ..., each once.
     """
     rel2id = read_json(path)
     if not isinstance(rel2id, dict) or sorted(map(str, rel2id.values())) != sorted(map(str, range(len(rel2id)))):
         raise ValueError(
             f"{path}: expected an object of relations and their ids 0, 1, ..., each once; found {rel2id!r:.200}"
         )
-    if rel2id.get(THRESHOLD_LABEL) != 0:
-        raise ValueError(f"{path}: {THRESHOLD_LABEL!r} has the id {rel2id.get(THRESHOLD_LABEL)}; expected 0")
     return {index: label for label, index in rel2id.items()}
 
 
@@ -170,7 +168,7 @@ def _inferred_fields(relation_encoder, tensors, id2label):
     rows = len(tensors[system.classifier])
     if rows != len(id2label):
         raise ValueError(
-            f"rel2id has {len(id2label)} labels, {THRESHOLD_LABEL!r} among them; the checkpoint's {system.classifier} has {rows} "
+            f"rel2id has {len(id2label)} labels, {id2label[0]!r} among them; the checkpoint's {system.classifier} has {rows} "
             "rows, one a label"
         )
     fields = {field: tensors[name].shape[dimension] for field, (name, dimension) in system.sizes.items()}
@@ -242,7 +240,7 @@ def convert_original_checkpoint(
     if relation_encoder not in _SYSTEMS:
         raise ValueError(f"relation_encoder is {relation_encoder!r}; originals are known of {sorted(_SYSTEMS)}")
     tensors, id2label = read_state_dict(checkpoint), read_labels(rel2id)
-    text_config = AutoConfig.from_pretrained(backbone)
+    text_config = load_backbone_config(backbone)
     roberta = "roberta" in text_config.model_type
     config = CommConfig(
         text_config=text_config,

@@ -47,7 +47,11 @@ def new_model(
         **hub,
     )
     processor = CommProcessor.from_backbone(
-        source, model.config, word_leading_space=arguments.word_leading_space, **hub
+        source,
+        model.config,
+        word_leading_space=arguments.word_leading_space,
+        trust_remote_code=arguments.trust_remote_code,
+        **hub,
     )
     return model, processor
 
@@ -74,7 +78,7 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=arguments.attn_implementation, **hub
     )
-    processor = CommProcessor.from_pretrained(source, **hub)
+    processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
     processor.update_from_config(model.config)
     return model, processor
 

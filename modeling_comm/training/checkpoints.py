@@ -12,6 +12,7 @@ from transformers import TrainerState
 from ..configuration_comm import CommConfig
 from ..evaluation.scoring import IgnReference
 from ..processing_comm import CommProcessor
+from ..reporting.redaction import redact
 from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
 from .checkpoint_files import last_complete_checkpoint, own_checkpoints
@@ -79,7 +80,8 @@ def run_settings(
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
-    settings |= {"config": config_settings(config), "processor": processor_settings(processor)}
+    settings["trust_remote_code"] = arguments.model.trust_remote_code or None
+    settings = redact(settings) | {"config": config_settings(config), "processor": processor_settings(processor)}
     return json.loads(json.dumps(settings))
 
 

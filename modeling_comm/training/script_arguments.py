@@ -76,7 +76,8 @@ class ModelArguments:
         metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
     )
     extensions: list[str] | None = field(
-        default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
+        default=None,
+        metadata={"help": "Python files that register a relation encoder, a loss or a data set of your own."},
     )
     extension_fields: str | None = field(
         default=None, metadata={"help": "JSON of the fields that they read from the configuration."}
@@ -91,6 +92,10 @@ class ModelArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run the code that a model's tokenizer brings along; without it such a model is refused."},
+    )
 
 
 @dataclass
@@ -98,12 +103,15 @@ class DataArguments:
     """Which documents, and how they are read."""
 
     dataset_config: str = field(
-        default="redocred",
-        metadata={"help": "docred, redocred, or docred_mixed (DocRED's train; Re-DocRED's dev and test)."},
+        default="local",
+        metadata={
+            "help": "Name of a registered data set, which has its files' names and addresses, its frequent relations and its "
+            "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
+        },
     )
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder with the official files; without it they come from their public addresses."},
+        metadata={"help": "Folder with the data set's files; without it they come from their public addresses."},
     )
     train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
     validation_file: str | None = field(
@@ -297,6 +305,7 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         prog=prog,
         description=description,
         formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
     if argv and argv[0].endswith((".json", ".yaml", ".yml")):
         path, argv = Path(argv[0]), argv[1:]
