@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_comm import TASK, CommConfig, __version__
+from .grouped_bilinear import GroupedBilinear
 from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
 from .mentions import group_mentions
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
@@ -13,7 +14,6 @@ from .pipeline_comm import DocumentRelationExtractionPipeline
 from .processing_comm import CommProcessor
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     pool_entity_attention,
     pool_entity_embeddings,

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import custom_object_save
 
+from .grouped_bilinear import GroupedBilinear
 from .losses import check_inputs, get_loss, is_built_in_loss, reduce_losses, register_loss, relation_distances
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     pool_entity_attention,
     pool_entity_embeddings,

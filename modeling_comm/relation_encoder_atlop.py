@@ -3,9 +3,9 @@
 import torch
 from torch import nn
 
+from .grouped_bilinear import GroupedBilinear
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     pool_entity_attention,
     pool_entity_embeddings,

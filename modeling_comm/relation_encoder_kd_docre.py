@@ -4,10 +4,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .grouped_bilinear import GroupedBilinear
 from .pair_grids import PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     pool_entity_attention,
     pool_entity_embeddings,

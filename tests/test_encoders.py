@@ -12,6 +12,7 @@ from modeling_comm import (
     CommForDocumentRelationExtraction,
     available_losses,
     available_relation_encoders,
+    grouped_bilinear,
     relation_encoder_base,
 )
 from modeling_comm.losses import loss_from_config
@@ -291,7 +292,7 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
     batch = processor(documents())
     with torch.no_grad():
         expected = model(**batch).logits
-        monkeypatch.setattr(relation_encoder_base, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(grouped_bilinear, "PAIRS_AT_ONCE", 7)
         monkeypatch.setattr(relation_encoder_base, "WEIGHTS_AT_ONCE", 1000)
         torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-4, atol=1e-5)
 
