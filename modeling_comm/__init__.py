@@ -15,9 +15,8 @@ from .processing_comm import CommProcessor
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
+    at_least_float32,
+    project_with_entity,
 )
 from .relation_encoders import available_relation_encoders, register_relation_encoder
 from .text_to_document import document_from_text
@@ -34,8 +33,12 @@ CommConfig.register_for_auto_class()
 CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
 CommProcessor.register_for_auto_class()
 
-# Training needs packages that the model does without, so these are looked up when they are asked for.
-_TRAINING = {"CommTrainer": "training.trainer", "CommTrainingArguments": "training.training_args"}
+# These need packages that the model does without, so they are looked up when they are asked for.
+_TRAINING = {
+    "CommTrainer": "training.trainer",
+    "CommTrainingArguments": "training.training_args",
+    "load_metric": "evaluation.docre_metric",
+}
 
 
 def __getattr__(name):
@@ -58,14 +61,13 @@ __all__ = [
     "GroupedBilinear",
     "RelationEncoder",
     "__version__",
+    "at_least_float32",
     "available_losses",
     "available_relation_encoders",
     "check_inputs",
     "document_from_text",
     "group_mentions",
-    "pool_entity_attention",
-    "pool_entity_embeddings",
-    "pool_pair_context",
+    "project_with_entity",
     "reduce_losses",
     "register_loss",
     "register_relation_encoder",

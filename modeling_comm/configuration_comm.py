@@ -16,7 +16,7 @@ from .relation_encoders import available_relation_encoders, get_relation_encoder
 
 __version__ = "0.1.0"
 
-THRESHOLD_LABEL = "Na"
+THRESHOLD_LABEL = "Na"  # the threshold class's name where no other is given
 MARKERS = ("star", "entity_type", "none")
 REDUCTIONS = ("mean", "sum")
 
@@ -91,7 +91,7 @@ class CommConfig(PreTrainedConfig):
         window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
             systems put 2.
         comm_version (`str`, *optional*): library version that wrote the configuration.
-        id2label, label2id, num_labels: as in Transformers, with the threshold class `"Na"` at index 0.
+        id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
     Raises:
         ValueError: a field does not fit; the message names the field, its value and what is allowed.
@@ -216,6 +216,10 @@ class CommConfig(PreTrainedConfig):
         check("emb_size", self.emb_size % self.block_size == 0, f"a multiple of block_size={self.block_size}")
         if self.fixed_grid is not None:
             check.integer("fixed_grid", 1)
+        check.choice("decision_threshold", DECISION_THRESHOLDS)
+        check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
+        if self.max_relations_per_pair is not None:
+            check.integer("max_relations_per_pair", 1)
         validate_shared_fields(self, longest_window=usable_positions(self.text_config))
         check("num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
@@ -325,20 +329,14 @@ def validate_shared_fields(holder, longest_window=None):
         ValueError: names the field, its value and what is allowed.
     """
     check = _Checker(holder)
-    check.choice("decision_threshold", DECISION_THRESHOLDS)
-    check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
     check.choice("markers", MARKERS)
-    if holder.max_relations_per_pair is not None:
-        check.integer("max_relations_per_pair", 1)
     check.integer("window_end_tokens", 1, 2)
     check.integer("window_size", 8, longest_window)
     # Each window must bring at least one new word piece: its size without special tokens and shared pieces.
     check.integer("window_stride", 0, holder.window_size - 2 - holder.window_end_tokens)
     labels = list(holder.id2label.values())
     check("id2label", sorted(holder.id2label) == list(range(len(labels))), "ids 0, 1, ... without a gap")
-    check(
-        "id2label", labels and holder.id2label[0] == THRESHOLD_LABEL, f"the threshold class {THRESHOLD_LABEL!r} at 0"
-    )
+    check("id2label", labels, "the threshold class at 0")
     check("id2label", all(isinstance(label, str) for label in labels), "labels that are text")
     check("id2label", len(set(labels)) == len(labels), "labels that differ from each other")
     names = holder.relation_names

@@ -9,12 +9,10 @@ from .pair_grids import PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
     project_with_entity,
 )
 
-CONTEXT_EPSILON = 1e-10
+CONTEXT_EPSILON = 1e-10  # the original's; ATLOP and DocuNet take 1e-5
 
 
 class KdDocreRelationEncoder(RelationEncoder):
@@ -30,9 +28,9 @@ class KdDocreRelationEncoder(RelationEncoder):
     Per document with n entities, C word pieces, A attention heads and hidden size d: `n^2 C (A + d)` multiply-adds for the
     contexts, `2 n^2 d emb_size` for the projections, `n^2 emb_size block_size d` for the features, and per layer `9 n^2 d^2` for
     its linear maps and `4 n^3 d` for attention. The largest tensors, in float32: `4 n^2 (C + d)` bytes of context weights and
-    contexts, `4 n^2 emb_size block_size` of the features' outer products, and, per layer, about `55 n^2 d` that training keeps
-    for the backward pass; the fused kernels of `scaled_dot_product_attention` keep nothing that grows with n^3. A fixed grid
-    puts `fixed_grid` for n in what is said per layer.
+    contexts, and, per layer, about `55 n^2 d` that training keeps for the backward pass; the fused kernels of
+    `scaled_dot_product_attention` keep nothing that grows with n^3. A fixed grid puts `fixed_grid` for n in what is said per
+    layer.
     """
 
     def __init__(self, config):
@@ -68,11 +66,9 @@ class KdDocreRelationEncoder(RelationEncoder):
         return self.classifier((cells + feature)[rows])
 
     def _features(self, documents, grids):
-        entities = pool_entity_embeddings(documents)
-        context = grids.pool_context(
-            pool_entity_attention(documents), documents.token_states, heads="sum", epsilon=CONTEXT_EPSILON
-        )
-        document, head, tail = grids.cells(context.device)
+        entities = documents.entity_embeddings()
+        context = documents.grid_contexts(grids.sizes, head_reduction="sum", epsilon=CONTEXT_EPSILON)
+        document, head, tail = grids.cells(context.device).unbind(-1)
         return self.pair_feature(
             project_with_entity(self.head_projection, entities, document, head, context),
             project_with_entity(self.tail_projection, entities, document, tail, context),
@@ -84,7 +80,7 @@ class KdDocreRelationEncoder(RelationEncoder):
         nothing = feature.new_zeros(1, 2 * self.hidden_size)
         filling = self.pair_feature(self.head_projection(nothing).tanh(), self.tail_projection(nothing).tanh())
         cells = filling.expand(len(grids.sizes) * self.fixed_grid**2, -1)
-        return fixed, cells.index_copy(0, fixed.rows(*grids.cells(feature.device)), feature)
+        return fixed, cells.index_copy(0, fixed.rows(*grids.cells(feature.device).unbind(-1)), feature)
 
 
 class AxialLayer(nn.Module):

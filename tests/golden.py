@@ -11,13 +11,15 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import SHARED, logits_by_pair
+from helpers import LABELS, SHARED, logits_by_pair, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoProcessor, PreTrainedTokenizerFast
 
+from modeling_comm import CommConfig
 from modeling_comm.commands.convert import main as convert
+from modeling_comm.commands.convert import original_name
 
 GOLDEN = SHARED / "golden"
 GOLDEN_NAMES = {"atlop": "atlop", "docunet": "docunet", "kd_docre": "kd"}
@@ -239,3 +241,33 @@ def logits_in_golden_order(output, arrays, info):
     pairs = golden_pairs(arrays, info)
     assert sorted(pairs) == sorted(by_pair) and len(set(pairs)) == len(pairs)
     return torch.stack([by_pair[pair] for pair in pairs])
+
+
+_SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 8}
+
+
+def original_of(relation_encoder, backbone, whole=True):
+    """A model of ours on the backbone, set up as the converter does, and its tensors under the original's names."""
+    encoder = AutoModel.from_pretrained(backbone)
+    config = CommConfig(
+        text_config=encoder.config,
+        relation_encoder=relation_encoder,
+        id2label=LABELS,
+        emb_size=16,
+        block_size=4,
+        window_stride=0,
+        window_end_tokens=2 if encoder.config.model_type == "roberta" else 1,
+        fixed_grid=None if relation_encoder == "atlop" else 8,
+        **_SIZES,
+    )
+    model = tiny_model(config)
+    if not whole:
+        model.backbone.load_state_dict(encoder.state_dict(), strict=False)
+    tensors = {original_name(relation_encoder, name): tensor for name, tensor in model.state_dict().items()}
+    return model, {name: tensor for name, tensor in tensors.items() if whole or not name.startswith("model.")}
+
+
+def write_rel2id(folder, labels=None):
+    path = folder / "rel2id.json"
+    path.write_text(json.dumps({label: index for index, label in (labels or LABELS).items()}), encoding="utf-8")
+    return path

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from golden import original_of, write_rel2id
 from helpers import ROOT, SAMPLE, TOKENIZERS, random_document, tiny_model, tiny_system, tiny_text_config
-from test_conversion import original_of, write_rel2id
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
@@ -168,7 +168,7 @@ def test_what_needs_no_model_imports_no_torch(command, tmp_path):
         "import sys, comm_docre\n"
         f"assert comm_docre.main({[command, *words[command]]}) == 0\n"
         "print(sorted({'torch', 'transformers', 'modeling_comm'} & set(sys.modules)))\n"
-        "from modeling_comm import CommConfig, documents, scoring\n"
+        "from modeling_comm import CommConfig, documents\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     finished = subprocess.run(
@@ -203,9 +203,9 @@ def test_wrong_arguments(words, capsys):
 
 
 def test_version(capsys):
-    from modeling_comm import __version__, cli
+    from modeling_comm import __version__
 
-    assert cli.main(["--version"]) == 0
+    assert run("--version") == 0
     assert capsys.readouterr().out == f"comm-docre {__version__}\n"
 
 
@@ -255,6 +255,107 @@ def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
     assert run("evaluate", "--predictions", tmp_path / "wrong.jsonl", "--truth", source) == 2
     expected = 'wrong.jsonl, line 2: found \'{"title": "A"}\', expected a JSON list of predictions {title, h_idx, t_idx, r}, or'
     assert expected in error_line(capsys)
+
+
+def test_evaluate_refuses_records_that_are_not_all_there(predict, begun, tmp_path, capsys):
+    given = documents(4)
+    source, output = tmp_path / "in.json", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(given))
+    assert predict(source, "docred") == 0
+    copy = tmp_path / "copy.jsonl"  # as one sends it to somebody: without the state of the run
+    copy.write_bytes(b"".join(output.read_bytes().splitlines(keepends=True)[:2]))
+    words = ["evaluate", "--predictions", copy, "--truth", source, "--output", tmp_path / "scores.json"]
+    capsys.readouterr()
+    assert run(*words) == 2
+    line = error_line(capsys)
+    assert "no record of 2 of the 4 documents" in line and "'Title 2'" in line
+    assert not (tmp_path / "scores.json").exists()
+    assert run(*words, "--allow_missing_documents") == 0
+    assert "warning: " in capsys.readouterr().err
+    assert json.loads((tmp_path / "scores.json").read_text())["documents"] == 4
+    assert run("evaluate", "--predictions", begun / "out.jsonl", "--truth", source) == 2
+    assert "not finished, 16 documents are done" in error_line(capsys)
+
+
+def test_no_command_writes_over_what_it_reads(predict, model, tmp_path, capsys):
+    source, output = write_lines(tmp_path / "in.jsonl", documents(2)), tmp_path / "out.jsonl"
+    content = source.read_bytes()
+    os.link(source, output)
+    assert predict(source, "jsonl", "--restart") == 2
+    assert "out.jsonl would be written over the input" in error_line(capsys)
+    output.unlink()
+    for own in (tmp_path / "out.jsonl.rejected.jsonl", tmp_path / "out.jsonl.settings.json"):
+        own.symlink_to(source)
+        assert predict(source, "jsonl", "--restart") == 2
+        assert f"{own} would be written over the input" in error_line(capsys)
+        own.unlink()
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text(TEXT)
+    assert predict(texts, "txt", "--ner", model, "--restart", output=texts / "a.txt") == 2
+    capsys.readouterr()
+    assert source.read_bytes() == content and (texts / "a.txt").read_text() == TEXT
+
+    assert predict(source, "jsonl") == 0
+    records, page = output.read_bytes(), tmp_path / "page.html"
+    page.symlink_to(output)
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps(documents(2)))
+    capsys.readouterr()
+    for words in (
+        ["view", "--input", output, "--output", output],
+        ["view", "--input", output, "--output", page],
+        ["evaluate", "--predictions", output, "--truth", truth, "--output", page],
+        ["evaluate", "--predictions", output, "--truth", truth, "--output", truth],
+    ):
+        assert run(*words) == 2
+        assert f"{words[-1]} would be written over the input" in error_line(capsys)
+    assert output.read_bytes() == records and json.loads(truth.read_text()) == documents(2)
+
+
+@pytest.mark.parametrize("taken", ["checkpoint", "backbone", "rel2id"])
+def test_convert_does_not_write_over_what_it_reads(tmp_path, capsys, taken):
+    from helpers import save_backbone
+
+    paths = {"backbone": save_backbone(tmp_path / "bert"), "rel2id": write_rel2id(tmp_path)}
+    _, tensors = original_of("atlop", paths["backbone"])
+    paths["checkpoint"] = tmp_path / "original.pt"
+    torch.save(tensors, paths["checkpoint"])
+    folder = paths["backbone"]
+    if taken != "backbone":
+        folder = tmp_path / "converted"
+        folder.mkdir()
+        os.link(paths[taken], folder / "model.safetensors")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    flags = (word for name, path in paths.items() for word in (f"--{name}", path))
+    capsys.readouterr()
+    assert run("convert", "--relation_encoder", "atlop", "--output_dir", folder, *flags) == 2
+    assert "would be written over the input" in error_line(capsys)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("command", ["predict", "view", "evaluate", "convert"])
+def test_flags_have_no_abbreviations(command, capsys):
+    words = {
+        "predict": ["--mode", "m", "--input", "i", "--format", "txt", "--output", "o"],
+        "view": ["--inpu", "i", "--output", "o"],
+        "evaluate": ["--predictions", "p", "--trut", "t"],
+        "convert": [
+            "--relation_encoder",
+            "atlop",
+            "--checkpoin",
+            "c",
+            "--backbone",
+            "b",
+            "--rel2id",
+            "r",
+            "--output_dir",
+            "o",
+        ],
+    }
+    with pytest.raises(SystemExit) as end:
+        run(command, *words[command])
+    assert end.value.code == 2 and "required: --" in capsys.readouterr().err
 
 
 def test_convert(tmp_path, capsys):
@@ -646,9 +747,9 @@ SPACY_MODELS = (
             "packed.json.gz: found JSON, expected plain text",
         ),
         ({"--format": "txt", "--ner": "ner", "--input": "model"}, "found a folder without .txt files"),
-        ({"--output": "in.jsonl"}, "--output is in.jsonl, and so is --input"),
+        ({"--output": "in.jsonl"}, "in.jsonl would be written over the input in.jsonl"),
         ({"--output": "model"}, "Is a directory"),
-        ({"--output": "mine.txt"}, "mine.txt is there, but not mine.txt.settings.json, which says how to go on"),
+        ({"--output": "mine.txt"}, "mine.txt: found 6 bytes without mine.txt.settings.json, which says how to resume"),
         ({"--model": "ner"}, "--model ner: found a bert model, expected a COMM checkpoint"),
         ({"--model": "absent/model"}, "absent/model: found no model, neither in a folder here nor on the Hub"),
         ({"--ner": "absent/ner"}, f"; installed spaCy models: {SPACY_MODELS}"),
@@ -789,7 +890,7 @@ def begun(model, tmp_path_factory):
         assert run("predict", *flags, "--batch_size", "8") == 130
     state = json.loads((folder / "out.jsonl.settings.json").read_text())
     assert state["read"] == 16 and not state["finished"]
-    assert (folder / "out.jsonl").stat().st_size > state["bytes"][0]
+    assert (folder / "out.jsonl").stat().st_size > state["files"][0]["bytes"]
     assert run("predict", *flags[:-1], folder / "whole.jsonl", "--batch_size", "8") == 3
     return folder
 
@@ -888,16 +989,57 @@ def test_a_copy_of_the_model_is_the_same(going_on, model, tmp_path):
 def test_files_that_do_not_fit_are_refused(going_on, tmp_path, capsys):
     output, state = tmp_path / "out.jsonl", tmp_path / "out.jsonl.settings.json"
     content, stored = output.read_bytes(), state.read_bytes()
+    written = json.loads(stored)["files"][0]["bytes"]
     output.write_bytes(content[:100])
     assert going_on() == 2
-    assert "out.jsonl has 100 bytes, and had " in error_line(capsys)
+    line = error_line(capsys)
+    assert "out.jsonl: found 100 bytes" in line and f"{written:,}" in line and "--restart" in line
+    output.write_bytes(b"X" + content[1:])
+    assert going_on() == 2
+    assert "found other content" in error_line(capsys)
     output.write_bytes(content)
     state.unlink()
     assert going_on() == 2
-    assert "is there, but not out.jsonl.settings.json" in error_line(capsys) and output.read_bytes() == content
+    assert "without out.jsonl.settings.json" in error_line(capsys) and output.read_bytes() == content
+    state.write_text(json.dumps({"read": 1}))  # of another version
+    assert going_on() == 2
+    assert "out.jsonl.settings.json: found no state" in error_line(capsys)
     state.write_bytes(stored[:50])
     assert going_on() == 2
     assert "out.jsonl.settings.json: found no valid JSON" in error_line(capsys)
+    assert going_on("--restart") == 3
+    assert_whole(tmp_path)
+
+
+SPOILED = {
+    "deleted": lambda path: path.unlink(),
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut in half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "appended to": lambda path: path.open("ab").write(b"{}\n"),
+    "other bytes": lambda path: path.write_bytes(b"X" + path.read_bytes()[1:]),
+}
+
+
+@pytest.mark.parametrize("ending", ["", ".rejected.jsonl"])
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_finished_run_is_believed_only_with_its_files(going_on, tmp_path, capsys, how, ending):
+    """Neither `predict` nor `evaluate` takes what is no longer there for done."""
+    assert going_on() == 3
+    path = tmp_path / f"out.jsonl{ending}"
+    size = path.stat().st_size
+    SPOILED[how](path)
+    left = path.read_bytes() if path.exists() else None
+    capsys.readouterr()
+    assert going_on() == 2
+    line = error_line(capsys)
+    assert f"{path}: found " in line and f"{size:,}" in line and "--restart" in line
+    assert how == "other bytes" or f"{len(left or b''):,} bytes" in line
+    assert (path.read_bytes() if path.exists() else None) == left
+    if (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").read_bytes()[:1] == b"{":
+        truth = tmp_path / "truth.json"
+        truth.write_text(json.dumps(documents(21)))
+        assert run("evaluate", "--predictions", tmp_path / "out.jsonl", "--truth", truth) == 2
+        assert str(path) in error_line(capsys)
     assert going_on("--restart") == 3
     assert_whole(tmp_path)
 

@@ -23,32 +23,31 @@ from golden import (
     difference,
     golden_rows,
     logits_in_golden_order,
+    original_of,
     read_tensors,
     run,
     system,
     system_of,
+    write_rel2id,
 )
 from helpers import (
-    LABELS,
     ROOT,
     byte_level_tokenizer,
     random_document,
     requires_shared,
-    tiny_model,
     tiny_text_config,
     word_piece_tokenizer,
 )
 from safetensors.torch import save_file
 from transformers import AutoModel, AutoProcessor
 
-from modeling_comm import CommConfig
 from modeling_comm.commands.convert import (
     ORIGINAL_GRID,
     convert_original_checkpoint,
     original_name,
     read_state_dict,
 )
-from modeling_comm.processing_comm import decode
+from modeling_comm.decoding import DecisionSettings, decide
 
 LOGITS = 1e-4
 each_system = pytest.mark.parametrize("relation_encoder", GOLDEN_NAMES)
@@ -74,20 +73,23 @@ def test_logits_loss_and_decisions(relation_encoder, case):
     golden_loss = float(arrays[f"{GOLDEN_NAMES[relation_encoder]}_loss"])
     assert output.loss.item() == pytest.approx(golden_loss, abs=1e-4)
     decisions = golden_rows(arrays, info, relation_encoder, "preds")
-    predicted = decide(logits, processor, most=processor.max_relations_per_pair)
+    predicted = original_form(logits, processor, most=processor.decision.max_relations_per_pair)
     if relation_encoder == "docunet":  # where "no relation" is among the highest four logits, the original keeps three
         crowded = golden[:, 0] > np.sort(golden[:, 1:])[:, -4]
-        predicted[crowded] = decide(logits, processor, most=3)[crowded]
-    margin = golden[:, 1:] - (golden[:, :1] if processor.decision_threshold == "th" else 0)
+        predicted[crowded] = original_form(logits, processor, most=3)[crowded]
+    margin = golden[:, 1:] - (golden[:, :1] if processor.decision.decision_threshold == "th" else 0)
     decided = np.concatenate([np.abs(margin).min(-1, keepdims=True) > LOGITS, np.abs(margin) > LOGITS], axis=1)
     assert np.array_equal(predicted[decided], decisions[decided]) and decided.mean() > 0.9
 
 
-def decide(logits, processor, most):
+def original_form(logits, processor, most):
     """0 and 1 in the originals' form: column 0 says that there is no relation."""
-    row, label, _, _ = decode(logits, processor.decision_threshold, max_relations_per_pair=most)
+    settings = DecisionSettings(processor.decision.decision_threshold, max_relations_per_pair=most)
+    rows = torch.arange(len(logits))
+    triples, _ = decide(logits, torch.stack([rows, rows], dim=1), settings)
     predicted = np.zeros(logits.shape)
-    predicted[row, label] = 1
+    for triple in triples:
+        predicted[triple.head, triple.label] = 1
     predicted[:, 0] = ~predicted[:, 1:].any(-1)
     return predicted
 
@@ -198,36 +200,6 @@ def save_backbone(folder, model_type, tokenizer):
     return folder
 
 
-SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 8}
-
-
-def original_of(relation_encoder, backbone, whole=True):
-    """A model of ours on the backbone, set up as the converter does, and its tensors under the original's names."""
-    encoder = AutoModel.from_pretrained(backbone)
-    config = CommConfig(
-        text_config=encoder.config,
-        relation_encoder=relation_encoder,
-        id2label=LABELS,
-        emb_size=16,
-        block_size=4,
-        window_stride=0,
-        window_end_tokens=2 if encoder.config.model_type == "roberta" else 1,
-        fixed_grid=None if relation_encoder == "atlop" else 8,
-        **SIZES,
-    )
-    model = tiny_model(config)
-    if not whole:
-        model.backbone.load_state_dict(encoder.state_dict(), strict=False)
-    tensors = {original_name(relation_encoder, name): tensor for name, tensor in model.state_dict().items()}
-    return model, {name: tensor for name, tensor in tensors.items() if whole or not name.startswith("model.")}
-
-
-def write_rel2id(folder, labels=None):
-    path = folder / "rel2id.json"
-    path.write_text(json.dumps({label: index for index, label in (labels or LABELS).items()}), encoding="utf-8")
-    return path
-
-
 def convert(tmp_path, tensors, relation_encoder, backbone, **arguments):
     checkpoint = tmp_path / "original.pt"
     torch.save(tensors, checkpoint)
@@ -258,7 +230,7 @@ def test_command_line(bert, tmp_path):
     tensors["model.embeddings.position_ids"] = torch.arange(66)[None]
     save_file({f"module.{name}": tensor for name, tensor in tensors.items()}, tmp_path / "original.safetensors")
     rel2id = write_rel2id(tmp_path)
-    command = [sys.executable, "-m", "modeling_comm.commands.convert", "--relation_encoder", "kd_docre"]
+    command = [sys.executable, "-m", "comm_docre", "convert", "--relation_encoder", "kd_docre"]
     command += ["--checkpoint", tmp_path / "original.safetensors", "--backbone", bert, "--rel2id", rel2id]
     command += ["--output_dir", tmp_path / "converted", "--grid", "8"]
     finished = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=120)

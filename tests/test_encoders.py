@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from helpers import TOKENIZERS, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
+from helpers import TOKENIZERS, entity_attention, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
 from transformers import AutoModel
 
 from modeling_comm import (
@@ -13,6 +13,7 @@ from modeling_comm import (
     available_losses,
     available_relation_encoders,
     grouped_bilinear,
+    relation_encoder_atlop,
     relation_encoder_base,
 )
 from modeling_comm.losses import loss_from_config
@@ -151,7 +152,7 @@ def test_more_entities_than_the_fixed_grid_has_rows(system, name):
 
 def test_cells_of_grids():
     grids = PairGrids([2, 0, 3, 3, 1])
-    document, head, tail = grids.cells("cpu")
+    document, head, tail = grids.cells("cpu").unbind(-1)
     expected = [
         (b, h, t) for b, size in enumerate(grids.sizes) for h, t in itertools.product(range(size), range(size))
     ]
@@ -166,7 +167,7 @@ def test_cells_of_grids():
 
 
 def naive_context(documents, index, head, tail, heads):
-    rows = [documents.mention_attention[index][documents.mention_entities[index] == e].mean(0) for e in (head, tail)]
+    rows = documents.whole_attention[index, [head, tail]]
     product = (rows[0] * rows[1]).mean(0) if heads == "mean" else (rows[0] * rows[1]).sum(0)
     return product / (product.sum() + (1e-5 if heads == "mean" else 1e-10)) @ documents.token_states[index]
 
@@ -264,6 +265,7 @@ def test_equals_straight_loops(system, name, naive):
     with torch.no_grad():
         ours = logits_by_pair(model(**processor(documents([(size, 12) for size in sizes]))))
         hook.remove()
+        seen[0].whole_attention = entity_attention(seen[0])
         for index, size in enumerate(sizes):
             expected = naive(model.relation_encoder, model.config, seen[0], index, size)
             pairs = [(h, t) for h, t in itertools.product(range(size), range(size)) if h != t]
@@ -293,6 +295,7 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
     with torch.no_grad():
         expected = model(**batch).logits
         monkeypatch.setattr(grouped_bilinear, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(relation_encoder_atlop, "PAIRS_AT_ONCE", 20)
         monkeypatch.setattr(relation_encoder_base, "WEIGHTS_AT_ONCE", 1000)
         torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-4, atol=1e-5)
 
@@ -321,6 +324,17 @@ def test_projections_can_be_replaced(system, settings):
     logits.square().sum().backward()
     for projection in (encoder.head_projection, encoder.tail_projection):
         assert projection.added.weight.grad.abs().max() > 0
+
+
+@each
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_dynamic_quantization(system, settings):
+    model, processor = system(settings)
+    batch = processor(documents())
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with torch.no_grad():
+        expected, logits = model(**batch).logits, quantized(**batch).logits
+    assert 0 < (logits - expected).abs().max() < 0.2 * expected.abs().max()
 
 
 @each

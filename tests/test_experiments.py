@@ -260,16 +260,6 @@ def test_process_that_died_is_recorded_as_failed(work, tmp_path, capsys):
     assert read(tmp_path / "runs" / f"{CMM}.json")["axes"]["loss"] == "cmm"
 
 
-def test_offset_decides_as_the_scorer_expects():
-    margins = np.array([[0.5, -0.2, -1.0], [0.1, 0.3, -0.1]], dtype=np.float32)
-    result = {"pairs": np.array([[0, 1], [1, 0]]), "margins": margins, "triples": None}
-    found = {offset: one_run.at_offset(result, offset, None)["triples"] for offset in (0.0, -0.15, 0.3)}
-    assert [one[:3] for one in found[0.0]] == [[0, 1, 1], [1, 0, 1], [1, 0, 2]]
-    assert [one[:3] for one in found[-0.15]] == [[0, 1, 1], [1, 0, 1], [1, 0, 2], [1, 0, 3]]
-    assert [one[:3] for one in found[0.3]] == [[0, 1, 1]], "strictly above"
-    assert [one[:3] for one in one_run.at_offset(result, 0.0, 1)["triples"]] == [[0, 1, 1], [1, 0, 2]], "capped"
-
-
 # ----------------------------------------------------------------------------------------------------------------- grids
 
 

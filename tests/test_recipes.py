@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers import LABELS, ROOT, SAMPLE, save_backbone
+from helpers import LABELS, ROOT, SAMPLE, run_script, save_backbone
 from transformers import AutoConfig
 
-import run_docre
-from dataset_scripts.docred import find_data_files
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction
 from modeling_comm.relation_encoders import get_relation_encoder
 from modeling_comm.training.script_arguments import parse_arguments
@@ -80,7 +79,8 @@ def test_readme_lists_every_file():
 
 @every_recipe
 def test_arguments(name, row):
-    model, data, training, _, script = parse_arguments([recipe(name)])
+    arguments = parse_arguments([recipe(name)])
+    model, data, training, script = arguments.model, arguments.data, arguments.training, arguments.run
     backbone, learning_rate = BACKBONES[row.backbone]
     assert (model.model_name_or_path, model.relation_encoder, model.loss) == (backbone, row.encoder, row.loss)
     assert model.max_relations_per_pair == 4
@@ -101,7 +101,7 @@ def test_arguments(name, row):
 
 @every_recipe
 def test_model_of_full_size(name, row):
-    arguments = vars(parse_arguments([recipe(name)])[0])
+    arguments = vars(parse_arguments([recipe(name)]).model)
     given = {field: value for field, value in arguments.items() if field in vars(CommConfig()) and value is not None}
     config = CommConfig(
         text_config=AutoConfig.for_model(row.backbone, **SIZES[row.backbone]), id2label=LABELS, **given
@@ -147,7 +147,7 @@ def test_run(name, row, work, tmp_path):
         **{"data_dir": work / "data", "cache_dir": work / "cache", "model_name_or_path": work / row.backbone},
         **{"output_dir": tmp_path, "use_cpu": True, "disable_tqdm": True, **SMALL, **FEW},
     }
-    (metrics,) = run_docre.main([recipe(name), *(f"--{flag}={value}" for flag, value in overrides.items())])
+    (metrics,) = run_script(recipe(name), *(f"--{flag}={value}" for flag, value in overrides.items()))
     record, predictions = read(tmp_path / "run.json"), read(tmp_path / "results.json")
     assert Path(record["data"]["files"]["train"]["source"]).name == TRAIN_FILES[row.setting]
     assert record["ign_reference"]["source"] == TRAIN_FILES[row.setting]

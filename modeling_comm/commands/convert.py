@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
 
-from ..configuration_comm import THRESHOLD_LABEL, CommConfig
+from ..backbone_attention import load_backbone_config
+from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json
-from .errors import command
+from .errors import command, refuse_overwriting
 
 ORIGINAL_GRID = 42  # rows of the grid of entity pairs in the published DocuNet and KD-DocRE
 ORIGINAL_MOST_RELATIONS = 4  # on a pair, in all three systems' training scripts
@@ -145,15 +145,13 @@ def read_labels(path) -> dict[int, str]:
     """`id2label` from a `rel2id.json`.
 
     Raises:
-        ValueError: its ids are not 0, 1, ... with `Na` at 0.
+        ValueError: its ids are not 0, 1, ..., each once.
     """
     rel2id = read_json(path)
     if not isinstance(rel2id, dict) or sorted(map(str, rel2id.values())) != sorted(map(str, range(len(rel2id)))):
         raise ValueError(
             f"{path}: expected an object of relations and their ids 0, 1, ..., each once; found {rel2id!r:.200}"
         )
-    if rel2id.get(THRESHOLD_LABEL) != 0:
-        raise ValueError(f"{path}: {THRESHOLD_LABEL!r} has the id {rel2id.get(THRESHOLD_LABEL)}; expected 0")
     return {index: label for label, index in rel2id.items()}
 
 
@@ -170,7 +168,7 @@ def _inferred_fields(relation_encoder, tensors, id2label):
     rows = len(tensors[system.classifier])
     if rows != len(id2label):
         raise ValueError(
-            f"rel2id has {len(id2label)} labels, {THRESHOLD_LABEL!r} among them; the checkpoint's {system.classifier} has {rows} "
+            f"rel2id has {len(id2label)} labels, {id2label[0]!r} among them; the checkpoint's {system.classifier} has {rows} "
             "rows, one a label"
         )
     fields = {field: tensors[name].shape[dimension] for field, (name, dimension) in system.sizes.items()}
@@ -242,7 +240,7 @@ def convert_original_checkpoint(
     if relation_encoder not in _SYSTEMS:
         raise ValueError(f"relation_encoder is {relation_encoder!r}; originals are known of {sorted(_SYSTEMS)}")
     tensors, id2label = read_state_dict(checkpoint), read_labels(rel2id)
-    text_config = AutoConfig.from_pretrained(backbone)
+    text_config = load_backbone_config(backbone)
     roberta = "roberta" in text_config.model_type
     config = CommConfig(
         text_config=text_config,
@@ -280,7 +278,9 @@ Nothing in the checkpoint is executed. Example:
 @command
 def main(argv=None, prog="comm-docre convert") -> int:
     """The command: converts, and prints what was left out."""
-    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--relation_encoder", required=True, choices=sorted(_SYSTEMS), help="the original system")
     parser.add_argument("--checkpoint", required=True, help="its state dict: .pt or .safetensors")
     parser.add_argument("--backbone", required=True, help="name or folder of the encoder that it was trained from")
@@ -296,6 +296,8 @@ def main(argv=None, prog="comm-docre convert") -> int:
         help="rows of the fixed grid of docunet and kd_docre (%(default)s)",
     )
     arguments = parser.parse_args(argv)
+    folder = Path(arguments.output_dir)
+    refuse_overwriting([folder, *folder.glob("*")], [arguments.checkpoint, arguments.backbone, arguments.rel2id])
     left_out = convert_original_checkpoint(**vars(arguments))
     print(f"Every tensor found its place; left out, because nothing reads them: {', '.join(left_out) or 'none'}.")
     print(f"The model and its processor are in {arguments.output_dir}.")

@@ -3,7 +3,8 @@
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 CLOSED_PIPE = 1
 WRONG_INPUT = 2  # as argparse ends on wrong arguments
@@ -35,3 +36,29 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
             return INTERRUPTED
 
     return run
+
+
+def refuse_overwriting(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """
+    Refuses to write over what is read, by whatever path or link.
+
+    Args:
+        outputs (`Iterable[str | Path]`): files and folders that the command writes.
+        inputs (`Iterable[str | Path]`): files and folders that it reads. What does not exist is skipped.
+
+    Raises:
+        ValueError: names the output that is an input.
+    """
+    read = {_inode(path): path for path in inputs if _is_stored(path)}
+    for path in outputs:
+        if _is_stored(path) and _inode(path) in read:
+            raise ValueError(f"{path} would be written over the input {read[_inode(path)]}; expected another output")
+
+
+def _is_stored(path):
+    return Path(path).is_file() or Path(path).is_dir()  # /dev/null may be both input and output
+
+
+def _inode(path):
+    status = os.stat(path)
+    return status.st_dev, status.st_ino

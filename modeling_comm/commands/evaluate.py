@@ -3,38 +3,49 @@
 import argparse
 import gzip
 import json
+import sys
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
+from ..data.dataset_entry import LOCAL, get_dataset
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..utils.files import open_text, read_json, write_json
-from .errors import command
+from .errors import command, refuse_overwriting
+from .predict_outputs import check_finished
 
 
-def read_predictions(path) -> list[dict]:
+def read_predictions(path: str) -> tuple[list[dict], set[str] | None]:
     """
-    Predictions in the official format, of a file in it, or of the JSON lines that `comm-docre predict` writes of documents in
-    DocRED's format, whose entities keep their numbers.
+    Predictions of a file in the official format, or of the JSON lines that `comm-docre predict` writes of documents in DocRED's
+    format, whose entities keep their numbers.
+
+    Returns:
+        `tuple[list[dict], set[str] | None]`: the predictions in the official format, and the titles of the documents that were
+        predicted. The official format does not tell them: a document without predictions is not in it.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is neither.
+        ValueError: it is in neither format, or `predict` has not finished it.
     """
     try:
         with open_text(path) as file:
             if file.read(1) == "{":
+                check_finished(path)
                 file.seek(0)
-                return [fact for number, line in enumerate(file, 1) for fact in _facts(line, f"{path}, line {number}")]
+                records = [_read_record(line, f"{path}, line {number}") for number, line in enumerate(file, 1)]
+                return [fact for _, facts in records for fact in facts], {title for title, _ in records}
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
-    return read_json(path)
+    return read_json(path), None
 
 
-def _facts(line, where):
+def _read_record(line, where):
+    """Title and facts of a document."""
     try:
         record = json.loads(line)
-        return [
+        return record["title"], [
             {
                 "title": record["title"],
                 "h_idx": triple["head"]["entity"],
@@ -48,7 +59,14 @@ def _facts(line, where):
         raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
 
 
-def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -> tuple[dict, str]:
+def compare_files(
+    predictions: str,
+    truth: str,
+    train_facts: str | None = None,
+    type_prior_train: str | None = None,
+    allow_missing_documents: bool = False,
+    frequent_relations: Collection[str] | None = None,
+) -> tuple[dict, str]:
     """What the command does with its files: scores beside the type prior's.
 
     Args:
@@ -57,6 +75,9 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
         train_facts (`str`, *optional*): JSON file of training documents, or of facts, that Ign F1 leaves out.
         type_prior_train (`str`, *optional*): JSON file of documents that the type prior counts; by default
             `train_facts`, where that holds documents. Without either there is no type prior.
+        allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
+            facts then count as missed.
+        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -64,11 +85,18 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is not JSON or not of the expected shape.
+        ValueError: a file is not JSON or not of the expected shape, or documents are missing.
     """
     documents = read_json(truth)
     reference = load_ign_reference(train_facts) if train_facts else None
-    result = score(read_predictions(predictions), documents, ign_reference=reference)
+    settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
+    facts, predicted = read_predictions(predictions)
+    result = score(facts, documents, **settings)
+    if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
+        found = f"no record of {len(missing):,} of the {len(documents):,} documents of {truth}, such as {missing[0]!r}"
+        if not allow_missing_documents:
+            raise ValueError(f"{predictions}: found {found}; --allow_missing_documents counts their facts as missed")
+        print(f"warning: {predictions} has {found}; their facts count as missed", file=sys.stderr)
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
     if not type_prior_train and not any(isinstance(item, dict) for item in training):
@@ -77,7 +105,7 @@ def compare_files(predictions, truth, train_facts=None, type_prior_train=None) -
 
     prior = TypePrior(training)
     cutoff, _ = prior.best_cutoff(documents)
-    floor = score(prior.predict(documents, cutoff), documents, ign_reference=reference)
+    floor = score(prior.predict(documents, cutoff), documents, **settings)
     train, truth = Path(train).name, Path(truth).name
     note = (
         f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
@@ -93,16 +121,18 @@ PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_id
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. Example:
+beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
 
-  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
+  %(prog)s --predictions results.json --truth test.json --train_facts train.json
 """
 
 
 @command
 def main(argv=None, prog="comm-docre evaluate") -> int:
     """The command: prints the table and writes `--output`."""
-    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument(
         "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
     )
@@ -113,9 +143,19 @@ def main(argv=None, prog="comm-docre evaluate") -> int:
     parser.add_argument(
         "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
     )
+    parser.add_argument("--dataset_config", default=LOCAL.name, help="the registered data set that TRUTH belongs to")
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
+    parser.add_argument(
+        "--allow_missing_documents",
+        action="store_true",
+        help="score JSON lines that lack documents of TRUTH; without it they are refused",
+    )
     args = parser.parse_args(argv)
-    report, table = compare_files(args.predictions, args.truth, args.train_facts, args.type_prior_train)
+    files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
+    if args.output:
+        refuse_overwriting([args.output], filter(None, files))
+    frequent = get_dataset(args.dataset_config).frequent_relations
+    report, table = compare_files(*files, args.allow_missing_documents, frequent)
     print(table)
     if args.output:
         write_json(args.output, report)

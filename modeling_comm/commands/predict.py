@@ -17,10 +17,10 @@ from ..documents import DocumentError
 from ..extensions import import_extensions
 from ..pipeline_comm import TASK
 from ..utils.files import file_sha256
-from .errors import command
+from .errors import command, refuse_overwriting
 from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
-from .predict_outputs import ResumableOutput, StandardOutput
+from .predict_outputs import ResumableOutput, StandardOutput, output_files
 
 SOME_REJECTED = 3
 _DECIMALS = 6
@@ -46,13 +46,14 @@ from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what en
 sigmoid of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention
 rests on. Scores have six decimals, of which the last ones may differ with another --batch_size.
 
-When it was interrupted, even by kill -9, the same command goes on: nothing is repeated, nothing is lost, and on the
-same machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same;
---restart begins anew. Standard input goes on too, if it begins as it did before; standard output does not.
+If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
+machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
+OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
+before; standard output does not.
 
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
 OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
-OUTPUT.settings.json holds the settings, how far the run is, and counts.
+OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
 
 exit status:
   0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
@@ -66,7 +67,9 @@ examples:
 
 
 def _parser(prog):
-    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
     parser.add_argument("--input", required=True, help="file, folder of .txt files, or - for standard input")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what the input holds, see above")
@@ -96,6 +99,11 @@ def _parser(prog):
         metavar="FILE",
         help="your Python files that register the model's relation encoder or loss, as for its training",
     )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
+    )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and begin anew")
     return parser
 
@@ -113,7 +121,7 @@ def _check(args):
     for flag, check in (("model", check_model), ("ner", check_ner)):
         if getattr(args, flag) is not None:
             try:
-                check(getattr(args, flag))
+                check(getattr(args, flag), args.trust_remote_code)
             except (ValueError, ImportError) as error:
                 raise ValueError(f"--{flag} {error}") from error
     if args.format != "txt" and Path(args.input).is_dir():
@@ -123,8 +131,10 @@ def _check(args):
             torch.empty(0, device=args.device)
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"--device is {args.device!r}, which cannot be used here: {error}") from error
-    if args.output != STANDARD_STREAM and Path(args.output).resolve() == Path(args.input).resolve():
-        raise ValueError(f"--output is {args.output}, and so is --input; expected another file")
+    if args.output != STANDARD_STREAM:
+        folder = args.format == "txt" and Path(args.input).is_dir()
+        inputs = text_files(args.input)[0] if folder else [args.input]
+        refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ())])
 
 
 @command
@@ -143,8 +153,9 @@ def main(argv=None, prog="comm-docre predict") -> int:
 
 
 def _resumable_output(args):
-    models = {"model": model_identity(args.model), "ner": args.ner and model_identity(args.ner)}
-    settings = {"version": __version__, **models}
+    models = {name: getattr(args, name) for name in ("model", "ner")}
+    settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
+    settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
@@ -163,9 +174,15 @@ def _predict(args, output):
         raise ValueError(f"{args.input} begins otherwise than when {args.output} was begun; --restart begins anew")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
-    ner = args.ner and load_ner(args.ner, args.device)
+    ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
     extract = partial(
-        pipeline(TASK, model=args.model, device=args.device, dtype=args.dtype),
+        pipeline(
+            TASK,
+            model=args.model,
+            device=args.device,
+            dtype=args.dtype,
+            trust_remote_code=args.trust_remote_code,
+        ),
         ner=ner,
         batch_size=args.batch_size,
         threshold_offset=args.threshold_offset,

@@ -1,5 +1,6 @@
-"""Where `comm-docre predict` writes: standard output, or a file that an interrupted run goes on with."""
+"""Where `comm-docre predict` writes: standard output, or a file with which the same command resumes."""
 
+import hashlib
 import json
 import os
 import sys
@@ -9,7 +10,9 @@ from ..reporting.run_record import command_line
 from ..utils.files import read_json, write_json
 from .predict_inputs import Item
 
-_ANEW = "--restart deletes what is there and begins anew"
+_RESTART = "`predict --restart` deletes what is there and predicts again"
+_PIECE = 1 << 20  # bytes that are hashed at a time
+_STATE_FIELDS = {"command", "settings", "finished", "read", "input_sha256", "files", "counts"}
 
 
 def _json_lines(values) -> bytes:
@@ -74,51 +77,53 @@ def _rejection(item: Item, error):
 
 class ResumableOutput(StandardOutput):
     """
-    Writes records to a file, rejected documents to `FILE.rejected.jsonl` and then, to `FILE.settings.json`, how far the run is.
-    What a killed process wrote after that is cut off by the next one, which does it again: no line stays half, no document is
-    missing or there twice.
+    Writes records to a file, rejected documents to `FILE.rejected.jsonl` and then, to `FILE.settings.json`, how far the run is,
+    with size and hash of both files. What a killed process wrote after that is cut off by the next one, which does it again: no
+    line stays half, no document is missing or there twice.
 
     Args:
         path (`str`): the file.
-        settings (`dict`): what decides the records; a run goes on with a file only if it was begun with the same.
-        restart (`bool`): whether to begin anew, whatever the file holds.
+        settings (`dict`): what decides the records; a run resumes only with the same.
+        restart (`bool`, defaults to `False`): whether to delete what the files hold.
 
     Raises:
         OSError: the files cannot be written.
-        ValueError: the file was not begun with these settings or is shorter than it was, or another process is writing it.
+        ValueError: the run had other settings, its files are not as it left them, or another process is writing them.
     """
 
-    def __init__(self, path, settings, restart=False):
+    def __init__(self, path: str, settings: dict, restart: bool = False):
         super().__init__()
         self.settings = settings
-        self.path, self.rejected_path, self.state_path = (
-            Path(f"{path}{ending}") for ending in ("", ".rejected.jsonl", ".settings.json")
-        )
+        self.path, self.rejected_path, self.state_path = output_files(path)
+        self._written = [_Written(), _Written()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        created = not self.path.exists()
         self._files = [self.path.open("ab")]
         _lock(self._files[0])
-        self._sizes = [0, 0] if restart else self._take_over()
+        try:
+            if not restart:
+                self._take_over()
+        except ValueError:
+            if created:
+                self.path.unlink()
+            raise
         if self.finished:
             return
         self._files.append(self.rejected_path.open("ab"))
-        for file, size in zip(self._files, self._sizes, strict=True):
-            if _size(file) < size:
-                found = f"{file.name} has {_size(file)} bytes, and had {size} when the run was interrupted"
-                raise ValueError(f"{found}; {_ANEW}")
         self._write_state()  # before anything is cut off: it must hold at any moment
-        for file, size in zip(self._files, self._sizes, strict=True):
-            file.truncate(size)
+        for file, written in zip(self._files, self._written, strict=True):
+            file.truncate(written.size)
 
     def _take_over(self):
-        """Takes over what an earlier run has done, and returns the sizes of its two files."""
+        """Takes over what an earlier run has done."""
         if not self.state_path.exists():
-            if _size(self._files[0]):
-                found = f"{self.path} is there, but not {self.state_path.name}, which says how to go on"
-                raise ValueError(f"{found}; {_ANEW}")
-            return [0, 0]
-        state = read_json(self.state_path)
-        if not state["read"]:
-            return [0, 0]
+            if size := self.path.stat().st_size:
+                found = f"found {size:,} bytes without {self.state_path.name}, which says how to resume"
+                raise ValueError(f"{self.path}: {found}; {_RESTART}")
+            return
+        state = _read_state(self.state_path)
+        if not state["read"] and not state["finished"]:
+            return
         earlier = state["settings"]
         changed = [
             f"{name} was {earlier.get(name)!r}, is {self.settings.get(name)!r}"
@@ -126,10 +131,10 @@ class ResumableOutput(StandardOutput):
             if earlier.get(name) != self.settings.get(name)
         ]
         if changed:
-            raise ValueError(f"{self.path} was begun with other settings: {'; '.join(changed)}; {_ANEW}")
+            raise ValueError(f"{self.path} was begun with other settings: {'; '.join(changed)}; {_RESTART}")
+        self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256", "counts"):
             setattr(self, name, state[name])
-        return state["bytes"]
 
     def _write_state(self):
         state = {
@@ -138,17 +143,17 @@ class ResumableOutput(StandardOutput):
             "finished": self.finished,
             "read": self.read,
             "input_sha256": self.input_sha256,
-            "bytes": self._sizes,
+            "files": [{"bytes": written.size, "sha256": written.digest.hexdigest()} for written in self._written],
             "counts": self.counts,
         }
         write_json(self.state_path, state)
 
     def _store(self, *lines):
-        for file, new in zip(self._files, lines, strict=True):
+        for file, written, new in zip(self._files, self._written, lines, strict=True):
             file.write(new)
             file.flush()
             os.fsync(file.fileno())
-        self._sizes = [_size(file) for file in self._files]
+            written.add(new)
         self._write_state()
 
     def finish(self):
@@ -162,8 +167,66 @@ class ResumableOutput(StandardOutput):
             file.close()
 
 
-def _size(file):
-    return os.fstat(file.fileno()).st_size
+class _Written:
+    """Size and hash of what a file should hold."""
+
+    def __init__(self):
+        self.size, self.digest = 0, hashlib.sha256()
+
+    def add(self, content):
+        self.size += len(content)
+        self.digest.update(content)
+
+
+def output_files(path: str) -> tuple[Path, Path, Path]:
+    """The files of a run with `--output path`: records, rejected documents, state."""
+    return Path(path), Path(f"{path}.rejected.jsonl"), Path(f"{path}.settings.json")
+
+
+def check_finished(path: str):
+    """
+    Refuses records of which `predict` knows that they are not all there. A file without `FILE.settings.json` beside it is
+    accepted.
+
+    Raises:
+        ValueError: the run is not finished, or its files are not as it left them.
+    """
+    _, _, state_path = output_files(path)
+    if state_path.exists():
+        state = _read_state(state_path)
+        if not state["finished"]:
+            raise ValueError(
+                f"{path}: `predict` is not finished, {state['read']:,} documents are done; expected all of them"
+            )
+        _check_files(path, state)
+
+
+def _read_state(path):
+    state = read_json(path)
+    if not isinstance(state, dict) or not state.keys() >= _STATE_FIELDS:
+        raise ValueError(f"{path}: found no state of a run by this version of `predict`; {_RESTART}")
+    return state
+
+
+def _check_files(path, state):
+    """Compares the files with what a run wrote; an unfinished run may have more, which is cut off. Returns what it wrote."""
+    written = []
+    for file, expected in zip(output_files(path)[:2], state["files"], strict=True):
+        size = file.stat().st_size if file.exists() else 0
+        if size < expected["bytes"] or (state["finished"] and size != expected["bytes"]):
+            raise ValueError(
+                f"{file}: found {size:,} bytes, expected the {expected['bytes']:,} that `predict` wrote; {_RESTART}"
+            )
+        written.append(_Written())
+        if file.exists():
+            with file.open("rb") as stream:
+                while content := stream.read(min(_PIECE, expected["bytes"] - written[-1].size)):
+                    written[-1].add(content)
+        if written[-1].digest.hexdigest() != expected["sha256"]:
+            raise ValueError(
+                f"{file}: found other content in the {expected['bytes']:,} bytes that `predict` wrote; {_RESTART}"
+            )
+    return written
 
 
 def _lock(file):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..documents import DocumentError
 from ..viewer.render import render_html
-from .errors import command
+from .errors import command, refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, read_items
 
 _HELP = """
@@ -20,11 +20,14 @@ example:
 @command
 def main(argv=None, prog="comm-docre view") -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
     parser.add_argument("--output", required=True, help="the page")
     parser.add_argument("--title", help="of the page (default: the input's name)")
     args = parser.parse_args(argv)
+    refuse_overwriting([args.output], [args.input])
     name = "standard input" if args.input == STANDARD_STREAM else Path(args.input).name
     places = []
     try:

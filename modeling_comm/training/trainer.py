@@ -16,10 +16,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..configuration_comm import __version__
-from ..evaluation.scoring import average_precision, score, tune_offset
+from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
+from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
 from ..losses import loss_from_config
-from ..processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
+from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
     FEATURE_COLUMNS,
@@ -228,6 +229,11 @@ class CommTrainer(Trainer):
             raise FloatingPointError(f"step {self.state.global_step}: {bad}; documents {self._documents_of_step()}")
         self._step_documents = []
 
+    def gather_stream_report(self) -> dict[str, int]:
+        """What encoding made of the documents of a stream and lost, summed over processes."""
+        reports = gather_object([dict(self.stream_report)])
+        return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
+
     def _documents_of_step(self):
         return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
 
@@ -282,14 +288,14 @@ class CommTrainer(Trainer):
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
-        """One result per document, gathered by document index from all processes; `predictions` is the list of
-        [`predict_batch`]'s results in the data set's order."""
+        """One result per document, gathered by document index from all processes; `predictions` is a list of
+        [`~modeling_comm.decoding.Predictions`] in the data set's order."""
         documents = dataloader.documents
         results = self._evaluate_batches(dataloader)
         if self.args.world_size > 1:
             results = gather_object(results)
-        results = sorted(results, key=lambda result: result["document_index"])
-        if [result["document_index"] for result in results] != list(range(len(documents))):
+        results = sorted(results, key=lambda result: result.document_index)
+        if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
@@ -325,10 +331,11 @@ class CommTrainer(Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        results = self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
-        if not results or not all("labels" in result for result in results):
+        margins, labels = flat_margins(
+            self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
+        )
+        if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        margins, labels = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
         config = self.accelerator.unwrap_model(self.model).config
         config.threshold_offset, _ = tune_offset(margins, labels, int(labels.sum()))
         self.processing_class.update_from_config(config)
@@ -400,74 +407,61 @@ def _column(dataset, name):
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
-def predict_batch(model, batch, processor, documents=None) -> list[dict]:
+def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     """
-    Runs the model on a collated batch; one dict per document: `document_index`, `pairs` (`(p, 2)` head and tail), `margins`
-    (`(p, R)` float32, logit minus threshold), `triples` (`[head, tail, label id, margin]`), `removed_by_cap`, and, with
-    labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs). `documents` are the data set, for messages.
+    Runs the model on a collated batch.
+
+    Args:
+        model ([`CommForDocumentRelationExtraction`]), processor ([`CommProcessor`]): what predicts and what decides.
+        batch (`dict`): of a [`DocumentCollator`].
+        documents (`list[dict]`, *optional*): the data set, for messages.
+
+    Returns:
+        one [`~modeling_comm.decoding.Predictions`] per document, with `document_index`, and with labels also `labels` and `loss`.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
     """
     batch = dict(batch)
     document_index = batch.pop("document_index")
     labels = batch.pop("labels", None)
     outputs = model(**batch)
     logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
-    if not torch.isfinite(logits).all():
-        bad = document_index[pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()]
-        title = f" ({documents[bad]['title']!r})" if documents is not None else ""
-        raise FloatingPointError(f"evaluation: logits of document {bad}{title} are not finite")
-    threshold, cap = processor.decision_threshold, processor.max_relations_per_pair
-    margins = relation_margins(logits, threshold)
+    bad = document_with_bad_logits(logits, pair_index)
+    if bad is not None:
+        title = f" ({documents[document_index[bad]]['title']!r})" if documents is not None else ""
+        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]}{title} are not finite")
+    losses = None
     if labels is not None:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
-    results = []
-    for index, document in enumerate(document_index):
-        mine = pair_index[:, 0] == index
-        pairs = pair_index[mine, 1:]
-        row, label, margin, removed = decode(logits[mine], threshold, cap, processor.threshold_offset)
-        result = {
-            "document_index": document,
-            "pairs": pairs.numpy(),
-            "margins": margins[mine].numpy(),
-            "triples": [
-                [*pair, *rest]
-                for pair, *rest in zip(pairs[row].tolist(), label.tolist(), margin.tolist(), strict=True)
-            ],
-            "removed_by_cap": removed,
-        }
-        if labels is not None:
-            result |= {"labels": labels[mine, 1:].bool().numpy(), "loss": losses[mine].double().sum().item()}
-        results.append(result)
+    results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
+    for index, result in zip(document_index, results, strict=True):
+        result.document_index = index
     return results
 
 
-def official_predictions(results, documents, processor) -> list[dict]:
-    """Results of [`predict_batch`] in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each triple."""
-    return [
-        {"title": document["title"], "h_idx": head, "t_idx": tail, "r": processor.id2label[label]}
-        for result, document in zip(results, documents, strict=True)
-        for head, tail, label, _ in result["triples"]
-    ]
-
-
-def evaluate_results(results, documents, processor, ign_reference=None) -> dict[str, float]:
+def evaluate_results(
+    results: list[Predictions],
+    documents: list[dict],
+    processor: CommProcessor,
+    ign_reference: IgnReference | None = None,
+) -> dict[str, float]:
     """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
     over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
     metrics = {
-        "predicted_positives": sum(len(result["triples"]) for result in results),
-        "removed_by_cap": sum(result["removed_by_cap"] for result in results),
+        "predicted_positives": sum(len(result.triples) for result in results),
+        "removed_by_cap": sum(result.removed_by_cap for result in results),
     }
-    if not results or not all("labels" in result for result in results):
+    margins, labels = flat_margins(results)
+    if labels is None:
         return metrics
-    scores = score(official_predictions(results, documents, processor), documents, ign_reference=ign_reference)
+    predicted = official_predictions(results, documents, processor.id2label)
+    scores = score(predicted, documents, ign_reference=ign_reference)
     keys = ("f1", "precision", "recall", "ign_f1")
     metrics |= {key: scores[key] for key in keys if scores[key] is not None}
-    labels = np.concatenate([result["labels"].ravel() for result in results])
-    margins = np.concatenate([result["margins"].ravel() for result in results])
     metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
-    metrics["loss"] = sum(result["loss"] for result in results) / max(
-        sum(len(result["pairs"]) for result in results), 1
-    )
+    metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
     return metrics
 
 
