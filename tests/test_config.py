@@ -59,11 +59,10 @@ WRONG = [
     ("window_stride", 30, "an integer from 0 to 29"),
     ("window_end_tokens", 3, "an integer from 1 to 2"),
     ("comm_version", 1, "a version"),
-    ("id2label", {0: "P17", 1: "Na"}, "'Na' at 0"),
     ("id2label", {1: "Na", 2: "P17"}, "ids 0, 1, ... without a gap"),
     ("id2label", {0: "Na", 1: "P17", 2: "P17"}, "labels that differ"),
     ("id2label", {0: "Na", 1: 17}, "labels that are text"),
-    ("id2label", {}, "'Na' at 0"),
+    ("id2label", {}, "threshold class at 0"),
     ("label2id", {"Na": 0, "P17": 2, "P27": 1, "P131": 3, "P569": 4}, "the inverse of id2label"),
 ]
 
