@@ -47,7 +47,6 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     check_arguments(arguments)
     # Imported here and below, not at the head: they take seconds, which `--help` and a mistyped flag can do without.
     from dataset_scripts.loading import load_data
-    from modeling_comm.extensions import import_extensions
     from modeling_comm.reporting.model_card import write_model_card
     from modeling_comm.reporting.run_record import summarize
     from modeling_comm.training.predict_teacher import predict_teacher
@@ -56,7 +55,6 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
 
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
-    import_extensions(arguments.model.extensions)
     data = load_data(arguments)
     if arguments.data.describe_data:
         print(describe(arguments, data))

@@ -14,6 +14,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import relation_ids
+from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, open_text
 
 from .provenance import FileProvenance, read_provenance, write_provenance
@@ -129,7 +130,9 @@ class Documents(datasets.GeneratorBasedBuilder):
     def _info(self):
         sources = self.config.sources or {}
         files = {
-            split: FileProvenance(source=sources.get(split, self.config.path(split)), sha256=sha256, skipped=[])
+            split: FileProvenance(
+                source=redact(sources.get(split, self.config.path(split))), sha256=sha256, skipped=[]
+            )
             for split, sha256 in self.config.sha256.items()
         }
         info = datasets.DatasetInfo(features=FEATURES)
@@ -287,11 +290,13 @@ def _local_file(source, cache_dir):
         config = datasets.DownloadConfig(cache_dir=folder, use_etag=False)
         return datasets.DownloadManager(download_config=config).download(source)
     except Exception as error:  # whatever the library that fetches this kind of address raises
-        name = source.rsplit("/", 1)[-1]
+        shown = redact(source)
+        # Where the address has a secret, the text of the error may have it, too.
+        why, cause = (f": {error}", error) if shown == source else ("", None)
         raise ConnectionError(
-            f"{name} could not be downloaded from {source} ({type(error).__name__}: {error}). Download it by other "
-            "means and give its folder as data_dir (--data_dir), or its path in data_files"
-        ) from error
+            f"{shown.rsplit('/', 1)[-1]} could not be downloaded from {shown} ({type(error).__name__}{why}). Download it "
+            "by other means and give its folder as data_dir (--data_dir), or its path in data_files"
+        ) from cause
 
 
 # ----------------------------------------------------------------------------------------------------------- relations

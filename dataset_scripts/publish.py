@@ -38,6 +38,7 @@ from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import available_datasets, get_dataset
 from modeling_comm.documents import validate_document
+from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, write_json
 
 from .builder import FEATURES, load_splits, relation_labels, to_document
@@ -140,7 +141,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
         loaded[split].to_parquet(folder / f"{split}.parquet")
         name = found["source"] if "://" in found["source"] else os.path.basename(found["source"])
         files[split] = {
-            "source": name,  # not the path, which is nobody else's business
+            "source": redact(name),  # not the path, which is nobody else's business
             "sha256": found["sha256"],
             "skipped": [
                 {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
@@ -282,6 +283,7 @@ def main(argv=None):
         prog="python -m dataset_scripts.publish",
         description=__doc__.strip(),
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=110),
+        allow_abbrev=False,
     )
     parser.add_argument("--dataset_config", required=True, choices=available_datasets(), help="which data set")
     parser.add_argument(

@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         "python -m dataset_scripts.recipe_card",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("recipe", help="settings file for run_docre.py")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")

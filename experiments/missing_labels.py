@@ -52,7 +52,9 @@ def _entities(document):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("annotated", help="incompletely labelled documents in DocRED's format")
     parser.add_argument("revised", help="documents with complete labels")
     files = parser.parse_args()

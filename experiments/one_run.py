@@ -5,7 +5,6 @@ writes the record of the run.
 
 import io
 import json
-import shlex
 import shutil
 import sys
 import traceback
@@ -22,6 +21,7 @@ from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
+from modeling_comm.reporting.redaction import redact_command
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
 from modeling_comm.training.trainer import CommTrainer, encode_dataset
 from modeling_comm.utils.files import read_json, write_json
@@ -46,7 +46,7 @@ def run(task):
     evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
     best = next(entry for entry in evaluations if entry["step"] == record["best_checkpoint_step"])
     record |= {
-        "command": shlex.join(["python", "run_docre.py", *flags]),
+        "command": redact_command(["python", "run_docre.py", *flags]),
         # Seconds and memory are those of the last call.
         "resumed": len(record.pop("resumed_from")),
         "best_epoch": best["epoch"],

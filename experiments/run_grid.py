@@ -301,7 +301,9 @@ def say(text):
 
 
 def options_of(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("grid", help="the grid, a YAML file")
     parser.add_argument("--data_dir", type=Path, help="folder that holds redocred-mini, docred-mini and meta")
     parser.add_argument("--model", nargs="+", default=[], help="the backbone, or NAME=PLACE for each of several")

@@ -27,6 +27,7 @@ from ..processing_comm import encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
+from .redaction import redact
 from .run_record import device_record, epoch_log, ign_reference_record, versions
 
 if TYPE_CHECKING:  # training needs packages that cards do without
@@ -53,6 +54,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         `str`: Markdown with a YAML head. Folders of the machine are left out of paths, and text from the record cannot
         become markup.
     """
+    record = redact(record)  # it may be older than its redaction, or a trainer's own
     if name is None:
         folder = PureWindowsPath(record["training_arguments"]["output_dir"])
         name = repo_id.split("/")[-1] if repo_id else (folder.parent if summary else folder).name
@@ -287,6 +289,7 @@ def main(argv: list[str] | None = None) -> int:
         "python -m modeling_comm.reporting.model_card",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
