@@ -36,7 +36,7 @@ import run_docre
 from dataset_scripts.builder import relation_labels
 from modeling_comm import available_losses, available_relation_encoders
 from modeling_comm import losses as loss_registry
-from modeling_comm import relation_encoders as encoder_registry
+from modeling_comm import relation_encoder_registry as encoder_registry
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -358,4 +358,4 @@ def test_every_loss_and_encoder_has_a_row():
         spec = loss_registry.get_loss(name)
         *_, threshold, settings = rows[name]
         assert threshold == {"th": "class", "zero": "zero"}[spec.decision_threshold], name
-        assert re.findall(r"`(\w+)`", settings) == list(spec.config_fields.values()), name
+        assert re.findall(r"`(\w+)`", settings) == [setting.field for setting in spec.settings], name

@@ -246,7 +246,7 @@ def convert_original_checkpoint(
         text_config=text_config,
         relation_encoder=relation_encoder,
         **_inferred_fields(relation_encoder, tensors, id2label),
-        fixed_grid=None if relation_encoder == "atlop" else grid,
+        **({} if relation_encoder == "atlop" else {"fixed_grid": grid}),
         id2label=id2label,
         loss=_SYSTEMS[relation_encoder].loss,
         max_relations_per_pair=ORIGINAL_MOST_RELATIONS,
