@@ -64,6 +64,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
     was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
     seeds = (summary or record).get("seeds") or [record["seed"]]
     sources = _sources(data) if trained or not was_run else []
+    log, has_kept_row = card_tables.log_table(record)
     shown = {
         "name": name,
         "model": repo_id or name,
@@ -84,12 +85,13 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "seeds": seeds,
         "scores": scores,
         "lost": card_tables.lost_in_encoding(data),
+        "has_kept_row": has_kept_row,
         "tables": {
             "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
             "relations": card_tables.relations_table(scores, record["config"]["relation_names"]) if scores else None,
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
-            "log": card_tables.log_table(record),
+            "log": log,
             "run": card_tables.run_table(record) if was_run else None,
         },
     }
