@@ -1,23 +1,26 @@
-"""Configuration of COMM: the backbone, the relation encoder, the loss, the labels and how documents are encoded."""
+"""Configuration of COMM: what the forward pass reads, the backbone, the relation encoder, the loss and the labels."""
 
 import copy
 import difflib
 import inspect
 import math
-import sys
 import warnings
 from typing import ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .losses import DECISION_THRESHOLDS, available_losses, get_loss
+from .losses import available_losses
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 
 __version__ = "0.1.0"
 
 THRESHOLD_LABEL = "Na"
-MARKERS = ("star", "entity_type", "none")
+# What the processor owns. The first version's `config.json` has these fields, too.
+PROCESSOR_FIELDS = (
+    *("relation_names", "markers", "window_size", "window_stride", "window_end_tokens"),
+    *("decision_threshold", "threshold_offset", "max_relations_per_pair"),
+)
 REDUCTIONS = ("mean", "sum")
 
 TASK = "document-relation-extraction"
@@ -74,22 +77,6 @@ class CommConfig(PreTrainedConfig):
         hingeabl_detach_weights (`bool`, defaults to `False`): no gradient through HingeABL's weights.
         ncrl_shift (`float`, defaults to 0.0): shift of `"ncrl"`, in [0, 1).
         ncrl_regularizer (`bool`, defaults to `True`): NCRL's regulariser on or off.
-        decision_threshold (`str`, *optional*): `"th"` (a relation is predicted iff its logit exceeds the threshold
-            class's) or `"zero"`; taken from the loss when not given.
-        threshold_offset (`float`, defaults to 0.0): margin over the threshold that a relation's logit has to exceed to be
-            predicted; [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
-        max_relations_per_pair (`int`, *optional*): keep at most so many relations of a pair, the highest logits first.
-            No cap by default; the paper's recipes use 4.
-        relation_names (`dict[str, str]`, *optional*): readable names, e.g. `{"P17": "country"}`.
-        markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
-            vocabularies only) or `"none"`.
-        window_size (`int`, *optional*): length in word pieces, special tokens included, of what the backbone sees at once;
-            512 or what the backbone can take, whichever is less.
-        window_stride (`int`, *optional*): word pieces that neighbouring windows of a longer document share at least (the
-            meaning of `stride` in Transformers' tokenizers); a quarter of the window by default. 0 gives the originals'
-            two windows.
-        window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
-            systems put 2.
         comm_version (`str`, *optional*): library version that wrote the configuration.
         id2label, label2id, num_labels: as in Transformers, with the threshold class `"Na"` at index 0.
 
@@ -131,14 +118,6 @@ class CommConfig(PreTrainedConfig):
         hingeabl_detach_weights=False,
         ncrl_shift=0.0,
         ncrl_regularizer=True,
-        decision_threshold=None,
-        threshold_offset=0.0,
-        max_relations_per_pair=None,
-        relation_names=None,
-        markers="star",
-        window_size=None,
-        window_stride=None,
-        window_end_tokens=1,
         comm_version=None,
         **kwargs,
     ):
@@ -164,20 +143,16 @@ class CommConfig(PreTrainedConfig):
         self.ncrl_shift = ncrl_shift
         self.ncrl_regularizer = ncrl_regularizer
         _Checker(self).registered("loss", available_losses())
-        self.decision_threshold = (
-            get_loss(loss).decision_threshold if decision_threshold is None else decision_threshold
-        )
-        self.threshold_offset = threshold_offset
-        self.max_relations_per_pair = max_relations_per_pair
-        self.relation_names = {} if relation_names is None else relation_names
-        self.markers = markers
-        self.window_size = min(512, usable_positions(self.text_config)) if window_size is None else window_size
-        self.window_stride = self.window_size // 4 if window_stride is None else window_stride
-        self.window_end_tokens = window_end_tokens
         self.comm_version = comm_version or __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
         if _IS_REMOTE_CODE:
             self.custom_pipelines = copy.deepcopy(_PIPELINES)
+        moved = sorted(set(kwargs) & set(PROCESSOR_FIELDS))
+        if moved:
+            raise ValueError(
+                f"CommConfig: found {moved}; expected them as settings of the processor: CommProcessor.from_config(tokenizer, "
+                f"config, {moved[0]}=...)"
+            )
         _refuse_misspelt(kwargs, set(vars(self)))
         given = kwargs.get("id2label") or {}
         # Before the parent says it in other words, or falls over it.
@@ -216,11 +191,7 @@ class CommConfig(PreTrainedConfig):
         check("emb_size", self.emb_size % self.block_size == 0, f"a multiple of block_size={self.block_size}")
         if self.fixed_grid is not None:
             check.integer("fixed_grid", 1)
-        check.choice("decision_threshold", DECISION_THRESHOLDS)
-        check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
-        if self.max_relations_per_pair is not None:
-            check.integer("max_relations_per_pair", 1)
-        validate_shared_fields(self, longest_window=usable_positions(self.text_config))
+        validate_labels(self)
         check("num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
         check("label2id", self.label2id == inverse, "the inverse of id2label")
@@ -235,12 +206,11 @@ class CommConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        # Fields given to `from_pretrained` take part in the checks, and another loss decides otherwise.
-        own = inspect.signature(cls.__init__).parameters
-        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in own and name != "kwargs"}
-        if changed.get("loss", config_dict.get("loss")) != config_dict.get("loss"):
-            changed = {"decision_threshold": None, "threshold_offset": 0.0, **changed}
-        return super().from_dict({**config_dict, **changed}, **kwargs)
+        # Fields given to `from_pretrained` take part in the checks.
+        own = {*inspect.signature(cls.__init__).parameters, *PROCESSOR_FIELDS} - {"kwargs"}
+        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in own}
+        saved = {name: value for name, value in config_dict.items() if name not in PROCESSOR_FIELDS}
+        return super().from_dict({**saved, **changed}, **kwargs)
 
     def to_dict(self):
         # Not what the attribute holds: `pipeline` puts classes there.
@@ -317,23 +287,9 @@ class _Checker:
         self(field, isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value < high, allowed)
 
 
-def validate_shared_fields(holder, longest_window=None):
-    """
-    Checks what a [`CommConfig`] and a [`CommProcessor`] both carry.
-
-    Args:
-        holder: either of them.
-        longest_window (`int`, *optional*): what the backbone can take.
-
-    Raises:
-        ValueError: names the field, its value and what is allowed.
-    """
+def validate_labels(holder):
+    """Raises `ValueError` where the `id2label` of a [`CommConfig`] or a [`CommProcessor`] does not fit."""
     check = _Checker(holder)
-    check.choice("markers", MARKERS)
-    check.integer("window_end_tokens", 1, 2)
-    check.integer("window_size", 8, longest_window)
-    # Each window must bring at least one new word piece: its size without special tokens and shared pieces.
-    check.integer("window_stride", 0, holder.window_size - 2 - holder.window_end_tokens)
     labels = list(holder.id2label.values())
     check("id2label", sorted(holder.id2label) == list(range(len(labels))), "ids 0, 1, ... without a gap")
     check(
@@ -341,8 +297,3 @@ def validate_shared_fields(holder, longest_window=None):
     )
     check("id2label", all(isinstance(label, str) for label in labels), "labels that are text")
     check("id2label", len(set(labels)) == len(labels), "labels that differ from each other")
-    names = holder.relation_names
-    fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-    check("relation_names", fits, "a dict of label to name")
-    unknown = sorted(set(names) - set(labels), key=str)
-    check("relation_names", not unknown, f"names of labels that stand in id2label, which lacks {unknown}")

@@ -7,8 +7,8 @@ import pytest
 from helpers import LABELS, tiny_config, tiny_text_config
 from transformers import AutoConfig, BertConfig
 
-from modeling_comm import CommConfig, __version__, available_losses
-from modeling_comm.configuration_comm import usable_positions
+from modeling_comm import CommConfig, __version__
+from modeling_comm.configuration_comm import PROCESSOR_FIELDS, usable_positions
 
 # field, value, what the message says is allowed
 WRONG = [
@@ -43,21 +43,6 @@ WRONG = [
     ("hingeabl_detach_weights", "yes", "true or false"),
     ("ncrl_shift", 1, "[0, 1)"),
     ("ncrl_regularizer", None, "true or false"),
-    ("decision_threshold", 0, "'th', 'zero'"),
-    ("threshold_offset", float("nan"), "a finite number"),
-    ("threshold_offset", float("inf"), "a finite number"),
-    ("threshold_offset", "0.5", "a finite number"),
-    ("max_relations_per_pair", 0, "an integer >= 1"),
-    ("max_relations_per_pair", 2.0, "an integer >= 1"),
-    ("relation_names", ["country"], "a dict of label to name"),
-    ("relation_names", {"P17": 17}, "a dict of label to name"),
-    ("relation_names", {"P999": "unheard of"}, "lacks ['P999']"),
-    ("markers", "asterisk", "'star', 'entity_type', 'none'"),
-    ("window_size", 7, "an integer from 8 to 66"),
-    ("window_size", 67, "an integer from 8 to 66"),
-    ("window_stride", -1, "an integer from 0 to 29"),
-    ("window_stride", 30, "an integer from 0 to 29"),
-    ("window_end_tokens", 3, "an integer from 1 to 2"),
     ("comm_version", 1, "a version"),
     ("id2label", {0: "P17", 1: "Na"}, "'Na' at 0"),
     ("id2label", {1: "Na", 2: "P17"}, "ids 0, 1, ... without a gap"),
@@ -75,7 +60,6 @@ def test_wrong_value_is_named(field, value, allowed):
         "id2label": LABELS,
         "emb_size": 16,
         "block_size": 4,
-        "window_size": 32,
     }
     # What only one relation encoder reads is checked where that one is chosen.
     fields["relation_encoder"] = {"unet": "docunet", "axial": "kd_docre"}.get(field.partition("_")[0], "atlop")
@@ -111,55 +95,47 @@ def test_fields_changed_by_hand_can_be_checked_again():
         config.validate_fields()
 
 
-@pytest.mark.parametrize("loss", available_losses())
-def test_decision_threshold_belongs_to_the_loss(loss, tmp_path):
-    config = tiny_config(loss=loss)
-    assert config.decision_threshold == ("zero" if loss == "balanced_softmax" else "th")
-    # What is given wins, and what is saved stays, whatever the loss.
-    for threshold in ("th", "zero"):
-        given = tiny_config(loss=loss, decision_threshold=threshold)
-        given.save_pretrained(tmp_path)
-        assert given.decision_threshold == CommConfig.from_pretrained(tmp_path).decision_threshold == threshold
-
-
 def test_changes_on_loading_are_checked(tmp_path):
-    CommConfig(num_labels=3, loss="atl", threshold_offset=0.5).save_pretrained(tmp_path)
-    assert CommConfig.from_pretrained(tmp_path, cmm_gamma=2).threshold_offset == 0.5
-    assert CommConfig.from_pretrained(tmp_path, loss="cmm").threshold_offset == 0, "tuned for another loss"
-    assert CommConfig.from_pretrained(tmp_path, loss="balanced_softmax").decision_threshold == "zero"
-    assert CommConfig.from_pretrained(tmp_path, loss="cmm").decision_threshold == "th"
+    CommConfig(num_labels=3, loss="atl").save_pretrained(tmp_path)
+    assert CommConfig.from_pretrained(tmp_path, loss="cmm").loss == "cmm"
     with pytest.raises(ValueError, match="cmm_margin is 7"):
-        CommConfig.from_pretrained(tmp_path, cmm_margin=7)
+        CommConfig.from_pretrained(tmp_path, loss="cmm", cmm_margin=7)
     with pytest.raises(ValueError, match=r"id2label is \['Na', 'P17'\]; expected a dict"):
         CommConfig(id2label=["Na", "P17"])
+
+
+@pytest.mark.parametrize("field", PROCESSOR_FIELDS)
+def test_what_the_processor_owns_is_read_from_old_files_only(field, tmp_path):
+    with pytest.raises(ValueError, match=field):
+        CommConfig(num_labels=3, **{field: 1})
+    old = CommConfig(num_labels=3).to_dict() | {field: 1}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = CommConfig.from_pretrained(tmp_path)
+    assert not hasattr(config, field) and field not in config.to_dict()
+    with pytest.raises(ValueError, match=field):
+        CommConfig.from_pretrained(tmp_path, **{field: 1})
 
 
 def test_labels():
     config = CommConfig(num_labels=3)
     assert config.id2label == {0: "Na", 1: "LABEL_1", 2: "LABEL_2"}
     assert config.label2id == {"Na": 0, "LABEL_1": 1, "LABEL_2": 2}
-    config = CommConfig(id2label={"0": "Na", "1": "P17"}, relation_names={"P17": "country"})  # JSON has text keys
+    config = CommConfig(id2label={"0": "Na", "1": "P17"})  # JSON has text keys
     assert (config.num_labels, config.id2label[1], config.label2id["P17"]) == (2, "P17", 1)
     assert CommConfig(label2id={"Na": 0, "P17": 2, "P1": 1}).id2label == {0: "Na", 1: "P1", 2: "P17"}
     with pytest.raises(ValueError, match="num_labels is 3; id2label has 2 labels"):
         CommConfig(id2label={0: "Na", 1: "P17"}, num_labels=3)
 
 
-def test_windows_follow_the_backbone():
+def test_longest_input_of_a_backbone():
     assert usable_positions(BertConfig(max_position_embeddings=512)) == 512
     for model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         text_config = AutoConfig.for_model(model_type, max_position_embeddings=514, pad_token_id=1)
         assert usable_positions(text_config) == 512
-        with pytest.raises(ValueError, match="window_size is 513; expected an integer from 8 to 512"):
-            CommConfig(text_config=text_config, window_size=513)
     assert usable_positions(AutoConfig.for_model("modernbert")) == 8192
-    config = CommConfig(text_config=AutoConfig.for_model("modernbert"))
-    assert (config.window_size, config.window_stride) == (512, 128)
-    config = CommConfig(text_config=tiny_text_config(max_position_embeddings=40))
-    assert (config.window_size, config.window_stride) == (40, 10)
     unlimited = AutoConfig.for_model("xlm")  # its table goes by another name
     unlimited.max_position_embeddings = -1
-    assert CommConfig(text_config=unlimited, window_size=4096).window_size == 4096
+    assert usable_positions(unlimited) >= 10**9
 
 
 def test_save_and_load(tmp_path):
@@ -184,14 +160,6 @@ def test_save_and_load(tmp_path):
         "hingeabl_detach_weights": True,
         "ncrl_shift": 0.1,
         "ncrl_regularizer": False,
-        "decision_threshold": "zero",
-        "threshold_offset": -0.75,
-        "max_relations_per_pair": 4,
-        "relation_names": {"P17": "country"},
-        "markers": "none",
-        "window_size": 40,
-        "window_stride": 3,
-        "window_end_tokens": 2,
         "id2label": LABELS,
     }
     rest = {"text_config", "comm_version"}

@@ -8,6 +8,7 @@ What is not in the record, a card does not state. A recipe's card says that it w
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import shlex
@@ -67,6 +68,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "model": repo_id or name,
         "record": record,
         "config": record["config"],
+        "processor": card_tables.processor_settings(record),
         "metadata": Markdown(_metadata(record, name, datasets, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
         "datasets": datasets,
@@ -82,7 +84,9 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "lost": card_tables.lost_in_encoding(data),
         "tables": {
             "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
-            "relations": card_tables.relations_table(scores, record["config"]["relation_names"]) if scores else None,
+            "relations": card_tables.relations_table(scores, card_tables.processor_settings(record)["relation_names"])
+            if scores
+            else None,
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
             "log": card_tables.log_table(record),
@@ -166,6 +170,7 @@ def trainer_record(trainer) -> dict:
         if reference is None
         else {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)},
         "config": trainer.model.config.to_dict(),
+        "processor": trainer.processing_class.settings,
         "training_arguments": trainer.args.to_sanitized_dict(),
         "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
         "log": epoch_log(state.log_history),
@@ -178,12 +183,16 @@ def recipe_record(path) -> dict:
     from dataset_scripts.docred import find_data_files
 
     from ..configuration_comm import CommConfig
-    from ..training.script_arguments import parse_arguments
+    from ..decoding import DecisionSettings
+    from ..losses import get_loss
+    from ..training.script_arguments import given_settings, parse_arguments
 
     model, data, training, _, run = parse_arguments([str(path)])
     given = {field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None}
     config = CommConfig(**given).to_dict()
-    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(given):
+    decision = DecisionSettings(get_loss(config["loss"]).decision_threshold)
+    processor = {"markers": "star", **dataclasses.asdict(decision), **given_settings(model)}
+    for field in {"text_config", "id2label", "label2id"} - set(given):
         del config[field]  # the backbone's and the data's, which are not loaded
     own = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
     own = {split: source for split, source in own.items() if source}
@@ -198,6 +207,7 @@ def recipe_record(path) -> dict:
             "files": {split: {"source": source} for split, source in files.items()},
         },
         "config": config,
+        "processor": processor,
         "training_arguments": training.to_sanitized_dict(),
     }
 

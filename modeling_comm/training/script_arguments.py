@@ -4,6 +4,7 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
@@ -69,9 +70,9 @@ class ModelArguments:
     window_end_tokens: int | None = field(
         default=None, metadata={"help": "End tokens of all windows but the last (1)."}
     )
-    word_leading_space: bool = field(
-        default=True,
-        metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
+    word_leading_space: bool | None = field(
+        default=None,
+        metadata={"help": "Byte-level tokenizers read words with their leading space (true); the originals do not."},
     )
     extensions: list[str] | None = field(
         default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
@@ -188,6 +189,14 @@ class RunArguments:
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of going on from them."}
     )
     show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
+
+
+def given_settings(model_args: ModelArguments) -> dict[str, Any]:
+    """Settings of the processor that were given by a flag or in a file."""
+    from ..processing_comm import CommProcessor  # `--help` does without it
+
+    given = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
