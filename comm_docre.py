@@ -14,6 +14,7 @@ _MODULES = {
     "view": "modeling_comm.commands.view",
     "evaluate": "modeling_comm.commands.evaluate",
     "convert": "modeling_comm.commands.convert",
+    "train": "run_docre",
 }
 
 # These do without torch and transformers.
@@ -26,6 +27,7 @@ commands (`comm-docre COMMAND --help` explains each):
   predict     relation triples of your documents: raw text, text with marked entities, DocRED's format
   view        one self-contained page for the browser that shows them
   evaluate    scores of predictions: F1, Ign F1, by relation, within and across sentences
+  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install
   convert     a checkpoint of the original ATLOP, DocuNet or KD-DocRE in this library's form
 """
 

@@ -23,7 +23,6 @@ from modeling_comm.decoding import flat_margins, official_predictions
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
 from modeling_comm.training.trainer import CommTrainer, encode_dataset
-from modeling_comm.training.training_args import CommTrainingArguments
 from modeling_comm.utils.files import read_json, write_json
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
@@ -38,7 +37,7 @@ def run(task):
         arguments = {**arguments, "train_file": str(write_noisy(clean, folder.parent / "noise", **task["noise"]))}
     flags = list(as_flags(arguments))
     if not (folder / "run.json").is_file():  # written last
-        run_docre.main(list(flags))
+        run_docre.run(parse_arguments(flags))
     record = read_json(folder / "run.json")
     del record["metrics"]
     del record["config"]["id2label"], record["config"]["label2id"], record["processor"]["relation_names"]
@@ -47,7 +46,7 @@ def run(task):
     record |= {
         "command": shlex.join(["python", "run_docre.py", *flags]),
         # Seconds and memory are those of the last call.
-        "resumed": (folder.parent / f"{task['name']}.log").read_text(errors="replace").count("going on from"),
+        "resumed": len(record.pop("resumed_from")),
         "best_epoch": best["epoch"],
         "last_epoch": evaluations[-1]["epoch"],
         "steps": evaluations[-1]["step"],
@@ -59,7 +58,7 @@ def evaluate(task, record, flags, folder):
     """Scores of the trained model on dev and test documents, at its own threshold and with one offset tuned on dev; and, where
     wanted, its predictions for the blind test."""
     arguments = task["arguments"]
-    training_args = next(group for group in parse_arguments(list(flags)) if isinstance(group, CommTrainingArguments))
+    training_args = parse_arguments(flags).training
     training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
     how = {"attn_implementation": arguments["attn_implementation"]} if "attn_implementation" in arguments else {}
     model = CommForDocumentRelationExtraction.from_pretrained(folder, **how)

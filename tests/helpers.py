@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, TrainerCallback
 
+import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,6 +202,11 @@ def save_backbone(folder, kind="bert", seed=0, **fields):
     AutoModel.from_config(tiny_text_config(kind, tokenizer, **fields)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def run_script(*flags):
+    """The metrics of each seed's run of `run_docre.py`."""
+    return run_docre.run(run_docre.parse_arguments([str(flag) for flag in flags]))
 
 
 class KillAt(TrainerCallback):

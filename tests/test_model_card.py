@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 from fresh_process import run_fresh
-from helpers import LABELS, ROOT, SAMPLE, random_document, save_backbone, tiny_model, tiny_processor
+from helpers import LABELS, ROOT, SAMPLE, random_document, run_script, save_backbone, tiny_model, tiny_processor
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
-import run_docre
+from dataset_scripts import recipe_card
 from dataset_scripts.docred import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
 from modeling_comm.evaluation.scoring import format_scores
@@ -27,7 +27,6 @@ from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
     main,
     read_run,
-    recipe_record,
     render_model_card,
     trainer_record,
     write_model_card,
@@ -65,9 +64,9 @@ def work(tmp_path_factory):
     flags += ["--max_train_documents", "4", "--max_eval_documents", "3", "--per_device_train_batch_size", "2"]
     flags += ["--do_train", "--do_eval", "--do_predict", "--learning_rate", "1e-3", "--head_learning_rate", "1e-2"]
     flags += ["--max_length", "60", "--max_relations_per_pair", "4", "--logging_steps", "1"]
-    run_docre.main([*map(str, flags), "--output_dir", str(folder / "one"), "--num_train_epochs", "3"])
+    run_script(*map(str, flags), "--output_dir", str(folder / "one"), "--num_train_epochs", "3")
     seeds = ["--seeds", "3", "4", "--num_train_epochs", "1"]
-    run_docre.main([*map(str, flags), "--output_dir", str(folder / "seeds"), *seeds])
+    run_script(*map(str, flags), "--output_dir", str(folder / "seeds"), *seeds)
     return folder
 
 
@@ -149,7 +148,7 @@ def test_results(card, record, scores):
     for relation, of in scores["scores"]["per_relation"].items():
         counts = [f"{of[key]:,}" for key in ("gold", "predictions", "correct")]
         rates = [percent(of[key]) for key in ("precision", "recall", "f1")]
-        name = record["config"]["relation_names"][relation]
+        name = record["processor"]["relation_names"][relation]
         assert found[relation] == [name, *counts, *rates, percent(prior["per_relation"][relation]["f1"])]
     gold = [int(row[2].replace(",", "")) for row in relations[2:]]
     assert gold == sorted(gold, reverse=True)
@@ -223,8 +222,14 @@ def test_limits(card, record):
 
 def test_limits_tell_the_tuned_offset(record):
     for threshold, said in (("th", "which is each pair's own, by more than -2.79."), ("zero", "exceeds -2.79.")):
-        config = {**record["config"], "decision_threshold": threshold, "threshold_offset": -2.789}
-        assert said in sections(render_model_card({**record, "config": config}))["Limits"]
+        processor = {**record["processor"], "decision_threshold": threshold, "threshold_offset": -2.789}
+        assert said in sections(render_model_card({**record, "processor": processor}))["Limits"]
+
+
+def test_records_of_the_first_version_hold_the_processors_settings_in_the_configuration(record, card):
+    old = {**record, "config": record["config"] | record["processor"]}
+    del old["processor"]
+    assert sections(render_model_card(old))["Limits"] == sections(card)["Limits"]
 
 
 def test_citation_is_that_of_the_repository(card):
@@ -357,7 +362,7 @@ def test_recipe_was_not_run(name, monkeypatch):
     """A recipe's card has no score of anybody's."""
     monkeypatch.chdir(ROOT)
     recipe = Path("examples/recipes", f"{name}.yaml")
-    rendered = render_model_card(recipe_record(recipe), name=name)
+    rendered = recipe_card.render_recipe_card(recipe)
     found, data, planned = sections(rendered), ModelCard(rendered).data, yaml.safe_load(recipe.read_text())
     assert list(found) == ["", *(heading.replace("How it was run", "How to run it") for heading in SECTIONS)]
     assert "**Not run.**" in found[""]
@@ -381,9 +386,7 @@ def test_stored_card():
 
 def test_evaluation_of_a_checkpoint(work, tmp_path):
     flags = ["--model_name_or_path", str(work / "one"), "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
-    run_docre.main(
-        [*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later")]
-    )
+    run_script(*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later"))
     record, scores, _ = read_run(tmp_path / "later")
     found = sections(render_model_card(record, scores))
     assert found["Training"].strip().startswith("This run evaluated a finished checkpoint")
@@ -482,7 +485,7 @@ def test_hostile_text(record, scores, text):
 
     def rendered(text):
         changed, found = copy.deepcopy(record), copy.deepcopy(scores)
-        changed["config"]["relation_names"][f"P {text}"] = f"name {text}"
+        changed["processor"]["relation_names"][f"P {text}"] = f"name {text}"
         for of in (found["scores"], found["type_prior"]):
             of["per_relation"][f"P {text}"] = of["per_relation"].pop(relation)
         changed["data"]["config"] = changed["config"]["relation_encoder"] = changed["config"]["loss"] = f"own {text}"
@@ -610,18 +613,12 @@ def test_command(work, card, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--run", "nowhere"], "nowhere: expected run.json or summary.json"),
-        (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
-    ],
-)
-def test_command_with_a_wrong_file(flags, said, capsys):
+@pytest.mark.parametrize(("main", "flags"), [(main, ["--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])])
+def test_command_with_a_wrong_file(main, flags, capsys):
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert flags[-1] in error
     assert error.count("\n") == 1
 
 

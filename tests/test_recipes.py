@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers import LABELS, ROOT, SAMPLE, save_backbone
+from helpers import LABELS, ROOT, SAMPLE, run_script, save_backbone
 from transformers import AutoConfig
 
-import run_docre
 from dataset_scripts.docred import find_data_files
-from modeling_comm import CommConfig, CommForDocumentRelationExtraction
+from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.relation_encoders import get_relation_encoder
 from modeling_comm.training.script_arguments import parse_arguments
 
@@ -80,7 +79,8 @@ def test_readme_lists_every_file():
 
 @every_recipe
 def test_arguments(name, row):
-    model, data, training, _, script = parse_arguments([recipe(name)])
+    arguments = parse_arguments([recipe(name)])
+    model, data, training, script = arguments.model, arguments.data, arguments.training, arguments.run
     backbone, learning_rate = BACKBONES[row.backbone]
     assert (model.model_name_or_path, model.relation_encoder, model.loss) == (backbone, row.encoder, row.loss)
     assert model.max_relations_per_pair == 4
@@ -101,14 +101,17 @@ def test_arguments(name, row):
 
 @every_recipe
 def test_model_of_full_size(name, row):
-    arguments = vars(parse_arguments([recipe(name)])[0])
+    arguments = vars(parse_arguments([recipe(name)]).model)
     given = {field: value for field, value in arguments.items() if field in vars(CommConfig()) and value is not None}
     config = CommConfig(
         text_config=AutoConfig.for_model(row.backbone, **SIZES[row.backbone]), id2label=LABELS, **given
     )
     assert (config.relation_encoder, config.loss, config.loss_reduction) == (row.encoder, row.loss, "mean")
-    assert config.decision_threshold == ("zero" if row.loss == "balanced_softmax" else "th")
-    assert config.markers == ("entity_type" if (row.backbone, row.encoder) == ("bert", "docunet") else "star")
+    settings = {name: arguments[name] for name in CommProcessor.setting_names() if arguments.get(name) is not None}
+    expected = {"max_relations_per_pair": 4}
+    if (row.backbone, row.encoder) == ("bert", "docunet"):
+        expected["markers"] = "entity_type"
+    assert settings == expected
     # As the originals have them, whichever of them the row uses.
     assert (config.emb_size, config.block_size, config.fixed_grid) == (768, 64, None)
     assert (config.unet_in_dim, config.unet_down_dim, config.unet_out_dim) == (3, 256, 256)
@@ -147,7 +150,7 @@ def test_run(name, row, work, tmp_path):
         **{"data_dir": work / "data", "cache_dir": work / "cache", "model_name_or_path": work / row.backbone},
         **{"output_dir": tmp_path, "use_cpu": True, "disable_tqdm": True, **SMALL, **FEW},
     }
-    (metrics,) = run_docre.main([recipe(name), *(f"--{flag}={value}" for flag, value in overrides.items())])
+    (metrics,) = run_script(recipe(name), *(f"--{flag}={value}" for flag, value in overrides.items()))
     record, predictions = read(tmp_path / "run.json"), read(tmp_path / "results.json")
     assert Path(record["data"]["files"]["train"]["source"]).name == TRAIN_FILES[row.setting]
     assert record["ign_reference"]["source"] == TRAIN_FILES[row.setting]

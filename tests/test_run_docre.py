@@ -20,14 +20,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, SAMPLE, save_backbone
+from helpers import ROOT, SAMPLE, run_script, save_backbone
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
 
 import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.decoding import DecisionSettings
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_record import command_line
+from modeling_comm.training.build_model import load_checkpoint
+from modeling_comm.training.checkpoints import Progress, find_progress
 from modeling_comm.training.trainer import CommTrainer
 
 TINY = ["--emb_size", "16", "--block_size", "4", "--per_device_train_batch_size", "2", "--head_learning_rate", "1e-3"]
@@ -59,7 +61,7 @@ def run(*flags):
     """Results, and what was printed."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        results = run_docre.main([str(flag) for flag in flags])
+        results = run_script(*flags)
     return results, printed.getvalue()
 
 
@@ -131,14 +133,14 @@ word_leading_space: false
 def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     flags = ["--loss", "aml", "--seeds", "9", "--use_cpu", "--word_leading_space", "true"]
-    model, data, training, _, script = run_docre.parse_arguments([str(tmp_path / name), *flags])
+    arguments = run_docre.parse_arguments([str(tmp_path / name), *flags])
+    model, data, training, script = arguments.model, arguments.data, arguments.training, arguments.run
     assert (model.loss, script.seeds, model.word_leading_space) == ("aml", [9], True), "flags win"
     assert (training.learning_rate, training.num_train_epochs, training.do_train) == (2e-4, 7.0, True)
     assert (training.load_best_model_at_end, training.save_total_limit) == (False, None)
     assert json.loads(model.backbone_overrides) == {"hidden_dropout_prob": 0.0}
     assert data.dataset_config == "redocred", "a default"
-    _, _, training, _, script = run_docre.parse_arguments([str(tmp_path / name), "--use_cpu"])
-    assert script.seeds == [4, 5]
+    assert run_docre.parse_arguments([str(tmp_path / name), "--use_cpu"]).seeds == [4, 5]
 
 
 @pytest.mark.parametrize(
@@ -352,7 +354,7 @@ def test_training_without_validation_documents(work, always, caplog):
 @pytest.mark.parametrize(
     ("flags", "error", "message"),
     [
-        (["--data_dir", SAMPLE], ValueError, "nothing to do: give one of --do_train"),
+        (["--data_dir", SAMPLE], ValueError, "nothing to do; expected one of --do_train"),
         (["--data_dir", SAMPLE, "--do_train"], ValueError, "--model_name_or_path is missing"),
         (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in nowhere"),
         (["--test_file", "no.json", "--do_predict"], FileNotFoundError, "no.json: expected a file, found none"),
@@ -493,7 +495,6 @@ def test_losses_run(work, new_model, loss, threshold):
     config = read(folder / "config.json")
     assert config["loss"] == loss
     assert read(folder / "processor_config.json")["decision_threshold"] == threshold
-    assert AutoModel.from_pretrained(folder).config.decision_threshold == threshold
 
 
 @pytest.mark.parametrize(
@@ -508,10 +509,9 @@ def test_losses_run(work, new_model, loss, threshold):
 def test_going_on_from_a_checkpoint_with_another_loss(first, always, flags, loss, threshold, cap):
     folder, *_ = first
     arguments = run_docre.parse_arguments([*always, "--model_name_or_path", str(folder), *flags])
-    model, processor = run_docre.build_model(arguments[0], arguments[1], {})
-    assert (model.config.loss, model.config.decision_threshold) == (loss, threshold)
-    assert processor.decision_threshold == threshold
-    assert processor.max_relations_per_pair == model.config.max_relations_per_pair == cap
+    model, processor = load_checkpoint(arguments.model)
+    assert model.config.loss == loss
+    assert processor.decision == DecisionSettings(threshold, max_relations_per_pair=cap)
     torch.testing.assert_close(dict(model.state_dict()), load_file(folder / "model.safetensors"), rtol=0, atol=0)
 
 
@@ -520,7 +520,7 @@ def test_training_on_from_a_checkpoint_with_another_loss(first, always, work):
     flags = [*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, *FEW, "--loss", "balanced_softmax"]
     (metrics,), _ = run(*flags, "--do_train", "--num_train_epochs", "1", "--output_dir", work / "other_loss")
     record = read(work / "other_loss" / "run.json")
-    assert (record["config"]["loss"], record["config"]["decision_threshold"]) == ("balanced_softmax", "zero")
+    assert (record["config"]["loss"], record["processor"]["decision_threshold"]) == ("balanced_softmax", "zero")
     assert metrics["train_loss"] > 0
 
 
@@ -532,7 +532,6 @@ def test_tuned_offset_is_kept_and_used(first, work, always, new_model):
     assert offset
     assert metrics["eval_f1"] > plain["eval_f1"]
     assert metrics["eval_average_precision"] == plain["eval_average_precision"], "the same weights"
-    assert read(work / "tuned" / "config.json")["threshold_offset"] == offset
     assert read(work / "tuned" / "processor_config.json")["threshold_offset"] == offset
     assert f"{offset}"[:6] in (work / "tuned" / "README.md").read_text(encoding="utf-8")
     evaluate = [*always, "--data_dir", SAMPLE, "--model_name_or_path", work / "tuned", *FEW]
@@ -543,8 +542,8 @@ def test_tuned_offset_is_kept_and_used(first, work, always, new_model):
     (same,), _ = run(*flags, "--output_dir", work / "tuned")  # finished: nothing is trained
     assert (same["threshold_offset"], same["eval_f1"]) == (offset, metrics["eval_f1"])
     run(*evaluate, "--do_train", "--num_train_epochs", "1", "--output_dir", work / "trained-on")
-    assert read(work / "trained-on" / "config.json")["threshold_offset"] == 0
-    with pytest.raises(ValueError, match="--tune_threshold_offset is done after a training"):
+    assert read(work / "trained-on" / "processor_config.json")["threshold_offset"] == 0
+    with pytest.raises(ValueError, match="--tune_threshold_offset needs --do_train"):
         run(*evaluate, "--do_eval", "--tune_threshold_offset", "--output_dir", work / "none")
 
 
@@ -686,7 +685,7 @@ def test_all_processes_start_anew_together(first, work):
     found = {}
 
     class Process:
-        world_size = 1
+        world_size, output_dir = 1, str(folder)
 
         def __init__(self, index):
             self.process_index = index
@@ -694,11 +693,11 @@ def test_all_processes_start_anew_together(first, work):
         @contextlib.contextmanager
         def main_process_first(self, desc):
             if self.process_index:  # waits for the first
-                found[0] = run_docre.prepare_output(Process(0), folder, settings, restart=True)
+                found[0] = find_progress(Process(0), settings, restart=True)
             yield
 
-    found[1] = run_docre.prepare_output(Process(1), folder, settings, restart=True)
-    assert found == {0: (None, False), 1: (None, False)}
+    found[1] = find_progress(Process(1), settings, restart=True)
+    assert found == {0: Progress(), 1: Progress()}
     assert read(folder / "settings.json") == settings
 
 
@@ -715,7 +714,7 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     with caplog.at_level("INFO"):
         run(*flags)
     assert "checkpoint-6 is passed over: it lacks trainer_state.json" in caplog.text
-    assert f"going on from {folder / 'checkpoint-3'}" in caplog.text
+    assert f"resuming from {folder / 'checkpoint-3'}" in caplog.text
     for trained in (".", "checkpoint-3", "checkpoint-6"):
         assert_same_weights(folder / trained, work / "whole" / trained)
 
@@ -785,7 +784,7 @@ def test_killed_run_ends_with_the_same_weights(work, always, new_model):
             print(f"seed {seed}: killed {moment}; checkpoints {complete}, incomplete {incomplete}")
         assert start(flags, killed, log).wait(timeout=200) == 0, (work / "killed.log").read_text()[-3000:]
     assert uninterrupted.wait(timeout=200) == 0, (work / "uninterrupted.log").read_text()[-3000:]
-    assert (work / "killed.log").read_text().count("going on from") == 3
+    assert len(read(killed / "run.json")["resumed_from"]) == 3
     assert_same_weights(killed, whole)
     states = [read(folder / "trainer_state.json") for folder in (killed, whole)]
     assert states[0]["global_step"] == states[1]["global_step"] == 48

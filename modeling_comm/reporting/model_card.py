@@ -2,9 +2,9 @@
 Model cards, rendered from the records that `run_docre.py` writes.
 
     python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
-    python -m modeling_comm.reporting.model_card --recipe examples/recipes/bert_atlop_redocred.yaml
 
-What is not in the record, a card does not state. A recipe's card says that it was not run.
+What is not in the record, a card does not state. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
+not run.
 """
 
 import argparse
@@ -13,21 +13,29 @@ import json
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..commands.errors import command
+from ..configuration_comm import TASK, CommConfig
+from ..decoding import DecisionSettings
 from ..evaluation.scoring import format_scores
-from ..processing_comm import encoding_report
+from ..losses import get_loss
+from ..processing_comm import CommProcessor, encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
-from .run_record import device_record, epoch_log, versions
+from .run_record import device_record, epoch_log, ign_reference_record, versions
+
+if TYPE_CHECKING:  # training needs packages that cards do without
+    from ..training.script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
 
-_TASK = "document-relation-extraction"
 # Hub names of what lies at the loader's public addresses. What was read from anywhere else is somebody's own files, whatever
 # they are called.
 _PUBLISHED = {
@@ -155,7 +163,7 @@ def _read(path):
 
 def trainer_record(trainer) -> dict:
     """What a [`CommTrainer`] itself knows of its run: the part of a record that needs no script around it."""
-    state, reference = trainer.state, trainer.ign_reference
+    state = trainer.state
     documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     return {
         "seed": trainer.args.seed,
@@ -166,9 +174,7 @@ def trainer_record(trainer) -> dict:
             "files": {},
             "encoding": {split: encoding_report(rows) for split, rows in documents.items() if rows is not None},
         },
-        "ign_reference": None
-        if reference is None
-        else {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)},
+        "ign_reference": ign_reference_record(trainer.ign_reference),
         "config": trainer.model.config.to_dict(),
         "processor": trainer.processing_class.settings,
         "training_arguments": trainer.args.to_sanitized_dict(),
@@ -178,36 +184,35 @@ def trainer_record(trainer) -> dict:
     }
 
 
-def recipe_record(path) -> dict:
-    """What a settings file for `run_docre.py` plans, in the form of a record without a run. Needs the extra `training`."""
-    from dataset_scripts.docred import find_data_files
+def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, str]) -> dict:
+    """
+    What a settings file for `run_docre.py` plans, in the form of a record without a run.
 
-    from ..configuration_comm import CommConfig
-    from ..decoding import DecisionSettings
-    from ..losses import get_loss
-    from ..training.script_arguments import given_settings, parse_arguments
-
-    model, data, training, _, run = parse_arguments([str(path)])
-    given = {field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None}
-    config = CommConfig(**given).to_dict()
-    decision = DecisionSettings(get_loss(config["loss"]).decision_threshold)
-    processor = {"markers": "star", **dataclasses.asdict(decision), **given_settings(model)}
-    for field in {"text_config", "id2label", "label2id"} - set(given):
+    Args:
+        path (`str`): the settings file, for the command.
+        arguments (`Arguments`): what [`~modeling_comm.training.script_arguments.parse_arguments`] makes of it.
+        files (`Mapping[str, str]`): path or address of each split's file.
+    """
+    model, training = arguments.model, arguments.training
+    fields = {
+        field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None
+    }
+    config = CommConfig(**fields).to_dict()
+    for field in {"text_config", "id2label", "label2id"} - set(fields):
         del config[field]  # the backbone's and the data's, which are not loaded
-    own = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
-    own = {split: source for split, source in own.items() if source}
-    files = own or find_data_files(data.dataset_config, data.data_dir)
+    settings = {name: getattr(model, name) for name in CommProcessor.setting_names() if getattr(model, name, None)}
+    decision = DecisionSettings(get_loss(config["loss"]).decision_threshold)
     return {
         "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
         "base_model": model.model_name_or_path,
         "seed": training.seed,
-        "seeds": run.seeds,
+        "seeds": arguments.run.seeds,
         "data": {
-            "config": data.dataset_config,
+            "config": arguments.data.dataset_config,
             "files": {split: {"source": source} for split, source in files.items()},
         },
         "config": config,
-        "processor": processor,
+        "processor": {"markers": "star", **dataclasses.asdict(decision), **settings},
         "training_arguments": training.to_sanitized_dict(),
     }
 
@@ -222,7 +227,7 @@ def _metadata(record, name, datasets, metrics, seeds, tags):
         license="apache-2.0",
         library_name="transformers",
         # The task is a tag, because it is not on the Hub's list of what may be a `pipeline_tag`.
-        tags=[_TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
+        tags=[TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
         datasets=datasets or None,
         base_model=base_model(record),
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
@@ -251,7 +256,7 @@ def _eval_results(record, metrics, seeds):
                 continue
             results.append(
                 EvalResult(
-                    task_type=_TASK,
+                    task_type=TASK,
                     task_name="Document-level relation extraction",
                     dataset_type=(file and _published(file["source"])) or "local-files",
                     dataset_name=one_line(
@@ -289,33 +294,29 @@ _TEMPLATES.filters |= {
 }
 
 
-def main(argv=None) -> int:
-    """The command: prints a card or writes it to `--output`. 0, or 2 with a line on stderr where a file is wrong."""
+@command
+def main(argv: list[str] | None = None) -> int:
+    """The command: prints a card or writes it to `--output`."""
     parser = argparse.ArgumentParser(
         "python -m modeling_comm.reporting.model_card",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="folder that run_docre.py wrote into")
-    source.add_argument("--recipe", help="settings file for run_docre.py; its card says that it was not run")
+    parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
     parser.add_argument("--output", help="file to write; without it the card is printed")
     args = parser.parse_args(argv)
-    try:
-        if args.run:
-            record, scores, summary = read_run(args.run)
-            card = render_model_card(record, scores, args.repo_id, summary=summary)
-        else:
-            card = render_model_card(recipe_record(args.recipe), repo_id=args.repo_id, name=Path(args.recipe).stem)
-        if args.output:
-            Path(args.output).write_text(card, encoding="utf-8")
-        else:
-            sys.stdout.write(card)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    record, scores, summary = read_run(args.run)
+    write_card(render_model_card(record, scores, args.repo_id, summary=summary), args.output)
     return 0
+
+
+def write_card(card: str, path: str | None = None) -> None:
+    """Writes a card to a file, or prints it."""
+    if path:
+        Path(path).write_text(card, encoding="utf-8")
+    else:
+        sys.stdout.write(card)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ def weights_sha256(model) -> str:
 
 
 @torch.no_grad()
-def label_documents(
+def predict_teacher_logits(
     model,
     processor,
     documents,
@@ -74,7 +74,7 @@ def label_documents(
 ) -> int:
     """
     Stores a teacher's logits for every entity pair of every document, in bounded memory. Given again after an interruption, it
-    keeps the shards that are finished. [`finish_labels`] has to follow.
+    keeps the shards that are finished. [`finish_teacher_logits`] has to follow.
 
     Args:
         model, processor: the teacher, on its device.
@@ -89,7 +89,7 @@ def label_documents(
         total (`int`, *optional*): number of documents, for the progress bar.
 
     Returns:
-        the number of documents that there are, which [`finish_labels`] takes.
+        the number of documents that there are, which [`finish_teacher_logits`] takes.
 
     Raises:
         ValueError: the processor is not the teacher's, or the folder holds logits of another teacher, other settings or other
@@ -110,7 +110,7 @@ def label_documents(
     finished = _begin(folder, settings)
     model.eval()
     documents, read = iter(documents), 0
-    bar = tqdm(desc="Labelling", unit=" documents", total=total, disable=rank > 0 or not logger.isEnabledFor(20))
+    bar = tqdm(desc="Teacher", unit=" documents", total=total, disable=rank > 0 or not logger.isEnabledFor(20))
     for index in itertools.count():
         chunk = list(itertools.islice(documents, shard_size))
         if not chunk:
@@ -137,13 +137,13 @@ def label_documents(
     return read
 
 
-def finish_labels(folder, documents, record=None) -> dict:
+def finish_teacher_logits(folder, documents, record=None) -> dict:
     """
-    Says in `teacher.json` that all shards are there. To be called once all processes' [`label_documents`] are done; a folder
-    that is finished stays as it is.
+    Says in `teacher.json` that all shards are there. To be called once [`predict_teacher_logits`] is done in all processes; a
+    folder that is finished stays as it is.
 
     Args:
-        folder (`str`): as in [`label_documents`].
+        folder (`str`): as in [`predict_teacher_logits`].
         documents (`int`): what that has returned.
         record (`dict`, *optional*): of the run that made the logits.
 
@@ -236,10 +236,10 @@ def _label(model, processor, documents, batch_size, max_length, autocast):
 
 class TeacherLogits:
     """
-    What [`label_documents`] has stored, found by the identity of a document. Memory holds 40 bytes a document.
+    What [`predict_teacher_logits`] has stored, found by the identity of a document. Memory holds 40 bytes a document.
 
     Args:
-        folder (`str`): the one that was given to [`label_documents`].
+        folder (`str`): the one that was given to [`predict_teacher_logits`].
 
     Attributes:
         settings (`dict`): what made them: SHA-256 of the teacher's weights, labels, decision threshold, number of documents.
@@ -253,12 +253,16 @@ class TeacherLogits:
         self.folder = Path(folder)
         file = self.folder / _SETTINGS
         if not file.is_file():
-            raise ValueError(f"{folder}: found no {_SETTINGS}; expected the folder of a teacher's logits (--do_label)")
+            raise ValueError(
+                f"{folder}: found no {_SETTINGS}; expected the folder of a teacher's logits (--do_predict_teacher)"
+            )
         self.settings = json.loads(file.read_text(encoding="utf-8"))
         if self.settings["format"] != _FORMAT:
             raise ValueError(f"{file}: found format {self.settings['format']}; this version reads {_FORMAT}")
         if "documents" not in self.settings:
-            raise ValueError(f"{folder}: the labelling is not finished; the same command again finishes it")
+            raise ValueError(
+                f"{folder}: the logits are not complete; the same --do_predict_teacher command finishes them"
+            )
         keys = []
         for index in range(-(-self.settings["documents"] // self.settings["shard_size"])):
             with safe_open(self.folder / _SHARD.format(index), "pt") as shard:
@@ -360,6 +364,14 @@ class DistillationTrainer(CommTrainer):
         self.data_collator = _DistillationCollator(self.processing_class, teacher_logits)
         if self.train_dataset is not None and not isinstance(self.train_dataset, DocumentStream):
             self.train_dataset = self._with_positions(self.train_dataset)
+
+    def distillation_record(self) -> dict:
+        """Weight, kind of logits and teacher, for the record of a run."""
+        return {
+            "weight": self.distillation_weight,
+            "raw_logits": self.distillation_raw_logits,
+            "teacher": self.teacher_logits.settings,
+        }
 
     def _with_positions(self, dataset):
         documents = dataset.select_columns(list(_IDENTITY)) if hasattr(dataset, "select_columns") else dataset

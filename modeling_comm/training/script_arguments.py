@@ -1,10 +1,11 @@
 """Arguments of `run_docre.py`, from flags and from JSON or YAML files."""
 
 import argparse
+import copy
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
@@ -117,14 +118,14 @@ class DataArguments:
     train_split: str = field(
         default="train",
         metadata={
-            "help": "What to train on or label: train, or train_distant (distantly supervised documents).",
+            "help": "What to train on, or what the teacher predicts: train, or train_distant (distantly supervised documents).",
             "choices": ["train", "train_distant"],
         },
     )
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read training documents while training or labelling, in bounded memory (needs --max_steps)."
+            "help": "Read training documents while they are used, in bounded memory (training needs --max_steps)."
         },
     )
     on_bad_document: str = field(
@@ -150,15 +151,15 @@ class DataArguments:
 
 @dataclass
 class DistillationArguments:
-    """Teacher and student: label documents with a teacher (--do_label), then train a student on them (--do_train)."""
+    """Teacher and student: store a teacher's logits (--do_predict_teacher), then train a student on them (--do_train)."""
 
-    do_label: bool = field(
+    do_predict_teacher: bool = field(
         default=False,
         metadata={"help": "Store the model's logits on the training documents in --teacher_logits, for a student."},
     )
     teacher_logits: str | None = field(
         default=None,
-        metadata={"help": "Folder of a teacher's logits: written by --do_label, learnt from by --do_train."},
+        metadata={"help": "Folder of a teacher's logits: written by --do_predict_teacher, learnt from by --do_train."},
     )
     distillation_weight: float = field(
         default=1.0, metadata={"help": "Weight of the mean squared difference between student's and teacher's logits."}
@@ -191,14 +192,6 @@ class RunArguments:
     show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
 
 
-def given_settings(model_args: ModelArguments) -> dict[str, Any]:
-    """Settings of the processor that were given by a flag or in a file."""
-    from ..processing_comm import CommProcessor  # `--help` does without it
-
-    given = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
-    return {name: value for name, value in given.items() if value is not None}
-
-
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults but for None, which says nothing."""
 
@@ -206,15 +199,107 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def parse_arguments(argv, description=None):
-    """Arguments from a JSON or YAML file, if the first one is one, and from flags, which win."""
+@dataclass
+class Arguments:
+    """All arguments of `run_docre.py`, by group."""
+
+    model: ModelArguments
+    data: DataArguments
+    training: CommTrainingArguments
+    distillation: DistillationArguments
+    run: RunArguments
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of `--seeds`, or the one of `--seed`."""
+        return self.run.seeds or [self.training.seed]
+
+    def given(self, *names: str) -> list[str]:
+        """Those of these flags that are set, as they are typed."""
+        values = {name: value for group in vars(self).values() for name, value in vars(group).items()}
+        return [f"--{name}" for name in names if values[name]]
+
+    def for_seed(self, seed: int, output_dir: Path) -> "Arguments":
+        """The arguments of the run with this seed, which writes into this folder."""
+        training = copy.copy(self.training)
+        training.seed, training.output_dir = seed, str(output_dir)
+        return replace(self, training=training)
+
+    def splits_used(self) -> set[str]:
+        """The splits that a run encodes, as far as there are any."""
+        training = self.training
+        used = {"train": training.do_train, "validation": training.do_train or training.do_eval}
+        used["test"] = training.do_predict
+        return {split for split, is_used in used.items() if is_used}
+
+    def splits_needed(self) -> dict[str, str]:
+        """The split that each given flag cannot do without."""
+        needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
+        needs["tune_threshold_offset"] = "validation"
+        return {flag: split for name, split in needs.items() for flag in self.given(name)}
+
+
+# Combinations of flags that are refused: when, and what the user is told.
+_REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
+    (
+        lambda a: not a.given("do_train", "do_eval", "do_predict", "do_predict_teacher", "describe_data"),
+        "nothing to do; expected one of --do_train, --do_eval, --do_predict, --do_predict_teacher, --describe_data",
+    ),
+    (
+        lambda a: a.given("do_predict_teacher") and a.given("do_train", "do_eval", "do_predict"),
+        "--do_predict_teacher is a call of its own; leave out --do_train, --do_eval and --do_predict",
+    ),
+    (
+        lambda a: a.given("do_predict_teacher") and not a.given("teacher_logits"),
+        "--do_predict_teacher needs --teacher_logits, the folder that it writes to",
+    ),
+    (
+        lambda a: a.given("teacher_logits") and not a.given("do_predict_teacher", "do_train"),
+        "--teacher_logits is used with --do_train or --do_predict_teacher only",
+    ),
+    (
+        lambda a: not a.given("teacher_logits") and a.distillation != DistillationArguments(),
+        "--distillation_weight and --distillation_raw_logits need --teacher_logits",
+    ),
+    (
+        lambda a: not a.given("describe_data", "model_name_or_path"),
+        "--model_name_or_path is missing; expected a bare encoder or a COMM checkpoint",
+    ),
+    (
+        lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
+        "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
+        "--push_to_hub with several --seeds: each run would overwrite the one before; push the run of one --seed",
+    ),
+    (
+        lambda a: a.given("train_distant_file") and a.data.train_split != "train_distant",
+        "--train_distant_file is read with --train_split train_distant only",
+    ),
+)
+
+
+def parse_arguments(argv: list[str], description: str | None = None, prog: str | None = None) -> Arguments:
+    """
+    Arguments from a JSON or YAML file, if the first one is one, and from flags, which override it.
+
+    Args:
+        argv (`list[str]`): the words of the command line, without the program.
+        description (`str`, *optional*), prog (`str`, *optional*): what `--help` shows of the program.
+
+    Raises:
+        ValueError: the file is malformed or names unknown arguments, or values do not fit.
+        SystemExit: `--help`, or flags that do not exist.
+    """
     parser = HfArgumentParser(
-        (ModelArguments, DataArguments, CommTrainingArguments, DistillationArguments, RunArguments),
+        [group.type for group in fields(Arguments)],
+        prog=prog,
         description=description,
         formatter_class=_HelpFormatter,
     )
     if argv and argv[0].endswith((".json", ".yaml", ".yml")):
-        path = Path(argv.pop(0))
+        path, argv = Path(argv[0]), argv[1:]
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
         if not isinstance(settings, dict):
             raise ValueError(
@@ -226,10 +311,17 @@ def parse_arguments(argv, description=None):
             raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
         parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
         argv = [*as_flags(settings), *argv]
-    return parser.parse_args_into_dataclasses(args=argv)
+    return Arguments(*parser.parse_args_into_dataclasses(args=argv))
 
 
-def as_flags(settings):
+def check_arguments(arguments: Arguments) -> None:
+    """Raises `ValueError` where flags contradict each other or one that another needs is missing."""
+    for is_refused, message in _REFUSED:
+        if is_refused(arguments):
+            raise ValueError(message)
+
+
+def as_flags(settings: dict) -> Iterator[str]:
     """Settings of a file as the flags that say the same, so that both are checked alike."""
     for name, value in settings.items():
         if isinstance(value, list):

@@ -230,6 +230,11 @@ class CommTrainer(Trainer):
             raise FloatingPointError(f"step {self.state.global_step}: {bad}; documents {self._documents_of_step()}")
         self._step_documents = []
 
+    def gather_stream_report(self) -> dict[str, int]:
+        """What encoding made of the documents of a stream and lost, summed over processes."""
+        reports = gather_object([dict(self.stream_report)])
+        return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
+
     def _documents_of_step(self):
         return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
 

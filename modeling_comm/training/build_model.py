@@ -1,0 +1,106 @@
+"""The model that a run of `run_docre.py` starts from, and its processor."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+from ..configuration_comm import CommConfig
+from ..losses import get_loss
+from ..modeling_comm import CommForDocumentRelationExtraction
+from ..processing_comm import CommProcessor
+from .script_arguments import ModelArguments
+
+logger = logging.get_logger(__name__)
+
+# What the weights of a checkpoint depend on.
+_FIXED_FIELDS = (
+    *("relation_encoder", "emb_size", "block_size", "unet_in_dim", "unet_down_dim", "unet_out_dim"),
+    *("axial_layers", "axial_heads", "fixed_grid"),
+)
+
+
+def is_comm_checkpoint(arguments: ModelArguments) -> bool:
+    """Whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
+    config, _ = PreTrainedConfig.get_config_dict(arguments.model_name_or_path, **_hub_arguments(arguments))
+    return config.get("model_type") == CommConfig.model_type
+
+
+def new_model(
+    arguments: ModelArguments, labels: Sequence[str], relation_names: Mapping[str, str]
+) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
+    """
+    A new model around a bare encoder, and its processor.
+
+    Args:
+        arguments (`ModelArguments`): the encoder, and the configuration's fields that differ from their defaults.
+        labels (`Sequence[str]`): in the order of the model's outputs, the threshold class first.
+        relation_names (`Mapping[str, str]`): readable names of the labels, as far as they have any.
+    """
+    source, hub = arguments.model_name_or_path, _hub_arguments(arguments)
+    model = CommForDocumentRelationExtraction.from_backbone(
+        source,
+        id2label=dict(enumerate(labels)),
+        backbone_overrides=json.loads(arguments.backbone_overrides or "{}"),
+        attn_implementation=arguments.attn_implementation,
+        **_config_fields(arguments),
+        **_extension_fields(arguments),
+        **hub,
+    )
+    names = {label: relation_names[label] for label in labels if label in relation_names}
+    processor = CommProcessor.from_backbone(
+        source, model.config, relation_names=names, **_processor_settings(arguments), **hub
+    )
+    return model, processor
+
+
+def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
+    """
+    A COMM checkpoint and its processor. Flags change what the weights do not depend on, such as the loss.
+
+    Raises:
+        ValueError: a flag contradicts the checkpoint.
+    """
+    source, hub, fields = arguments.model_name_or_path, _hub_arguments(arguments), _config_fields(arguments)
+    config = CommConfig.from_pretrained(source, **hub)
+    refused = [name for name in _FIXED_FIELDS if fields.get(name) not in (None, getattr(config, name))]
+    refused += ["backbone_overrides"] if arguments.backbone_overrides else []
+    processor, settings = CommProcessor.from_pretrained(source, **hub), _processor_settings(arguments)
+    if settings.get("word_leading_space") not in (None, processor.word_leading_space):
+        refused.append("word_leading_space")
+    if refused:
+        raise ValueError(
+            f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
+        )
+    saved_loss, config = config.loss, CommConfig.from_pretrained(source, **fields, **hub)
+    for name, value in _extension_fields(arguments).items():
+        setattr(config, name, value)
+    model = CommForDocumentRelationExtraction.from_pretrained(
+        source, config=config, attn_implementation=arguments.attn_implementation, **hub
+    )
+    if config.loss != saved_loss:
+        of_loss = {"decision_threshold": get_loss(config.loss).decision_threshold, "threshold_offset": 0.0}
+        settings = of_loss | settings
+        decision = {name: settings[name] for name in of_loss}
+        logger.warning("the loss is %s, no longer %s: what decides is %s", config.loss, saved_loss, decision)
+    return model, processor.with_settings(**settings)
+
+
+def _hub_arguments(arguments):
+    return {"cache_dir": arguments.cache_dir, "revision": arguments.model_revision, "token": arguments.token}
+
+
+def _config_fields(arguments):
+    names = {field.name for field in dataclasses.fields(arguments)} & set(vars(CommConfig()))
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def _processor_settings(arguments):
+    given = {name: getattr(arguments, name, None) for name in CommProcessor.setting_names()}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _extension_fields(arguments):
+    return json.loads(arguments.extension_fields or "{}")
