@@ -108,7 +108,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     set_seed(training.seed)
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
-        finished = ModelArguments(str(folder), attn_implementation=arguments.model.attn_implementation)
+        kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
+        finished = ModelArguments(str(folder), **kept)
         model, processor = load_checkpoint(finished)
     else:
         model, processor = load_model(arguments, data)

@@ -99,7 +99,9 @@ def main():
     documents = random_documents(arguments.documents, arguments.words, arguments.entities, arguments.mentions)
     batch = processor(documents).to(device)
     batch.pop("labels")
-    bare = AutoModel.from_pretrained(arguments.backbone, attn_implementation="sdpa").to(device)
+    bare = AutoModel.from_pretrained(arguments.backbone, attn_implementation="sdpa", trust_remote_code=False).to(
+        device
+    )
     runs = {
         "bare backbone, sdpa": lambda: bare(batch["input_ids"], batch["attention_mask"]).last_hidden_state,
         "COMM, sdpa and mention rows": lambda: made["sdpa"](**batch).logits,

@@ -12,7 +12,7 @@ from transformers import pipeline
 import modeling_comm  # noqa: F401  (registers the task)
 
 model, ner, *files = sys.argv[1:]
-extract = pipeline("document-relation-extraction", model=model, ner=spacy.load(ner))
+extract = pipeline("document-relation-extraction", model=model, ner=spacy.load(ner), trust_remote_code=False)
 for file in map(Path, files):
     print(file.stem)
     for triple in extract(file.read_text(encoding="utf-8"))["triples"]:

@@ -15,9 +15,8 @@ from .relation_encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
+    at_least_float32,
+    project_with_entity,
 )
 from .relation_encoders import available_relation_encoders, register_relation_encoder
 from .text_to_document import document_from_text
@@ -58,14 +57,13 @@ __all__ = [
     "GroupedBilinear",
     "RelationEncoder",
     "__version__",
+    "at_least_float32",
     "available_losses",
     "available_relation_encoders",
     "check_inputs",
     "document_from_text",
     "group_mentions",
-    "pool_entity_attention",
-    "pool_entity_embeddings",
-    "pool_pair_context",
+    "project_with_entity",
     "reduce_losses",
     "register_loss",
     "register_relation_encoder",

@@ -20,9 +20,8 @@ from .relation_encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
+    at_least_float32,
+    project_with_entity,
 )
 from .relation_encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder
 
@@ -31,10 +30,9 @@ __all__ = [
     "EncodedDocuments",
     "GroupedBilinear",
     "RelationEncoder",
+    "at_least_float32",
     "check_inputs",
-    "pool_entity_attention",
-    "pool_entity_embeddings",
-    "pool_pair_context",
+    "project_with_entity",
     "reduce_losses",
     "register_loss",
     "register_relation_encoder",

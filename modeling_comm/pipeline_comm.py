@@ -8,19 +8,27 @@ from contextlib import contextmanager
 
 import torch
 from transformers import AutoProcessor, Pipeline
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
+from transformers.utils import logging
 
 from .configuration_comm import TASK
 from .documents import DocumentChecker, DocumentError
 from .mentions import find_mentions, group_mentions
 from .processing_comm import what_was_lost
-from .relation_encoder_base import pool_pair_attention
 from .text_to_document import check_text, document_from_text, text_from_document
+from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
 # Documents are sorted by length within so many batches, which is also how many are read ahead.
 _WINDOW = 8
+
+
+class LoadingArguments(dict):
+    """How a model was loaded (`trust_remote_code`, `token`, ...), because its processor is loaded alike. Copies and pickles
+    of it are empty: a model that is pickled must not take an access token along."""
+
+    def __reduce__(self):
+        return dict, ()
 
 
 class DocumentRelationExtractionPipeline(Pipeline):
@@ -39,12 +47,14 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     Args:
         model ([`CommForDocumentRelationExtraction`]): by `pipeline(...)` also a name or folder.
-        processor ([`CommProcessor`], *optional*): the model's; by default it is loaded from where the model was.
+        processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
+            the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
+            nothing is asked.
         ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
-    _load_processor = None  # a model object comes without a name to load one from: then it is done here
+    _load_processor = False  # done here: `pipeline` would ask on stdin whether a checkpoint's code may run
     _load_tokenizer = False
     _load_feature_extractor = False
     _load_image_processor = False
@@ -52,8 +62,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def __init__(self, model, processor=None, **kwargs):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
-        if processor is None:
-            processor = _load_processor(model)
+        if processor is None or isinstance(processor, str):
+            processor = _load_processor(model, processor)
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_model(model.config)
@@ -189,18 +199,22 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
-        return self.model(**model_inputs, output_entity_attention=explain, return_dict=True)
+        return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset)
+        id2label, names = self.processor.id2label, self.processor.relation_names
+        triples = [
+            decided.in_words(document, id2label, names)
+            for decided, document in zip(predictions, documents, strict=True)
+        ]
+        explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
-        for index, (example, decided) in enumerate(zip(examples, predictions, strict=True)):
+        for index, (example, found, decided) in enumerate(zip(examples, triples, predictions, strict=True)):
             document, removed = example["document"], decided.removed_by_cap
-            found = decided.in_words(document.document, self.processor.id2label, self.processor.relation_names)
-            explanations = _explain(outputs.get("entity_attention"), index, found, example, max_sentences)
             records.append(
                 {
                     "title": document.title,
@@ -212,7 +226,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                             "head": _end(document, triple["head"]),
                             "tail": _end(document, triple["tail"]),
                             **{key: triple[key] for key in ("relation", "relation_name", "score")},
-                            "explanation": explanations[triple["head"], triple["tail"]],
+                            "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
                         }
                         for triple in found
                     ],
@@ -266,17 +280,17 @@ def _naming_document(index):
         raise
 
 
-def _load_processor(model):
-    config = model.config
-    if not config._name_or_path:
+def _load_processor(model, name=None):
+    config, loaded_with = model.config, getattr(model, "loading_arguments", {})
+    if name is None:
+        name = config._name_or_path
+        # The same commit as the model's, whatever has been published since.
+        loaded_with = loaded_with | {"revision": getattr(config, "_commit_hash", None) or loaded_with.get("revision")}
+    if not name:
         raise ValueError(
             f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"
         )
-    # Who lets a model's code run has said so for its processor, which lies in the same place.
-    trusted = type(model).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
-    return AutoProcessor.from_pretrained(
-        config._name_or_path, revision=getattr(config, "_commit_hash", None), trust_remote_code=trusted
-    )
+    return AutoProcessor.from_pretrained(name, **{"trust_remote_code": False, **loaded_with})
 
 
 def _read_input(item, index, ner, coreference, sentence_splitter):
@@ -317,21 +331,19 @@ def _end(document, number):
     return {"entity": number, "name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
-def _explain(entity_attention, index, triples, example, max_sentences):
-    """Explanation of each predicted pair of one document; see the call."""
-    pairs = sorted({(triple["head"], triple["tail"]) for triple in triples})
+@torch.no_grad()
+def _explain(documents, triples, examples, max_sentences):
+    """Explanation of each predicted pair (document, head, tail) of a batch; see the call."""
+    pairs = sorted({(index, one["head"], one["tail"]) for index, found in enumerate(triples) for one in found})
     if not pairs or not max_sentences:
-        return {pair: [] for pair in pairs}
-    document, feature = example["document"], example["feature"]
-    attention = pool_pair_attention(entity_attention, torch.tensor([(index, *pair) for pair in pairs]))
-    starts = torch.tensor(feature["sentence_starts"])
-    # The first and the last word piece are special tokens; so is all padding.
-    pieces = torch.arange(int(starts[0]), len(feature["input_ids"]) - 1)
-    sentence = torch.bucketize(pieces, starts, right=True) - 1
-    weights = torch.zeros(len(pairs), len(starts)).index_add(1, sentence, attention[:, pieces].float())
+        return {}
+    device = documents.pair_index.device
+    spans = sentence_spans([example["feature"] for example in examples]).to(device)
+    scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
     explanations = {}
-    for pair, row in zip(pairs, weights, strict=True):
-        heaviest = sorted((-weight, number) for number, weight in enumerate(row.tolist()) if weight > 0)
+    for pair, row in zip(pairs, scores.tolist(), strict=True):
+        document = examples[pair[0]]["document"]
+        heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
         explanations[pair] = [
             {"sentence": number, "start": start, "end": end, "text": document.text[start:end], "weight": -weight}
             for weight, number in heaviest[:max_sentences]

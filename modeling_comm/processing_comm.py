@@ -13,6 +13,14 @@ from .configuration_comm import PROCESSOR_FIELDS, CommConfig, usable_positions, 
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
 from .documents import validate_document
 from .losses import get_loss
+from .windows import (
+    count_pairs_without_context,
+    entities_of_windows,
+    mentions_in_windows,
+    split_document,
+    window_row,
+    window_tokens,
+)
 
 logger = logging.get_logger(__name__)
 
@@ -81,6 +89,18 @@ class CommProcessor(ProcessorMixin):
         self._check_tokenizer()
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
+        """
+        Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
+
+        Args:
+            trust_remote_code (`bool`, defaults to `False`): whether code that the tokenizer's files name may run. Without
+                it such a tokenizer is refused; nothing is asked on the terminal.
+        """
+        trusted = trust_remote_code is True  # Transformers asks where it is None
+        return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
+
+    @classmethod
     def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings) -> "CommProcessor":
         """
         Processor for a new model.
@@ -107,17 +127,23 @@ class CommProcessor(ProcessorMixin):
         return processor
 
     @classmethod
-    def from_backbone(cls, backbone: str, config: CommConfig, **settings) -> "CommProcessor":
+    def from_backbone(
+        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings
+    ) -> "CommProcessor":
         """
         As [`from_config`], with the tokenizer of a bare encoder.
 
         Args:
             backbone (`str`): name or folder of the encoder.
             config ([`CommConfig`]): the model's.
+            trust_remote_code (`bool`, defaults to `False`): as in [`from_pretrained`].
             settings: as in [`from_config`]; others, such as `revision` and `token`, are for `AutoTokenizer.from_pretrained`.
         """
         own = {name: settings.pop(name) for name in cls.setting_names() if name in settings}
-        return cls.from_config(AutoTokenizer.from_pretrained(backbone, **settings), config, **own)
+        trusted = trust_remote_code is True  # Transformers asks where it is None
+        return cls.from_config(
+            AutoTokenizer.from_pretrained(backbone, trust_remote_code=trusted, **settings), config, **own
+        )
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
@@ -166,6 +192,8 @@ class CommProcessor(ProcessorMixin):
             "entity_mask",
             "pair_index",
             "labels",
+            "window_mentions",
+            "window_entities",
         ]
 
     def to_dict(self) -> dict:
@@ -248,6 +276,7 @@ class CommProcessor(ProcessorMixin):
             tokens = tokens[: max_length - 1]
         end = len(tokens)
         tokens.append(self._end_id)
+        spans = self.window_spans(len(tokens))
         mention_positions, mention_entities = [], []
         for entity, mentions in enumerate(document["vertexSet"]):
             for mention in mentions:
@@ -265,11 +294,11 @@ class CommProcessor(ProcessorMixin):
             "num_entities": len(document["vertexSet"]),
             "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
             "has_labels": labels is not None,
-            "windows": len(self.window_spans(len(tokens))),
+            "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
-            "pairs_without_context": self._pairs_without_context(len(tokens), mention_positions, mention_entities),
+            "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
         }
 
     def _marker_ids(self, document):
@@ -290,32 +319,9 @@ class CommProcessor(ProcessorMixin):
                 closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [after])
         return opening, closing
 
-    def window_spans(self, length) -> list[tuple[int, int]]:
-        """Spans `[start, end)` of document positions that the windows of a document of `length` word pieces show."""
-        if length <= self.window_size:
-            return [(0, length)]
-        last = length - (self.window_size - 1)  # the last window adds a start token only
-        spans = [(0, self.window_size - self.window_end_tokens)]
-        while spans[-1][1] - self.window_stride < last:
-            start = spans[-1][1] - self.window_stride
-            spans.append((start, start + self.window_size - 1 - self.window_end_tokens))
-        return [*spans, (last, length)]
-
-    def _pairs_without_context(self, length, positions, entities):
-        spans = self.window_spans(length)
-        if len(spans) == 1:
-            return 0
-        seen = {}
-        for position, entity in zip(positions, entities, strict=True):
-            windows = {index for index, (start, end) in enumerate(spans) if start <= position < end}
-            seen.setdefault(entity, set()).update(windows)
-        reach = {  # positions that an entity attends to, as windows whose spans touch
-            entity: {
-                j for i in windows for j, span in enumerate(spans) if span[0] < spans[i][1] and spans[i][0] < span[1]
-            }
-            for entity, windows in seen.items()
-        }
-        return sum(not (reach[h] & seen[t]) for h in seen for t in seen if h != t and seen[h] and seen[t])
+    def window_spans(self, length: int) -> list[tuple[int, int]]:
+        """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
+        return split_document(length, self.window_size, self.window_stride, self.window_end_tokens)
 
     def collate(self, features) -> dict[str, torch.Tensor]:
         """
@@ -323,15 +329,16 @@ class CommProcessor(ProcessorMixin):
         process that has no documents left can run beside the others.
         """
         features = features or [_no_document(self._start_id, self._end_id)]
-        rows, windows = [], []
+        rows, windows, window_mentions, window_entities = [], [], [], []
+        end_ids = [self._end_id] * self.window_end_tokens
         for document, feature in enumerate(features):
             tokens = feature["input_ids"]
             spans = self.window_spans(len(tokens))
-            for start, end in spans:
-                before = [self._start_id] if start > 0 else []
-                after = [self._end_id] * self.window_end_tokens if end < len(tokens) else []
-                rows.append([*before, *tokens[start:end], *after])
-                windows.append((document, start - len(before), len(before), len(before) + end - start))
+            rows += [window_tokens(tokens, span, self._start_id, end_ids) for span in spans]
+            windows += [window_row(document, span) for span in spans]
+            mentions = mentions_in_windows(spans, feature["mention_positions"])
+            window_mentions += mentions
+            window_entities += entities_of_windows(spans, mentions, feature["mention_entities"])
         sizes = [feature["num_entities"] for feature in features]
         pairs = [_ordered_pairs(document, size) for document, size in enumerate(sizes)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
@@ -339,10 +346,12 @@ class CommProcessor(ProcessorMixin):
             "input_ids": _pad(rows, self.tokenizer.pad_token_id),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
+            "window_mentions": _pad(window_mentions, -1),
+            "window_entities": _pad(window_entities, -1),
             "document_mask": torch.arange(int(lengths.max())) < lengths[:, None],
             "mention_positions": _pad([feature["mention_positions"] for feature in features], -1),
             "mention_entities": _pad([feature["mention_entities"] for feature in features], -1),
-            "entity_mask": torch.arange(max(1, *sizes, 1)) < torch.tensor(sizes)[:, None],
+            "entity_mask": torch.arange(max([1, *sizes])) < torch.tensor(sizes)[:, None],
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
         }
         if all(feature["has_labels"] for feature in features):
@@ -354,7 +363,7 @@ class CommProcessor(ProcessorMixin):
         labels = torch.zeros(entities * max(entities - 1, 0), len(self.id2label))
         if feature["facts"]:
             head, tail, relation = torch.tensor(feature["facts"]).unbind(-1)
-            labels[head * (entities - 1) + tail - (tail > head).long(), relation] = 1
+            labels[_pair_row(head, tail, entities), relation] = 1
         labels[:, 0] = ~labels.any(-1)
         return labels
 
@@ -519,10 +528,15 @@ def _ordered_pairs(document, entities):
     return np.stack([np.full(different.sum(), document, dtype=np.int64), head[different], tail[different]], axis=1)
 
 
+def _pair_row(head, tail, entities):
+    # The row of a pair in `_ordered_pairs`: each head has a row for every tail but itself, so tails after it move up by one.
+    return head * (entities - 1) + tail - (tail > head).long()
+
+
 def _pad(rows, value):
-    padded = torch.full((len(rows), max(1, *map(len, rows), 1)), value)
+    padded = torch.full((len(rows), max([1, *map(len, rows)])), value)
     for index, row in enumerate(rows):
-        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        padded[index, : len(row)] = torch.as_tensor(row, dtype=torch.long)
     return padded
 
 

@@ -4,16 +4,12 @@ import torch
 from torch import nn
 
 from .relation_encoder_base import (
+    PAIRS_AT_ONCE,
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
     project_with_entity,
 )
-
-CONTEXT_EPSILON = 1e-5
 
 
 class AtlopRelationEncoder(RelationEncoder):
@@ -31,13 +27,15 @@ class AtlopRelationEncoder(RelationEncoder):
         self.classifier = GroupedBilinear(config.emb_size, config.block_size, self.num_labels)
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
-        entities = pool_entity_embeddings(documents)
-        context = pool_pair_context(
-            pool_entity_attention(documents), documents.token_states, heads="mean", epsilon=CONTEXT_EPSILON
-        )
-        document, head, tail = documents.pair_index.unbind(-1)
-        context = context[document, head, tail]
+        entities, pairs = documents.entity_embeddings(), documents.pair_index
+        contexts = documents.pair_contexts(pairs)
+        at_once = max(len(pairs), 1) if torch.is_grad_enabled() else PAIRS_AT_ONCE
+        parts = zip(pairs.split(at_once), contexts.split(at_once), strict=True)
+        return torch.cat([self._classify(entities, *part) for part in parts])
+
+    def _classify(self, entities, pairs, contexts):
+        document, head, tail = pairs.unbind(-1)
         return self.classifier(
-            project_with_entity(self.head_projection, entities, document, head, context),
-            project_with_entity(self.tail_projection, entities, document, tail, context),
+            project_with_entity(self.head_projection, entities, document, head, contexts),
+            project_with_entity(self.tail_projection, entities, document, tail, contexts),
         )

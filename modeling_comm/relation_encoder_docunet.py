@@ -9,12 +9,8 @@ from .relation_encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
     project_with_entity,
 )
-
-CONTEXT_EPSILON = 1e-5
 
 
 class DocunetRelationEncoder(RelationEncoder):
@@ -54,27 +50,30 @@ class DocunetRelationEncoder(RelationEncoder):
         if not len(documents.pair_index):
             return self.no_logits(documents)
         counts = count_entities(documents, self.fixed_grid)
-        attention = pool_entity_attention(documents)
         grids = PairGrids(counts)
+        context = documents.grid_contexts(counts)
         if self.fixed_grid is not None:
-            grids = PairGrids([self.fixed_grid] * len(counts))
-            attention = _repeat_last_entity(attention, counts, self.fixed_grid)
-        context = grids.pool_context(attention, documents.token_states, heads="mean", epsilon=CONTEXT_EPSILON)
+            grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
         channels = self.channel_projection(context.to(self.channel_projection.weight.dtype))
         features = grids.join(self.unet(grids.split(channels)))
         document, head, tail = documents.pair_index.unbind(-1)
         feature = features[grids.rows(document, head, tail)]
-        entities = pool_entity_embeddings(documents)
+        entities = documents.entity_embeddings()
         return self.classifier(
             project_with_entity(self.head_projection, entities, document, head, feature),
             project_with_entity(self.tail_projection, entities, document, tail, feature),
         )
 
 
-def _repeat_last_entity(attention, counts, size):
-    last = torch.tensor(counts, device=attention.device)[:, None] - 1
-    index = torch.arange(size, device=attention.device).minimum(last).clamp(min=0)
-    return attention.take_along_dim(index[:, :, None, None], dim=1)
+def _repeat_last_entity(grids, context, size):
+    """Grids of the fixed size, whose cells beyond a document's entities hold its last entity's contexts."""
+    fixed = PairGrids([size] * len(grids.sizes))
+    document, head, tail = fixed.cells(context.device).unbind(-1)
+    last = torch.tensor(grids.sizes, device=context.device)[document] - 1
+    row = grids.rows(document, head.minimum(last), tail.minimum(last))
+    # Documents without entities have zeros.
+    context = torch.cat([context, context.new_zeros(1, context.shape[-1])])
+    return fixed, context[torch.where(last >= 0, row, len(context) - 1)]
 
 
 class GridNorm(nn.BatchNorm1d):

@@ -9,12 +9,10 @@ from .relation_encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
     project_with_entity,
 )
 
-CONTEXT_EPSILON = 1e-10
+CONTEXT_EPSILON = 1e-10  # the original's; ATLOP and DocuNet take 1e-5
 
 
 class KdDocreRelationEncoder(RelationEncoder):
@@ -68,11 +66,9 @@ class KdDocreRelationEncoder(RelationEncoder):
         return self.classifier((cells + feature)[rows])
 
     def _features(self, documents, grids):
-        entities = pool_entity_embeddings(documents)
-        context = grids.pool_context(
-            pool_entity_attention(documents), documents.token_states, heads="sum", epsilon=CONTEXT_EPSILON
-        )
-        document, head, tail = grids.cells(context.device)
+        entities = documents.entity_embeddings()
+        context = documents.grid_contexts(grids.sizes, head_reduction="sum", epsilon=CONTEXT_EPSILON)
+        document, head, tail = grids.cells(context.device).unbind(-1)
         return self.pair_feature(
             project_with_entity(self.head_projection, entities, document, head, context),
             project_with_entity(self.tail_projection, entities, document, tail, context),
@@ -84,7 +80,7 @@ class KdDocreRelationEncoder(RelationEncoder):
         nothing = feature.new_zeros(1, 2 * self.hidden_size)
         filling = self.pair_feature(self.head_projection(nothing).tanh(), self.tail_projection(nothing).tanh())
         cells = filling.expand(len(grids.sizes) * self.fixed_grid**2, -1)
-        return fixed, cells.index_copy(0, fixed.rows(*grids.cells(feature.device)), feature)
+        return fixed, cells.index_copy(0, fixed.rows(*grids.cells(feature.device).unbind(-1)), feature)
 
 
 class AxialLayer(nn.Module):

@@ -218,3 +218,28 @@ class KillAt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise InterruptedError
+
+
+def entity_attention(documents):
+    """Attention of whole documents, `(B, E, A, C)`, put together from what is stored by window."""
+    attention, (batch, entities) = documents.attention, documents.entity_mask.shape
+    whole = torch.zeros(batch, entities, attention.rows.shape[2], documents.token_states.shape[1])
+    for window, (document, positions) in enumerate(zip(attention.document, attention.positions(), strict=True)):
+        inside = positions < whole.shape[-1]
+        assert not attention.rows[window, ..., ~inside].any()
+        shown = torch.arange(entities) if attention.entities is None else attention.entities[window]
+        for row, entity in enumerate(shown.tolist()):
+            if entity >= 0:
+                whole[document, entity][:, positions[inside]] += attention.rows[window, row][:, inside]
+    return whole
+
+
+def mentions_as_entities(batch):
+    """The same batch with an entity for each mention, so that what is pooled by entity shows the mentions."""
+    documents, mentions = batch["mention_positions"].shape
+    return {
+        **{name: value for name, value in batch.items() if name != "labels"},
+        "mention_entities": torch.arange(mentions).expand(documents, -1),
+        "entity_mask": torch.ones(documents, mentions, dtype=torch.bool),
+        "window_entities": torch.arange(mentions).expand(len(batch["windows"]), -1),
+    }

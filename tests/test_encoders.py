@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 import torch
-from helpers import TOKENIZERS, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
+from helpers import TOKENIZERS, entity_attention, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
 from transformers import AutoModel
 
 from modeling_comm import (
@@ -150,7 +150,7 @@ def test_more_entities_than_the_fixed_grid_has_rows(system, name):
 
 def test_cells_of_grids():
     grids = PairGrids([2, 0, 3, 3, 1])
-    document, head, tail = grids.cells("cpu")
+    document, head, tail = grids.cells("cpu").unbind(-1)
     expected = [
         (b, h, t) for b, size in enumerate(grids.sizes) for h, t in itertools.product(range(size), range(size))
     ]
@@ -165,7 +165,7 @@ def test_cells_of_grids():
 
 
 def naive_context(documents, index, head, tail, heads):
-    rows = [documents.mention_attention[index][documents.mention_entities[index] == e].mean(0) for e in (head, tail)]
+    rows = documents.whole_attention[index, [head, tail]]
     product = (rows[0] * rows[1]).mean(0) if heads == "mean" else (rows[0] * rows[1]).sum(0)
     return product / (product.sum() + (1e-5 if heads == "mean" else 1e-10)) @ documents.token_states[index]
 
@@ -263,6 +263,7 @@ def test_equals_straight_loops(system, name, naive):
     with torch.no_grad():
         ours = logits_by_pair(model(**processor(documents([(size, 12) for size in sizes]))))
         hook.remove()
+        seen[0].whole_attention = entity_attention(seen[0])
         for index, size in enumerate(sizes):
             expected = naive(model.relation_encoder, model.config, seen[0], index, size)
             pairs = [(h, t) for h, t in itertools.product(range(size), range(size)) if h != t]

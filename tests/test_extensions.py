@@ -50,9 +50,9 @@ class EntitiesOnly(RelationEncoder):
         self.classifier = Bilinear(config.emb_size, config.block_size, self.num_labels)
 
     def forward(self, documents):
-        from modeling_comm import pool_entity_embeddings
+        from modeling_comm import at_least_float32
 
-        entities = torch.tanh(self.projection(pool_entity_embeddings(documents)))
+        entities = torch.tanh(self.projection(at_least_float32(documents.entity_embeddings())))
         document, head, tail = documents.pair_index.unbind(-1)
         return self.classifier(entities[document, head], entities[document, tail])
 
@@ -184,8 +184,8 @@ def test_the_copy_differs_in_its_imports_from_the_package_alone(folder, tmp_path
         "from .extensions import GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
         'from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"',
         'from .losses import register_loss, relation_distances; UNIT = "naïve"',
-        "        from modeling_comm import pool_entity_embeddings",
-        "        from .extensions import pool_entity_embeddings",
+        "        from modeling_comm import at_least_float32",
+        "        from .extensions import at_least_float32",
         "    from modeling_comm import reduce_losses",
         "    from .extensions import reduce_losses",
     }

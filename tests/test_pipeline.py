@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fresh_process import run_fresh
-from helpers import LABELS, SHARED, random_document, requires_shared, tiny_model, tiny_system
+from helpers import LABELS, SHARED, entity_attention, random_document, requires_shared, tiny_model, tiny_system
 from hub_server import HubServer
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -432,7 +432,7 @@ def test_explanations_are_the_pairs_attention(encoder, words):
     model, processor = extractor.model, extractor.processor
     features = processor.encode(documents)
     with torch.no_grad():
-        outputs = model(**processor.collate(features), output_entity_attention=True)
+        outputs = model(**processor.collate(features), output_documents=True)
     found = extractor(documents, batch_size=2, max_sentences=100)
     assert any(record["triples"] for record in found)
     if words == 30:
@@ -449,7 +449,7 @@ def test_explanations_are_the_pairs_attention(encoder, words):
                 for entity in range(feature["num_entities"])
             ]
         else:
-            rows = list(outputs.entity_attention[index, :, :, :length])
+            rows = list(entity_attention(outputs.documents)[index, :, :, :length])
         starts = [*feature["sentence_starts"], length - 1]
         for triple in record["triples"]:
             one, other = (rows[triple[end]["entity"]] for end in ("head", "tail"))
@@ -472,13 +472,11 @@ def test_explanations_are_the_pairs_attention(encoder, words):
 def test_without_explanation_nothing_is_computed(extractor, documents):
     batch = extractor.processor(documents[:3])
     with torch.no_grad():
-        plain, more = extractor.model(**batch), extractor.model(**batch, output_entity_attention=True)
-    assert plain.entity_attention is None and torch.equal(plain.logits, more.logits)
-    assert more.entity_attention.shape == (3, 4, 4, batch["document_mask"].shape[1])
+        plain, more = extractor.model(**batch), extractor.model(**batch, output_documents=True)
+    assert plain.documents is None and torch.equal(plain.logits, more.logits)
+    assert more.documents.pair_contexts(batch["pair_index"]).shape == (len(plain.logits), 32)
     seen = []
-    handle = extractor.model.register_forward_hook(
-        lambda module, arguments, outputs: seen.append(outputs.entity_attention)
-    )
+    handle = extractor.model.register_forward_hook(lambda module, arguments, outputs: seen.append(outputs.documents))
     found = extractor(documents[:3], max_sentences=0)
     handle.remove()
     assert seen == [None] * 3

@@ -20,7 +20,7 @@ from helpers import (
 )
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
-from modeling_comm import CommOutput, CommProcessor, available_losses, pool_entity_attention, pool_pair_context
+from modeling_comm import CommOutput, CommProcessor, available_losses
 from modeling_comm.decoding import DecisionSettings
 from modeling_comm.documents import DocumentError
 from modeling_comm.processing_comm import encoding_report
@@ -334,8 +334,8 @@ def test_pairs_without_common_context(processor, caplog):
     model.relation_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         logits = model(**batch).logits
-    context = pool_pair_context(pool_entity_attention(seen[0]), seen[0].token_states, "mean", 1e-5)[0]
-    zero = {(h, t) for h in range(5) for t in range(5) if h != t and not context[h, t].any()}
+    contexts = zip(batch["pair_index"][:, 1:].tolist(), seen[0].pair_contexts(batch["pair_index"]), strict=True)
+    zero = {tuple(pair) for pair, context in contexts if not context.any()}
     assert zero == apart and torch.isfinite(logits).all()
 
 

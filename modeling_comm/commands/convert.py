@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
 
+from ..backbone_attention import load_backbone_config
 from ..configuration_comm import THRESHOLD_LABEL, CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
@@ -242,7 +242,7 @@ def convert_original_checkpoint(
     if relation_encoder not in _SYSTEMS:
         raise ValueError(f"relation_encoder is {relation_encoder!r}; originals are known of {sorted(_SYSTEMS)}")
     tensors, id2label = read_state_dict(checkpoint), read_labels(rel2id)
-    text_config = AutoConfig.from_pretrained(backbone)
+    text_config = load_backbone_config(backbone)
     roberta = "roberta" in text_config.model_type
     config = CommConfig(
         text_config=text_config,

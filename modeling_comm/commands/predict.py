@@ -99,6 +99,11 @@ def _parser(prog):
         metavar="FILE",
         help="your Python files that register the model's relation encoder or loss, as for its training",
     )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
+    )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and begin anew")
     return parser
 
@@ -116,7 +121,7 @@ def _check(args):
     for flag, check in (("model", check_model), ("ner", check_ner)):
         if getattr(args, flag) is not None:
             try:
-                check(getattr(args, flag))
+                check(getattr(args, flag), args.trust_remote_code)
             except (ValueError, ImportError) as error:
                 raise ValueError(f"--{flag} {error}") from error
     if args.format != "txt" and Path(args.input).is_dir():
@@ -148,8 +153,9 @@ def main(argv=None, prog="comm-docre predict") -> int:
 
 
 def _resumable_output(args):
-    models = {"model": model_identity(args.model), "ner": args.ner and model_identity(args.ner)}
-    settings = {"version": __version__, **models}
+    models = {name: getattr(args, name) for name in ("model", "ner")}
+    settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
+    settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
@@ -168,9 +174,15 @@ def _predict(args, output):
         raise ValueError(f"{args.input} begins otherwise than when {args.output} was begun; --restart begins anew")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
-    ner = args.ner and load_ner(args.ner, args.device)
+    ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
     extract = partial(
-        pipeline(TASK, model=args.model, device=args.device, dtype=args.dtype),
+        pipeline(
+            TASK,
+            model=args.model,
+            device=args.device,
+            dtype=args.dtype,
+            trust_remote_code=args.trust_remote_code,
+        ),
         ner=ner,
         batch_size=args.batch_size,
         threshold_offset=args.threshold_offset,

@@ -51,7 +51,12 @@ def new_model(
     )
     names = {label: relation_names[label] for label in labels if label in relation_names}
     processor = CommProcessor.from_backbone(
-        source, model.config, relation_names=names, **_processor_settings(arguments), **hub
+        source,
+        model.config,
+        trust_remote_code=arguments.trust_remote_code,
+        relation_names=names,
+        **_processor_settings(arguments),
+        **hub,
     )
     return model, processor
 
@@ -67,7 +72,8 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     config = CommConfig.from_pretrained(source, **hub)
     refused = [name for name in _FIXED_FIELDS if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
-    processor, settings = CommProcessor.from_pretrained(source, **hub), _processor_settings(arguments)
+    processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
+    settings = _processor_settings(arguments)
     if settings.get("word_leading_space") not in (None, processor.word_leading_space):
         refused.append("word_leading_space")
     if refused:

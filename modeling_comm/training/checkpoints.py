@@ -50,6 +50,7 @@ def run_settings(arguments: Arguments, sources: dict[str, dict], ign_reference: 
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
+    settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     return json.loads(json.dumps(settings))
 
 

@@ -91,6 +91,10 @@ class ModelArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run the code that a model's tokenizer brings along; without it such a model is refused."},
+    )
 
 
 @dataclass
@@ -297,6 +301,7 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         prog=prog,
         description=description,
         formatter_class=_HelpFormatter,
+        allow_abbrev=False,
     )
     if argv and argv[0].endswith((".json", ".yaml", ".yml")):
         path, argv = Path(argv[0]), argv[1:]
