@@ -47,7 +47,6 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     check_arguments(arguments)
     # Imported here and below, not at the head: they take seconds, which `--help` and a mistyped flag can do without.
     from dataset_scripts.loading import load_data
-    from modeling_comm.extensions import import_extensions
     from modeling_comm.reporting.model_card import write_model_card
     from modeling_comm.reporting.run_record import summarize
     from modeling_comm.training.predict_teacher import predict_teacher
@@ -56,7 +55,6 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
 
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
-    import_extensions(arguments.model.extensions)
     data = load_data(arguments)
     if arguments.data.describe_data:
         print(describe(arguments, data))
@@ -152,7 +150,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
         test = list(data.documents("test"))
-        metrics |= predict_test(trainer, encoded["test"], test, prior_from, arguments.run.show_triples)
+        frequent = data.entry.frequent_relations
+        metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
 
     # Record and model card.
     if trainer.stream_report:
@@ -160,7 +159,12 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     record = RunRecord.of_trainer(
         trainer,
         started,
-        data={"config": arguments.data.dataset_config, "files": data.sources, "encoding": reports},
+        data={
+            "config": data.entry.name,
+            "files": data.sources,
+            "published": data.entry.published_sources(data.sources),
+            "encoding": reports,
+        },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
@@ -203,7 +207,8 @@ def describe(arguments: Arguments, data: "Data") -> str:
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split)) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())
-    return format_description(described, reports, load_labels(arguments, data)[1] if has_labels else None)
+    names = load_labels(arguments, data)[1] if has_labels else None
+    return format_description(described, reports, names, data.entry.published_statistics)
 
 
 if __name__ == "__main__":

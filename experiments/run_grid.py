@@ -27,17 +27,15 @@ from pathlib import Path
 
 import yaml
 
-from modeling_comm.utils.files import file_sha256, write_json
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dataset_scripts  # noqa: F401  (registers the data sets)
+from modeling_comm.data import get_dataset
+from modeling_comm.utils.files import file_sha256, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-# By setting: --dataset_config of run_docre.py, and the training file below the data folder.
-SETTINGS = {
-    "redocred": ("redocred", "redocred-mini/train_revised.json"),
-    "mixed": ("docred_mixed", "docred-mini/train_annotated.json"),
-}
+# By setting: --dataset_config of run_docre.py, and the folder with its training file below the data folder.
+SETTINGS = {"redocred": ("redocred", "redocred-mini"), "mixed": ("docred_mixed", "docred-mini")}
 EVALUATION = "redocred-mini"  # has the documents for selection, test and blind test of both settings
 AXES = {"setting": None, "remove": 0, "add": 0, "loss": None, "m": None, "gamma": None}
 AXES |= {"encoder": "atlop", "backbone": "minilm", "tag": None, "seed": None}
@@ -174,12 +172,11 @@ def state_of(cell, options):
 
 def task_of(cell, model, options, sha256=file_sha256):
     """All that [`one_run`](one_run.py) needs to know; `identity` is what must not change under one name."""
-    config, train = SETTINGS[cell.axes["setting"]]
+    config, folder = SETTINGS[cell.axes["setting"]]
+    named = get_dataset(config).files
     data, model = options.data_dir, str(Path(model).resolve()) if Path(model).exists() else model
-    files = {
-        split: data / EVALUATION / f"{name}_revised.json" for split, name in (("validation", "dev"), ("test", "test"))
-    }
-    files["train"] = data / train
+    files = {split: data / EVALUATION / named[split].name for split in ("validation", "test")}
+    files["train"] = data / folder / named["train"].name
     hashes = {split: sha256(path) for split, path in files.items()}
     weights = Path(model) / "model.safetensors"
     arguments = {
@@ -304,7 +301,9 @@ def say(text):
 
 
 def options_of(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("grid", help="the grid, a YAML file")
     parser.add_argument("--data_dir", type=Path, help="folder that holds redocred-mini, docred-mini and meta")
     parser.add_argument("--model", nargs="+", default=[], help="the backbone, or NAME=PLACE for each of several")

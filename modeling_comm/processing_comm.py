@@ -3,16 +3,18 @@
 import dataclasses
 import inspect
 import json
+from typing import Literal
 
 import numpy as np
 import torch
 from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import PROCESSOR_FIELDS, CommConfig, usable_positions, validate_labels
+from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
 from .documents import validate_document
 from .losses import get_loss
+from .settings import AtLeast, InRange, Setting, check_field
 from .windows import (
     count_pairs_without_context,
     entities_of_windows,
@@ -26,7 +28,8 @@ logger = logging.get_logger(__name__)
 
 MARKERS = ("star", "entity_type", "none")
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-# DocuNet's BERT markers: `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it.
+# The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
+# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
 _TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
 _CLOSING = 50
 # What encoding counts, for each document, of what its features do not say.
@@ -42,7 +45,7 @@ class CommProcessor(ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`): the backbone's.
-        id2label (`dict[int, str]`): the threshold class `"Na"` and the relations, as in [`CommConfig`].
+        id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
         relation_names (`dict[str, str]`, *optional*): readable names of labels, e.g. `{"P17": "country"}`.
         markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
             vocabularies only) or `"none"`.
@@ -76,7 +79,7 @@ class CommProcessor(ProcessorMixin):
         threshold_offset=0.0,
         max_relations_per_pair=None,
     ):
-        self.id2label = {int(index): label for index, label in (id2label or {0: "Na"}).items()}
+        self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
         self.window_size = window_size
@@ -438,28 +441,21 @@ class CommProcessor(ProcessorMixin):
     # ---------------------------------------------------------------------------------------- settings and tokenizer
 
     def _check_settings(self):
-        def check(field, fits, expected):
-            if not fits:
-                raise ValueError(f"CommProcessor: {field} is {getattr(self, field)!r}; expected {expected}")
-
-        def check_integer(field, low, high=None):
-            value = getattr(self, field)
-            fits = isinstance(value, int) and not isinstance(value, bool)
-            fits = fits and value >= low and (high is None or value <= high)
-            check(field, fits, f"an integer >= {low}" if high is None else f"an integer from {low} to {high}")
+        def check(field, type_, *ranges):
+            Setting(field, field, type_, None, ranges).check(self)
 
         validate_labels(self)
-        check("markers", self.markers in MARKERS, f"one of {', '.join(map(repr, MARKERS))}")
-        check("word_leading_space", isinstance(self.word_leading_space, bool), "true or false")
-        check_integer("window_end_tokens", 1, 2)
-        check_integer("window_size", 8)
-        # Each window must bring at least one new subword token: its size without special and shared tokens.
-        check_integer("window_stride", 0, self.window_size - 2 - self.window_end_tokens)
+        check("markers", Literal[MARKERS])
+        check("word_leading_space", bool)
+        check("window_end_tokens", int, InRange(1, 3))
+        check("window_size", int, AtLeast(8))
+        # Each window must bring at least one new subword token: its size without special tokens and shared ones.
+        check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
         names, labels = self.relation_names, set(self.id2label.values())
         fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-        check("relation_names", fits, "a dict of label to name")
+        check_field(self, "relation_names", fits, "a dict of label to name")
         unknown = sorted(set(names) - labels, key=str)
-        check("relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
+        check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
 
     def _check_tokenizer(self):
         tokenizer = self.tokenizer

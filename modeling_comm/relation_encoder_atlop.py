@@ -10,8 +10,10 @@ from .relation_encoder_base import (
     RelationEncoder,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
 
 
+@register_relation_encoder("atlop", reference="Zhou et al. 2021")
 class AtlopRelationEncoder(RelationEncoder):
     """ATLOP: `z_h = tanh(W_h [e_h; c])`, `z_t = tanh(W_t [e_t; c])`, logits = grouped bilinear of `z_h` and `z_t`.
 

@@ -5,10 +5,12 @@ a batch of documents and gives one row of `R + 1` logits for each entity pair.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from .settings import AtLeast, check_field
 from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
@@ -194,7 +196,7 @@ def grid_cells(sizes: list[int], device) -> torch.Tensor:
 
 class RelationEncoder(nn.Module):
     """Base class of relation encoders. A subclass is registered under a name with
-    [`~modeling_comm.relation_encoders.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
+    [`~modeling_comm.relation_encoder_registry.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
 
     Attributes:
         self_pairs_in_loss (`bool`): the loss also averages over every entity paired with itself, with logits of 0 and without a
@@ -203,19 +205,35 @@ class RelationEncoder(nn.Module):
 
     self_pairs_in_loss = False
 
+    class Settings:
+        """What an encoder reads from the configuration. Each attribute is a field of [`CommConfig`] where the encoder is chosen,
+        and a flag; see [`~modeling_comm.settings`]. A subclass adds attributes of its own."""
+
+        emb_size: Annotated[
+            int,
+            AtLeast(1),
+            "Size of the head and of the tail representation that meet in the grouped bilinear layer, a multiple of block_size.",
+        ] = 768
+        block_size: Annotated[int, AtLeast(1), "Size of a group of the grouped bilinear layer."] = 64
+
+        @classmethod
+        def validate(cls, config) -> None:
+            """Checks what concerns several fields of the configuration, the backbone's `config.text_config` among them.
+
+            Raises:
+                `ValueError`: A field does not fit.
+            """
+            fits = config.emb_size % config.block_size == 0
+            check_field(config, "emb_size", fits, f"a multiple of block_size={config.block_size}")
+
     def __init__(self, config):
         super().__init__()
         self.num_labels = config.num_labels
         self.hidden_size = config.text_config.hidden_size
 
-    @classmethod
-    def validate_config(cls, config, check):
-        """Raises `ValueError` where a field of `config` that this encoder reads does not fit. `check` knows ways to ask, such as
-        `check.integer("unet_in_dim", 1)`."""
-
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         """Gives `(P, R + 1)` logits in the order of `documents.pair_index`, the threshold class in column 0."""
-        raise TypeError(f"{type(self).__name__} does not define forward(documents)")
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(documents)")
 
     def no_logits(self, documents: EncodedDocuments) -> torch.Tensor:
         """Logits `(0, R + 1)` of a batch without pairs. Every parameter gets a gradient of 0 from it, as DDP needs where one

@@ -1,18 +1,23 @@
 """DocuNet's relation encoder: the grid of entity pairs, read as an image by a U-Net (Zhang et al., IJCAI 2021)."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .pair_grids import PairGrids, count_entities
+from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
     GroupedBilinear,
     RelationEncoder,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
+from .settings import AtLeast, MultipleOf
 
 
+@register_relation_encoder("docunet", reference="Zhang et al. 2021")
 class DocunetRelationEncoder(RelationEncoder):
     """
     DocuNet, context-based: the pair contexts, projected to `unet_in_dim` channels, go through a U-Net, which gives each cell of a
@@ -30,6 +35,12 @@ class DocunetRelationEncoder(RelationEncoder):
     U-Net.
     """
 
+    class Settings(RelationEncoder.Settings):
+        unet_in_dim: Annotated[int, AtLeast(1), "Channels that the U-Net reads pair contexts in."] = 3
+        unet_down_dim: Annotated[int, AtLeast(1), MultipleOf(2), "Width of the U-Net at full resolution."] = 256
+        unet_out_dim: Annotated[int, AtLeast(1), "Size of the pair feature that comes out of the U-Net."] = 256
+        fixed_grid: FIXED_GRID = None
+
     def __init__(self, config):
         super().__init__(config)
         self.fixed_grid = config.fixed_grid
@@ -39,12 +50,6 @@ class DocunetRelationEncoder(RelationEncoder):
         self.head_projection = nn.Linear(pair_size, config.emb_size)
         self.tail_projection = nn.Linear(pair_size, config.emb_size)
         self.classifier = GroupedBilinear(config.emb_size, config.block_size, self.num_labels)
-
-    @classmethod
-    def validate_config(cls, config, check):
-        for field in ("unet_in_dim", "unet_down_dim", "unet_out_dim"):
-            check.integer(field, 1)
-        check("unet_down_dim", config.unet_down_dim % 2 == 0, "an even number")
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         if not len(documents.pair_index):

@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
 from modeling_comm import DocumentRelationExtractionPipeline
-from modeling_comm import relation_encoders as encoder_registry
+from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands import predict_models
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids

@@ -5,7 +5,16 @@ import itertools
 
 import pytest
 import torch
-from helpers import TOKENIZERS, entity_attention, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
+from helpers import (
+    TOKENIZERS,
+    entity_attention,
+    logits_by_pair,
+    random_document,
+    small_encoder,
+    tiny_config,
+    tiny_model,
+    tiny_system,
+)
 from transformers import AutoModel
 
 from modeling_comm import (
@@ -17,10 +26,12 @@ from modeling_comm import (
 from modeling_comm.losses import loss_from_config
 from modeling_comm.pair_grids import PairGrids
 from modeling_comm.relation_encoder_docunet import GridNorm
+from modeling_comm.relation_encoders import get_relation_encoder
 
-SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
-GRIDS = ["docunet", "kd_docre"]
-OWN_GRIDS = {name: {"relation_encoder": name, **SIZES} for name in available_relation_encoders()}
+OWN_GRIDS = {name: small_encoder(name) for name in available_relation_encoders()}
+GRIDS = [
+    name for name in OWN_GRIDS if "fixed_grid" in {setting.field for setting in get_relation_encoder(name).settings}
+]
 FIXED_GRIDS = {f"{name}, fixed grid": {**OWN_GRIDS[name], "fixed_grid": 12} for name in GRIDS}
 # The originals' grids let padding in: only the growing ones keep documents apart from it, whatever they are made of.
 each = pytest.mark.parametrize(
@@ -48,7 +59,7 @@ def make_system(kind, settings, **fields):
     if norms:
         model.relation_encoder.train()
         with torch.no_grad():
-            model(**processor([random_document(min(9, config.fixed_grid or 9), 30, seed=99)]))
+            model(**processor([random_document(min(9, settings.get("fixed_grid", 9)), 30, seed=99)]))
         model.eval()
     for norm in norms:
         norm.momentum = 0.1

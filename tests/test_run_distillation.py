@@ -49,7 +49,7 @@ def work(tmp_path_factory):
 def always(work):
     """Flags of every run."""
     cache = ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", work / "cache", "--logging_steps", "1"]
-    return [*cache, "--data_dir", work / "data", "--max_eval_documents", "2"]
+    return [*cache, "--dataset_config", "redocred", "--data_dir", work / "data", "--max_eval_documents", "2"]
 
 
 @pytest.fixture(scope="module")

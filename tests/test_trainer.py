@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 import modeling_comm.training.trainer
-from dataset_scripts.docred import FEATURES, load_docred
+from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.training.trainer import (
@@ -493,7 +493,7 @@ def test_encoding_does_not_guess_types_from_the_first_documents(tmp_path):
     empty = [{**TRAIN[0], "title": str(index), "vertexSet": [], "labels": []} for index in range(150)]
     processor, path = tiny_processor(tiny_config()), tmp_path / "train.json"
     path.write_text(json.dumps([*empty, *TRAIN[:2]]), encoding="utf-8")
-    loaded = load_docred(data_files={"train": str(path)}, cache_dir=str(tmp_path / "cache"))["train"]
+    loaded = load_splits("local", data_files={"train": str(path)}, cache_dir=str(tmp_path / "cache"))["train"]
     encoded = encode_dataset(loaded, processor)
     assert encoded[0]["facts"] == [] and encoded[0]["num_entities"] == 0
     assert encoded[150]["facts"] == processor.encode(TRAIN[:1])[0]["facts"] != []

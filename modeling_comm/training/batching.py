@@ -109,7 +109,7 @@ class DocumentStream:
         if iter(self.documents) is self.documents:
             raise ValueError(
                 f"the documents are a {type(self.documents).__name__}, which can be read only once; expected something that can "
-                "be read again, such as load_docred(..., streaming=True)['train_distant']"
+                "be read again, such as load_splits(..., streaming=True)['train_distant']"
             )
 
 

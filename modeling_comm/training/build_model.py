@@ -1,6 +1,5 @@
 """The model that a run of `run_docre.py` starts from, and its processor."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
@@ -11,15 +10,10 @@ from ..configuration_comm import CommConfig
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
-from .script_arguments import ModelArguments
+from ..relation_encoders import get_relation_encoder
+from .script_arguments import ModelArguments, given_fields, given_settings
 
 logger = logging.get_logger(__name__)
-
-# What the weights of a checkpoint depend on.
-_FIXED_FIELDS = (
-    *("relation_encoder", "emb_size", "block_size", "unet_in_dim", "unet_down_dim", "unet_out_dim"),
-    *("axial_layers", "axial_heads", "fixed_grid"),
-)
 
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
@@ -45,8 +39,7 @@ def new_model(
         id2label=dict(enumerate(labels)),
         backbone_overrides=json.loads(arguments.backbone_overrides or "{}"),
         attn_implementation=arguments.attn_implementation,
-        **_config_fields(arguments),
-        **_extension_fields(arguments),
+        **given_fields(arguments),
         **hub,
     )
     names = {label: relation_names[label] for label in labels if label in relation_names}
@@ -55,7 +48,7 @@ def new_model(
         model.config,
         trust_remote_code=arguments.trust_remote_code,
         relation_names=names,
-        **_processor_settings(arguments),
+        **given_settings(arguments),
         **hub,
     )
     return model, processor
@@ -68,12 +61,15 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     Raises:
         ValueError: a flag contradicts the checkpoint.
     """
-    source, hub, fields = arguments.model_name_or_path, _hub_arguments(arguments), _config_fields(arguments)
+    source, hub, fields = arguments.model_name_or_path, _hub_arguments(arguments), given_fields(arguments)
     config = CommConfig.from_pretrained(source, **hub)
-    refused = [name for name in _FIXED_FIELDS if fields.get(name) not in (None, getattr(config, name))]
+    # What the weights depend on.
+    declared = get_relation_encoder(config.relation_encoder).settings
+    fixed = ("relation_encoder", *(setting.field for setting in declared))
+    refused = [name for name in fixed if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
     processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
-    settings = _processor_settings(arguments)
+    settings = given_settings(arguments)
     if settings.get("word_leading_space") not in (None, processor.word_leading_space):
         refused.append("word_leading_space")
     if refused:
@@ -81,8 +77,6 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
         )
     saved_loss, config = config.loss, CommConfig.from_pretrained(source, **fields, **hub)
-    for name, value in _extension_fields(arguments).items():
-        setattr(config, name, value)
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=arguments.attn_implementation, **hub
     )
@@ -96,17 +90,3 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
 
 def _hub_arguments(arguments):
     return {"cache_dir": arguments.cache_dir, "revision": arguments.model_revision, "token": arguments.token}
-
-
-def _config_fields(arguments):
-    names = {field.name for field in dataclasses.fields(arguments)} & set(vars(CommConfig()))
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-
-
-def _processor_settings(arguments):
-    given = {name: getattr(arguments, name, None) for name in CommProcessor.setting_names()}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _extension_fields(arguments):
-    return json.loads(arguments.extension_fields or "{}")

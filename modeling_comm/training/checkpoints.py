@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import TrainerState
 
 from ..evaluation.scoring import IgnReference
+from ..reporting.redaction import redact
 from ..utils.files import file_sha256, read_json, write_json
 from .distillation import TeacherLogits
 from .script_arguments import Arguments
@@ -51,7 +52,7 @@ def run_settings(arguments: Arguments, sources: dict[str, dict], ign_reference: 
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
-    return json.loads(json.dumps(settings))
+    return redact(json.loads(json.dumps(settings)))
 
 
 @dataclass
