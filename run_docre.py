@@ -22,6 +22,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     from modeling_comm.training.predict_teacher import predict_teacher
     from modeling_comm.training.script_logging import set_up_logging
     from modeling_comm.utils.files import write_json
+    from modeling_comm.utils.locks import locked_folder
 
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
@@ -65,11 +67,17 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
         predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
         return []
 
-    seeds, folder = arguments.seeds, Path(arguments.training.output_dir)
-    if len(seeds) == 1:
-        return [run_seed(arguments.for_seed(seeds[0], folder), data)]
-    metrics = [run_seed(arguments.for_seed(seed, folder / f"seed-{seed}"), data) for seed in seeds]
-    if arguments.training.process_index == 0:
+    seeds, folder, is_first = (
+        arguments.seeds,
+        Path(arguments.training.output_dir),
+        arguments.training.process_index == 0,
+    )
+    metrics = []
+    for seed in seeds:
+        run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+        with locked_folder(run_folder) if arguments.training.do_train and is_first else nullcontext():
+            metrics.append(run_seed(arguments.for_seed(seed, run_folder), data))
+    if len(seeds) > 1 and is_first:
         summary = {"seeds": seeds, "metrics": summarize(metrics)}
         write_json(folder / "summary.json", summary)
         write_model_card(folder)
@@ -85,7 +93,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
 
     from modeling_comm.reporting.model_card import read_run
     from modeling_comm.reporting.run_record import RunRecord
-    from modeling_comm.training.build_model import load_checkpoint
+    from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
     from modeling_comm.training.build_trainer import build_trainer
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
     from modeling_comm.training.encode_splits import encode_splits
@@ -95,24 +103,21 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     started, training = time.time(), arguments.training
     folder, source = Path(training.output_dir), arguments.model.model_name_or_path
 
+    # Model and processor.
+    set_seed(training.seed)
+    model, processor = load_model(arguments, data)
+
     # What an earlier call has left.
     progress = Progress()
     if training.do_train:
-        settings = run_settings(arguments, data.sources, data.ign_reference)
+        prepare_for_training(model, processor, arguments.model)
+        settings = run_settings(arguments, data.sources, data.ign_reference, model.config, processor)
         progress = find_progress(training, settings, arguments.run.restart)
-    trains = training.do_train and not progress.finished
-
-    # Model and processor.
-    set_seed(training.seed)
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
         kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
         finished = ModelArguments(str(folder), **kept)
         model, processor = load_checkpoint(finished)
-    else:
-        model, processor = load_model(arguments, data)
-    if trains:
-        model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
 
     # Encoded documents.
     if "validation" not in data.splits or not (training.do_train or training.do_eval):

@@ -6,6 +6,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_comm import TASK, CommConfig, UnknownFieldError, __version__
+from .grouped_bilinear import GroupedBilinear
 from .losses import (
     available_losses,
     check_inputs,
@@ -20,7 +21,6 @@ from .pipeline_comm import DocumentRelationExtractionPipeline
 from .processing_comm import CommProcessor
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     at_least_float32,
     project_with_entity,

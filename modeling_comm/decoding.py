@@ -6,10 +6,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from .documents import entity_name
 from .losses import DECISION_THRESHOLDS
 from .settings import AtLeast, Setting, SettingError
+
+logger = logging.get_logger(__name__)
 
 _FIELDS = {
     name: Setting(name, name, type_, None, ranges)
@@ -46,6 +49,14 @@ class DecisionSettings:
         if name in _FIELDS and not _FIELDS[name].fits(value):
             raise SettingError(type(self).__name__, name, value, _FIELDS[name].expected)
         object.__setattr__(self, name, value)
+
+    def clear_offset(self):
+        """Sets `threshold_offset` to 0 and says so, because training further makes other weights than it was tuned for."""
+        if self.threshold_offset:
+            logger.warning(
+                "threshold_offset is 0 from now on; %.3f was tuned for other weights", self.threshold_offset
+            )
+            self.threshold_offset = 0.0
 
 
 class Triple(NamedTuple):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import custom_object_save
 
+from .grouped_bilinear import GroupedBilinear
 from .losses import (
     check_inputs,
     get_loss,
@@ -26,7 +27,6 @@ from .losses import (
 )
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     at_least_float32,
     project_with_entity,

@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
+from .grouped_bilinear import GroupedBilinear
 from .relation_encoder_base import (
     PAIRS_AT_ONCE,
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     project_with_entity,
 )
@@ -19,7 +19,7 @@ class AtlopRelationEncoder(RelationEncoder):
 
     Per document with E entities, P pairs, C word pieces, A attention heads and hidden size d: `E^2 C (A + d)`
     multiply-adds for the contexts, `P d emb_size * 2` for the projections, `P emb_size block_size (R + 1)` for the
-    classifier, which dominates; its outer products, `P emb_size block_size` numbers, are the largest tensor.
+    classifier, which dominates.
     """
 
     def __init__(self, config):

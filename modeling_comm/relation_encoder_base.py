@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 from torch import nn
 
+from .grouped_bilinear import is_plain_linear
 from .settings import AtLeast, check_field
 from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
 
@@ -242,6 +243,11 @@ class RelationEncoder(nn.Module):
         return nothing.expand(0, self.num_labels)
 
 
+def parameter_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Dtype of the first parameter of `module`; a quantized layer has none."""
+    return next((parameter.dtype for parameter in module.parameters()), default)
+
+
 def project_with_entity(
     projection: nn.Linear, entities: torch.Tensor, document: torch.Tensor, entity: torch.Tensor, pair: torch.Tensor
 ) -> torch.Tensor:
@@ -257,33 +263,11 @@ def project_with_entity(
         `(P, emb_size)`.
     """
     # What was put in its place, an adapter or a quantized layer for example, alone knows what it computes.
-    if type(projection) is not nn.Linear:
-        dtype = next((parameter.dtype for parameter in projection.parameters()), pair.dtype)
+    if not is_plain_linear(projection):
+        dtype = parameter_dtype(projection, pair.dtype)
         return torch.tanh(projection(torch.cat([entities[document, entity], pair], dim=-1).to(dtype)))
     # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
     weight = projection.weight
     entity_weight, pair_weight = weight.split([entities.shape[-1], pair.shape[-1]], dim=1)
     projected = nn.functional.linear(entities.to(weight.dtype), entity_weight)[document, entity]
     return torch.tanh(projected + nn.functional.linear(pair.to(weight.dtype), pair_weight, projection.bias))
-
-
-class GroupedBilinear(nn.Module):
-    """Grouped bilinear map `(P, emb_size) x (P, emb_size) -> (P, out_features)`: both vectors are cut into groups of
-    `block_size`; each group's outer product is weighted and summed (ATLOP, eq. 4 with groups).
-
-    Operations: `P * emb_size * block_size * out_features` multiply-adds; memory: `P * emb_size * block_size` numbers, of at most
-    `PAIRS_AT_ONCE` pairs where no gradient is wanted.
-    """
-
-    def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
-        super().__init__()
-        self.block_size = block_size
-        self.linear = nn.Linear(emb_size * block_size, out_features, bias=bias)
-
-    def forward(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled() and len(head) > PAIRS_AT_ONCE:
-            parts = zip(head.split(PAIRS_AT_ONCE), tail.split(PAIRS_AT_ONCE), strict=True)
-            return torch.cat([self(*part) for part in parts])
-        groups = (head.shape[0], head.shape[1] // self.block_size, self.block_size)
-        outer = head.view(groups)[..., :, None] * tail.view(groups)[..., None, :]
-        return self.linear(outer.flatten(1))

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .grouped_bilinear import GroupedBilinear
 from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
+    parameter_dtype,
     project_with_entity,
 )
 from .relation_encoder_registry import register_relation_encoder
@@ -30,9 +31,8 @@ class DocunetRelationEncoder(RelationEncoder):
     Per document with n entities, C word pieces, A attention heads, hidden size d and U-Net width w (`unet_down_dim`):
     `n^2 C (A + d)` multiply-adds for the contexts, about `50 n^2 w^2` for the U-Net, `2 n^2 emb_size unet_out_dim` for the
     projections and `n^2 emb_size block_size (R + 1)` for the classifier. The largest tensors, in float32: `4 n^2 (C + d)` bytes
-    of context weights and contexts, `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward pass),
-    and `4 n^2 emb_size block_size` of the classifier's outer products. A fixed grid puts `fixed_grid` for n in contexts and
-    U-Net.
+    of context weights and contexts, and `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward
+    pass). A fixed grid puts `fixed_grid` for n in contexts and U-Net.
     """
 
     class Settings(RelationEncoder.Settings):
@@ -59,7 +59,7 @@ class DocunetRelationEncoder(RelationEncoder):
         context = documents.grid_contexts(counts)
         if self.fixed_grid is not None:
             grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
-        channels = self.channel_projection(context.to(self.channel_projection.weight.dtype))
+        channels = self.channel_projection(context.to(parameter_dtype(self.channel_projection, context.dtype)))
         features = grids.join(self.unet(grids.split(channels)))
         document, head, tail = documents.pair_index.unbind(-1)
         feature = features[grids.rows(document, head, tail)]

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .grouped_bilinear import GroupedBilinear
 from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     project_with_entity,
 )
@@ -33,9 +33,9 @@ class KdDocreRelationEncoder(RelationEncoder):
     Per document with n entities, C word pieces, A attention heads and hidden size d: `n^2 C (A + d)` multiply-adds for the
     contexts, `2 n^2 d emb_size` for the projections, `n^2 emb_size block_size d` for the features, and per layer `9 n^2 d^2` for
     its linear maps and `4 n^3 d` for attention. The largest tensors, in float32: `4 n^2 (C + d)` bytes of context weights and
-    contexts, `4 n^2 emb_size block_size` of the features' outer products, and, per layer, about `55 n^2 d` that training keeps
-    for the backward pass; the fused kernels of `scaled_dot_product_attention` keep nothing that grows with n^3. A fixed grid
-    puts `fixed_grid` for n in what is said per layer.
+    contexts, and, per layer, about `55 n^2 d` that training keeps for the backward pass; the fused kernels of
+    `scaled_dot_product_attention` keep nothing that grows with n^3. A fixed grid puts `fixed_grid` for n in what is said per
+    layer.
     """
 
     class Settings(RelationEncoder.Settings):

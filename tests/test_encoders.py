@@ -21,6 +21,8 @@ from modeling_comm import (
     CommForDocumentRelationExtraction,
     available_losses,
     available_relation_encoders,
+    grouped_bilinear,
+    relation_encoder_atlop,
     relation_encoder_base,
 )
 from modeling_comm.losses import loss_from_config
@@ -303,7 +305,8 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
     batch = processor(documents())
     with torch.no_grad():
         expected = model(**batch).logits
-        monkeypatch.setattr(relation_encoder_base, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(grouped_bilinear, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(relation_encoder_atlop, "PAIRS_AT_ONCE", 20)
         monkeypatch.setattr(relation_encoder_base, "WEIGHTS_AT_ONCE", 1000)
         torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-4, atol=1e-5)
 
@@ -332,6 +335,17 @@ def test_projections_can_be_replaced(system, settings):
     logits.square().sum().backward()
     for projection in (encoder.head_projection, encoder.tail_projection):
         assert projection.added.weight.grad.abs().max() > 0
+
+
+@each
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_dynamic_quantization(system, settings):
+    model, processor = system(settings)
+    batch = processor(documents())
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with torch.no_grad():
+        expected, logits = model(**batch).logits, quantized(**batch).logits
+    assert 0 < (logits - expected).abs().max() < 0.2 * expected.abs().max()
 
 
 @each

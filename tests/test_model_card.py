@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
+import comm_docre
 from dataset_scripts import recipe_card
 from dataset_scripts.builder import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
@@ -26,7 +27,6 @@ from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
-    main,
     read_run,
     render_model_card,
     trainer_record,
@@ -625,14 +625,17 @@ def test_example_with_the_pipeline(work, monkeypatch, capsys):
 
 
 def test_command(work, card, capsys):
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
+    assert comm_docre.main(["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
     assert capsys.readouterr().out == card
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]) == 0
+    words = ["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]
+    assert comm_docre.main(words) == 0
     assert (work / "card.md").read_text(encoding="utf-8") == card
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("main", "flags"), [(main, ["--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])])
+@pytest.mark.parametrize(
+    ("main", "flags"), [(comm_docre.main, ["card", "--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])]
+)
 def test_command_with_a_wrong_file(main, flags, capsys):
     assert main(flags) == 2
     error = capsys.readouterr().err
@@ -649,10 +652,10 @@ find = importlib.machinery.PathFinder.find_spec
 def find_others(name, *arguments):
     return None if name.partition(".")[0] in ("accelerate", "datasets", "evaluate") else find(name, *arguments)
 importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
-from modeling_comm.reporting.model_card import main
-sys.exit(main(sys.argv[1:]))
+import comm_docre
+sys.exit(comm_docre.main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", code, "--run", str(work / "one")]
+    command = [sys.executable, "-c", code, "card", "--run", str(work / "one")]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("---\n")

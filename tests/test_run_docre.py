@@ -30,6 +30,8 @@ from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
 from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.utils.locks import LockedError, locked_folder
+from modeling_comm.utils.unchanged import SettingsChangedError
 
 TINY = ["--emb_size", "16", "--block_size", "4", "--per_device_train_batch_size", "2", "--head_learning_rate", "1e-3"]
 FEW = ["--max_train_documents", "6", "--max_eval_documents", "3"]
@@ -589,13 +591,15 @@ def test_other_weights_or_extensions_are_another_run(work, new_model):
     run(*flags)
     before = own.read_text()
     own.write_text(before.replace("(-1)", "(-1) * 2").replace("@register_loss('changing')", ""))
-    with pytest.raises(ValueError, match=r"other settings: sha256 .*changing_loss.py"):
+    with pytest.raises(SettingsChangedError) as refused:
         run(*flags)
+    assert {*refused.value.changed} == {"sha256.changing_loss.py"}
     own.write_text(before.replace("@register_loss('changing')", ""))
     tensors = load_file(encoder / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, encoder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match=r"other settings: sha256 .*model.safetensors"):
+    with pytest.raises(SettingsChangedError) as refused:
         run(*flags)
+    assert {*refused.value.changed} == {"sha256.model.safetensors", "sha256.changing_loss.py"}
 
 
 def test_training_from_half_precision_is_in_float32(first, work, always):
@@ -636,18 +640,18 @@ def test_other_settings_in_the_same_folder(work, new_model):
     flags = [*new_model, "--do_train", "--output_dir", folder]
     run(*flags)
     weights = (folder / "model.safetensors").read_bytes()
-    for change, said in (
-        (["--loss", "aml"], "loss None, now 'aml'"),
-        (["--learning_rate", "0.1"], "learning_rate 5e-05, now 0.1"),
-        (["--gradient_accumulation_steps", "2"], "gradient_accumulation_steps 1, now 2"),
-        (["--max_train_documents", "4"], "max_train_documents 6, now 4"),
-        (["--train_file", SAMPLE / "test_revised.json"], "train_sha256 "),
-        (["--seed", "1"], "seed 42, now 1"),
-        (["--neftune_noise_alpha", "5"], "neftune_noise_alpha None, now 5.0"),
+    for change, changed in (
+        (["--loss", "aml"], {"loss": (None, "aml"), "config.loss": ("cmm", "aml")}),
+        (["--learning_rate", "0.1"], {"learning_rate": (5e-5, 0.1)}),
+        (["--gradient_accumulation_steps", "2"], {"gradient_accumulation_steps": (1, 2)}),
+        (["--max_train_documents", "4"], {"max_train_documents": (6, 4)}),
+        (["--train_file", SAMPLE / "test_revised.json"], None),
+        (["--seed", "1"], {"seed": (42, 1)}),
+        (["--neftune_noise_alpha", "5"], {"neftune_noise_alpha": (None, 5.0)}),
     ):
-        with pytest.raises(ValueError, match=f"holds a run with other settings: .*{said}.*--restart") as error:
+        with pytest.raises(SettingsChangedError) as refused:
             run(*flags, *change)
-        assert error.value.args[0].count(", now ") == 1
+        assert refused.value.changed == changed or (changed is None and {*refused.value.changed} == {"train_sha256"})
     assert (folder / "model.safetensors").read_bytes() == weights
     # What does not decide the outcome may change. What made the weights stays in the record, scores are added.
     record = read(folder / "run.json")
@@ -667,6 +671,90 @@ def test_other_settings_in_the_same_folder(work, new_model):
     run(*flags, "--seed", "1", "--restart")
     assert read(folder / "run.json")["seed"] == 1
     assert (folder / "model.safetensors").read_bytes() != weights
+
+
+def test_labels_identify_a_run(work, new_model):
+    """A list of labels that is gone or in another order would give the columns of the weights another meaning."""
+    data, folder = work / "labelled", work / "of_labels"
+    shutil.copytree(SAMPLE, data)
+    relations = [*read(data / "rel_info.json")]
+    (data / "rel2id.json").write_text(json.dumps({name: index for index, name in enumerate(["Na", *relations])}))
+    flags = [*new_model, "--data_dir", data, "--do_train", "--output_dir", folder]
+    run(*flags)
+    (folder / "trainer_state.json").unlink()  # as if it had been killed before its end
+    weights = (folder / "checkpoint-6" / "model.safetensors").read_bytes()
+    exchanged = ["Na", relations[1], relations[0], *relations[2:]]
+    for listed in (exchanged, ["Na", *relations[::-1]], None):
+        if listed is None:
+            (data / "rel2id.json").unlink()
+        else:
+            (data / "rel2id.json").write_text(json.dumps({name: index for index, name in enumerate(listed)}))
+        with pytest.raises(SettingsChangedError) as refused:
+            run(*flags)
+        assert {*refused.value.changed} == {"config.labels"}
+    assert (folder / "checkpoint-6" / "model.safetensors").read_bytes() == weights
+
+
+def test_tokenizer_and_checkpoint_identify_a_run(work, new_model):
+    encoder, folder = shutil.copytree(work / "encoder", work / "other_tokenizer"), work / "of_tokenizer"
+    flags = [*new_model, "--model_name_or_path", encoder, "--do_train", "--output_dir", folder]
+    run(*flags)
+    (folder / "trainer_state.json").unlink()
+    file = folder / "checkpoint-6" / "config.json"
+    before = file.read_text()
+    config = json.loads(before)
+    labels = config["id2label"]
+    labels["1"], labels["2"] = labels["2"], labels["1"]
+    file.write_text(json.dumps({**config, "label2id": {name: int(index) for index, name in labels.items()}}))
+    with pytest.raises(SettingsChangedError) as refused:
+        run(*flags)
+    assert {*refused.value.changed} == {"labels"} and refused.value.place == str(folder / "checkpoint-6")
+    file.write_text(before)
+    tokenizer = read(encoder / "tokenizer.json")
+    vocabulary = tokenizer["model"]["vocab"]
+    one, other = [*vocabulary][-2:]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    (encoder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(SettingsChangedError) as refused:
+        run(*flags)
+    assert {*refused.value.changed} == {"processor.tokenizer_sha256"}
+
+
+def test_two_trainings_in_one_folder(first, work, new_model):
+    """The second one is refused with one line, and neither touches the other's files."""
+    pytest.importorskip("fcntl", reason="locks need POSIX")
+    folder = shutil.copytree(first[0], work / "locked")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    with locked_folder(folder):
+        flags = [*new_model, "--do_train", "--restart", "--output_dir", folder]
+        command = [sys.executable, "run_docre.py", *map(str, flags)]
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        with pytest.raises(LockedError):
+            run(*flags)
+    assert second.returncode == 2
+    assert [line for line in second.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: {LockedError(folder)}"
+    ]
+    assert "Traceback" not in second.stderr
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    run(*flags)  # the lock ended with the process
+
+
+def test_restart_deletes_its_own_checkpoints_only(work, new_model):
+    folder = work / "restarted"
+    run(*new_model, "--do_train", "--max_steps", "1", "--output_dir", folder)
+    (folder / "checkpoint-best").mkdir()
+    (folder / "checkpoint-best" / "trainer_state.json").write_text("{}")
+    (folder / "checkpoint-12345").mkdir()
+    (folder / "checkpoint-12345" / "notes.txt").write_text("somebody's")
+    (folder / "checkpoint-9.txt").write_text("somebody's")
+    run(*new_model, "--do_train", "--restart", "--output_dir", folder)
+    assert (folder / "checkpoint-best" / "trainer_state.json").is_file()
+    assert (folder / "checkpoint-12345" / "notes.txt").is_file() and (folder / "checkpoint-9.txt").is_file()
+    assert checkpoint_steps(folder, complete=True) == {3, 6}
+    (folder / "settings.json").unlink()
+    with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
+        run(*new_model, "--do_train", "--output_dir", folder)
 
 
 def test_all_processes_start_anew_together(first, work):
@@ -704,7 +792,7 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     state.write_text(state.read_text()[:200])
     with caplog.at_level("INFO"):
         run(*flags)
-    assert "checkpoint-6 is passed over: it lacks trainer_state.json" in caplog.text
+    assert "checkpoint-6 is skipped: trainer_state.json" in caplog.text
     assert f"resuming from {folder / 'checkpoint-3'}" in caplog.text
     for trained in (".", "checkpoint-3", "checkpoint-6"):
         assert_same_weights(folder / trained, work / "whole" / trained)
@@ -728,7 +816,7 @@ def checkpoint_steps(folder, complete):
     return {
         int(path.name.split("-")[1])
         for path in folder.glob("checkpoint-*")
-        if (path / "trainer_state.json").is_file() == complete
+        if path.name.split("-")[1].isdigit() and (path / "trainer_state.json").is_file() == complete
     }
 
 

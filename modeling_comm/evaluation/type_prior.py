@@ -28,8 +28,7 @@ class TypePrior:
     """P(relation | head type, tail type) = facts / ordered entity pairs of these types, counted on training documents.
 
     It reads no text: a model has learnt to read only as far as it beats this. An entity has the type of its first
-    mention (about one entity in a thousand has mentions of several types in DocRED). Type pairs that training never
-    saw get no candidate.
+    mention, should they differ. Type pairs that training never saw get no candidate.
 
     Args:
         documents (`Iterable[dict]`): labelled documents in DocRED's format, mentions with `type`.

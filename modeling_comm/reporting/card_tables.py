@@ -154,10 +154,16 @@ def backbone(record):
 
 
 def log_table(record):
-    """One row an evaluation, or, without any, an epoch: the mean loss since the row before, and the scores."""
+    """
+    One row per evaluation, or, without any, per epoch: the mean loss since the row before, and the scores. The step of the
+    checkpoint that was kept is in bold.
+
+    Returns:
+        the table (None without rows), and whether a step is in bold.
+    """
     log, kept = record.get("log", []), kept_step(record)
     evaluated = any(map(is_evaluation, log))
-    rows, last_row, logged, losses = [], 0, 0, 0.0
+    rows, last_row, logged, losses, has_kept_row = [], 0, 0, 0.0, False
     for entry in log:
         step = entry["step"]
         if "loss" in entry:  # the mean over the steps since the last entry
@@ -175,9 +181,9 @@ def log_table(record):
                     count(entry.get("eval_predicted_positives")),
                 ]
             )
-            last_row, losses = step, 0.0
+            last_row, losses, has_kept_row = step, 0.0, has_kept_row or step == kept
     header = ["Epoch", "Step", "Training loss", "Validation loss", *METRICS.values(), "Predicted facts"]
-    return table(header, rows) if rows else None
+    return (table(header, rows) if rows else None), has_kept_row
 
 
 def is_evaluation(entry):

@@ -1,13 +1,12 @@
 """
 Model cards, rendered from the records that `run_docre.py` writes.
 
-    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
+    comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
 What is not in the record, a card does not state. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
 not run.
 """
 
-import argparse
 import dataclasses
 import json
 import logging
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..commands.errors import command
 from ..configuration_comm import TASK, CommConfig
 from ..data.dataset_entry import LOCAL
 from ..decoding import DecisionSettings
@@ -67,6 +65,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
     was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
     seeds = (summary or record).get("seeds") or [record["seed"]]
     sources = _sources(data) if trained or not was_run else []
+    log, has_kept_row = card_tables.log_table(record)
     shown = {
         "name": name,
         "model": repo_id or name,
@@ -88,6 +87,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "seeds": seeds,
         "scores": scores,
         "lost": card_tables.lost_in_encoding(data),
+        "has_kept_row": has_kept_row,
         "tables": {
             "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
             "relations": card_tables.relations_table(scores, card_tables.processor_settings(record)["relation_names"])
@@ -95,7 +95,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
             else None,
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
-            "log": card_tables.log_table(record),
+            "log": log,
             "run": card_tables.run_table(record) if was_run else None,
         },
     }
@@ -269,7 +269,7 @@ def _eval_results(record, metrics, seeds):
     return results
 
 
-# -------------------------------------------------------------------------------------------------- template and command
+# ----------------------------------------------------------------------------------------------------------- template
 
 
 _TEMPLATES = jinja2.Environment(
@@ -292,31 +292,9 @@ _TEMPLATES.filters |= {
 }
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """The command: prints a card or writes it to `--output`."""
-    parser = argparse.ArgumentParser(
-        "python -m modeling_comm.reporting.model_card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
-    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
-    parser.add_argument("--output", help="file to write; without it the card is printed")
-    args = parser.parse_args(argv)
-    record, scores, summary = read_run(args.run)
-    write_card(render_model_card(record, scores, args.repo_id, summary=summary), args.output)
-    return 0
-
-
 def write_card(card: str, path: str | None = None) -> None:
     """Writes a card to a file, or prints it."""
     if path:
         Path(path).write_text(card, encoding="utf-8")
     else:
         sys.stdout.write(card)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -69,9 +69,11 @@ class DocumentBatchSampler(Sampler):
 
 
 class FeatureRows(Dataset):
-    """Feature rows of a data set, each with its index. Columns that a data set does not have are passed over."""
+    """Feature rows of a data set, each with its index. Columns that a data set does not have are skipped. `documents` has all
+    columns."""
 
     def __init__(self, rows, columns=FEATURE_COLUMNS):
+        self.documents = rows
         # Texts and names are needed for scoring only.
         self.columns = [column for column in columns if not len(rows) or column in rows[0]]
         self.rows = rows.select_columns(self.columns) if hasattr(rows, "select_columns") else rows

@@ -88,5 +88,14 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     return model, processor.with_settings(**settings)
 
 
+def prepare_for_training(
+    model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
+) -> None:
+    """Converts weights to float32, and clears an offset that was tuned for other weights unless a flag gives one."""
+    model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
+    if arguments.threshold_offset is None:
+        processor.decision.clear_offset()
+
+
 def _hub_arguments(arguments):
     return {"cache_dir": arguments.cache_dir, "revision": arguments.model_revision, "token": arguments.token}

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from ..commands.errors import TRACEBACK
 from ..configuration_comm import own_settings, registered_settings
 from ..extensions import import_extensions
 from ..losses import available_losses
@@ -329,11 +330,13 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(TRACEBACK, action="store_true", help="Show where an error comes from, not only one line.")
     unknown = sorted(set(settings) - {action.dest for action in parser._actions})
     if unknown:
         raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
     parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
-    return Arguments(*parser.parse_args_into_dataclasses(args=argv))
+    *groups, _rest = parser.parse_args_into_dataclasses(args=argv)  # the rest is --traceback
+    return Arguments(*groups)
 
 
 def _named_extensions(argv):
