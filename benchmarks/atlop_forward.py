@@ -78,7 +78,9 @@ def median_seconds(function, repeats, backward):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--documents", type=int, default=4)
     parser.add_argument("--words", type=int, default=250)
@@ -99,7 +101,9 @@ def main():
     documents = random_documents(arguments.documents, arguments.words, arguments.entities, arguments.mentions)
     batch = processor(documents).to(device)
     batch.pop("labels")
-    bare = AutoModel.from_pretrained(arguments.backbone, attn_implementation="sdpa").to(device)
+    bare = AutoModel.from_pretrained(arguments.backbone, attn_implementation="sdpa", trust_remote_code=False).to(
+        device
+    )
     runs = {
         "bare backbone, sdpa": lambda: bare(batch["input_ids"], batch["attention_mask"]).last_hidden_state,
         "COMM, sdpa and mention rows": lambda: made["sdpa"](**batch).logits,

@@ -48,7 +48,9 @@ def measure(folder, documents, steps):
     file, logits, run = (folder / f"{documents}{ending}" for ending in (".json", "-logits", "-run"))
     write_documents(file, documents)
     shared = ["--train_file", file, "--teacher_logits", logits]
-    run_script(*shared, "--do_label", "--model_name_or_path", folder / "teacher", "--per_device_eval_batch_size", 32)
+    run_script(
+        *shared, "--do_predict_teacher", "--model_name_or_path", folder / "teacher", "--per_device_eval_batch_size", 32
+    )
     student = ["--model_name_or_path", folder / "encoder", "--emb_size", 16, "--block_size", 4, "--max_steps", steps]
     never = ["--eval_strategy", "no", "--save_strategy", "no", "--load_best_model_at_end", "false"]
     run_script(*shared, "--do_train", *student, *never, "--output_dir", run)
@@ -66,7 +68,9 @@ def measure(folder, documents, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=300, help="of the student, four documents each")
     parser.add_argument("--output")

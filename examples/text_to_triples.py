@@ -12,9 +12,11 @@ from transformers import pipeline
 import modeling_comm  # noqa: F401  (registers the task)
 
 model, ner, *files = sys.argv[1:]
-extract = pipeline("document-relation-extraction", model=model, ner=spacy.load(ner))
+extract = pipeline("document-relation-extraction", model=model, ner=spacy.load(ner), trust_remote_code=False)
 for file in map(Path, files):
     print(file.stem)
-    for triple in extract(file.read_text(encoding="utf-8"))["triples"]:
-        names = triple["head"]["name"], triple["relation_name"], triple["tail"]["name"]
-        print("  ", *names, f"{triple['score']:.2f}", sep=" | ")
+    record = extract(file.read_text(encoding="utf-8"))
+    names = [entity["name"] for entity in record["entities"]]
+    for triple in record["triples"]:
+        parts = names[triple["head"]], triple["relation_name"], names[triple["tail"]]
+        print("  ", *parts, f"{triple['score']:.2f}", sep=" | ")

@@ -5,14 +5,12 @@ writes the record of the run.
 
 import io
 import json
-import shlex
 import shutil
 import sys
 import traceback
 from pathlib import Path
 
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -20,11 +18,12 @@ import run_docre
 from experiments.noise import write_noisy
 from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.data import get_dataset
+from modeling_comm.decoding import flat_margins, official_predictions
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
-from modeling_comm.processing_comm import decode
+from modeling_comm.reporting.redaction import redact_command
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
-from modeling_comm.training.trainer import CommTrainer, encode_dataset, official_predictions
-from modeling_comm.training.training_args import CommTrainingArguments
+from modeling_comm.training.trainer import CommTrainer, encode_dataset
 from modeling_comm.utils.files import read_json, write_json
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
@@ -39,7 +38,7 @@ def run(task):
         arguments = {**arguments, "train_file": str(write_noisy(clean, folder.parent / "noise", **task["noise"]))}
     flags = list(as_flags(arguments))
     if not (folder / "run.json").is_file():  # written last
-        run_docre.main(list(flags))
+        run_docre.run(parse_arguments(flags))
     record = read_json(folder / "run.json")
     del record["metrics"]
     for labels in ("id2label", "label2id", "relation_names"):
@@ -47,9 +46,9 @@ def run(task):
     evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
     best = next(entry for entry in evaluations if entry["step"] == record["best_checkpoint_step"])
     record |= {
-        "command": shlex.join(["python", "run_docre.py", *flags]),
+        "command": redact_command(["python", "run_docre.py", *flags]),
         # Seconds and memory are those of the last call.
-        "resumed": (folder.parent / f"{task['name']}.log").read_text(errors="replace").count("going on from"),
+        "resumed": len(record.pop("resumed_from")),
         "best_epoch": best["epoch"],
         "last_epoch": evaluations[-1]["epoch"],
         "steps": evaluations[-1]["step"],
@@ -61,26 +60,26 @@ def evaluate(task, record, flags, folder):
     """Scores of the trained model on dev and test documents, at its own threshold and with one offset tuned on dev; and, where
     wanted, its predictions for the blind test."""
     arguments = task["arguments"]
-    training_args = next(group for group in parse_arguments(list(flags)) if isinstance(group, CommTrainingArguments))
+    training_args = parse_arguments(flags).training
     training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
     how = {"attn_implementation": arguments["attn_implementation"]} if "attn_implementation" in arguments else {}
     model = CommForDocumentRelationExtraction.from_pretrained(folder, **how)
     processor = CommProcessor.from_pretrained(folder)
     trainer = CommTrainer(model, training_args, processing_class=processor)
     reference = load_ign_reference(arguments["ign_reference"])
+    frequent = get_dataset(arguments["dataset_config"]).frequent_relations
     scores, offset, margins_of = {}, None, {}
     for split, file in (("dev", "validation_file"), ("test", "test_file")):
         documents = read_json(arguments[file])
         results = predict(trainer, documents, arguments)
         margins_of[split] = results
-        margins, gold = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
+        margins, gold = flat_margins(results)
         if offset is None:
             offset, _ = tune_offset(margins, gold, int(gold.sum()))
             scores["offset"] = offset
         for name, required in ((split, 0.0), (f"{split}_offset", offset)):
-            decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
-            predictions = official_predictions(decided, documents, processor)
-            scores[name] = score(predictions, documents, ign_reference=reference)
+            predictions = at_offset(results, required, documents, processor)
+            scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
             del scores[name]["evidence"]  # not predicted
             if split == "test":
                 scores[name]["by_document"] = document_counts(predictions, documents)
@@ -93,9 +92,8 @@ def evaluate(task, record, flags, folder):
     if task["blind"]:
         ways = zip(BLIND_SUFFIXES, (0.0, offset), ("dev", "dev_offset"), strict=True)
         for suffix, required, split in ways:
-            decided = [at_offset(one, required, processor.max_relations_per_pair) for one in results]
             made_with = f"offset {required:.3f}, dev F1 {100 * scores[split]['f1']:.2f}"
-            write_blind(task, record, official_predictions(decided, documents, processor), suffix, made_with)
+            write_blind(task, record, at_offset(results, required, documents, processor), suffix, made_with)
     return scores
 
 
@@ -104,12 +102,9 @@ def predict(trainer, documents, arguments):
     return trainer.predict(encoded).predictions
 
 
-def at_offset(result, offset, cap):
-    """A result of [`~modeling_comm.training.trainer.predict_batch`] whose triples are those with a margin above `offset`."""
-    logits = torch.nn.functional.pad(torch.from_numpy(result["margins"]), (1, 0))
-    row, label, margin, removed = decode(logits, "th", cap, offset)
-    rest = zip(result["pairs"][row.numpy()].tolist(), label.tolist(), margin.tolist(), strict=True)
-    return {**result, "triples": [[*pair, *found] for pair, *found in rest], "removed_by_cap": removed}
+def at_offset(results, offset, documents, processor):
+    """Predictions in the official format with a margin above `offset`."""
+    return official_predictions([one.at_offset(offset) for one in results], documents, processor.id2label)
 
 
 def write_margins(file, results):
@@ -120,17 +115,17 @@ def write_margins(file, results):
         file (`Path`): an `.npz` file to write. For each split it holds `SPLIT_document` and `SPLIT_pair` (int16: head times the
             document's number of entities plus tail), `SPLIT_label` (int16, the label id) and `SPLIT_margin` (float16, logit minus
             that of the threshold class), by document, pair and label; and `SPLIT_cells`, the number of cells in all.
-        results (`dict[str, list[dict]]`): results of [`~modeling_comm.training.trainer.predict_batch`] by split.
+        results (`dict[str, list[Predictions]]`): by split, as [`CommTrainer.predict`] returns them.
     """
     arrays = {}
     for split, of_documents in results.items():
-        sizes = [one["margins"].size for one in of_documents]
-        margins = np.concatenate([one["margins"].ravel() for one in of_documents])
+        sizes = [one.margins.size for one in of_documents]
+        margins = np.concatenate([one.margins.ravel() for one in of_documents])
         kept = np.sort(np.argsort(-margins, kind="stable")[: KEPT_MARGINS[split]])
         document = np.repeat(np.arange(len(sizes)), sizes)[kept]
-        row, label = np.divmod(kept - np.cumsum([0, *sizes])[document], of_documents[0]["margins"].shape[1])
-        entities = np.array([round(len(one["pairs"]) ** 0.5 + 0.5) for one in of_documents])  # n of n (n - 1) pairs
-        pairs = np.array([of_documents[d]["pairs"][r] for d, r in zip(document, row, strict=True)])
+        row, label = np.divmod(kept - np.cumsum([0, *sizes])[document], of_documents[0].margins.shape[1])
+        entities = np.array([round(len(one.pairs) ** 0.5 + 0.5) for one in of_documents])  # n of n (n - 1) pairs
+        pairs = np.array([of_documents[d].pairs[r] for d, r in zip(document, row, strict=True)])
         arrays |= {
             f"{split}_document": document.astype(np.int16),
             f"{split}_pair": (pairs[:, 0] * entities[document] + pairs[:, 1]).astype(np.int16),

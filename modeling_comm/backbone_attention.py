@@ -10,7 +10,7 @@ on a module between calls, so that gradient checkpointing, DDP and interleaved f
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -30,6 +30,30 @@ UNSUITABLE_BACKBONES = {
     "squeezebert": "it returns attention scores instead of probabilities",
     "comm": "it is a COMM model already; load it with from_pretrained",
 }
+
+
+def load_backbone_config(backbone, **hub):
+    """
+    The configuration of a bare encoder. No code of its repository runs, and nothing is asked.
+
+    Args:
+        backbone (`str`): name or folder of the encoder.
+        hub: `cache_dir`, `revision`, `token`, `subfolder`, `local_files_only`.
+
+    Returns:
+        `PreTrainedConfig`: of a class that Transformers has.
+
+    Raises:
+        ValueError: Transformers does not know the encoder's type, whether or not its repository has code for it.
+    """
+    fields, _ = PreTrainedConfig.get_config_dict(backbone, **hub)
+    model_type = fields.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{str(backbone)!r} has the model type {model_type!r}; expected one that Transformers knows: a backbone's own "
+            "code is never run"
+        )
+    return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **hub)
 
 
 def check_backbone_config(text_config):

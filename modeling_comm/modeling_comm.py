@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, logging
 
@@ -13,18 +13,22 @@ from .backbone_attention import (
     SDPA_WITH_ROWS,
     check_attention_implementation,
     check_backbone_config,
+    load_backbone_config,
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
-from .losses import is_built_in_loss, loss_from_config
-from .pipeline_comm import DocumentRelationExtractionPipeline  # noqa: F401  (so that its code is saved with a model)
-from .relation_encoder_base import EncodedDocuments, at_least_float32, pool_entity_attention
-from .relation_encoders import get_relation_encoder, is_built_in_encoder
+from .losses import loss_from_config
+from .pipeline_comm import LoadingArguments
+from .relation_encoder_base import EncodedDocuments
+from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
+from .windows import WindowMentions, Windows, merge_attention, merge_states
 
 logger = logging.get_logger(__name__)
 
+# Without gradients, the backbone reads this many subword tokens at once of documents that have several windows.
+TOKENS_AT_ONCE = 2**13
 _HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 
 
@@ -39,8 +43,8 @@ class CommOutput(ModelOutput):
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row a window.
         attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, with eager attention.
-        entity_attention (`torch.FloatTensor` of shape `(B, E, A, C)`, *optional*): last layer's attention of each entity to its
-            document's C word pieces by attention head, mean over its mentions; with `output_entity_attention=True`.
+        documents ([`EncodedDocuments`], *optional*): what the relation encoder got, which also knows the pairs' attention; with
+            `output_documents=True`.
     """
 
     loss: torch.FloatTensor | None = None
@@ -48,7 +52,7 @@ class CommOutput(ModelOutput):
     pair_index: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
-    entity_attention: torch.FloatTensor | None = None
+    documents: EncodedDocuments | None = None
 
 
 class CommPreTrainedModel(PreTrainedModel):
@@ -116,6 +120,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 **hub,
             )
         wants_info = kwargs.pop("output_loading_info", False)
+        trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
             *model_args,
@@ -130,6 +135,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 f"{pretrained_model_name_or_path!r} lacks {len(missing)} weights of this model, which would have stayed "
                 f"untrained: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
             )
+        model.loading_arguments = LoadingArguments(trust_remote_code=trusted, **hub)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
@@ -151,15 +157,6 @@ def _check_given(given):
         raise ValueError(
             f"from_backbone: found {refused}; a new model is float32 (call .to(dtype)) and runs no foreign code"
         )
-
-
-def _check_unknown(config, given):
-    if not (is_built_in_encoder(config.relation_encoder) and is_built_in_loss(config.loss)):
-        return  # a user's own may have fields of its own
-    known = set(inspect.signature(CommConfig.__init__).parameters) | set(vars(PreTrainedConfig()))
-    unknown = sorted(set(given) - known - {"id2label", "label2id", "num_labels"})
-    if unknown:
-        raise ValueError(f"from_backbone: CommConfig has no fields {unknown}")
 
 
 def _check_buffers(relation_encoder):
@@ -188,8 +185,11 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
     """
 
     def __init__(self, config):
+        check_attention_implementation(
+            config._attn_implementation
+        )  # before Transformers would load a kernel of this name
         super().__init__(config)
-        config.validate_fields()
+        config.validate()
         text_config = config.text_config
         check_backbone_config(text_config)
         backbone_class = AutoModel._model_mapping[type(text_config)]
@@ -201,10 +201,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         reads_rows = backbone_class._supports_attention_backend and not wants_eager
         text_config._attn_implementation = SDPA_WITH_ROWS if reads_rows else "eager"
         # Not the dtype that the encoder was published in: the whole model is built in one.
-        self.backbone = AutoModel.from_config(text_config, dtype=torch.get_default_dtype(), **without_pooler)
+        self.backbone = AutoModel.from_config(
+            text_config, dtype=torch.get_default_dtype(), trust_remote_code=False, **without_pooler
+        )
         if backbone_class._supports_attention_backend:
             mark_last_attention(self.backbone)
-        self.relation_encoder = get_relation_encoder(config.relation_encoder)(config)
+        self.relation_encoder = get_relation_encoder(config.relation_encoder).encoder(config)
         _check_buffers(self.relation_encoder)
         self.post_init()
 
@@ -218,7 +220,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config (`CommConfig`, *optional*): its `text_config` is replaced by the encoder's own.
             backbone_overrides (`dict`, *optional*): fields of the encoder's configuration to change, such as
                 `{"attention_probs_dropout_prob": 0.0}`, which makes training on CPU faster.
-            kwargs: fields of [`CommConfig`] (not together with `config`), and `cache_dir`, `revision`, `token`,
+            kwargs: fields of [`CommConfig`], the settings of the loss and of the relation encoder among them (not together
+                with `config`), and `cache_dir`, `revision`, `token`,
                 `local_files_only`, `attn_implementation` for loading.
 
         Returns:
@@ -233,7 +236,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             raise ValueError(
                 f"from_backbone: pass either config or its fields, not both (got config and {sorted(kwargs)})"
             )
-        text_config = AutoConfig.from_pretrained(backbone, **loading)
+        text_config = load_backbone_config(backbone, **loading)
         for field, value in (backbone_overrides or {}).items():
             if not hasattr(text_config, field):
                 raise ValueError(f"backbone_overrides: {text_config.model_type!r} has no field {field!r}")
@@ -242,7 +245,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         if config is None:
             _check_given(kwargs)
             config = CommConfig(text_config=text_config, **kwargs)
-            _check_unknown(config, kwargs)
         else:
             given_config = config
             fields = config.to_dict() | {"text_config": text_config}
@@ -259,7 +261,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )
         model = cls(config)
         encoder, info = AutoModel.from_pretrained(
-            backbone, config=text_config, dtype=torch.float32, output_loading_info=True, **loading
+            backbone,
+            config=text_config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **loading,
         )
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))
@@ -280,40 +287,45 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
 
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        windows=None,
-        document_mask=None,
-        mention_positions=None,
-        mention_entities=None,
-        entity_mask=None,
-        pair_index=None,
-        labels=None,
-        inputs_embeds=None,
-        num_items_in_batch=None,
-        output_attentions=None,
-        output_hidden_states=None,
-        return_dict=None,
-        output_entity_attention=None,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.LongTensor | None = None,
+        windows: torch.LongTensor | None = None,
+        document_mask: torch.BoolTensor | None = None,
+        mention_positions: torch.LongTensor | None = None,
+        mention_entities: torch.LongTensor | None = None,
+        entity_mask: torch.BoolTensor | None = None,
+        pair_index: torch.LongTensor | None = None,
+        labels: torch.FloatTensor | None = None,
+        window_mentions: torch.LongTensor | None = None,
+        window_entities: torch.LongTensor | None = None,
+        inputs_embeds: torch.FloatTensor | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        output_documents: bool = False,
     ) -> CommOutput | tuple:
         """
-        W windows of L word pieces; B documents of C word pieces, M mentions and E entities at most; P pairs. All of it is
+        W windows of L subword tokens; B documents of C subword tokens, M mentions and E entities at most; P pairs. All of it is
         what the processor returns; with `input_ids` and `attention_mask` alone the logits are empty.
 
         Args:
-            input_ids (`(W, L)` int64): word pieces of each window.
-            attention_mask (`(W, L)` int64): 1 for word pieces, 0 for padding.
-            windows (`(W, 4)` int64, *optional*): document, document position of column 0, first and one past the last column
-                that stand for a word piece of the document (the others are special tokens put around the window).
-            document_mask (`(B, C)` bool): real word pieces of the documents.
+            input_ids (`(W, L)` int64): subword tokens of each window.
+            attention_mask (`(W, L)` int64): 1 for subword tokens, 0 for padding.
+            windows (`(W, 4)` int64, *optional*): document, offset, start and end of each window, see [`~windows.Windows`].
+            document_mask (`(B, C)` bool): real subword tokens of the documents.
             mention_positions (`(B, M)` int64): document position of each mention's start marker, -1 where cut off or padding.
             mention_entities (`(B, M)` int64): entity of each mention, -1 for padding.
             entity_mask (`(B, E)` bool): real entities.
             pair_index (`(P, 3)` int64): document, head, tail of the pairs wanted.
             labels (`(P, R + 1)`, *optional*): 0/1; the threshold class's column is ignored.
+            window_mentions (`(W, N)` int64, *optional*): mentions of its document that each window shows, -1 for none. By
+                default every window looks for every mention, at the cost of memory.
+            window_entities (`(W, n)` int64, *optional*): entities that attend to tokens which each window keeps, -1 for none. By
+                default there is room for all entities of the document.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
-            output_entity_attention (`bool`, *optional*): return `entity_attention` too.
+            output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict
@@ -322,53 +334,46 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         )
         with_pairs = pair_index is not None
-        where = {"windows": windows, "document_mask": document_mask, "mention_positions": mention_positions}
-        where |= {"mention_entities": mention_entities, "entity_mask": entity_mask}
-        missing = [name for name, value in where.items() if value is None] if with_pairs else []
+        layout = {
+            "windows": windows,
+            "document_mask": document_mask,
+            "mention_positions": mention_positions,
+            "mention_entities": mention_entities,
+            "entity_mask": entity_mask,
+        }
+        missing = [name for name, value in layout.items() if value is None] if with_pairs else []
         if missing or (labels is not None and not with_pairs):
             raise ValueError(
                 f"COMM's forward lacks {', '.join(missing) or 'pair_index'}; the processor returns all of it"
             )
-        reads_rows = self._reads_rows()
-        if output_attentions and reads_rows:
+        if output_attentions and self._reads_rows():
             logger.warning_once(
                 "COMM returns attentions with attn_implementation='eager' only; with 'sdpa' they are None."
             )
             output_attentions = False
-        rows = self._mention_rows(windows, mention_positions) if with_pairs else None
-        arguments = {"mention_rows": rows[0]} if with_pairs and reads_rows else {}
-        encoded = self.backbone(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            inputs_embeds=inputs_embeds,
-            output_attentions=with_pairs or output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-            **arguments,
-        )
-        states = encoded.last_hidden_state
-        loss = entity_attention = None
+        outputs = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
+        texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
+        texts = {name: tensor for name, tensor in texts.items() if tensor is not None}
+        loss = documents = None
         if with_pairs:
-            attention = self._attention_at(encoded.attentions[-1], *rows, reads_rows)
-            documents = self._documents(
-                states, attention, windows, document_mask, mention_positions, mention_entities, entity_mask, pair_index
+            encoded, documents = self._encode(
+                texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index
             )
             logits = self.relation_encoder(documents)
-            if output_entity_attention:
-                entity_attention = pool_entity_attention(documents)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
         else:
-            logits = states.new_zeros(0, self.config.num_labels)
-            pair_index = torch.zeros(0, 3, dtype=torch.long, device=states.device)
+            encoded = self.backbone(**texts, **outputs, return_dict=True)
+            logits = encoded.last_hidden_state.new_zeros(0, self.config.num_labels)
+            pair_index = torch.zeros(0, 3, dtype=torch.long, device=logits.device)
         output = CommOutput(
             loss=loss,
             logits=logits,
             pair_index=pair_index,
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions if output_attentions else None,
-            entity_attention=entity_attention,
+            documents=documents if output_documents else None,
         )
         return output if return_dict else output.to_tuple()
 
@@ -393,61 +398,65 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             text_config._attn_implementation = SDPA_WITH_ROWS
         return text_config._attn_implementation == SDPA_WITH_ROWS
 
-    @staticmethod
-    def _mention_rows(windows, mention_positions):
-        """Column of every mention of its document in each window `(W, M)`, and whether the window really holds it."""
-        _, offset, first, end = windows[:, :, None].unbind(1)
-        positions = mention_positions[windows[:, 0]]
-        columns = positions - offset
-        inside = (positions >= 0) & (columns >= first) & (columns < end)
-        return torch.where(inside, columns, 0), inside
-
-    def _attention_at(self, attention, columns, inside, reads_rows):
-        """Attention rows `(W, M, A, L)`, zero where the window does not hold the mention."""
-        if not reads_rows:
-            if attention.shape[-1] != attention.shape[-2]:
-                raise ValueError(
-                    f"{self.config.text_config.model_type!r} cannot be COMM's backbone: its attentions have the shape "
-                    f"{tuple(attention.shape)}; expected (windows, heads, length, length)"
-                )
-            index = columns[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[-1])
-            attention = attention.gather(2, index)
-        return torch.where(inside[:, :, None, None], attention.transpose(1, 2), 0.0)
-
-    @staticmethod
-    def _documents(
-        states, attention, windows, document_mask, mention_positions, mention_entities, entity_mask, pair_index
+    def _encode(
+        self,
+        texts,
+        outputs,
+        window_mentions,
+        window_entities,
+        windows,
+        document_mask,
+        mention_positions,
+        mention_entities,
+        entity_mask,
+        pair_index,
     ):
-        """Merges windows into documents: states averaged where windows overlap, attention summed and renormalised."""
-        batch, length = document_mask.shape
-        if windows.shape[0] == batch:  # one window a document: nothing to merge
-            token_states = torch.where(document_mask[:, :, None], states, 0.0)
-        else:
-            column = torch.arange(states.shape[1], device=states.device)
-            kept = (column >= windows[:, 2:3]) & (column < windows[:, 3:4])
-            # Cells outside the document (special tokens put around a window, padding) go to one spare row at the end.
-            spare = batch * length
-            cell = torch.where(kept, windows[:, :1] * length + windows[:, 1:2] + column, spare).flatten()
-            times = torch.zeros(spare + 1, device=states.device, dtype=states.dtype)
-            times = times.index_add(0, cell, torch.ones_like(cell, dtype=states.dtype))[:spare, None]
-            token_states = states.new_zeros(spare + 1, states.shape[-1]).index_add(0, cell, states.flatten(0, 1))
-            token_states = (token_states[:spare] / times.clamp(min=1)).view(batch, length, -1)
-            mentions, heads = attention.shape[1:3]
-            merged = attention.new_zeros(spare + 1, mentions * heads)
-            merged = merged.index_add(0, cell, attention.permute(0, 3, 1, 2).reshape(-1, mentions * heads))
-            merged = merged[:spare].view(batch, length, mentions, heads).permute(0, 2, 3, 1)
-            merged = at_least_float32(merged)  # the small number below is 0 in float16
-            attention = merged / (merged.sum(-1, keepdim=True) + 1e-10)
+        """The backbone's output, and documents merged from its windows."""
+        windows = Windows.from_tensor(windows)
+        mentions = WindowMentions.find(windows, mention_positions, mention_entities, window_mentions)
+        # A long document has a hundred windows, of which only states and mentions' attention are wanted.
+        at_once = count = len(windows.document)
+        if count > len(document_mask) and not torch.is_grad_enabled() and not any(outputs.values()):
+            at_once = max(1, TOKENS_AT_ONCE // next(iter(texts.values())).shape[1])
+        states, rows = [], []
+        for start in range(0, count, at_once):
+            part = slice(start, start + at_once)
+            columns = mentions.columns[part]
+            reads_rows = self._reads_rows()
+            encoded = self.backbone(
+                **{name: tensor[part] for name, tensor in texts.items()},
+                **{**outputs, "output_attentions": True},
+                **({"mention_rows": columns} if reads_rows else {}),
+                return_dict=True,
+            )
+            states.append(encoded.last_hidden_state)
+            attention = encoded.attentions[-1]
+            rows.append((attention if reads_rows else self._rows_of(attention, columns)).transpose(1, 2))
+        states = merge_states(states[0] if len(states) == 1 else torch.cat(states), windows, document_mask)
         found = mention_positions >= 0
-        index = torch.where(found, mention_positions, 0)[:, :, None].expand(-1, -1, token_states.shape[-1])
-        return EncodedDocuments(
-            token_states=token_states,
-            mention_states=torch.where(found[:, :, None], token_states.gather(1, index), 0.0),
-            mention_attention=attention,
-            mention_entities=torch.where(found, mention_entities, -1),
+        mention_entities = torch.where(found, mention_entities, -1)
+        index = torch.where(found, mention_positions, 0)[:, :, None].expand(-1, -1, states.shape[-1])
+        documents = EncodedDocuments(
+            token_states=states,
+            mention_states=torch.where(found[:, :, None], states.gather(1, index), 0.0),
+            mention_entities=mention_entities,
             entity_mask=entity_mask,
             pair_index=pair_index,
+            attention=merge_attention(
+                rows, windows, mentions, mention_entities, window_entities, document_mask, entity_mask
+            ),
         )
+        return encoded, documents
+
+    def _rows_of(self, attention, columns):
+        """The rows at these columns `(w, A, N, L)` of a whole attention matrix."""
+        if attention.shape[-1] != attention.shape[-2]:
+            raise ValueError(
+                f"{self.config.text_config.model_type!r} cannot be COMM's backbone: its attentions have the shape "
+                f"{tuple(attention.shape)}; expected (windows, heads, length, length)"
+            )
+        index = columns[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[-1])
+        return attention.gather(2, index)
 
     def _refuse_data_parallel(self):
         if getattr(self, "_is_replica", False):

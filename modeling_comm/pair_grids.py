@@ -6,10 +6,20 @@ group of neighbouring documents of equal size, and memory follows the real numbe
 """
 
 import itertools
+from typing import Annotated
 
 import torch
 
-from .relation_encoder_base import EncodedDocuments, pool_pair_context
+from .relation_encoder_base import EncodedDocuments, grid_cells
+from .settings import AtLeast
+
+# The type of a setting that the encoders with grids share.
+FIXED_GRID = Annotated[
+    int | None,
+    AtLeast(1),
+    "Reproduces the original system's grid of entity pairs, which has this many rows whatever the document, unmasked padding and "
+    "an upper limit of entities; for checkpoints converted from it. By default the grid is the document's own.",
+]
 
 
 def count_entities(documents: EncodedDocuments, fixed_grid: int | None = None) -> list[int]:
@@ -50,25 +60,12 @@ class PairGrids:
         """The inverse of [`split`]."""
         return torch.cat([grid.flatten(0, 2) for grid in grids])
 
-    def cells(self, device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Document, head and tail of every cell, each `(Q,)`."""
-        places = [torch.cartesian_prod(*map(torch.arange, (1, size, size))) for size in self.sizes]
-        document = torch.repeat_interleave(torch.tensor([size * size for size in self.sizes]))
-        _, head, tail = torch.cat(places).unbind(-1)
-        return document.to(device), head.to(device), tail.to(device)
+    def cells(self, device) -> torch.Tensor:
+        """Document, head and tail of every cell, `(Q, 3)` int64."""
+        return grid_cells(self.sizes, device)
 
     def rows(self, document: torch.Tensor, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         """Row in the tensor of cells of each pair `(P,)`."""
         first = itertools.accumulate((size * size for size in self.sizes[:-1]), initial=0)
         first, size = torch.tensor([list(first), self.sizes], device=document.device)
         return first[document] + head * size[document] + tail
-
-    def pool_context(
-        self, entity_attention: torch.Tensor, token_states: torch.Tensor, heads: str, epsilon: float
-    ) -> torch.Tensor:
-        """Localized context of every cell, `(Q, d)`; arguments as in [`~relation_encoder_base.pool_pair_context`]."""
-        contexts = [
-            pool_pair_context(attention[None, :size], states[None], heads, epsilon)
-            for attention, states, size in zip(entity_attention, token_states, self.sizes, strict=True)
-        ]
-        return self.join(contexts)

@@ -8,19 +8,32 @@ from contextlib import contextmanager
 
 import torch
 from transformers import AutoProcessor, Pipeline
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
+from transformers.utils import logging
 
 from .configuration_comm import TASK
 from .documents import DocumentChecker, DocumentError
 from .mentions import find_mentions, group_mentions
+from .prediction_record import RECORD_VERSION
 from .processing_comm import what_was_lost
-from .relation_encoder_base import pool_pair_attention
 from .text_to_document import check_text, document_from_text, text_from_document
+from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
 # Documents are sorted by length within so many batches, which is also how many are read ahead.
 _WINDOW = 8
+
+
+class NoEntitiesError(DocumentError):
+    """A document says nothing of its entities, and the pipeline has no `ner` that finds them."""
+
+
+class LoadingArguments(dict):
+    """How a model was loaded (`trust_remote_code`, `token`, ...), because its processor is loaded alike. Copies and pickles
+    of it are empty: a model that is pickled must not take an access token along."""
+
+    def __reduce__(self):
+        return dict, ()
 
 
 class DocumentRelationExtractionPipeline(Pipeline):
@@ -34,17 +47,20 @@ class DocumentRelationExtractionPipeline(Pipeline):
     >>> oslo = {"type": "LOC", "mentions": [{"start": 0, "end": 4}]}
     >>> norway = {"type": "LOC", "mentions": [{"start": 23, "end": 29}]}
     >>> record = extractor({"text": "Oslo is the capital of Norway.", "entities": [oslo, norway]})
-    >>> [(triple["head"]["name"], triple["relation_name"], triple["tail"]["name"]) for triple in record["triples"]]
+    >>> names = [entity["name"] for entity in record["entities"]]
+    >>> [(names[triple["head"]], triple["relation_name"], names[triple["tail"]]) for triple in record["triples"]]
     ```
 
     Args:
         model ([`CommForDocumentRelationExtraction`]): by `pipeline(...)` also a name or folder.
-        processor ([`CommProcessor`], *optional*): the model's; by default it is loaded from where the model was.
+        processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
+            the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
+            nothing is asked.
         ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
-    _load_processor = None  # a model object comes without a name to load one from: then it is done here
+    _load_processor = False  # done here: `pipeline` would ask on stdin whether a checkpoint's code may run
     _load_tokenizer = False
     _load_feature_extractor = False
     _load_image_processor = False
@@ -52,8 +68,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def __init__(self, model, processor=None, **kwargs):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
-        if processor is None:
-            processor = _load_processor(model)
+        if processor is None or isinstance(processor, str):
+            processor = _load_processor(model, processor)
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_config(model.config)
@@ -84,22 +100,16 @@ class DocumentRelationExtractionPipeline(Pipeline):
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
 
         Returns:
-            for one document a dict, for a list or tuple a list of them, else a generator, which reads ahead 8 batches at most
-            (a single document if `batch_size` is 1). In the order of the inputs, ready for JSON:
+            [`~prediction_record.PredictionRecord`] for one document, a list of them for a list or tuple, else a generator,
+            which reads ahead 8 batches at most (a single document if `batch_size` is 1). Records come in the order of the
+            inputs, ready for JSON. The text of a DocRED document is its tokens and sentences, joined by spaces. Triples are
+            sorted by head, tail and falling score. `lost` has what encoding lost, and `relations_over_cap`, the relations
+            that `max_relations_per_pair` left out.
 
-            - `title` and `text` (of a DocRED document, tokens and sentences joined by spaces),
-            - `sentences`: `[start, end]` in the text,
-            - `entities`: `{"name", "type", "mentions": [{"start", "end", "text", "sentence"}, ...]}`,
-            - `triples`: `{"head", "tail", "relation", "relation_name", "score", "explanation"}`, by head, tail and falling score.
-              Head and tail: `{"entity", "name", "type", "mentions": [{"start", "end"}, ...]}`. The score is the sigmoid of the
-              margin over the threshold and is not calibrated.
-            - `lost`: what encoding lost, and `relations_over_cap`, the relations that `max_relations_per_pair` left out; empty if
-              nothing.
-
-            A triple's `explanation` is what the model looked at, not evidence: the sentences `{"sentence", "start", "end",
-            "text", "weight"}` that hold most of the pair's attention (what head and tail both attend to in the backbone's last
-            layer, by which every relation encoder averages the pair's context), heaviest first. The weight is the sentence's
-            share of it; the rest lies on other sentences and, often most of it, on special tokens. It is not trained to point
+            A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
+            attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
+            averages the pair's context), heaviest first. The weight is the sentence's share of it; the rest lies on other
+            sentences and, often most of it, on special tokens. It is not trained to point
             at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
             without common context (far apart in a long document) has none.
 
@@ -189,30 +199,33 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
-        return self.model(**model_inputs, output_entity_attention=explain, return_dict=True)
+        return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
-        triples, left_out = self.processor.extract_triples(
-            outputs, [example["document"].document for example in examples], threshold_offset
-        )
+        documents = [example["document"].document for example in examples]
+        predictions = self.processor.decide(outputs, documents, threshold_offset)
+        id2label, names = self.processor.id2label, self.processor.relation_names
+        triples = [
+            decided.in_words(document, id2label, names)
+            for decided, document in zip(predictions, documents, strict=True)
+        ]
+        explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
-        for index, (example, found, removed) in enumerate(zip(examples, triples, left_out, strict=True)):
-            document = example["document"]
-            explanations = _explain(outputs.get("entity_attention"), index, found, example, max_sentences)
+        for index, (example, found, decided) in enumerate(zip(examples, triples, predictions, strict=True)):
+            document, removed = example["document"], decided.removed_by_cap
             records.append(
                 {
+                    "version": RECORD_VERSION,
                     "title": document.title,
                     "text": document.text,
                     "sentences": [list(span) for span in document.sentences],
-                    "entities": document.entities,
+                    "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            "head": _end(document, triple["head"]),
-                            "tail": _end(document, triple["tail"]),
-                            **{key: triple[key] for key in ("relation", "relation_name", "score")},
-                            "explanation": explanations[triple["head"], triple["tail"]],
+                            **{key: triple[key] for key in ("head", "tail", "relation", "relation_name", "score")},
+                            "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
                         }
                         for triple in found
                     ],
@@ -266,17 +279,17 @@ def _naming_document(index):
         raise
 
 
-def _load_processor(model):
-    config = model.config
-    if not config._name_or_path:
+def _load_processor(model, name=None):
+    config, loaded_with = model.config, getattr(model, "loading_arguments", {})
+    if name is None:
+        name = config._name_or_path
+        # The same commit as the model's, whatever has been published since.
+        loaded_with = loaded_with | {"revision": getattr(config, "_commit_hash", None) or loaded_with.get("revision")}
+    if not name:
         raise ValueError(
             f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"
         )
-    # Who lets a model's code run has said so for its processor, which lies in the same place.
-    trusted = type(model).__module__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
-    return AutoProcessor.from_pretrained(
-        config._name_or_path, revision=getattr(config, "_commit_hash", None), trust_remote_code=trusted
-    )
+    return AutoProcessor.from_pretrained(name, **{"trust_remote_code": False, **loaded_with})
 
 
 def _read_input(item, index, ner, coreference, sentence_splitter):
@@ -295,7 +308,8 @@ def _read_input(item, index, ner, coreference, sentence_splitter):
         if mentions is None:
             _refuse_misspelt(checker, item)
             if ner is None:
-                checker.fail("entities", entities, "entities, or mentions, or a pipeline with ner=... that finds them")
+                expected = "entities, or mentions, or a pipeline with ner=... that finds them"
+                raise NoEntitiesError(*checker.where, "entities", "None", expected)
             mentions = find_mentions(ner, text, sentence_splitter)
         entities = group_mentions(text, mentions, coreference, title, **where)
     elif mentions is not None:
@@ -310,31 +324,23 @@ def _refuse_misspelt(checker, item):
             checker.fail(str(name), item[name], f"no field of this name; is {meant[0]!r} meant?")
 
 
-def _end(document, number):
-    """Head or tail of a triple."""
-    entity = document.entities[number]
-    mentions = [{"start": mention["start"], "end": mention["end"]} for mention in entity["mentions"]]
-    return {"entity": number, "name": entity["name"], "type": entity["type"], "mentions": mentions}
+def _entity(entity):
+    """An entity of a record; the texts of its mentions are in the document's."""
+    mentions = [{key: mention[key] for key in ("start", "end", "sentence")} for mention in entity["mentions"]]
+    return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
-def _explain(entity_attention, index, triples, example, max_sentences):
-    """Explanation of each predicted pair of one document; see the call."""
-    pairs = sorted({(triple["head"], triple["tail"]) for triple in triples})
+@torch.no_grad()
+def _explain(documents, triples, examples, max_sentences):
+    """Explanation of each predicted pair (document, head, tail) of a batch; see the call."""
+    pairs = sorted({(index, one["head"], one["tail"]) for index, found in enumerate(triples) for one in found})
     if not pairs or not max_sentences:
-        return {pair: [] for pair in pairs}
-    document, feature = example["document"], example["feature"]
-    attention = pool_pair_attention(entity_attention, torch.tensor([(index, *pair) for pair in pairs]))
-    starts = torch.tensor(feature["sentence_starts"])
-    # The first and the last word piece are special tokens; so is all padding.
-    pieces = torch.arange(int(starts[0]), len(feature["input_ids"]) - 1)
-    sentence = torch.bucketize(pieces, starts, right=True) - 1
-    weights = torch.zeros(len(pairs), len(starts)).index_add(1, sentence, attention[:, pieces].float())
+        return {}
+    device = documents.pair_index.device
+    spans = sentence_spans([example["feature"] for example in examples]).to(device)
+    scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
     explanations = {}
-    for pair, row in zip(pairs, weights, strict=True):
-        heaviest = sorted((-weight, number) for number, weight in enumerate(row.tolist()) if weight > 0)
-        explanations[pair] = [
-            {"sentence": number, "start": start, "end": end, "text": document.text[start:end], "weight": -weight}
-            for weight, number in heaviest[:max_sentences]
-            for start, end in [document.sentences[number]]
-        ]
+    for pair, row in zip(pairs, scores.tolist(), strict=True):
+        heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
+        explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
     return explanations

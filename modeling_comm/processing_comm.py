@@ -1,18 +1,29 @@
 """Documents to model inputs and model outputs to triples."""
 
+import dataclasses
 import json
 
 import numpy as np
 import torch
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
-from transformers.utils import logging
+from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import validate_shared_fields
-from .documents import entity_name, validate_document
+from .configuration_comm import THRESHOLD_LABEL, validate_shared_fields
+from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
+from .documents import validate_document
+from .windows import (
+    count_pairs_without_context,
+    entities_of_windows,
+    mentions_in_windows,
+    split_document,
+    window_row,
+    window_tokens,
+)
 
 logger = logging.get_logger(__name__)
 
-# DocuNet's BERT markers: `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it.
+# The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
+# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
 _TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
 _CLOSING = 50
 # What encoding counts, for each document, of what its features do not say.
@@ -28,9 +39,10 @@ class CommProcessor(ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`): the backbone's.
-        id2label (`dict[int, str]`): the threshold class `"Na"` and the relations, as in [`CommConfig`].
-        relation_names, markers, window_size, window_stride, window_end_tokens, decision_threshold, threshold_offset,
-            max_relations_per_pair: as in [`CommConfig`].
+        id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
+        relation_names, markers, window_size, window_stride, window_end_tokens: as in [`CommConfig`].
+        decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
+            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
 
@@ -52,22 +64,32 @@ class CommProcessor(ProcessorMixin):
         threshold_offset=0.0,
         max_relations_per_pair=None,
     ):
-        self.id2label = {int(index): label for index, label in (id2label or {0: "Na"}).items()}
+        self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
         self.window_size = window_size
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision_threshold = decision_threshold
-        self.threshold_offset = threshold_offset
-        self.max_relations_per_pair = max_relations_per_pair
+        self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair)
         super().__init__(tokenizer)
         validate_shared_fields(self)
         self._check_tokenizer()
 
     @classmethod
-    def from_backbone(cls, backbone, config, word_leading_space=True, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
+        """
+        Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
+
+        Args:
+            trust_remote_code (`bool`, defaults to `False`): whether code that the tokenizer's files name may run. Without
+                it such a tokenizer is refused; nothing is asked on the terminal.
+        """
+        trusted = trust_remote_code is True  # Transformers asks where it is None
+        return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
+
+    @classmethod
+    def from_backbone(cls, backbone, config, word_leading_space=True, trust_remote_code=False, **kwargs):
         """
         Processor for a new model.
 
@@ -75,9 +97,10 @@ class CommProcessor(ProcessorMixin):
             backbone (`str`): name or folder of the encoder whose tokenizer is loaded.
             config (`CommConfig`): the model's; labels, markers and windows come from it.
             word_leading_space (`bool`, defaults to `True`): see the class.
+            trust_remote_code (`bool`, defaults to `False`): as in [`from_pretrained`].
             kwargs: for `AutoTokenizer.from_pretrained`, such as `revision` and `token`.
         """
-        tokenizer = AutoTokenizer.from_pretrained(backbone, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(backbone, trust_remote_code=trust_remote_code is True, **kwargs)
         shared = {field: getattr(config, field) for field in cls._shared_fields}
         return cls(tokenizer, word_leading_space=word_leading_space, **shared)
 
@@ -106,7 +129,13 @@ class CommProcessor(ProcessorMixin):
             "entity_mask",
             "pair_index",
             "labels",
+            "window_mentions",
+            "window_entities",
         ]
+
+    def to_dict(self) -> dict:
+        """What `processor_config.json` holds: the decision settings stand beside the others."""
+        return super().to_dict() | dataclasses.asdict(self.decision)
 
     @property
     def label2id(self):
@@ -115,13 +144,14 @@ class CommProcessor(ProcessorMixin):
     def update_from_config(self, config):
         """Takes over what the configuration and the processor both carry."""
         for field in self._shared_fields:
-            setattr(self, field, getattr(config, field))
+            setattr(self.decision if hasattr(self.decision, field) else self, field, getattr(config, field))
         self._check_tokenizer()
 
     def check_config(self, config):
         """Raises `ValueError` where the processor and a model's configuration disagree, naming the field."""
         for field in self._shared_fields:
-            own, other = getattr(self, field), getattr(config, field)
+            holder = self.decision if hasattr(self.decision, field) else self
+            own, other = getattr(holder, field), getattr(config, field)
             if own != other:
                 raise ValueError(f"{field} is {own!r} in the processor and {other!r} in the model's configuration")
 
@@ -197,6 +227,7 @@ class CommProcessor(ProcessorMixin):
             tokens = tokens[: max_length - 1]
         end = len(tokens)
         tokens.append(self._end_id)
+        spans = self.window_spans(len(tokens))
         mention_positions, mention_entities = [], []
         for entity, mentions in enumerate(document["vertexSet"]):
             for mention in mentions:
@@ -214,11 +245,11 @@ class CommProcessor(ProcessorMixin):
             "num_entities": len(document["vertexSet"]),
             "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
             "has_labels": labels is not None,
-            "windows": len(self.window_spans(len(tokens))),
+            "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
-            "pairs_without_context": self._pairs_without_context(len(tokens), mention_positions, mention_entities),
+            "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
         }
 
     def _marker_ids(self, document):
@@ -239,32 +270,9 @@ class CommProcessor(ProcessorMixin):
                 closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [after])
         return opening, closing
 
-    def window_spans(self, length) -> list[tuple[int, int]]:
-        """Spans `[start, end)` of document positions that the windows of a document of `length` word pieces show."""
-        if length <= self.window_size:
-            return [(0, length)]
-        last = length - (self.window_size - 1)  # the last window adds a start token only
-        spans = [(0, self.window_size - self.window_end_tokens)]
-        while spans[-1][1] - self.window_stride < last:
-            start = spans[-1][1] - self.window_stride
-            spans.append((start, start + self.window_size - 1 - self.window_end_tokens))
-        return [*spans, (last, length)]
-
-    def _pairs_without_context(self, length, positions, entities):
-        spans = self.window_spans(length)
-        if len(spans) == 1:
-            return 0
-        seen = {}
-        for position, entity in zip(positions, entities, strict=True):
-            windows = {index for index, (start, end) in enumerate(spans) if start <= position < end}
-            seen.setdefault(entity, set()).update(windows)
-        reach = {  # positions that an entity attends to, as windows whose spans touch
-            entity: {
-                j for i in windows for j, span in enumerate(spans) if span[0] < spans[i][1] and spans[i][0] < span[1]
-            }
-            for entity, windows in seen.items()
-        }
-        return sum(not (reach[h] & seen[t]) for h in seen for t in seen if h != t and seen[h] and seen[t])
+    def window_spans(self, length: int) -> list[tuple[int, int]]:
+        """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
+        return split_document(length, self.window_size, self.window_stride, self.window_end_tokens)
 
     def collate(self, features) -> dict[str, torch.Tensor]:
         """
@@ -272,15 +280,16 @@ class CommProcessor(ProcessorMixin):
         process that has no documents left can run beside the others.
         """
         features = features or [_no_document(self._start_id, self._end_id)]
-        rows, windows = [], []
+        rows, windows, window_mentions, window_entities = [], [], [], []
+        end_ids = [self._end_id] * self.window_end_tokens
         for document, feature in enumerate(features):
             tokens = feature["input_ids"]
             spans = self.window_spans(len(tokens))
-            for start, end in spans:
-                before = [self._start_id] if start > 0 else []
-                after = [self._end_id] * self.window_end_tokens if end < len(tokens) else []
-                rows.append([*before, *tokens[start:end], *after])
-                windows.append((document, start - len(before), len(before), len(before) + end - start))
+            rows += [window_tokens(tokens, span, self._start_id, end_ids) for span in spans]
+            windows += [window_row(document, span) for span in spans]
+            mentions = mentions_in_windows(spans, feature["mention_positions"])
+            window_mentions += mentions
+            window_entities += entities_of_windows(spans, mentions, feature["mention_entities"])
         sizes = [feature["num_entities"] for feature in features]
         pairs = [_ordered_pairs(document, size) for document, size in enumerate(sizes)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
@@ -288,10 +297,12 @@ class CommProcessor(ProcessorMixin):
             "input_ids": _pad(rows, self.tokenizer.pad_token_id),
             "attention_mask": _pad([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
+            "window_mentions": _pad(window_mentions, -1),
+            "window_entities": _pad(window_entities, -1),
             "document_mask": torch.arange(int(lengths.max())) < lengths[:, None],
             "mention_positions": _pad([feature["mention_positions"] for feature in features], -1),
             "mention_entities": _pad([feature["mention_entities"] for feature in features], -1),
-            "entity_mask": torch.arange(max(1, *sizes, 1)) < torch.tensor(sizes)[:, None],
+            "entity_mask": torch.arange(max([1, *sizes])) < torch.tensor(sizes)[:, None],
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
         }
         if all(feature["has_labels"] for feature in features):
@@ -303,7 +314,7 @@ class CommProcessor(ProcessorMixin):
         labels = torch.zeros(entities * max(entities - 1, 0), len(self.id2label))
         if feature["facts"]:
             head, tail, relation = torch.tensor(feature["facts"]).unbind(-1)
-            labels[head * (entities - 1) + tail - (tail > head).long(), relation] = 1
+            labels[_pair_row(head, tail, entities), relation] = 1
         labels[:, 0] = ~labels.any(-1)
         return labels
 
@@ -317,7 +328,7 @@ class CommProcessor(ProcessorMixin):
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`.
             documents (`dict` or `list[dict]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
-                default the model's own.
+                default the processor's own.
 
         Returns:
             per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
@@ -328,47 +339,35 @@ class CommProcessor(ProcessorMixin):
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
         documents = [documents] if isinstance(documents, dict) else list(documents)
-        triples, left_out = self.extract_triples(outputs, documents, threshold_offset)
-        if any(left_out):
+        predictions = self.decide(outputs, documents, threshold_offset)
+        removed = sum(one.removed_by_cap for one in predictions)
+        if removed:
             logger.warning(
                 "max_relations_per_pair=%d left out %d predicted relations of %d documents",
-                self.max_relations_per_pair,
-                sum(left_out),
+                self.decision.max_relations_per_pair,
+                removed,
                 len(documents),
             )
-        return triples
+        return [
+            one.in_words(document, self.id2label, self.relation_names)
+            for one, document in zip(predictions, documents, strict=True)
+        ]
 
-    def extract_triples(self, outputs, documents, threshold_offset=None) -> tuple[list[list[dict]], list[int]]:
-        """What [`post_process_relation_extraction`] gives for a list of documents, and how many relations of each
-        `max_relations_per_pair` left out."""
-        offset = self.threshold_offset if threshold_offset is None else threshold_offset
+    def decide(
+        self, outputs: ModelOutput, documents: list[dict], threshold_offset: float | None = None
+    ) -> list[Predictions]:
+        """
+        Decides on the model's output for exactly these documents; see [`post_process_relation_extraction`] for the arguments.
+
+        Returns:
+            one [`Predictions`] per document.
+        """
+        settings = self.decision
+        if threshold_offset is not None:
+            settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
-        triples, left_out = [], []
-        for index, document in enumerate(documents):
-            mine = pair_index[:, 0] == index
-            pair, label, margin, removed = decode(
-                logits[mine], self.decision_threshold, self.max_relations_per_pair, offset=offset
-            )
-            found = []
-            for (head, tail), label_id, score in zip(
-                pair_index[mine, 1:][pair].tolist(), label.tolist(), torch.sigmoid(margin).tolist(), strict=True
-            ):
-                relation = self.id2label[label_id]
-                found.append(
-                    {
-                        "head": head,
-                        "tail": tail,
-                        "relation": relation,
-                        "relation_name": self.relation_names.get(relation, relation),
-                        "score": score,
-                        "head_name": entity_name(document, head),
-                        "tail_name": entity_name(document, tail),
-                    }
-                )
-            triples.append(sorted(found, key=lambda triple: (triple["head"], triple["tail"], -triple["score"])))
-            left_out.append(removed)
-        return triples, left_out
+        return decide_batch(logits, pair_index, len(documents), settings)
 
     def _check_outputs(self, logits, pair_index, documents):
         expected = [_ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
@@ -383,10 +382,9 @@ class CommProcessor(ProcessorMixin):
                 f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
                 f"pairs and one column for each of {len(self.id2label)} labels"
             )
-        finite = torch.isfinite(logits).all(-1)
-        if not finite.all():
-            index = int(pair_index[~finite][0, 0])
-            raise ValueError(f"document {documents[index]['title']!r}: the model's logits are not finite numbers")
+        bad = document_with_bad_logits(logits, pair_index)
+        if bad is not None:
+            raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
 
     # ------------------------------------------------------------------------------------------------------ tokenizer
 
@@ -433,36 +431,6 @@ class CommProcessor(ProcessorMixin):
         return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
 
 
-def relation_margins(logits, decision_threshold="th"):
-    """Margins `(P, R)` float32 of all relations over the threshold, from logits `(P, R + 1)`."""
-    logits = logits.detach().float()
-    return logits[:, 1:] - logits[:, :1] if decision_threshold == "th" else logits[:, 1:]
-
-
-def decode(logits, decision_threshold="th", max_relations_per_pair=None, offset=0.0):
-    """
-    The decision rule: a relation holds iff its logit is strictly greater than the threshold.
-
-    Args:
-        logits (`(P, R + 1)` float): the threshold class in column 0.
-        decision_threshold (`str`): `"th"` (the threshold class's logit) or `"zero"`.
-        max_relations_per_pair (`int`, *optional*): keep the highest ones of each pair only.
-        offset (`float`): required margin over the threshold.
-
-    Returns:
-        row `(N,)` and label id `(N,)` of every predicted relation, its margin `(N,)`, and how many the cap removed.
-    """
-    margins = relation_margins(logits, decision_threshold)
-    predicted = margins > offset
-    removed = 0
-    if max_relations_per_pair is not None and max_relations_per_pair < margins.shape[1]:
-        kept = torch.zeros_like(predicted).scatter(1, margins.topk(max_relations_per_pair, dim=1).indices, True)
-        removed = int((predicted & ~kept).sum())
-        predicted &= kept
-    row, relation = predicted.nonzero(as_tuple=True)
-    return row.cpu(), relation.cpu() + 1, margins[row, relation].cpu(), removed
-
-
 def encoding_report(features) -> dict[str, int]:
     """Sums what encoding did over features: documents, word pieces, mentions, and everything that was lost."""
     report = {
@@ -487,10 +455,15 @@ def _ordered_pairs(document, entities):
     return np.stack([np.full(different.sum(), document, dtype=np.int64), head[different], tail[different]], axis=1)
 
 
+def _pair_row(head, tail, entities):
+    # The row of a pair in `_ordered_pairs`: each head has a row for every tail but itself, so tails after it move up by one.
+    return head * (entities - 1) + tail - (tail > head).long()
+
+
 def _pad(rows, value):
-    padded = torch.full((len(rows), max(1, *map(len, rows), 1)), value)
+    padded = torch.full((len(rows), max([1, *map(len, rows)])), value)
     for index, row in enumerate(rows):
-        padded[index, : len(row)] = torch.tensor(row, dtype=torch.long)
+        padded[index, : len(row)] = torch.as_tensor(row, dtype=torch.long)
     return padded
 
 

@@ -3,25 +3,23 @@
 import torch
 from torch import nn
 
+from .grouped_bilinear import GroupedBilinear
 from .relation_encoder_base import (
+    PAIRS_AT_ONCE,
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
 
-CONTEXT_EPSILON = 1e-5
 
-
+@register_relation_encoder("atlop", reference="Zhou et al. 2021")
 class AtlopRelationEncoder(RelationEncoder):
     """ATLOP: `z_h = tanh(W_h [e_h; c])`, `z_t = tanh(W_t [e_t; c])`, logits = grouped bilinear of `z_h` and `z_t`.
 
     Per document with E entities, P pairs, C word pieces, A attention heads and hidden size d: `E^2 C (A + d)`
     multiply-adds for the contexts, `P d emb_size * 2` for the projections, `P emb_size block_size (R + 1)` for the
-    classifier, which dominates; its outer products, `P emb_size block_size` numbers, are the largest tensor.
+    classifier, which dominates.
     """
 
     def __init__(self, config):
@@ -31,13 +29,15 @@ class AtlopRelationEncoder(RelationEncoder):
         self.classifier = GroupedBilinear(config.emb_size, config.block_size, self.num_labels)
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
-        entities = pool_entity_embeddings(documents)
-        context = pool_pair_context(
-            pool_entity_attention(documents), documents.token_states, heads="mean", epsilon=CONTEXT_EPSILON
-        )
-        document, head, tail = documents.pair_index.unbind(-1)
-        context = context[document, head, tail]
+        entities, pairs = documents.entity_embeddings(), documents.pair_index
+        contexts = documents.pair_contexts(pairs)
+        at_once = max(len(pairs), 1) if torch.is_grad_enabled() else PAIRS_AT_ONCE
+        parts = zip(pairs.split(at_once), contexts.split(at_once), strict=True)
+        return torch.cat([self._classify(entities, *part) for part in parts])
+
+    def _classify(self, entities, pairs, contexts):
+        document, head, tail = pairs.unbind(-1)
         return self.classifier(
-            project_with_entity(self.head_projection, entities, document, head, context),
-            project_with_entity(self.tail_projection, entities, document, tail, context),
+            project_with_entity(self.head_projection, entities, document, head, contexts),
+            project_with_entity(self.tail_projection, entities, document, tail, contexts),
         )

@@ -5,40 +5,199 @@ a batch of documents and gives one row of `R + 1` logits for each entity pair.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from .grouped_bilinear import is_plain_linear
+from .settings import AtLeast, check_field
+from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
+
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048
-WEIGHTS_AT_ONCE = 2**26
+WEIGHTS_AT_ONCE = 2**24
 
 
 @dataclass
 class EncodedDocuments:
-    """A batch of encoded documents. B documents, C word pieces of the longest, M mentions and E entities of the richest, d
-    hidden size, A attention heads, P entity pairs of all documents together.
+    """
+    A batch of encoded documents, which a relation encoder asks for what it needs. B documents, C subword tokens of the longest, M
+    mentions and E entities of the richest, d hidden size, P entity pairs of all documents together.
 
-    Attributes:
+    The attention of a document has entities x attention heads x tokens numbers, and no relation encoder holds it: it is stored by
+    window, and comes pooled.
+
+    Args:
         token_states (`(B, C, d)` float): last hidden states; windows of a long document are merged.
         mention_states (`(B, M, d)` float): state at each mention's start marker; 0 for padding and for mentions cut off.
-        mention_attention (`(B, M, A, C)` float): last layer's attention from there; 0 likewise.
         mention_entities (`(B, M)` int64): entity of each mention; -1 for padding and for mentions cut off.
         entity_mask (`(B, E)` bool): which entities are real.
-        pair_index (`(P, 3)` int64): document, head entity, tail entity.
+        pair_index (`(P, 3)` int64): document, head entity, tail entity of the pairs that logits are wanted for.
+        attention ([`~windows.EntityAttention`]): last layer's attention from the entities' start markers.
     """
 
     token_states: torch.Tensor
     mention_states: torch.Tensor
-    mention_attention: torch.Tensor
     mention_entities: torch.Tensor
     entity_mask: torch.Tensor
     pair_index: torch.Tensor
+    attention: EntityAttention
+
+    def entity_embeddings(self) -> torch.Tensor:
+        """
+        Logsumexp over each entity's mentions (ATLOP, eq. 2). A span that is listed twice counts twice.
+
+        Returns:
+            `(B, E, d)`, float32 at least; zeros for an entity whose mentions were all cut off.
+        """
+        batch, entities = self.entity_mask.shape
+        places, spare = entity_places(self.mention_entities, entities), batch * entities
+        states = at_least_float32(self.mention_states).flatten(0, 1)
+        index = places[:, None].expand_as(states)
+        # The shift by the maximum cancels exactly, in value and in gradient, so it need not be differentiated.
+        maximum = states.new_full((spare + 1, states.shape[-1]), -torch.inf)
+        maximum = maximum.scatter_reduce(0, index, states.detach(), "amax")
+        present = (count_mentions(self.mention_entities, entities, states.dtype) > 0)[:, None]
+        maximum = torch.where(torch.isfinite(maximum), maximum, 0.0)
+        total = torch.zeros_like(maximum).index_add(0, places, torch.exp(states - maximum[places]))[:spare]
+        pooled = torch.log(torch.where(present, total, 1.0)) + maximum[:spare]  # log 1 + 0 without a mention
+        return pooled.view(batch, entities, -1)
+
+    def pair_contexts(self, pairs: torch.Tensor, head_reduction: str = "mean", epsilon: float = 1e-5) -> torch.Tensor:
+        """
+        Localized context of each pair (ATLOP, eq. 6-7): the attention of head and tail is multiplied, reduced over attention
+        heads, renormalised, and used to average the token states.
+
+        Args:
+            pairs (`(P, 3)` int64): document, head entity, tail entity.
+            head_reduction (`str`, defaults to `"mean"`): over attention heads, `"mean"` (ATLOP, DocuNet) or `"sum"` (KD-DocRE).
+            epsilon (`float`, defaults to 1e-5): added to the sum that the product is divided by.
+
+        Returns:
+            `(P, d)`, float32 at least, the same for head and tail exchanged; zeros for a pair without common attention, such as
+            entities of a long document that share no window.
+        """
+        with torch.autocast(self.token_states.device.type, enabled=False):  # see `at_least_float32`
+            sums, totals = self._sum_by_attention(pairs, self._states_at)
+            return sums / (totals + self._epsilon(head_reduction, epsilon))
+
+    def grid_contexts(self, sizes: list[int], head_reduction: str = "mean", epsilon: float = 1e-5) -> torch.Tensor:
+        """
+        Localized contexts of all pairs of each document's first entities, an entity with itself included.
+
+        Args:
+            sizes (`list[int]`): number of entities of each of the B documents.
+            head_reduction, epsilon: as in [`pair_contexts`].
+
+        Returns:
+            `(Q, d)`, float32 at least, where Q is the sum of the squared sizes: by document, head and tail.
+        """
+        if self.attention.entities is not None:
+            return self.pair_contexts(grid_cells(sizes, self.token_states.device), head_reduction, epsilon)
+        # One document after the other: padding them to the largest grid would cost its square for each.
+        contexts = []
+        with torch.autocast(self.token_states.device.type, enabled=False):
+            for document, size in enumerate(sizes):
+                rows, states = (
+                    self.attention.rows[document : document + 1, :size],
+                    self.token_states[document : document + 1],
+                )
+                sums, totals = _sum_by_products(rows, states.to(rows.dtype))
+                contexts.append((sums / (totals + self._epsilon(head_reduction, epsilon))).flatten(0, 2))
+        return torch.cat(contexts)
+
+    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
+        """
+        Share of each sentence in what head and tail both attend to.
+
+        Args:
+            pairs (`(P, 3)` int64): document, head entity, tail entity.
+            sentences (`(B, S, 2)` int64): start and end of each sentence among the document's tokens; both 0 for none.
+
+        Returns:
+            `(P, S)`, float32 at least; a row sums to 1 at most, as special tokens have a share, too. It is 0 for a pair
+            without common attention.
+        """
+
+        def membership(document, position):
+            start, end = sentences[document][:, None].unbind(-1)
+            return (position[:, :, None] >= start) & (position[:, :, None] < end)
+
+        with torch.autocast(self.token_states.device.type, enabled=False):
+            sums, totals = self._sum_by_attention(pairs, membership)
+            return torch.where(totals > 0, sums / torch.where(totals > 0, totals, 1.0), 0.0)
+
+    def _epsilon(self, head_reduction, epsilon):
+        # Products are summed over attention heads: the mean's quotient is the sum's with an epsilon for each head.
+        if head_reduction not in ("mean", "sum"):
+            raise ValueError(f"`head_reduction` is {head_reduction!r}; expected 'mean' or 'sum'")
+        return epsilon * self.attention.rows.shape[2] if head_reduction == "mean" else epsilon
+
+    def _states_at(self, document, position):
+        if self.attention.entities is None:
+            return self.token_states
+        # Positions beyond the document have weight 0.
+        return self.token_states[document[:, None], position.clamp(max=self.token_states.shape[1] - 1)]
+
+    def _sum_by_attention(self, pairs, values_at):
+        """Sums over a document's tokens of `values_at(document (k,), position (k, T)) -> (k, T, v)`, weighted by the product of
+        head's and tail's attention: `(P, v)`, and the sums of the weights, `(P, 1)`."""
+        attention, (batch, entities) = self.attention, self.entity_mask.shape
+        rows, positions = attention.rows, attention.positions()
+        if attention.entities is None:
+            document, head, tail = pairs.unbind(-1)
+            sums, totals = _sum_by_products(rows, values_at(attention.document, positions).to(rows.dtype))
+            return sums[document, head, tail], totals[document, head, tail]
+        # Where each cell of a window's grid of entities is wanted; the spare place takes cells of which no pair was given.
+        cell = (pairs[:, 0] * entities + pairs[:, 1]) * entities + pairs[:, 2]
+        places = torch.full((batch * entities * entities,), len(pairs), device=pairs.device)
+        places[cell] = torch.arange(len(pairs), device=pairs.device)
+        sums = totals = None
+        windows, n, _, tokens = rows.shape
+        at_once = max(1, WEIGHTS_AT_ONCE // (n * n * tokens))
+        for start in range(0, windows, at_once):
+            part = slice(start, start + at_once)
+            document, seen = attention.document[part], attention.entities[part]
+            values = values_at(document, positions[part]).to(rows.dtype)
+            found = _sum_by_products(rows[part], values)
+            if sums is None:
+                sums, totals = (numbers.new_zeros(len(pairs) + 1, numbers.shape[-1]) for numbers in found)
+            cells = (document[:, None, None] * entities + seen[:, :, None]) * entities + seen[:, None, :]
+            real = (seen >= 0)[:, :, None] & (seen >= 0)[:, None, :]
+            place = torch.where(real, places[torch.where(real, cells, 0)], len(pairs)).flatten()
+            for total, numbers in zip((sums, totals), found, strict=True):
+                total.index_add_(0, place, numbers.flatten(0, 2))
+        place = places[cell]  # a pair that is given twice has one place
+        return sums[place], totals[place]
+
+
+def _sum_by_products(rows, values):
+    """Sums `(k, n, n, v)` of values `(k, T, v)`, weighted by the products of all pairs of rows `(k, n, A, T)`, summed over
+    attention heads; and the sums of the weights, `(k, n, n, 1)`. Two matrix products: no tensor of pairs x attention heads x
+    tokens is ever built."""
+    windows, n, _, tokens = rows.shape
+    at_once = max(n, 1) if torch.is_grad_enabled() else max(1, WEIGHTS_AT_ONCE // max(windows * n * tokens, 1))
+    sums, totals = [], []
+    for part in rows.split(at_once, dim=1):
+        product = torch.einsum("knat,kmat->knmt", part, rows)
+        totals.append(product.sum(-1, keepdim=True))
+        sums.append(torch.bmm(product.flatten(1, 2), values).unflatten(1, product.shape[1:3]))
+    return (sums[0], totals[0]) if len(sums) == 1 else (torch.cat(sums, 1), torch.cat(totals, 1))
+
+
+def grid_cells(sizes: list[int], device) -> torch.Tensor:
+    """Pairs `(Q, 3)` int64 (document, head, tail) of all cells of grids of these sizes."""
+    cells = [
+        torch.cartesian_prod(torch.tensor([document]), torch.arange(size), torch.arange(size))
+        for document, size in enumerate(sizes)
+    ]
+    return torch.cat(cells).to(device)
 
 
 class RelationEncoder(nn.Module):
     """Base class of relation encoders. A subclass is registered under a name with
-    [`~modeling_comm.relation_encoders.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
+    [`~modeling_comm.relation_encoder_registry.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
 
     Attributes:
         self_pairs_in_loss (`bool`): the loss also averages over every entity paired with itself, with logits of 0 and without a
@@ -47,19 +206,35 @@ class RelationEncoder(nn.Module):
 
     self_pairs_in_loss = False
 
+    class Settings:
+        """What an encoder reads from the configuration. Each attribute is a field of [`CommConfig`] where the encoder is chosen,
+        and a flag; see [`~modeling_comm.settings`]. A subclass adds attributes of its own."""
+
+        emb_size: Annotated[
+            int,
+            AtLeast(1),
+            "Size of the head and of the tail representation that meet in the grouped bilinear layer, a multiple of block_size.",
+        ] = 768
+        block_size: Annotated[int, AtLeast(1), "Size of a group of the grouped bilinear layer."] = 64
+
+        @classmethod
+        def validate(cls, config) -> None:
+            """Checks what concerns several fields of the configuration, the backbone's `config.text_config` among them.
+
+            Raises:
+                `ValueError`: A field does not fit.
+            """
+            fits = config.emb_size % config.block_size == 0
+            check_field(config, "emb_size", fits, f"a multiple of block_size={config.block_size}")
+
     def __init__(self, config):
         super().__init__()
         self.num_labels = config.num_labels
         self.hidden_size = config.text_config.hidden_size
 
-    @classmethod
-    def validate_config(cls, config, check):
-        """Raises `ValueError` where a field of `config` that this encoder reads does not fit. `check` knows ways to ask, such as
-        `check.integer("unet_in_dim", 1)`."""
-
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         """Gives `(P, R + 1)` logits in the order of `documents.pair_index`, the threshold class in column 0."""
-        raise TypeError(f"{type(self).__name__} does not define forward(documents)")
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(documents)")
 
     def no_logits(self, documents: EncodedDocuments) -> torch.Tensor:
         """Logits `(0, R + 1)` of a batch without pairs. Every parameter gets a gradient of 0 from it, as DDP needs where one
@@ -68,104 +243,9 @@ class RelationEncoder(nn.Module):
         return nothing.expand(0, self.num_labels)
 
 
-def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Half precision has too few digits, and float16 too small a range, for products of attention and for logsumexp."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
-
-
-def _entity_rows(documents: EncodedDocuments) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """For each mention the flat row of its entity (one spare row at the end takes padding), and mentions per entity."""
-    batch, entities = documents.entity_mask.shape
-    spare = batch * entities
-    first = torch.arange(batch, device=documents.entity_mask.device)[:, None] * entities
-    rows = torch.where(documents.mention_entities >= 0, first + documents.mention_entities, spare).flatten()
-    counts = torch.zeros(spare + 1, device=rows.device).index_add_(0, rows, torch.ones(rows.shape, device=rows.device))
-    return rows, counts[:spare], spare
-
-
-def pool_entity_embeddings(documents: EncodedDocuments) -> torch.Tensor:
-    """Entity embeddings `(B, E, d)`, float32 at least: logsumexp over an entity's mentions (ATLOP, eq. 2); a span that is listed
-    twice counts twice; an entity whose mentions were all cut off gets zeros."""
-    rows, counts, spare = _entity_rows(documents)
-    states = at_least_float32(documents.mention_states).flatten(0, 1)
-    index = rows[:, None].expand_as(states)
-    # The shift by the maximum cancels exactly, in value and in gradient, so it need not be differentiated.
-    maximum = states.new_full((spare + 1, states.shape[-1]), -torch.inf)
-    maximum = maximum.scatter_reduce(0, index, states.detach(), "amax")
-    present = (counts > 0)[:, None]
-    maximum = torch.where(torch.isfinite(maximum), maximum, 0.0)
-    total = torch.zeros_like(maximum).index_add(0, rows, torch.exp(states - maximum[rows]))[:spare]
-    pooled = torch.log(torch.where(present, total, 1.0)) + maximum[:spare]  # log 1 + 0 without a mention
-    return pooled.view(*documents.entity_mask.shape, -1)
-
-
-def pool_entity_attention(documents: EncodedDocuments) -> torch.Tensor:
-    """Entity attention `(B, E, A, C)`, float32 at least: mean over the mentions' attention rows; zeros without a mention."""
-    rows, counts, spare = _entity_rows(documents)
-    attention = at_least_float32(documents.mention_attention).flatten(0, 1)
-    total = attention.new_zeros(spare + 1, *attention.shape[1:]).index_add(0, rows, attention)[:spare]
-    mean = total / counts.clamp(min=1.0)[:, None, None]
-    return mean.view(*documents.entity_mask.shape, *mean.shape[1:])
-
-
-def pool_pair_attention(entity_attention: torch.Tensor, pair_index: torch.Tensor) -> torch.Tensor:
-    """
-    What the localized context of each pair is averaged with (ATLOP, eq. 6-7), for a few pairs: the product of head's and tail's
-    attention, averaged over attention heads.
-
-    Args:
-        entity_attention (`(B, E, A, C)` float): from [`pool_entity_attention`].
-        pair_index (`(P, 3)` int64): document, head entity, tail entity.
-
-    Returns:
-        `(P, C)`, float32 at least; each row sums to 1, or is 0 where the two have no common context.
-    """
-    document, head, tail = pair_index.unbind(-1)
-    attention = at_least_float32(entity_attention)
-    # A few pairs at a time: they take P x A x C numbers.
-    products = [
-        torch.einsum("pac,pac->pc", attention[d, h], attention[d, t])
-        for d, h, t in zip(document.split(256), head.split(256), tail.split(256), strict=True)
-    ]
-    product = torch.cat(products)
-    total = product.sum(-1, keepdim=True)
-    return torch.where(total > 0, product / torch.where(total > 0, total, 1.0), 0.0)
-
-
-def pool_pair_context(
-    entity_attention: torch.Tensor, token_states: torch.Tensor, heads: str, epsilon: float
-) -> torch.Tensor:
-    """Localized context of every pair of entities, on the grid (ATLOP, eq. 6-7).
-
-    The attention of head and tail is multiplied, reduced over attention heads, renormalised, and used to average the
-    token states. Two matrix products a document: no tensor of pairs x attention heads x word pieces is ever built.
-    Pairs without common attention (a long document's entities that share no window) get a zero vector. Where no gradient is
-    wanted, at most about `WEIGHTS_AT_ONCE` weights of pairs x word pieces are in memory.
-
-    Args:
-        entity_attention (`(B, E, A, C)` float): from [`pool_entity_attention`].
-        token_states (`(B, C, d)` float): last hidden states.
-        heads (`str`): `"mean"` (ATLOP, DocuNet) or `"sum"` (KD-DocRE) over attention heads.
-        epsilon (`float`): added to the sum that the product is divided by: 1e-5 in ATLOP, 1e-10 in KD-DocRE.
-
-    Returns:
-        `(B, E, E, d)`, float32 at least, symmetric in the two entities.
-    """
-    batch, entities, attention_heads, tokens = entity_attention.shape
-    rows = max(entities, 1)
-    if not torch.is_grad_enabled():
-        rows = max(1, WEIGHTS_AT_ONCE // max(batch * entities * tokens, 1))
-    contexts = []
-    with torch.autocast(entity_attention.device.type, enabled=False):  # see `at_least_float32`
-        for some in entity_attention.split(rows, dim=1):
-            product = torch.einsum("beac,bfac->befc", some, entity_attention)
-            if heads == "mean":
-                product = product / attention_heads
-            weights = product / (product.sum(-1, keepdim=True) + epsilon)
-            states = token_states.to(weights.dtype)
-            context = torch.bmm(weights.flatten(1, 2), states)
-            contexts.append(context.unflatten(1, (some.shape[1], entities)))
-    return contexts[0] if len(contexts) == 1 else torch.cat(contexts, dim=1)
+def parameter_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Dtype of the first parameter of `module`; a quantized layer has none."""
+    return next((parameter.dtype for parameter in module.parameters()), default)
 
 
 def project_with_entity(
@@ -183,33 +263,11 @@ def project_with_entity(
         `(P, emb_size)`.
     """
     # What was put in its place, an adapter or a quantized layer for example, alone knows what it computes.
-    if type(projection) is not nn.Linear:
-        dtype = next((parameter.dtype for parameter in projection.parameters()), pair.dtype)
+    if not is_plain_linear(projection):
+        dtype = parameter_dtype(projection, pair.dtype)
         return torch.tanh(projection(torch.cat([entities[document, entity], pair], dim=-1).to(dtype)))
     # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
     weight = projection.weight
     entity_weight, pair_weight = weight.split([entities.shape[-1], pair.shape[-1]], dim=1)
     projected = nn.functional.linear(entities.to(weight.dtype), entity_weight)[document, entity]
     return torch.tanh(projected + nn.functional.linear(pair.to(weight.dtype), pair_weight, projection.bias))
-
-
-class GroupedBilinear(nn.Module):
-    """Grouped bilinear map `(P, emb_size) x (P, emb_size) -> (P, out_features)`: both vectors are cut into groups of
-    `block_size`; each group's outer product is weighted and summed (ATLOP, eq. 4 with groups).
-
-    Operations: `P * emb_size * block_size * out_features` multiply-adds; memory: `P * emb_size * block_size` numbers, of at most
-    `PAIRS_AT_ONCE` pairs where no gradient is wanted.
-    """
-
-    def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
-        super().__init__()
-        self.block_size = block_size
-        self.linear = nn.Linear(emb_size * block_size, out_features, bias=bias)
-
-    def forward(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled() and len(head) > PAIRS_AT_ONCE:
-            parts = zip(head.split(PAIRS_AT_ONCE), tail.split(PAIRS_AT_ONCE), strict=True)
-            return torch.cat([self(*part) for part in parts])
-        groups = (head.shape[0], head.shape[1] // self.block_size, self.block_size)
-        outer = head.view(groups)[..., :, None] * tail.view(groups)[..., None, :]
-        return self.linear(outer.flatten(1))

@@ -1,22 +1,24 @@
 """DocuNet's relation encoder: the grid of entity pairs, read as an image by a U-Net (Zhang et al., IJCAI 2021)."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .pair_grids import PairGrids, count_entities
+from .grouped_bilinear import GroupedBilinear
+from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
-    pool_entity_attention,
-    pool_entity_embeddings,
+    parameter_dtype,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
+from .settings import AtLeast, MultipleOf
 
-CONTEXT_EPSILON = 1e-5
 
-
+@register_relation_encoder("docunet", reference="Zhang et al. 2021")
 class DocunetRelationEncoder(RelationEncoder):
     """
     DocuNet, context-based: the pair contexts, projected to `unet_in_dim` channels, go through a U-Net, which gives each cell of a
@@ -29,10 +31,15 @@ class DocunetRelationEncoder(RelationEncoder):
     Per document with n entities, C word pieces, A attention heads, hidden size d and U-Net width w (`unet_down_dim`):
     `n^2 C (A + d)` multiply-adds for the contexts, about `50 n^2 w^2` for the U-Net, `2 n^2 emb_size unet_out_dim` for the
     projections and `n^2 emb_size block_size (R + 1)` for the classifier. The largest tensors, in float32: `4 n^2 (C + d)` bytes
-    of context weights and contexts, `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward pass),
-    and `4 n^2 emb_size block_size` of the classifier's outer products. A fixed grid puts `fixed_grid` for n in contexts and
-    U-Net.
+    of context weights and contexts, and `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward
+    pass). A fixed grid puts `fixed_grid` for n in contexts and U-Net.
     """
+
+    class Settings(RelationEncoder.Settings):
+        unet_in_dim: Annotated[int, AtLeast(1), "Channels that the U-Net reads pair contexts in."] = 3
+        unet_down_dim: Annotated[int, AtLeast(1), MultipleOf(2), "Width of the U-Net at full resolution."] = 256
+        unet_out_dim: Annotated[int, AtLeast(1), "Size of the pair feature that comes out of the U-Net."] = 256
+        fixed_grid: FIXED_GRID = None
 
     def __init__(self, config):
         super().__init__(config)
@@ -44,37 +51,34 @@ class DocunetRelationEncoder(RelationEncoder):
         self.tail_projection = nn.Linear(pair_size, config.emb_size)
         self.classifier = GroupedBilinear(config.emb_size, config.block_size, self.num_labels)
 
-    @classmethod
-    def validate_config(cls, config, check):
-        for field in ("unet_in_dim", "unet_down_dim", "unet_out_dim"):
-            check.integer(field, 1)
-        check("unet_down_dim", config.unet_down_dim % 2 == 0, "an even number")
-
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         if not len(documents.pair_index):
             return self.no_logits(documents)
         counts = count_entities(documents, self.fixed_grid)
-        attention = pool_entity_attention(documents)
         grids = PairGrids(counts)
+        context = documents.grid_contexts(counts)
         if self.fixed_grid is not None:
-            grids = PairGrids([self.fixed_grid] * len(counts))
-            attention = _repeat_last_entity(attention, counts, self.fixed_grid)
-        context = grids.pool_context(attention, documents.token_states, heads="mean", epsilon=CONTEXT_EPSILON)
-        channels = self.channel_projection(context.to(self.channel_projection.weight.dtype))
+            grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
+        channels = self.channel_projection(context.to(parameter_dtype(self.channel_projection, context.dtype)))
         features = grids.join(self.unet(grids.split(channels)))
         document, head, tail = documents.pair_index.unbind(-1)
         feature = features[grids.rows(document, head, tail)]
-        entities = pool_entity_embeddings(documents)
+        entities = documents.entity_embeddings()
         return self.classifier(
             project_with_entity(self.head_projection, entities, document, head, feature),
             project_with_entity(self.tail_projection, entities, document, tail, feature),
         )
 
 
-def _repeat_last_entity(attention, counts, size):
-    last = torch.tensor(counts, device=attention.device)[:, None] - 1
-    index = torch.arange(size, device=attention.device).minimum(last).clamp(min=0)
-    return attention.take_along_dim(index[:, :, None, None], dim=1)
+def _repeat_last_entity(grids, context, size):
+    """Grids of the fixed size, whose cells beyond a document's entities hold its last entity's contexts."""
+    fixed = PairGrids([size] * len(grids.sizes))
+    document, head, tail = fixed.cells(context.device).unbind(-1)
+    last = torch.tensor(grids.sizes, device=context.device)[document] - 1
+    row = grids.rows(document, head.minimum(last), tail.minimum(last))
+    # Documents without entities have zeros.
+    context = torch.cat([context, context.new_zeros(1, context.shape[-1])])
+    return fixed, context[torch.where(last >= 0, row, len(context) - 1)]
 
 
 class GridNorm(nn.BatchNorm1d):

@@ -10,7 +10,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, TrainerCallback
 
+import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.relation_encoders import get_relation_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("COMM_SHARED", ROOT.parent / "shared"))
@@ -159,6 +161,16 @@ def tiny_config(model_type="bert", text_fields=None, **fields):
     return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
 
 
+_SMALL_SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
+
+
+def small_encoder(name, **sizes):
+    """The fields that choose a relation encoder and make it small: those of the usual sizes, and of `sizes`, that it has."""
+    declared = {setting.field for setting in get_relation_encoder(name).settings}
+    small = {field: value for field, value in {**_SMALL_SIZES, **sizes}.items() if field in declared}
+    return {"relation_encoder": name, **small}
+
+
 def sharpen(module, factor=6.0):
     """Enlarges matrices, as training does: at their initial size attention is almost uniform and all pairs have nearly the
     same logits, so that a test of them could hardly fail."""
@@ -205,6 +217,11 @@ def save_backbone(folder, kind="bert", seed=0, **fields):
     return str(folder)
 
 
+def run_script(*flags):
+    """The metrics of each seed's run of `run_docre.py`."""
+    return run_docre.run(run_docre.parse_arguments([str(flag) for flag in flags]))
+
+
 class KillAt(TrainerCallback):
     """Ends a training at this step with `InterruptedError`, as a kill would."""
 
@@ -214,3 +231,28 @@ class KillAt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise InterruptedError
+
+
+def entity_attention(documents):
+    """Attention of whole documents, `(B, E, A, C)`, put together from what is stored by window."""
+    attention, (batch, entities) = documents.attention, documents.entity_mask.shape
+    whole = torch.zeros(batch, entities, attention.rows.shape[2], documents.token_states.shape[1])
+    for window, (document, positions) in enumerate(zip(attention.document, attention.positions(), strict=True)):
+        inside = positions < whole.shape[-1]
+        assert not attention.rows[window, ..., ~inside].any()
+        shown = torch.arange(entities) if attention.entities is None else attention.entities[window]
+        for row, entity in enumerate(shown.tolist()):
+            if entity >= 0:
+                whole[document, entity][:, positions[inside]] += attention.rows[window, row][:, inside]
+    return whole
+
+
+def mentions_as_entities(batch):
+    """The same batch with an entity for each mention, so that what is pooled by entity shows the mentions."""
+    documents, mentions = batch["mention_positions"].shape
+    return {
+        **{name: value for name, value in batch.items() if name != "labels"},
+        "mention_entities": torch.arange(mentions).expand(documents, -1),
+        "entity_mask": torch.ones(documents, mentions, dtype=torch.bool),
+        "window_entities": torch.arange(mentions).expand(len(batch["windows"]), -1),
+    }

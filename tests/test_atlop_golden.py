@@ -18,16 +18,14 @@ from golden import (
     as_batch,
     difference,
     documents_of,
+    documents_seen,
     golden_pairs,
     logits_in_golden_order,
     per_document,
     system,
 )
 from golden import run as run_system
-from helpers import requires_shared
-
-from modeling_comm import pool_entity_attention, pool_entity_embeddings, pool_pair_context
-from modeling_comm.relation_encoder_atlop import CONTEXT_EPSILON
+from helpers import entity_attention, mentions_as_entities, requires_shared
 
 pytestmark = requires_shared
 LOGITS, STATES = 1e-4, 1e-5
@@ -38,9 +36,8 @@ each_case = pytest.mark.parametrize("case", [*TINY, *ROBERTA, *MINILM], ids=str)
 @each_case
 def test_intermediate_results(case):
     arrays, info = case.load()
-    _, _, documents = run(case)
-    embeddings = pool_entity_embeddings(documents)
-    context = pool_pair_context(pool_entity_attention(documents), documents.token_states, "mean", CONTEXT_EPSILON)
+    batch, _, documents = run(case)
+    embeddings = documents.entity_embeddings()
     sizes = documents.entity_mask.sum(-1).tolist()
     compared = 0
     if "entity_embs" in arrays:
@@ -48,7 +45,7 @@ def test_intermediate_results(case):
         assert difference(ours, arrays["entity_embs"]) < STATES
         compared += 1
     if "atlop_rs" in arrays:
-        ours = torch.stack([context[pair] for pair in golden_pairs(arrays, info)])
+        ours = documents.pair_contexts(torch.tensor(golden_pairs(arrays, info)))
         assert difference(ours, arrays["atlop_rs"]) < STATES
         compared += 1
     if "sequence_output" in arrays:
@@ -58,10 +55,11 @@ def test_intermediate_results(case):
     if "mention_attention" in arrays:
         # Both list a document's mentions in the order of entities; ours are padded.
         order = arrays.get("mention_document", np.zeros_like(arrays["mention_entity"]))
+        model, _ = system(case.folder, "atlop")
+        attention = entity_attention(documents_seen(model, mentions_as_entities(batch))[1])
         for document in range(len(sizes)):
             golden = arrays["mention_attention"][order == document]
-            ours = documents.mention_attention[document, : len(golden)]
-            assert difference(ours, golden) < STATES
+            assert difference(attention[document, : len(golden)], golden) < STATES
         compared += 1
     # MiniLM's batch has logits only.
     assert compared == (0 if case == Case("minilm", "batch_short_long_few") else 3 + (case.folder != "tiny"))

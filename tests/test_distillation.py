@@ -16,10 +16,10 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from helpers import KillAt, random_document, tiny_model, tiny_system
+from helpers import KillAt, random_document, small_encoder, tiny_model, tiny_system
 from transformers import TrainerCallback
 
-from dataset_scripts.docred import FEATURES, load_docred
+from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm import available_relation_encoders
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.training.batching import DocumentStream
@@ -28,13 +28,13 @@ from modeling_comm.training.distillation import (
     TeacherLogits,
     distillation_loss,
     document_key,
-    finish_labels,
-    label_documents,
+    finish_teacher_logits,
+    predict_teacher_logits,
 )
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
+from modeling_comm.utils.unchanged import SettingsChangedError
 
-SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
 ENCODERS = available_relation_encoders()
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 # One window and many, without an entity and without a pair.
@@ -57,14 +57,14 @@ def quiet():
 
 def make_system(encoder="atlop", seed=0, **fields):
     """A model whose logits differ from pair to pair, and its processor."""
-    config, processor = tiny_system(text_fields=NO_DROPOUT, relation_encoder=encoder, **SIZES, **fields)
+    config, processor = tiny_system(text_fields=NO_DROPOUT, **small_encoder(encoder), **fields)
     return tiny_model(config, seed), processor
 
 
 def label(folder, documents=DOCUMENTS, system=None, record=None, **settings):
     """Labels documents and returns the folder."""
-    number = label_documents(*(system or make_system()), documents, folder, **{"shard_size": 4, **settings})
-    finish_labels(folder, number, record)
+    number = predict_teacher_logits(*(system or make_system()), documents, folder, **{"shard_size": 4, **settings})
+    finish_teacher_logits(folder, number, record)
     return folder
 
 
@@ -104,7 +104,7 @@ def contents(folder):
 
 def test_identity_of_a_document_whatever_holds_it(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(DOCUMENTS))
-    stream = load_docred(data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
+    stream = load_splits("local", data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
     keys = [document_key(document) for document in DOCUMENTS]
     assert [document_key(row) for row in as_rows(DOCUMENTS)] == keys
     assert [document_key(row) for row in stream] == keys
@@ -209,7 +209,7 @@ def test_stored_logits_do_not_depend_on_batches_and_shards(tmp_path, folder, bat
 
 
 def test_a_model_in_training_labels_without_dropout_and_learns_nothing(tmp_path, folder):
-    config, processor = tiny_system(relation_encoder="atlop", **SIZES)
+    config, processor = tiny_system(**small_encoder("atlop"))
     assert config.text_config.hidden_dropout_prob > 0
     found = stored(label(tmp_path, system=(tiny_model(config).train(), processor)))
     for logits, expected in zip(found, stored(folder), strict=True):
@@ -233,7 +233,7 @@ def test_documents_are_read_when_they_are_needed(tmp_path):
             read += 1
             yield document
 
-    assert label_documents(*make_system(), documents(), tmp_path, shard_size=3) == read == len(DOCUMENTS)
+    assert predict_teacher_logits(*make_system(), documents(), tmp_path, shard_size=3) == read == len(DOCUMENTS)
     assert done == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
 
 
@@ -241,11 +241,13 @@ def test_documents_are_read_when_they_are_needed(tmp_path):
 def test_several_processes_write_what_one_writes(tmp_path, folder, world_size):
     for rank in reversed(range(world_size)):  # whoever comes first
         before = set(tmp_path.glob("*.safetensors"))
-        number = label_documents(*make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=rank, world_size=world_size)
+        number = predict_teacher_logits(
+            *make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=rank, world_size=world_size
+        )
         own = {path.name for path in set(tmp_path.glob("*.safetensors")) - before}
         assert own == {f"logits-{index:05d}.safetensors" for index in range(rank, 3, world_size)}
         assert number == len(DOCUMENTS)
-    finish_labels(tmp_path, number)
+    finish_teacher_logits(tmp_path, number)
     together, one = contents(tmp_path), contents(folder)
     assert {name: content for name, (content, _) in together.items()} == {
         name: content for name, (content, _) in one.items()
@@ -264,20 +266,20 @@ def test_logits_that_cannot_be_stored(tmp_path, factor):
     with pytest.raises(
         FloatingPointError, match=r"document 'Document 6': a logit is not finite, or beyond float16's 65504"
     ):
-        label_documents(model, processor, [DOCUMENTS[2], DOCUMENTS[3], DOCUMENTS[6]], tmp_path)
+        predict_teacher_logits(model, processor, [DOCUMENTS[2], DOCUMENTS[3], DOCUMENTS[6]], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.json"]
 
 
 def test_processor_of_another_model(tmp_path):
     (model, _), (_, processor) = make_system(), make_system(max_relations_per_pair=1)
     with pytest.raises(ValueError, match="max_relations_per_pair is 1 in the processor and None in the model"):
-        label_documents(model, processor, DOCUMENTS, tmp_path)
+        predict_teacher_logits(model, processor, DOCUMENTS, tmp_path)
 
 
 def test_bad_document_is_named(tmp_path):
     bad = {**DOCUMENTS[1], "sents": []}
     with pytest.raises(ValueError, match=r"\('Document 1'\), field sents: found \[\], expected at least one sentence"):
-        label_documents(*make_system(), [DOCUMENTS[0], bad], tmp_path)
+        predict_teacher_logits(*make_system(), [DOCUMENTS[0], bad], tmp_path)
 
 
 def test_settings_of_a_finished_folder(tmp_path):
@@ -312,7 +314,7 @@ def fail():
 
 def label_and_end(folder, end):
     torch.set_num_threads(1)
-    label_documents(*make_system(), interrupted(DOCUMENTS, end), folder, shard_size=4)
+    predict_teacher_logits(*make_system(), interrupted(DOCUMENTS, end), folder, shard_size=4)
 
 
 @may_fork
@@ -358,31 +360,28 @@ def test_finished_labelling_stays_as_it_is(tmp_path, folder, monkeypatch):
 
 @pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
-    ("fields", "settings", "message"),
+    ("fields", "settings", "changed"),
     [
-        ({"seed": 1}, {}, r"teacher_sha256 '\w+', now '\w+'"),
-        (
-            {"id2label": {0: "Na", 1: "P27", 2: "P17", 3: "P131", 4: "P1"}},
-            {},
-            "labels 5 from 'Na' to 'P569', now 5 from 'Na' to 'P1'",
-        ),
-        ({"loss": "balanced_softmax"}, {}, "decision_threshold 'th', now 'zero'"),
-        ({"markers": "none"}, {}, "markers 'star', now 'none'"),
-        ({"window_size": 48, "window_stride": 16}, {}, "window_size 32, now 48, window_stride 8, now 16"),
-        ({}, {"max_length": 30}, "max_length None, now 30"),
-        ({}, {"shard_size": 5}, "shard_size 4, now 5"),
+        ({"seed": 1}, {}, {"teacher_sha256"}),
+        ({"id2label": {0: "Na", 1: "P27", 2: "P17", 3: "P131", 4: "P1"}}, {}, {"labels"}),
+        ({"loss": "balanced_softmax"}, {}, {"decision_threshold"}),
+        ({"markers": "none"}, {}, {"markers"}),
+        ({"window_size": 48, "window_stride": 16}, {}, {"window_size", "window_stride"}),
+        ({}, {"max_length": 30}, {"max_length"}),
+        ({}, {"shard_size": 5}, {"shard_size"}),
     ],
     ids=["teacher", "labels", "threshold", "markers", "windows", "max_length", "shard_size"],
 )
-def test_other_settings_in_the_same_folder(tmp_path, folder, finished, fields, settings, message):
+def test_other_settings_in_the_same_folder(tmp_path, folder, finished, fields, settings, changed):
     again = tmp_path / "again"
     if finished:
         shutil.copytree(folder, again)
     else:
-        label_documents(*make_system(), DOCUMENTS[:4], again, shard_size=4)
+        predict_teacher_logits(*make_system(), DOCUMENTS[:4], again, shard_size=4)
     before = contents(again)
-    with pytest.raises(ValueError, match=f"again holds logits that were made otherwise: {message}. Choose another"):
+    with pytest.raises(SettingsChangedError) as refused:
         label(again, system=make_system(**fields), **settings)
+    assert {*refused.value.changed} == changed
     assert contents(again) == before
 
 
@@ -468,9 +467,9 @@ def test_finished_folder_of_full_shards_is_not_lengthened(tmp_path):
 
 
 def test_process_that_is_not_done(tmp_path):
-    number = label_documents(*make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=0, world_size=2)
+    number = predict_teacher_logits(*make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=0, world_size=2)
     with pytest.raises(ValueError, match=r"11 documents fill 3 shards; missing are \['logits-00001.safetensors'\]"):
-        finish_labels(tmp_path, number)
+        finish_teacher_logits(tmp_path, number)
 
 
 def test_folders_that_cannot_be_read(tmp_path, folder):

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, random_document, save_backbone
+from helpers import ROOT, random_document, run_script, save_backbone
 from safetensors.torch import load_file
 
-import run_docre
-from modeling_comm.training.trainer import last_complete_checkpoint
+from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 
 TRAIN = [random_document(entities, seed=index) for index, entities in enumerate((4, 0, 6, 2, 1, 5, 3))]
 DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4))]
@@ -68,7 +67,7 @@ def test_two_processes_train_and_score_as_one(name, flags, tmp_path):
         [str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
     )
     assert launched.returncode == 0, launched.stderr[-5000:]
-    run_docre.main([*training, *step, str(2 * size), "--output_dir", str(tmp_path / "one")])
+    run_script(*training, *step, str(2 * size), "--output_dir", str(tmp_path / "one"))
     two, one = tmp_path / "two", tmp_path / "one"
     assert launched.stderr.count("world size 2, device cpu") == 1, "one process says it"
     assert [read(folder / "run.json")["device"]["processes"] for folder in (two, one)] == [2, 1]
@@ -114,7 +113,7 @@ def check_weights(two, one, encoder):
 
 def check_evaluation(two, flags, folder):
     """The two processes' checkpoint, scored by one process: exactly the same predictions and metrics."""
-    (metrics,) = run_docre.main([*flags, "--model_name_or_path", str(two), "--output_dir", str(folder)])
+    (metrics,) = run_script(*flags, "--model_name_or_path", str(two), "--output_dir", str(folder))
     together, alone = read(two / "results.json"), read(folder / "results.json")
     assert {tuple(triple.values()) for triple in together} == {tuple(triple.values()) for triple in alone}
     assert len(together) == len(alone) > 20

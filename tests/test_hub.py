@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from fresh_process import run_fresh, save_again, write_expected
-from helpers import SAMPLE, random_document, save_backbone, tiny_model, tiny_system
+from helpers import SAMPLE, random_document, run_script, save_backbone, tiny_model, tiny_system
 from hub_server import TOKEN, HubServer
 
-import run_docre
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 
 ROBERTA = "org/comm-roberta-atlop"
@@ -24,7 +23,7 @@ PUSH = ["--push_to_hub", "--hub_model_id", NAME]
 def pushed(tmp_path_factory):
     """The server after a run that was refused at first, the run's folder, and a folder of what its model predicts."""
     folder = tmp_path_factory.mktemp("hub")
-    flags = ["--data_dir", SAMPLE, "--model_name_or_path", ENCODER]
+    flags = ["--dataset_config", "redocred", "--data_dir", SAMPLE, "--model_name_or_path", ENCODER]
     flags += ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-2"]
     flags += ["--max_train_documents", "6", "--max_eval_documents", "3", "--per_device_train_batch_size", "2"]
     flags += ["--do_train", "--num_train_epochs", "1", "--use_cpu", "--disable_tqdm", "true"]
@@ -35,17 +34,17 @@ def pushed(tmp_path_factory):
             """
 from hub_server import use_hub
 use_hub(sys.argv[1])
-import run_docre
+from helpers import run_script
 from huggingface_hub.errors import HfHubHTTPError
 output = Path(sys.argv[2])
 try:
-    run_docre.main([*sys.argv[3:], "--hub_token", "wrong"])
+    run_script(*sys.argv[3:], "--hub_token", "wrong")
 except HfHubHTTPError as error:
     assert "401" in str(error) and "Invalid credentials" in str(error), error
 else:
     raise AssertionError("the wrong token was not refused")
 assert not list(output.glob("checkpoint-*")), "refused before any training"
-run_docre.main(sys.argv[3:])
+run_script(*sys.argv[3:])
 """,
             *(server.address, folder / "run", *flags),
             home=folder,
@@ -102,9 +101,19 @@ assert type(processor).__name__ == "CommProcessor"
 
 def test_several_seeds_cannot_be_pushed(tmp_path):
     """They would overwrite each other."""
-    flags = ["--data_dir", str(SAMPLE), "--model_name_or_path", "missing", "--do_train", "--use_cpu", *PUSH]
+    flags = [
+        "--dataset_config",
+        "redocred",
+        "--data_dir",
+        str(SAMPLE),
+        "--model_name_or_path",
+        "missing",
+        "--do_train",
+        "--use_cpu",
+        *PUSH,
+    ]
     with pytest.raises(ValueError, match=r"--push_to_hub with --seeds 3 4: .* one --seed"):
-        run_docre.main([*flags, "--output_dir", str(tmp_path / "runs"), "--seeds", "3", "4"])
+        run_script(*flags, "--output_dir", str(tmp_path / "runs"), "--seeds", "3", "4")
     assert not (tmp_path / "runs").exists()
 
 

@@ -14,20 +14,20 @@ from pathlib import Path
 import pytest
 import yaml
 from fresh_process import run_fresh
-from helpers import LABELS, ROOT, SAMPLE, random_document, save_backbone, tiny_model, tiny_processor
+from helpers import LABELS, ROOT, SAMPLE, random_document, run_script, save_backbone, tiny_model, tiny_processor
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
-import run_docre
-from dataset_scripts.docred import find_data_files
+import comm_docre
+from dataset_scripts import recipe_card
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
+from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
-    main,
     read_run,
-    recipe_record,
     render_model_card,
     trainer_record,
     write_model_card,
@@ -51,6 +51,7 @@ def work(tmp_path_factory):
     """A folder with an encoder, a run, and two runs with different seeds."""
     folder = tmp_path_factory.mktemp("cards")
     flags = ["--model_name_or_path", save_backbone(folder / "encoder"), "--data_dir", SAMPLE]
+    flags += ["--dataset_config", "redocred"]
     flags += [
         "--cache_dir",
         folder / "cache",
@@ -65,9 +66,9 @@ def work(tmp_path_factory):
     flags += ["--max_train_documents", "4", "--max_eval_documents", "3", "--per_device_train_batch_size", "2"]
     flags += ["--do_train", "--do_eval", "--do_predict", "--learning_rate", "1e-3", "--head_learning_rate", "1e-2"]
     flags += ["--max_length", "60", "--max_relations_per_pair", "4", "--logging_steps", "1"]
-    run_docre.main([*map(str, flags), "--output_dir", str(folder / "one"), "--num_train_epochs", "3"])
+    run_script(*map(str, flags), "--output_dir", str(folder / "one"), "--num_train_epochs", "3")
     seeds = ["--seeds", "3", "4", "--num_train_epochs", "1"]
-    run_docre.main([*map(str, flags), "--output_dir", str(folder / "seeds"), *seeds])
+    run_script(*map(str, flags), "--output_dir", str(folder / "seeds"), *seeds)
     return folder
 
 
@@ -289,15 +290,31 @@ def test_metadata(card, record):
 def test_data_sets_are_named_by_where_files_came_from(record, config, expected):
     """Files of the official names may hold anything: the sample's do."""
     record = copy.deepcopy(record)
+    entry, files = get_dataset(config), record["data"]["files"]
     for split, source in find_data_files(config).items():
-        record["data"]["files"][split]["source"] = source
+        files[split]["source"] = source
+    record["data"]["published"] = entry.published_sources(files)
+    rendered = render_model_card(record)
+    for split in ("train", "validation"):
+        assert entry.files[split].source.citation in sections(rendered)["Citation"]
+    assert "**Language and domain**: English Wikipedia." in sections(rendered)["Limits"]
     data = ModelCard(render_model_card(record)).data
     assert_valid(data)
     assert data.datasets == expected
     assert data.language == "en"
     assert {result.dataset_type for result in data.eval_results} <= set(expected)
-    record["data"]["files"]["train"]["source"] = "/data/train_revised.json"
-    assert ModelCard(render_model_card(record)).data.datasets is None
+    files["train"]["source"] = "/data/train_revised.json"
+    record["data"]["published"] = entry.published_sources(files)
+    rendered = render_model_card(record)
+    assert ModelCard(rendered).data.datasets is None
+    assert "Documents of" not in sections(rendered)["Citation"]
+
+
+def test_card_of_own_data(record):
+    """It names no published data set, and no figure or citation of one."""
+    rendered = render_model_card({**record, "data": {**record["data"], "config": "local"}})
+    assert "Files of somebody's own" in sections(rendered)["Data"]
+    assert "DocRED" not in rendered.replace("DocRED's format", "")
 
 
 @pytest.mark.parametrize(
@@ -357,7 +374,7 @@ def test_recipe_was_not_run(name, monkeypatch):
     """A recipe's card has no score of anybody's."""
     monkeypatch.chdir(ROOT)
     recipe = Path("examples/recipes", f"{name}.yaml")
-    rendered = render_model_card(recipe_record(recipe), name=name)
+    rendered = recipe_card.render_recipe_card(recipe)
     found, data, planned = sections(rendered), ModelCard(rendered).data, yaml.safe_load(recipe.read_text())
     assert list(found) == ["", *(heading.replace("How it was run", "How to run it") for heading in SECTIONS)]
     assert "**Not run.**" in found[""]
@@ -380,10 +397,9 @@ def test_stored_card():
 
 
 def test_evaluation_of_a_checkpoint(work, tmp_path):
-    flags = ["--model_name_or_path", str(work / "one"), "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
-    run_docre.main(
-        [*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later")]
-    )
+    flags = ["--dataset_config", "redocred", "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
+    flags += ["--model_name_or_path", str(work / "one")]
+    run_script(*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later"))
     record, scores, _ = read_run(tmp_path / "later")
     found = sections(render_model_card(record, scores))
     assert found["Training"].strip().startswith("This run evaluated a finished checkpoint")
@@ -603,25 +619,22 @@ def test_example_with_the_pipeline(work, monkeypatch, capsys):
 
 
 def test_command(work, card, capsys):
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
+    assert comm_docre.main(["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
     assert capsys.readouterr().out == card
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]) == 0
+    words = ["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]
+    assert comm_docre.main(words) == 0
     assert (work / "card.md").read_text(encoding="utf-8") == card
     assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--run", "nowhere"], "nowhere: expected run.json or summary.json"),
-        (["--recipe", "nowhere.yaml"], "nowhere.yaml"),
-    ],
+    ("main", "flags"), [(comm_docre.main, ["card", "--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])]
 )
-def test_command_with_a_wrong_file(flags, said, capsys):
+def test_command_with_a_wrong_file(main, flags, capsys):
     assert main(flags) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert said in error
+    assert flags[-1] in error
     assert error.count("\n") == 1
 
 
@@ -633,10 +646,10 @@ find = importlib.machinery.PathFinder.find_spec
 def find_others(name, *arguments):
     return None if name.partition(".")[0] in ("accelerate", "datasets", "evaluate") else find(name, *arguments)
 importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
-from modeling_comm.reporting.model_card import main
-sys.exit(main(sys.argv[1:]))
+import comm_docre
+sys.exit(comm_docre.main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", code, "--run", str(work / "one")]
+    command = [sys.executable, "-c", code, "card", "--run", str(work / "one")]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("---\n")

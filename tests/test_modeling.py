@@ -9,7 +9,9 @@ import torch
 from helpers import (
     LABELS,
     TOKENIZERS,
+    entity_attention,
     logits_by_pair,
+    mentions_as_entities,
     random_document,
     sharpen,
     tiny_config,
@@ -27,13 +29,11 @@ from modeling_comm import (
     CommForDocumentRelationExtraction,
     CommProcessor,
     EncodedDocuments,
-    pool_entity_attention,
-    pool_entity_embeddings,
-    pool_pair_context,
     register_relation_encoder,
 )
 from modeling_comm.backbone_attention import SDPA_WITH_ROWS, sdpa_attention_with_rows
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
+from modeling_comm.windows import EntityAttention
 
 BACKBONES = ["bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert"]
 each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
@@ -216,6 +216,7 @@ def test_lost_mentions(model, processor):
     without = dict(cut)
     kept = positions >= 0
     without["mention_positions"], without["mention_entities"] = positions[None, kept], cut["mention_entities"][:, kept]
+    del without["window_mentions"]  # numbers of mentions that have become others
     with torch.no_grad():
         logits = model(**cut).logits
         assert torch.isfinite(logits).all() and torch.allclose(logits, model(**without).logits, atol=1e-6)
@@ -253,10 +254,11 @@ def test_relation_encoder_gets_zeros_for_padding(model, processor, max_length, w
     assert padding.any() and (lost & (batch["mention_entities"] >= 0)).any()
     assert not seen.token_states[padding].any() and seen.token_states[~padding].any(-1).all()
     assert not seen.mention_states[lost].any() and seen.mention_states[~lost].any(-1).all()
-    assert not seen.mention_attention[lost].any() and (seen.mention_entities[lost] == -1).all()
-    attention = seen.mention_attention[~lost]
-    assert torch.allclose(attention.sum(-1), torch.ones(attention.shape[:-1]), atol=1e-5)
-    assert not (seen.mention_attention * padding[:, None, None, :]).any()
+    assert (seen.mention_entities[lost] == -1).all()
+    whole = entity_attention(documents_seen(model, mentions_as_entities(batch)))
+    attention = whole[~lost]
+    assert not whole[lost].any() and torch.allclose(attention.sum(-1), torch.ones(attention.shape[:-1]), atol=1e-5)
+    assert not (whole * padding[:, None, None, :]).any()
 
 
 def test_mention_listed_twice_counts_twice(model, processor):
@@ -264,9 +266,9 @@ def test_mention_listed_twice_counts_twice(model, processor):
     twice = copy.deepcopy(document)
     twice["vertexSet"][0] *= 2
     seen = [documents_seen(model, processor(document)), documents_seen(model, processor(twice))]
-    first, second = (pool_entity_embeddings(documents)[0] for documents in seen)
+    first, second = (documents.entity_embeddings()[0] for documents in seen)
     assert torch.allclose(second[0], first[0] + math.log(2), atol=1e-5) and torch.allclose(second[1:], first[1:])
-    assert torch.allclose(pool_entity_attention(seen[0]), pool_entity_attention(seen[1]), atol=1e-6)
+    assert torch.allclose(*map(entity_attention, seen), atol=1e-6)
 
 
 # --- what runs where
@@ -363,8 +365,9 @@ def test_attention_implementation_can_be_chosen(tmp_path, model, batch):
         loaded.set_attn_implementation(name)
         with torch.no_grad():
             assert torch.allclose(loaded(**batch).logits, expected, atol=1e-5)
-    with pytest.raises(ValueError, match="Flash Attention 2"):
-        CommForDocumentRelationExtraction.from_pretrained(tmp_path, attn_implementation="flash_attention_2")
+    for name in ("flash_attention_2", "someone/kernel"):  # Transformers would download the latter, and run it
+        with pytest.raises(ValueError, match="attn_implementation"):
+            CommForDocumentRelationExtraction.from_pretrained(tmp_path, attn_implementation=name)
 
 
 def test_backbone_without_attention_interface_stays_eager(batch):
@@ -528,19 +531,20 @@ def test_autocast(model, batch):
 def test_half_precision_takes_large_states():
     """exp(x) of float16 overflows from 11: logsumexp and the product of attentions are computed in float32."""
     states = torch.tensor([[[90.0, -90.0], [90.0, 3.0], [0.0, 0.0]]], dtype=torch.float16)
-    attention = torch.full((1, 3, 2, 4), 2e-4, dtype=torch.float16)
+    attention = torch.full((1, 3, 2, 4), 2e-4)
+    attention[:, 1] = 0.0
     documents = EncodedDocuments(
         token_states=torch.ones(1, 4, 2, dtype=torch.float16),
         mention_states=states,
-        mention_attention=attention,
         mention_entities=torch.tensor([[0, 0, 2]]),
         entity_mask=torch.tensor([[True, True, True]]),
         pair_index=torch.tensor([[0, 0, 1]]),
+        attention=EntityAttention(attention, torch.tensor([0]), torch.tensor([0])),
     )
-    pooled = pool_entity_embeddings(documents)
+    pooled = documents.entity_embeddings()
     assert torch.allclose(pooled, torch.tensor([[[90 + math.log(2), 3.0], [0.0, 0.0], [0.0, 0.0]]]), atol=1e-4)
-    context = pool_pair_context(pool_entity_attention(documents), documents.token_states, "mean", 1e-10)
-    assert context[0, 0, 2].tolist() == pytest.approx([1.0, 1.0], abs=1e-2) and not context[0, 0, 1].any()
+    context = documents.pair_contexts(torch.tensor([[0, 0, 2], [0, 0, 1]]), epsilon=1e-10)
+    assert context[0].tolist() == pytest.approx([1.0, 1.0], abs=1e-2) and not context[1].any()
 
 
 # --- loss

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from fresh_process import run_fresh
-from helpers import LABELS, SHARED, random_document, requires_shared, tiny_model, tiny_system
+from helpers import (
+    LABELS,
+    SHARED,
+    entity_attention,
+    random_document,
+    requires_shared,
+    small_encoder,
+    tiny_model,
+    tiny_system,
+)
 from hub_server import HubServer
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -17,6 +26,7 @@ import modeling_comm
 from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm.documents import DocumentError
 from modeling_comm.pipeline_comm import TASK
+from modeling_comm.prediction_record import parse_record
 from modeling_comm.relation_encoders import available_relation_encoders
 from modeling_comm.text_to_document import text_from_document
 
@@ -79,10 +89,14 @@ def test_the_record_is_what_model_and_processor_say(extractor, documents, record
             outputs = extractor.model(**extractor.processor(document))
         (expected,) = extractor.processor.post_process_relation_extraction(outputs, document)
         assert json.loads(json.dumps(record)) == record
-        assert list(record) == ["title", "text", "sentences", "entities", "triples", "lost"]
+        assert parse_record(record) is record
+        assert list(record) == ["version", "title", "text", "sentences", "entities", "triples", "lost"]
         there = text_from_document(document)
         assert (record["title"], record["text"]) == (document["title"], there.text)
-        assert record["entities"] == there.entities
+        assert record["entities"] == without_texts(there.entities)
+        for entity, same in zip(record["entities"], there.entities, strict=True):
+            texts = [record["text"][mention["start"] : mention["end"]] for mention in entity["mentions"]]
+            assert texts == [mention["text"] for mention in same["mentions"]]
         for triple, wanted in zip(record["triples"], expected, strict=True):
             assert list(triple) == ["head", "tail", "relation", "relation_name", "score", "explanation"]
             assert (triple["relation"], triple["score"]) == (
@@ -90,18 +104,17 @@ def test_the_record_is_what_model_and_processor_say(extractor, documents, record
                 pytest.approx(wanted["score"], abs=1e-5),
             )
             assert triple["relation_name"] == NAMES.get(wanted["relation"], wanted["relation"])
+            assert (triple["head"], triple["tail"]) == (wanted["head"], wanted["tail"])
             for end in ("head", "tail"):
-                entity = record["entities"][wanted[end]]
-                spans = [{key: mention[key] for key in ("start", "end")} for mention in entity["mentions"]]
-                assert triple[end] == {
-                    "entity": wanted[end],
-                    "name": wanted[f"{end}_name"],
-                    "type": entity["type"],
-                    "mentions": spans,
-                }
-            for sentence in triple["explanation"]:
-                assert [sentence["start"], sentence["end"]] == record["sentences"][sentence["sentence"]]
-                assert sentence["text"] == record["text"][sentence["start"] : sentence["end"]]
+                assert record["entities"][triple[end]]["name"] == wanted[f"{end}_name"]
+
+
+def without_texts(entities):
+    """Entities as a record has them."""
+    return [
+        {**entity, "mentions": [{k: m[k] for k in ("start", "end", "sentence")} for m in entity["mentions"]]}
+        for entity in entities
+    ]
 
 
 def test_the_four_kinds_of_input_agree(extractor, documents):
@@ -134,13 +147,10 @@ def test_the_four_kinds_of_input_agree(extractor, documents):
     assert with_mentions["title"] == "" and with_mentions["text"] == there.text
     assert extractor(there.text, ner=ner, **options) == with_mentions
     assert extractor({"text": there.text, "title": "T"}, ner=ner, **options) == {**with_mentions, "title": "T"}
-    pairs = {  # entities stand in another order, and are named after their longest mentions
-        (*(entity_of[tuple(triple[end]["mentions"][0].values())] for end in ("head", "tail")), triple["relation"])
-        for triple in with_mentions["triples"]
-    }
-    assert pairs == {
-        (triple["head"]["entity"], triple["tail"]["entity"], triple["relation"]) for triple in expected["triples"]
-    }
+    places = [entity["mentions"][0] for entity in with_mentions["entities"]]  # in another order
+    order = [entity_of[mention["start"], mention["end"]] for mention in places]
+    pairs = {(order[triple["head"]], order[triple["tail"]], triple["relation"]) for triple in with_mentions["triples"]}
+    assert pairs == {(triple["head"], triple["tail"], triple["relation"]) for triple in expected["triples"]}
 
 
 def test_a_text(extractor):
@@ -151,14 +161,15 @@ def test_a_text(extractor):
         ("Oslo, Norway", "LOC"),
         ("Omar", "PER"),
     ]
-    assert record["entities"][2]["mentions"] == [{"start": 20, "end": 24, "text": "Omar", "sentence": 1}]
-    ends = {(triple["head"]["name"], triple["tail"]["type"]) for triple in record["triples"]}
+    assert record["entities"][2]["mentions"] == [{"start": 20, "end": 24, "sentence": 1}]
+    entities = record["entities"]
+    ends = {(entities[triple["head"]]["name"], entities[triple["tail"]]["type"]) for triple in record["triples"]}
     assert ("Oslo, Norway", "PER") in ends
 
 
 @pytest.mark.parametrize("encoder", available_relation_encoders())
 def test_few_entities_and_empty_texts(encoder):
-    extractor = make(relation_encoder=encoder, axial_heads=4, axial_layers=1, unet_down_dim=4, unet_out_dim=4)
+    extractor = make(**small_encoder(encoder))
     inputs = [
         {"text": text, "entities": ENTITIES[:count]} for count in (0, 1) for text in (TEXT, "", " \n")[: 3 - 2 * count]
     ]
@@ -177,7 +188,7 @@ def test_what_the_cap_leaves_out_is_counted(documents, records):
     capped = make(max_relations_per_pair=1)(documents)
     assert any(record["lost"].get("relations_over_cap") for record in capped)
     for record, whole in zip(capped, records, strict=True):
-        pairs = [(triple["head"]["entity"], triple["tail"]["entity"]) for triple in record["triples"]]
+        pairs = [(triple["head"], triple["tail"]) for triple in record["triples"]]
         assert len(set(pairs)) == len(pairs)
         assert record["lost"].get("relations_over_cap", 0) == len(whole["triples"]) - len(pairs)
 
@@ -193,7 +204,7 @@ def test_what_encoding_loses_is_reported(extractor):
 
 def test_threshold_offset(extractor, documents, records):
     def keys(record):
-        return {(t["head"]["entity"], t["tail"]["entity"], t["relation"]): t["score"] for t in record["triples"]}
+        return {(t["head"], t["tail"], t["relation"]): t["score"] for t in record["triples"]}
 
     least = torch.sigmoid(torch.tensor(1.0)).item()
     for record, stricter in zip(records, extractor(documents, threshold_offset=1.0), strict=True):
@@ -209,9 +220,9 @@ def test_half_precision(saved, documents, records, dtype):
     assert half.dtype == getattr(torch, dtype)
     tolerance = 0.05 if dtype == "float16" else 0.3
     for record, expected in zip(half(documents, batch_size=4), records, strict=True):
-        scores = {(t["head"]["entity"], t["tail"]["entity"], t["relation"]): t["score"] for t in record["triples"]}
+        scores = {(t["head"], t["tail"], t["relation"]): t["score"] for t in record["triples"]}
         for triple in expected["triples"]:
-            key = (triple["head"]["entity"], triple["tail"]["entity"], triple["relation"])
+            key = (triple["head"], triple["tail"], triple["relation"])
             assert scores.get(key, 0.5) == pytest.approx(triple["score"], abs=tolerance)
 
 
@@ -425,14 +436,13 @@ def test_wrong_components(extractor, saved):
 @pytest.mark.parametrize("words", [30, 200], ids=["one_window", "many_windows"])
 def test_explanations_are_the_pairs_attention(encoder, words):
     """Against plain loops over eager attention, or over the model's own entity attention where windows are merged."""
-    sizes = {"axial_heads": 4, "axial_layers": 1, "unet_down_dim": 4, "unet_out_dim": 4}
     long = {"text_fields": {"max_position_embeddings": 200}, "window_size": 150} if words == 30 else {}
-    extractor = make(relation_encoder=encoder, **sizes, **long)
+    extractor = make(**small_encoder(encoder), **long)
     documents = [random_document(entities, words, mentions=3, seed=entities) for entities in (3, 5)]
     model, processor = extractor.model, extractor.processor
     features = processor.encode(documents)
     with torch.no_grad():
-        outputs = model(**processor.collate(features), output_entity_attention=True)
+        outputs = model(**processor.collate(features), output_documents=True)
     found = extractor(documents, batch_size=2, max_sentences=100)
     assert any(record["triples"] for record in found)
     if words == 30:
@@ -449,10 +459,10 @@ def test_explanations_are_the_pairs_attention(encoder, words):
                 for entity in range(feature["num_entities"])
             ]
         else:
-            rows = list(outputs.entity_attention[index, :, :, :length])
+            rows = list(entity_attention(outputs.documents)[index, :, :, :length])
         starts = [*feature["sentence_starts"], length - 1]
         for triple in record["triples"]:
-            one, other = (rows[triple[end]["entity"]] for end in ("head", "tail"))
+            one, other = (rows[triple[end]] for end in ("head", "tail"))
             total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(length))
             expected = {}
             for sentence, (start, end) in enumerate(itertools.pairwise(starts)):
@@ -472,13 +482,11 @@ def test_explanations_are_the_pairs_attention(encoder, words):
 def test_without_explanation_nothing_is_computed(extractor, documents):
     batch = extractor.processor(documents[:3])
     with torch.no_grad():
-        plain, more = extractor.model(**batch), extractor.model(**batch, output_entity_attention=True)
-    assert plain.entity_attention is None and torch.equal(plain.logits, more.logits)
-    assert more.entity_attention.shape == (3, 4, 4, batch["document_mask"].shape[1])
+        plain, more = extractor.model(**batch), extractor.model(**batch, output_documents=True)
+    assert plain.documents is None and torch.equal(plain.logits, more.logits)
+    assert more.documents.pair_contexts(batch["pair_index"]).shape == (len(plain.logits), 32)
     seen = []
-    handle = extractor.model.register_forward_hook(
-        lambda module, arguments, outputs: seen.append(outputs.entity_attention)
-    )
+    handle = extractor.model.register_forward_hook(lambda module, arguments, outputs: seen.append(outputs.documents))
     found = extractor(documents[:3], max_sentences=0)
     handle.remove()
     assert seen == [None] * 3
@@ -497,7 +505,10 @@ def test_bare_text_with_spacy(extractor):
     record = DocumentRelationExtractionPipeline(extractor.model, extractor.processor, device="cpu", ner=nlp)(
         f"👍 {TEXT}\n\nThe Nile, says Anna."
     )
-    assert [[mention["text"] for mention in entity["mentions"]] for entity in record["entities"]] == [
+    assert [
+        [record["text"][mention["start"] : mention["end"]] for mention in entity["mentions"]]
+        for entity in record["entities"]
+    ] == [
         ["Anna", "Anna"],
         ["Oslo"],
         ["Omar"],

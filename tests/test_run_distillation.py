@@ -7,19 +7,20 @@ import shutil
 
 import pytest
 import torch
-from helpers import SAMPLE, SHARED, requires_shared, save_backbone
+from helpers import SAMPLE, SHARED, requires_shared, run_script, save_backbone
 from safetensors.torch import load_file
 
-import run_docre
+from modeling_comm import CommForDocumentRelationExtraction
 from modeling_comm.evaluation.scoring import load_ign_reference
 from modeling_comm.training.distillation import TeacherLogits
+from modeling_comm.utils.unchanged import SettingsChangedError
 
 DISTANT = ["--train_split", "train_distant"]
 TINY = ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-3", "--per_device_train_batch_size", "2"]
 
 
 def run(*flags):
-    return run_docre.main([str(flag) for flag in flags])
+    return run_script(*flags)
 
 
 def read(path):
@@ -49,7 +50,7 @@ def work(tmp_path_factory):
 def always(work):
     """Flags of every run."""
     cache = ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", work / "cache", "--logging_steps", "1"]
-    return [*cache, "--data_dir", work / "data", "--max_eval_documents", "2"]
+    return [*cache, "--dataset_config", "redocred", "--data_dir", work / "data", "--max_eval_documents", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +66,8 @@ def teacher(work, always, new_model):
 
 @pytest.fixture(scope="module")
 def logits(work, always, teacher):
-    label = ["--do_label", "--model_name_or_path", teacher, "--teacher_logits", work / "logits"]
-    assert run(*always, *DISTANT, *label) is None
+    label = ["--do_predict_teacher", "--model_name_or_path", teacher, "--teacher_logits", work / "logits"]
+    assert run(*always, *DISTANT, *label) == []
     return work / "logits"
 
 
@@ -100,8 +101,8 @@ def test_record_of_the_labelling(work, teacher, logits):
 
 def test_labelling_again_does_nothing(always, teacher, logits, monkeypatch):
     before = contents(logits)
-    monkeypatch.setattr(run_docre.CommForDocumentRelationExtraction, "forward", None)
-    run(*always, *DISTANT, "--do_label", "--model_name_or_path", teacher, "--teacher_logits", logits)
+    monkeypatch.setattr(CommForDocumentRelationExtraction, "forward", None)
+    run(*always, *DISTANT, "--do_predict_teacher", "--model_name_or_path", teacher, "--teacher_logits", logits)
     assert contents(logits) == before
 
 
@@ -140,8 +141,9 @@ def test_another_teacher_is_another_run(work, always, student_flags, student, lo
     run(*flags, "--output_dir", work / "first")
     settings = read(other / "teacher.json")
     (other / "teacher.json").write_text(json.dumps({**settings, "teacher_sha256": "0" * 64}))
-    with pytest.raises(ValueError, match=r"holds a run with other settings: teacher_sha256 .*, now '0000"):
+    with pytest.raises(SettingsChangedError) as refused:
         run(*flags, "--output_dir", work / "first")
+    assert refused.value.changed == {"teacher_sha256": (settings["teacher_sha256"], "0" * 64)}
 
 
 # ------------------------------------------------------------------------------------------------------------- streaming
@@ -149,7 +151,7 @@ def test_another_teacher_is_another_run(work, always, student_flags, student, lo
 
 def test_labelling_and_training_from_a_stream(work, always, teacher, logits, student_flags, student):
     """The same logits, and a student that meets each document as often."""
-    label = ["--do_label", "--model_name_or_path", teacher, "--teacher_logits", work / "streamed_logits"]
+    label = ["--do_predict_teacher", "--model_name_or_path", teacher, "--teacher_logits", work / "streamed_logits"]
     run(*always, *DISTANT, *label, "--streaming")
     for file in logits.glob("*.safetensors"):
         assert (work / "streamed_logits" / file.name).read_bytes() == file.read_bytes()
@@ -186,7 +188,7 @@ def test_labelling_needs_no_other_split(work, teacher):
     (work / "distant").mkdir()
     shutil.copy(work / "data" / "train_distant.json", work / "distant")
     flags = ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", work / "cache", "--data_dir", work / "distant"]
-    label = ["--do_label", "--model_name_or_path", teacher, "--teacher_logits", work / "distant_logits"]
+    label = ["--do_predict_teacher", "--model_name_or_path", teacher, "--teacher_logits", work / "distant_logits"]
     run(*flags, *DISTANT, *label, "--max_train_documents", "2")
     assert TeacherLogits(work / "distant_logits").settings["documents"] == 2
 
@@ -197,7 +199,7 @@ def test_distantly_supervised_documents_of_docred(work, new_model):
     flags = ["--use_cpu", "--disable_tqdm", "true", "--streaming", "--max_train_documents", "8", *data]
     logits = ["--teacher_logits", work / "mini"]
     run(*flags, "--do_train", *new_model, "--max_steps", "1", "--output_dir", work / "mini_teacher")
-    run(*flags, *logits, "--do_label", "--model_name_or_path", work / "mini_teacher")
+    run(*flags, *logits, "--do_predict_teacher", "--model_name_or_path", work / "mini_teacher")
     settings = read(work / "mini" / "teacher.json")
     assert settings["documents"] == 8 and len(settings["labels"]) > 10
     run(*flags, *logits, "--do_train", *new_model, "--max_steps", "4", "--output_dir", work / "mini_student")
@@ -213,15 +215,24 @@ def test_distantly_supervised_documents_of_docred(work, new_model):
     ("flags", "message"),
     [
         (
-            ["--do_label"],
-            "--do_label is a call of its own, which writes to --teacher_logits; found no --teacher_logits",
+            ["--do_predict_teacher"],
+            "--do_predict_teacher needs --teacher_logits",
         ),
-        (["--do_label", "--teacher_logits", "logits", "--do_train", "--do_eval"], "found --do_train, --do_eval"),
-        (["--do_eval", "--teacher_logits", "logits"], "--teacher_logits without --do_train or --do_label"),
+        (
+            ["--do_predict_teacher", "--teacher_logits", "logits", "--do_train", "--do_eval"],
+            "--do_predict_teacher is a call of its own",
+        ),
+        (
+            ["--do_eval", "--teacher_logits", "logits"],
+            "--teacher_logits is used with --do_train or --do_predict_teacher only",
+        ),
         (["--do_train", "--distillation_weight", "2"], "--distillation_weight and --distillation_raw_logits need"),
         (["--do_train", "--distillation_raw_logits"], "--distillation_weight and --distillation_raw_logits need"),
         (["--do_train", "--teacher_logits", "nowhere"], r"nowhere: found no teacher\.json"),
-        (["--do_label", "--teacher_logits", "new"], "--do_label needs a trained teacher; .*encoder is a bare encoder"),
+        (
+            ["--do_predict_teacher", "--teacher_logits", "new"],
+            "encoder is a bare encoder; --do_predict_teacher needs",
+        ),
         (["--do_train", "--streaming"], "max_steps"),
     ],
 )
@@ -237,7 +248,7 @@ def test_splits_that_are_none(work, always, new_model, capsys):
         run(*always, *new_model, "--do_train", "--train_split", "test")
     assert "--train_split" in capsys.readouterr().err
     file = work / "data" / "train_distant.json"
-    with pytest.raises(ValueError, match="found neither --train_distant_file nor --data_dir"):
+    with pytest.raises(ValueError, match="needs --train_distant_file or --data_dir"):
         run("--train_file", file, "--use_cpu", *new_model, *DISTANT, "--do_train")
     with pytest.raises(ValueError, match="--train_distant_file is read with --train_split train_distant only"):
         run(*always, "--train_distant_file", file, *new_model, "--do_train")
@@ -245,7 +256,7 @@ def test_splits_that_are_none(work, always, new_model, capsys):
 
 def test_distant_documents_from_a_file_of_their_own(work, teacher):
     flags = ["--use_cpu", "--train_distant_file", work / "data" / "train_distant.json", *DISTANT]
-    label = ["--do_label", "--model_name_or_path", teacher, "--teacher_logits", work / "own_logits"]
+    label = ["--do_predict_teacher", "--model_name_or_path", teacher, "--teacher_logits", work / "own_logits"]
     run(*flags, *label, "--max_train_documents", "2")
     assert TeacherLogits(work / "own_logits").settings["documents"] == 2
 

@@ -17,13 +17,13 @@ from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig
 
-from ..configuration_comm import THRESHOLD_LABEL, CommConfig
+from ..backbone_attention import load_backbone_config
+from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json
-from .errors import command, refuse_overwriting
+from .errors import refuse_overwriting
 
 ORIGINAL_GRID = 42  # rows of the grid of entity pairs in the published DocuNet and KD-DocRE
 ORIGINAL_MOST_RELATIONS = 4  # on a pair, in all three systems' training scripts
@@ -145,15 +145,13 @@ def read_labels(path) -> dict[int, str]:
     """`id2label` from a `rel2id.json`.
 
     Raises:
-        ValueError: its ids are not 0, 1, ... with `Na` at 0.
+        ValueError: its ids are not 0, 1, ..., each once.
     """
     rel2id = read_json(path)
     if not isinstance(rel2id, dict) or sorted(map(str, rel2id.values())) != sorted(map(str, range(len(rel2id)))):
         raise ValueError(
             f"{path}: expected an object of relations and their ids 0, 1, ..., each once; found {rel2id!r:.200}"
         )
-    if rel2id.get(THRESHOLD_LABEL) != 0:
-        raise ValueError(f"{path}: {THRESHOLD_LABEL!r} has the id {rel2id.get(THRESHOLD_LABEL)}; expected 0")
     return {index: label for label, index in rel2id.items()}
 
 
@@ -170,7 +168,7 @@ def _inferred_fields(relation_encoder, tensors, id2label):
     rows = len(tensors[system.classifier])
     if rows != len(id2label):
         raise ValueError(
-            f"rel2id has {len(id2label)} labels, {THRESHOLD_LABEL!r} among them; the checkpoint's {system.classifier} has {rows} "
+            f"rel2id has {len(id2label)} labels, {id2label[0]!r} among them; the checkpoint's {system.classifier} has {rows} "
             "rows, one a label"
         )
     fields = {field: tensors[name].shape[dimension] for field, (name, dimension) in system.sizes.items()}
@@ -242,13 +240,13 @@ def convert_original_checkpoint(
     if relation_encoder not in _SYSTEMS:
         raise ValueError(f"relation_encoder is {relation_encoder!r}; originals are known of {sorted(_SYSTEMS)}")
     tensors, id2label = read_state_dict(checkpoint), read_labels(rel2id)
-    text_config = AutoConfig.from_pretrained(backbone)
+    text_config = load_backbone_config(backbone)
     roberta = "roberta" in text_config.model_type
     config = CommConfig(
         text_config=text_config,
         relation_encoder=relation_encoder,
         **_inferred_fields(relation_encoder, tensors, id2label),
-        fixed_grid=None if relation_encoder == "atlop" else grid,
+        **({} if relation_encoder == "atlop" else {"fixed_grid": grid}),
         id2label=id2label,
         loss=_SYSTEMS[relation_encoder].loss,
         max_relations_per_pair=ORIGINAL_MOST_RELATIONS,
@@ -267,40 +265,13 @@ def convert_original_checkpoint(
     return left_out
 
 
-_HELP = """
-Writes a checkpoint of the original ATLOP, DocuNet or KD-DocRE as a COMM model that AutoModel loads, with its processor.
-
-Nothing in the checkpoint is executed. Example:
-
-  %(prog)s --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\
-      --rel2id rel2id.json --output_dir outputs/converted
-"""
-
-
-@command
-def main(argv=None, prog="comm-docre convert") -> int:
-    """The command: converts, and prints what was left out."""
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+def run(args: argparse.Namespace) -> int:
+    """The command: converts, and prints what was left out; returns the exit status."""
+    folder = Path(args.output_dir)
+    refuse_overwriting([folder, *folder.glob("*")], [args.checkpoint, args.backbone, args.rel2id])
+    left_out = convert_original_checkpoint(
+        args.relation_encoder, args.checkpoint, args.backbone, args.rel2id, folder, args.markers, args.grid
     )
-    parser.add_argument("--relation_encoder", required=True, choices=sorted(_SYSTEMS), help="the original system")
-    parser.add_argument("--checkpoint", required=True, help="its state dict: .pt or .safetensors")
-    parser.add_argument("--backbone", required=True, help="name or folder of the encoder that it was trained from")
-    parser.add_argument("--rel2id", required=True, help="JSON file of relation ids that it was trained with")
-    parser.add_argument("--output_dir", required=True, help="where the converted model is written")
-    parser.add_argument(
-        "--markers", default="star", choices=("star", "entity_type"), help="what marks mentions (%(default)s)"
-    )
-    parser.add_argument(
-        "--grid",
-        type=int,
-        default=ORIGINAL_GRID,
-        help="rows of the fixed grid of docunet and kd_docre (%(default)s)",
-    )
-    arguments = parser.parse_args(argv)
-    folder = Path(arguments.output_dir)
-    refuse_overwriting([folder, *folder.glob("*")], [arguments.checkpoint, arguments.backbone, arguments.rel2id])
-    left_out = convert_original_checkpoint(**vars(arguments))
     print(f"Every tensor found its place; left out, because nothing reads them: {', '.join(left_out) or 'none'}.")
-    print(f"The model and its processor are in {arguments.output_dir}.")
+    print(f"The model and its processor are in {args.output_dir}.")
     return 0

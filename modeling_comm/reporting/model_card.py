@@ -1,38 +1,37 @@
 """
 Model cards, rendered from the records that `run_docre.py` writes.
 
-    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
-    python -m modeling_comm.reporting.model_card --recipe examples/recipes/bert_atlop_redocred.yaml
+    comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
-What is not in the record, a card does not state. A recipe's card says that it was not run.
+What is not in the record, a card does not state. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
+not run.
 """
 
-import argparse
 import json
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from ..configuration_comm import TASK, CommConfig
+from ..data.dataset_entry import LOCAL
 from ..evaluation.scoring import format_scores
 from ..processing_comm import encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
-from .run_record import device_record, epoch_log, versions
+from .redaction import redact
+from .run_record import device_record, epoch_log, ign_reference_record, versions
+
+if TYPE_CHECKING:  # training needs packages that cards do without
+    from ..training.script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
-
-_TASK = "document-relation-extraction"
-# Hub names of what lies at the loader's public addresses. What was read from anywhere else is somebody's own files, whatever
-# they are called.
-_PUBLISHED = {
-    "https://huggingface.co/datasets/thunlp/docred/": "thunlp/docred",
-    "https://raw.githubusercontent.com/tonytan48/Re-DocRED/": "tonytan48/Re-DocRED",
-}
 
 
 def render_model_card(record, scores=None, repo_id=None, name=None, summary=None, tags=()) -> str:
@@ -53,6 +52,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         `str`: Markdown with a YAML head. Folders of the machine are left out of paths, and text from the record cannot
         become markup.
     """
+    record = redact(record)  # it may be older than its redaction, or a trainer's own
     if name is None:
         folder = PureWindowsPath(record["training_arguments"]["output_dir"])
         name = repo_id.split("/")[-1] if repo_id else (folder.parent if summary else folder).name
@@ -61,15 +61,18 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
     metrics = summary["metrics"] if summary else _metrics(record)
     was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
     seeds = (summary or record).get("seeds") or [record["seed"]]
-    datasets = _datasets(data["files"]) if trained or not was_run else []
+    sources = _sources(data) if trained or not was_run else []
+    log, has_kept_row = card_tables.log_table(record)
     shown = {
         "name": name,
         "model": repo_id or name,
         "record": record,
         "config": record["config"],
-        "metadata": Markdown(_metadata(record, name, datasets, metrics, len(seeds), tags).to_yaml()),
+        "metadata": Markdown(_metadata(record, name, sources, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
-        "datasets": datasets,
+        "sources": sources,
+        "domains": list(dict.fromkeys(source["domain"] for source in sources if source["domain"])),
+        "is_local": data["config"] == LOCAL.name,
         "was_run": was_run,
         "trained": trained,
         "chosen": trained
@@ -80,12 +83,13 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "seeds": seeds,
         "scores": scores,
         "lost": card_tables.lost_in_encoding(data),
+        "has_kept_row": has_kept_row,
         "tables": {
             "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
             "relations": card_tables.relations_table(scores, record["config"]["relation_names"]) if scores else None,
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
-            "log": card_tables.log_table(record),
+            "log": log,
             "run": card_tables.run_table(record) if was_run else None,
         },
     }
@@ -151,7 +155,7 @@ def _read(path):
 
 def trainer_record(trainer) -> dict:
     """What a [`CommTrainer`] itself knows of its run: the part of a record that needs no script around it."""
-    state, reference = trainer.state, trainer.ign_reference
+    state = trainer.state
     documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     return {
         "seed": trainer.args.seed,
@@ -162,9 +166,7 @@ def trainer_record(trainer) -> dict:
             "files": {},
             "encoding": {split: encoding_report(rows) for split, rows in documents.items() if rows is not None},
         },
-        "ign_reference": None
-        if reference is None
-        else {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)},
+        "ign_reference": ign_reference_record(trainer.ign_reference),
         "config": trainer.model.config.to_dict(),
         "training_arguments": trainer.args.to_sanitized_dict(),
         "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
@@ -173,30 +175,29 @@ def trainer_record(trainer) -> dict:
     }
 
 
-def recipe_record(path) -> dict:
-    """What a settings file for `run_docre.py` plans, in the form of a record without a run. Needs the extra `training`."""
-    from dataset_scripts.docred import find_data_files
+def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], published: Mapping[str, dict]) -> dict:
+    """
+    What a settings file for `run_docre.py` plans, in the form of a record without a run.
 
-    from ..configuration_comm import CommConfig
-    from ..training.script_arguments import parse_arguments
-
-    model, data, training, _, run = parse_arguments([str(path)])
-    given = {field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None}
-    config = CommConfig(**given).to_dict()
-    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(given):
+    Args:
+        path (`str`): the settings file, for the command.
+        arguments (`Arguments`): what [`~modeling_comm.training.script_arguments.parse_arguments`] makes of it.
+        files (`Mapping[str, dict]`): by split, `{"source": path or address}`.
+        published (`Mapping[str, dict]`): what [`~modeling_comm.data.DatasetEntry.published_sources`] says of them.
+    """
+    model, training = arguments.model, arguments.training
+    fields = {
+        field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None
+    }
+    config = CommConfig(**fields).to_dict()
+    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(fields):
         del config[field]  # the backbone's and the data's, which are not loaded
-    own = {"train": data.train_file, "validation": data.validation_file, "test": data.test_file}
-    own = {split: source for split, source in own.items() if source}
-    files = own or find_data_files(data.dataset_config, data.data_dir)
     return {
         "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
         "base_model": model.model_name_or_path,
         "seed": training.seed,
-        "seeds": run.seeds,
-        "data": {
-            "config": data.dataset_config,
-            "files": {split: {"source": source} for split, source in files.items()},
-        },
+        "seeds": arguments.run.seeds,
+        "data": {"config": arguments.data.dataset_config, "files": files, "published": published},
         "config": config,
         "training_arguments": training.to_sanitized_dict(),
     }
@@ -205,15 +206,17 @@ def recipe_record(path) -> dict:
 # ------------------------------------------------------------------------------------------------------------- metadata
 
 
-def _metadata(record, name, datasets, metrics, seeds, tags):
+def _metadata(record, name, sources, metrics, seeds, tags):
     results = _eval_results(record, metrics or {}, seeds)
+    given = [source["language"] for source in sources]  # of other files it is not known
+    languages = sorted({code for one in given for code in ([one] if isinstance(one, str) else one)})
     return ModelCardData(
-        language="en" if datasets else None,  # the published data is English; of other files it is not known
+        language=languages[0] if len(languages) == 1 else languages or None,
         license="apache-2.0",
         library_name="transformers",
         # The task is a tag, because it is not on the Hub's list of what may be a `pipeline_tag`.
-        tags=[_TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
-        datasets=datasets or None,
+        tags=[TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
+        datasets=[source["hub_name"] for source in sources if source["hub_name"]] or None,
         base_model=base_model(record),
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=name if results else None,
@@ -221,18 +224,18 @@ def _metadata(record, name, datasets, metrics, seeds, tags):
     )
 
 
-def _datasets(files):
-    """Hub names of the data that trains and selects the model; none if any of it comes from elsewhere."""
-    names = [_published(files[split]["source"]) for split in ("train", "validation") if split in files]
-    return list(dict.fromkeys(names)) if all(names) else []
-
-
-def _published(source):
-    return next((name for address, name in _PUBLISHED.items() if source.startswith(address)), None)
+def _sources(data):
+    """Published sources of the data that trains and selects the model; none if any of it comes from elsewhere."""
+    published = data.get("published", {})
+    used = [split for split in ("train", "validation") if split in data["files"]]
+    if not all(split in published for split in used):
+        return []
+    return list({published[split]["name"]: published[split] for split in used}.values())
 
 
 def _eval_results(record, metrics, seeds):
     results = []
+    published = record["data"].get("published", {})
     for prefix, split in SPLITS.items():
         file = record["data"]["files"].get(split)
         for key, label in METRICS.items():
@@ -241,9 +244,9 @@ def _eval_results(record, metrics, seeds):
                 continue
             results.append(
                 EvalResult(
-                    task_type=_TASK,
+                    task_type=TASK,
                     task_name="Document-level relation extraction",
-                    dataset_type=(file and _published(file["source"])) or "local-files",
+                    dataset_type=published.get(split, {}).get("hub_name") or "local-files",
                     dataset_name=one_line(
                         f"{base_name(file['source'])}, sha256 {file['sha256']}" if file else f"{split} documents"
                     ),
@@ -256,7 +259,7 @@ def _eval_results(record, metrics, seeds):
     return results
 
 
-# -------------------------------------------------------------------------------------------------- template and command
+# ----------------------------------------------------------------------------------------------------------- template
 
 
 _TEMPLATES = jinja2.Environment(
@@ -279,34 +282,9 @@ _TEMPLATES.filters |= {
 }
 
 
-def main(argv=None) -> int:
-    """The command: prints a card or writes it to `--output`. 0, or 2 with a line on stderr where a file is wrong."""
-    parser = argparse.ArgumentParser(
-        "python -m modeling_comm.reporting.model_card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", help="folder that run_docre.py wrote into")
-    source.add_argument("--recipe", help="settings file for run_docre.py; its card says that it was not run")
-    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
-    parser.add_argument("--output", help="file to write; without it the card is printed")
-    args = parser.parse_args(argv)
-    try:
-        if args.run:
-            record, scores, summary = read_run(args.run)
-            card = render_model_card(record, scores, args.repo_id, summary=summary)
-        else:
-            card = render_model_card(recipe_record(args.recipe), repo_id=args.repo_id, name=Path(args.recipe).stem)
-        if args.output:
-            Path(args.output).write_text(card, encoding="utf-8")
-        else:
-            sys.stdout.write(card)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def write_card(card: str, path: str | None = None) -> None:
+    """Writes a card to a file, or prints it."""
+    if path:
+        Path(path).write_text(card, encoding="utf-8")
+    else:
+        sys.stdout.write(card)

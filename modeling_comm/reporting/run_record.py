@@ -1,25 +1,27 @@
 """The record of a run: everything needed to trust a number, or to get it again."""
 
 import importlib.metadata
+import json
 import os
 import platform
-import re
-import shlex
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
+
+from .redaction import redact, redact_command
 
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
 
 
 def command_line() -> str:
-    """The command that is running, as it can be typed again, without access tokens; paths below the working directory are
+    """The command that is running, as it can be typed again, without its secrets; paths below the working directory are
     made relative."""
     here = f"{Path.cwd()}{os.sep}"
-    command = shlex.join([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
-    return re.sub(r"(--(?:hub[_-])?token)[= ]\S+", r"\1 ...", command)
+    return redact_command([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
 
 
 def commit_of(path) -> str | None:
@@ -64,15 +66,133 @@ def device_record(args, dtype) -> dict:
     }
 
 
-def run_record(script, args, started, dtype) -> dict:
-    """What every record begins with: command, commit of the script's repository, versions, device and seconds since `started`."""
-    return {
-        "command": command_line(),
-        "commit": commit_of(Path(script).parent),
-        "versions": versions(),
-        "device": device_record(args, dtype),
-        "seconds": round(time.time() - started, 1),
-    }
+def ign_reference_record(reference) -> dict | None:
+    """File, hash and size of the facts that Ign F1 leaves out; None where there is no Ign F1."""
+    if reference is None:
+        return None
+    return {"source": reference.source, "sha256": reference.sha256, "facts": len(reference.facts)}
+
+
+@dataclass(kw_only=True)
+class Provenance:
+    """
+    How a file was made. It holds no secrets, see [`~modeling_comm.reporting.redaction.redact`].
+
+    Attributes:
+        command (`str`): as it can be typed again.
+        commit (`str`, *optional*): of the repository that the code lies in.
+        versions (`dict[str, str | None]`): of Python and packages.
+        device (`dict`): see [`device_record`].
+        seconds (`float`): of wall clock.
+    """
+
+    command: str
+    commit: str | None
+    versions: dict[str, str | None]
+    device: dict
+    seconds: float
+
+    @classmethod
+    def of_this_process(cls, training_args, started: float, dtype, **fields) -> Self:
+        """
+        Args:
+            training_args (`TrainingArguments`): say on which device.
+            started (`float`): `time.time()` at the start.
+            dtype (`torch.dtype`): of the model.
+            fields: those of a subclass.
+        """
+        return cls(
+            command=command_line(),
+            commit=commit_of(Path(__file__).parent),
+            versions=versions(),
+            device=device_record(training_args, dtype),
+            seconds=round(time.time() - started, 1),
+            **redact(fields),
+        )
+
+    def to_dict(self) -> dict:
+        """The fields, as they are written to JSON."""
+        return dict(vars(self))
+
+
+@dataclass(kw_only=True)
+class RunRecord(Provenance):
+    """
+    What `run_docre.py` writes to `run.json`: everything needed to trust a number, or to get it again.
+
+    Attributes:
+        seed (`int`): the run's.
+        data (`dict`): `config`; `files`, by split the `source`, `sha256` and `skipped` documents; and `encoding`, by split what
+            encoding lost.
+        distillation (`dict`, *optional*): `weight`, `raw_logits`, and `teacher`, the contents of `teacher.json`.
+        ign_reference (`dict`, *optional*): see [`ign_reference_record`].
+        base_model (`str`, *optional*): the model on the Hub that training started from; None for a local folder.
+        config (`dict`), training_arguments (`dict`): of the model and of the trainer.
+        metrics (`dict[str, float]`): of training, evaluation and prediction.
+        log (`list[dict]`): see [`epoch_log`].
+        best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept.
+        resumed_from (`list[int]`): steps of the checkpoints from which the training was resumed.
+        scored_by (`dict`, *optional*): where a finished training was scored later, the provenance of the latest scores.
+    """
+
+    seed: int
+    data: dict
+    distillation: dict | None
+    ign_reference: dict | None
+    base_model: str | None
+    config: dict
+    training_arguments: dict
+    metrics: dict[str, float]
+    log: list[dict]
+    best_checkpoint_step: int | None
+    resumed_from: list[int] = field(default_factory=list)
+    scored_by: dict | None = None
+
+    @classmethod
+    def of_trainer(cls, trainer, started: float, **fields) -> Self:
+        """
+        Args:
+            trainer (`CommTrainer`): has trained, evaluated or predicted.
+            started (`float`): `time.time()` at the start.
+            fields: those that the trainer does not know.
+        """
+        return cls.of_this_process(
+            trainer.args,
+            started,
+            trainer.model.dtype,
+            seed=trainer.args.seed,
+            ign_reference=ign_reference_record(trainer.ign_reference),
+            config=trainer.model.config.to_dict(),
+            training_arguments=trainer.args.to_sanitized_dict(),
+            log=epoch_log(trainer.state.log_history),
+            best_checkpoint_step=trainer.state.best_global_step,
+            **fields,
+        )
+
+    def to_dict(self) -> dict:
+        record = super().to_dict()
+        if self.scored_by is None:
+            del record["scored_by"]
+        return record
+
+    def added_to(self, earlier: dict) -> "RunRecord":
+        """
+        The record of a finished training whose command was given again: its provenance is that of the training, and scores are
+        added.
+
+        Args:
+            earlier (`dict`): the record of the training, as it was read from its file.
+        """
+        provenance = {name: getattr(self, name) for name in Provenance.__dataclass_fields__}
+        # As JSON has them: a tuple is a list there.
+        now = json.loads(json.dumps([self.data["files"], self.ign_reference]))
+        same_documents = [earlier["data"]["files"], earlier["ign_reference"]] == now
+        return replace(
+            self,
+            **{name: earlier[name] for name in provenance},
+            metrics=(earlier["metrics"] if same_documents else {}) | self.metrics,
+            scored_by=provenance,
+        )
 
 
 def _peak_memory():
@@ -94,7 +214,7 @@ def epoch_log(log_history) -> list[dict]:
     ]
 
 
-def summarize(by_seed):
+def summarize(by_seed: list[dict[str, float]]) -> dict[str, dict]:
     """Mean and standard deviation (of the sample) of every metric over runs."""
     keys = [key for key, value in by_seed[0].items() if isinstance(value, (int, float))]
     values = {key: [metrics[key] for metrics in by_seed if key in metrics] for key in keys}

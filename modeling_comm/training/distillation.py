@@ -20,7 +20,8 @@ from transformers.utils import logging
 
 from ..losses import reduce_losses
 from ..processing_comm import encoding_report
-from ..utils.files import write_json
+from ..utils.files import read_json, write_json
+from ..utils.unchanged import check_unchanged
 from .batching import FEATURE_COLUMNS, DocumentCollator, DocumentStream, EncodedOnDemand
 from .trainer import CommTrainer
 
@@ -29,6 +30,7 @@ logger = logging.get_logger(__name__)
 _SETTINGS = "teacher.json"
 _SHARD = "logits-{:05d}.safetensors"
 _FORMAT = 1
+_FINISHED = ("documents", "encoding", "record")  # what is added once all shards are there
 _POSITION = "teacher_position"
 _IDENTITY = ("title", "sents", "vertexSet")
 # What decides beside the teacher's weights which logits a document gets.
@@ -58,7 +60,7 @@ def weights_sha256(model) -> str:
 
 
 @torch.no_grad()
-def label_documents(
+def predict_teacher_logits(
     model,
     processor,
     documents,
@@ -74,7 +76,7 @@ def label_documents(
 ) -> int:
     """
     Stores a teacher's logits for every entity pair of every document, in bounded memory. Given again after an interruption, it
-    keeps the shards that are finished. [`finish_labels`] has to follow.
+    keeps the shards that are finished. [`finish_teacher_logits`] has to follow.
 
     Args:
         model, processor: the teacher, on its device.
@@ -89,7 +91,7 @@ def label_documents(
         total (`int`, *optional*): number of documents, for the progress bar.
 
     Returns:
-        the number of documents that there are, which [`finish_labels`] takes.
+        the number of documents that there are, which [`finish_teacher_logits`] takes.
 
     Raises:
         ValueError: the processor is not the teacher's, or the folder holds logits of another teacher, other settings or other
@@ -102,7 +104,7 @@ def label_documents(
         "format": _FORMAT,
         "teacher_sha256": weights_sha256(model),
         "labels": [processor.id2label[index] for index in range(len(processor.id2label))],
-        "decision_threshold": processor.decision_threshold,
+        "decision_threshold": processor.decision.decision_threshold,
         "shard_size": shard_size,
         "max_length": max_length,
         **{field: getattr(processor, field) for field in _READING},
@@ -110,7 +112,7 @@ def label_documents(
     finished = _begin(folder, settings)
     model.eval()
     documents, read = iter(documents), 0
-    bar = tqdm(desc="Labelling", unit=" documents", total=total, disable=rank > 0 or not logger.isEnabledFor(20))
+    bar = tqdm(desc="Teacher", unit=" documents", total=total, disable=rank > 0 or not logger.isEnabledFor(20))
     for index in itertools.count():
         chunk = list(itertools.islice(documents, shard_size))
         if not chunk:
@@ -137,13 +139,13 @@ def label_documents(
     return read
 
 
-def finish_labels(folder, documents, record=None) -> dict:
+def finish_teacher_logits(folder, documents, record=None) -> dict:
     """
-    Says in `teacher.json` that all shards are there. To be called once all processes' [`label_documents`] are done; a folder
-    that is finished stays as it is.
+    Says in `teacher.json` that all shards are there. To be called once [`predict_teacher_logits`] is done in all processes; a
+    folder that is finished stays as it is.
 
     Args:
-        folder (`str`): as in [`label_documents`].
+        folder (`str`): as in [`predict_teacher_logits`].
         documents (`int`): what that has returned.
         record (`dict`, *optional*): of the run that made the logits.
 
@@ -180,16 +182,9 @@ def _begin(folder, settings):
     if not file.is_file():
         write_json(file, settings)
         return None
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [
-        f"{key} {_shortened(before.get(key))}, now {_shortened(value)}"
-        for key, value in settings.items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} holds logits that were made otherwise: {', '.join(changed)}. Choose another folder, or delete it"
-        )
+    before = read_json(file)
+    made_with = {key: value for key, value in before.items() if key not in _FINISHED}
+    check_unchanged(made_with, settings, folder, "Choose another folder, or delete it")
     return before.get("documents")
 
 
@@ -236,10 +231,10 @@ def _label(model, processor, documents, batch_size, max_length, autocast):
 
 class TeacherLogits:
     """
-    What [`label_documents`] has stored, found by the identity of a document. Memory holds 40 bytes a document.
+    What [`predict_teacher_logits`] has stored, found by the identity of a document. Memory holds 40 bytes a document.
 
     Args:
-        folder (`str`): the one that was given to [`label_documents`].
+        folder (`str`): the one that was given to [`predict_teacher_logits`].
 
     Attributes:
         settings (`dict`): what made them: SHA-256 of the teacher's weights, labels, decision threshold, number of documents.
@@ -253,12 +248,16 @@ class TeacherLogits:
         self.folder = Path(folder)
         file = self.folder / _SETTINGS
         if not file.is_file():
-            raise ValueError(f"{folder}: found no {_SETTINGS}; expected the folder of a teacher's logits (--do_label)")
+            raise ValueError(
+                f"{folder}: found no {_SETTINGS}; expected the folder of a teacher's logits (--do_predict_teacher)"
+            )
         self.settings = json.loads(file.read_text(encoding="utf-8"))
         if self.settings["format"] != _FORMAT:
             raise ValueError(f"{file}: found format {self.settings['format']}; this version reads {_FORMAT}")
         if "documents" not in self.settings:
-            raise ValueError(f"{folder}: the labelling is not finished; the same command again finishes it")
+            raise ValueError(
+                f"{folder}: the logits are not complete; the same --do_predict_teacher command finishes them"
+            )
         keys = []
         for index in range(-(-self.settings["documents"] // self.settings["shard_size"])):
             with safe_open(self.folder / _SHARD.format(index), "pt") as shard:
@@ -274,7 +273,7 @@ class TeacherLogits:
     def check(self, processor):
         """Raises `ValueError` where the labels or the decision threshold are not the student's."""
         labels = [processor.id2label[index] for index in range(len(processor.id2label))]
-        for field, own in (("labels", labels), ("decision_threshold", processor.decision_threshold)):
+        for field, own in (("labels", labels), ("decision_threshold", processor.decision.decision_threshold)):
             stored = self.settings[field]
             if stored != own:
                 first = next((i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
@@ -361,6 +360,14 @@ class DistillationTrainer(CommTrainer):
         if self.train_dataset is not None and not isinstance(self.train_dataset, DocumentStream):
             self.train_dataset = self._with_positions(self.train_dataset)
 
+    def distillation_record(self) -> dict:
+        """Weight, kind of logits and teacher, for the record of a run."""
+        return {
+            "weight": self.distillation_weight,
+            "raw_logits": self.distillation_raw_logits,
+            "teacher": self.teacher_logits.settings,
+        }
+
     def _with_positions(self, dataset):
         documents = dataset.select_columns(list(_IDENTITY)) if hasattr(dataset, "select_columns") else dataset
         positions = [self.teacher_logits.position(document) for document in documents]
@@ -381,7 +388,7 @@ class DistillationTrainer(CommTrainer):
             term = distillation_loss(
                 outputs.logits,
                 teacher_logits,
-                self.processing_class.decision_threshold,
+                self.processing_class.decision.decision_threshold,
                 self.distillation_raw_logits,
                 reduction="sum",
             )

@@ -1,19 +1,28 @@
 """Arguments of `run_docre.py`, from flags and from JSON or YAML files."""
 
 import argparse
+import copy
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
 
+from ..commands.errors import TRACEBACK
+from ..configuration_comm import own_settings, registered_settings
+from ..extensions import import_extensions
+from ..losses import available_losses
+from ..relation_encoders import available_relation_encoders
+from ..settings import Setting
 from .training_args import CommTrainingArguments
 
 
 @dataclass
 class ModelArguments:
-    """Which model, and the fields of its configuration."""
+    """Which model. [`model_arguments_class`] adds the fields of its configuration."""
 
     model_name_or_path: str | None = field(
         default=None,
@@ -21,63 +30,13 @@ class ModelArguments:
             "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
         },
     )
-    relation_encoder: str | None = field(
-        default=None,
-        metadata={"help": "What turns the encoder's states into logits of pairs: atlop, docunet or kd_docre (atlop)."},
-    )
-    emb_size: int | None = field(default=None, metadata={"help": "Size of head and tail representation (768)."})
-    block_size: int | None = field(default=None, metadata={"help": "Group size of the bilinear classifier (64)."})
-    unet_in_dim: int | None = field(default=None, metadata={"help": "Channels that docunet reads contexts in (3)."})
-    unet_down_dim: int | None = field(default=None, metadata={"help": "Width of docunet's U-Net (256)."})
-    unet_out_dim: int | None = field(default=None, metadata={"help": "Size of docunet's pair feature (256)."})
-    axial_layers: int | None = field(default=None, metadata={"help": "Axial attention layers of kd_docre (6)."})
-    axial_heads: int | None = field(default=None, metadata={"help": "Heads of each (8)."})
-    fixed_grid: int | None = field(
-        default=None,
-        metadata={"help": "Reproduce docunet's and kd_docre's original grid of so many entities (none: it grows)."},
-    )
-    loss: str | None = field(
-        default=None,
-        metadata={"help": "cmm, atl, balanced_softmax, aml, afl, hingeabl, margin, sat or ncrl (cmm)."},
-    )
-    loss_reduction: str | None = field(default=None, metadata={"help": "mean over pairs, or sum (mean)."})
-    cmm_margin: float | None = field(default=None, metadata={"help": "CMM's m, eq. 4 of the paper; in [0, 1) (0.2)."})
-    cmm_gamma: float | None = field(default=None, metadata={"help": "CMM's gamma, eq. 5 of the paper; >= 0 (1)."})
-    aml_margin: float | None = field(default=None, metadata={"help": "Hinge margin of aml (1)."})
-    afl_gamma: float | None = field(default=None, metadata={"help": "Focusing exponent of afl (1)."})
-    afl_published: bool | None = field(
-        default=None, metadata={"help": "AFL's weight as in its paper (false: as its code)."}
-    )
-    hingeabl_margin: float | None = field(default=None, metadata={"help": "Margin of hingeabl (5)."})
-    hingeabl_detach_weights: bool | None = field(
-        default=None, metadata={"help": "No gradient through its weights (false)."}
-    )
-    ncrl_shift: float | None = field(default=None, metadata={"help": "Shift of ncrl (0)."})
-    ncrl_regularizer: bool | None = field(default=None, metadata={"help": "NCRL's regulariser (true)."})
-    decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
-    threshold_offset: float | None = field(
-        default=None, metadata={"help": "Margin over the threshold that predictions need (0)."}
-    )
-    max_relations_per_pair: int | None = field(
-        default=None, metadata={"help": "Cap on the relations of a pair (none)."}
-    )
-    markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
-    window_size: int | None = field(
-        default=None, metadata={"help": "Word pieces that the backbone sees at once (512)."}
-    )
-    window_stride: int | None = field(default=None, metadata={"help": "Word pieces that windows share (a quarter)."})
-    window_end_tokens: int | None = field(
-        default=None, metadata={"help": "End tokens of all windows but the last (1)."}
-    )
     word_leading_space: bool = field(
         default=True,
         metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
     )
     extensions: list[str] | None = field(
-        default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
-    )
-    extension_fields: str | None = field(
-        default=None, metadata={"help": "JSON of the fields that they read from the configuration."}
+        default=None,
+        metadata={"help": "Python files that register a relation encoder, a loss or a data set of your own."},
     )
     backbone_overrides: str | None = field(
         default=None,
@@ -89,6 +48,10 @@ class ModelArguments:
     cache_dir: str | None = field(default=None, metadata={"help": "Where downloaded models and data are kept."})
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the model on the Hub."})
     token: str | None = field(default=None, metadata={"help": "Access token of the Hub, for private models."})
+    trust_remote_code: bool = field(
+        default=False,
+        metadata={"help": "Run the code that a model's tokenizer brings along; without it such a model is refused."},
+    )
 
 
 @dataclass
@@ -96,12 +59,15 @@ class DataArguments:
     """Which documents, and how they are read."""
 
     dataset_config: str = field(
-        default="redocred",
-        metadata={"help": "docred, redocred, or docred_mixed (DocRED's train; Re-DocRED's dev and test)."},
+        default="local",
+        metadata={
+            "help": "Name of a registered data set, which has its files' names and addresses, its frequent relations and its "
+            "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
+        },
     )
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder with the official files; without it they come from their public addresses."},
+        metadata={"help": "Folder with the data set's files; without it they come from their public addresses."},
     )
     train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
     validation_file: str | None = field(
@@ -116,14 +82,14 @@ class DataArguments:
     train_split: str = field(
         default="train",
         metadata={
-            "help": "What to train on or label: train, or train_distant (distantly supervised documents).",
+            "help": "What to train on, or what the teacher predicts: train, or train_distant (distantly supervised documents).",
             "choices": ["train", "train_distant"],
         },
     )
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read training documents while training or labelling, in bounded memory (needs --max_steps)."
+            "help": "Read training documents while they are used, in bounded memory (training needs --max_steps)."
         },
     )
     on_bad_document: str = field(
@@ -149,15 +115,15 @@ class DataArguments:
 
 @dataclass
 class DistillationArguments:
-    """Teacher and student: label documents with a teacher (--do_label), then train a student on them (--do_train)."""
+    """Teacher and student: store a teacher's logits (--do_predict_teacher), then train a student on them (--do_train)."""
 
-    do_label: bool = field(
+    do_predict_teacher: bool = field(
         default=False,
         metadata={"help": "Store the model's logits on the training documents in --teacher_logits, for a student."},
     )
     teacher_logits: str | None = field(
         default=None,
-        metadata={"help": "Folder of a teacher's logits: written by --do_label, learnt from by --do_train."},
+        metadata={"help": "Folder of a teacher's logits: written by --do_predict_teacher, learnt from by --do_train."},
     )
     distillation_weight: float = field(
         default=1.0, metadata={"help": "Weight of the mean squared difference between student's and teacher's logits."}
@@ -190,6 +156,39 @@ class RunArguments:
     show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
 
 
+def configuration_settings() -> dict[str, Setting]:
+    """The fields of [`CommConfig`] that have a flag, those of every registered loss and relation encoder among them."""
+    return {setting.field: setting for setting in own_settings()} | registered_settings()
+
+
+def given_fields(model_args: ModelArguments) -> dict[str, Any]:
+    """The fields of the configuration that were given by a flag or in a file."""
+    values = {field: getattr(model_args, field, None) for field in configuration_settings()}
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def model_arguments_class() -> type[ModelArguments]:
+    """[`ModelArguments`] with the fields of the configuration, each None unless it is given."""
+    names = {"loss": available_losses(), "relation_encoder": available_relation_encoders()}
+    fields = []
+    for name, setting in configuration_settings().items():
+        text = setting.help.rstrip(".").replace("%", "%%")
+        allowed = ", ".join(names[name]) if name in names else replace(setting, type=setting.kind).expected
+        default = "" if setting.default is None else f"; default: {setting.default}"
+        help_text = f"{text} ({allowed}{default})."
+        type_ = mapping if setting.is_mapping else setting.kind | None
+        fields.append((name, type_, field(default=None, metadata={"help": help_text})))
+    return make_dataclass("ModelArguments", fields, bases=(ModelArguments,))
+
+
+def mapping(text: str) -> dict:
+    """A mapping written as JSON."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"found a {type(value).__name__}; expected a mapping such as '{{\"P17\": 0.5}}'")
+    return value
+
+
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows defaults but for None, which says nothing."""
 
@@ -197,30 +196,141 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-def parse_arguments(argv, description=None):
-    """Arguments from a JSON or YAML file, if the first one is one, and from flags, which win."""
-    parser = HfArgumentParser(
-        (ModelArguments, DataArguments, CommTrainingArguments, DistillationArguments, RunArguments),
-        description=description,
-        formatter_class=_HelpFormatter,
-    )
-    if argv and argv[0].endswith((".json", ".yaml", ".yml")):
-        path = Path(argv.pop(0))
+@dataclass
+class Arguments:
+    """All arguments of `run_docre.py`, by group."""
+
+    model: ModelArguments
+    data: DataArguments
+    training: CommTrainingArguments
+    distillation: DistillationArguments
+    run: RunArguments
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of `--seeds`, or the one of `--seed`."""
+        return self.run.seeds or [self.training.seed]
+
+    def given(self, *names: str) -> list[str]:
+        """Those of these flags that are set, as they are typed."""
+        values = {name: value for group in vars(self).values() for name, value in vars(group).items()}
+        return [f"--{name}" for name in names if values[name]]
+
+    def for_seed(self, seed: int, output_dir: Path) -> "Arguments":
+        """The arguments of the run with this seed, which writes into this folder."""
+        training = copy.copy(self.training)
+        training.seed, training.output_dir = seed, str(output_dir)
+        return replace(self, training=training)
+
+    def splits_used(self) -> set[str]:
+        """The splits that a run encodes, as far as there are any."""
+        training = self.training
+        used = {"train": training.do_train, "validation": training.do_train or training.do_eval}
+        used["test"] = training.do_predict
+        return {split for split, is_used in used.items() if is_used}
+
+    def splits_needed(self) -> dict[str, str]:
+        """The split that each given flag cannot do without."""
+        needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
+        needs["tune_threshold_offset"] = "validation"
+        return {flag: split for name, split in needs.items() for flag in self.given(name)}
+
+
+# Combinations of flags that are refused: when, and what the user is told.
+_REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
+    (
+        lambda a: not a.given("do_train", "do_eval", "do_predict", "do_predict_teacher", "describe_data"),
+        "nothing to do; expected one of --do_train, --do_eval, --do_predict, --do_predict_teacher, --describe_data",
+    ),
+    (
+        lambda a: a.given("do_predict_teacher") and a.given("do_train", "do_eval", "do_predict"),
+        "--do_predict_teacher is a call of its own; leave out --do_train, --do_eval and --do_predict",
+    ),
+    (
+        lambda a: a.given("do_predict_teacher") and not a.given("teacher_logits"),
+        "--do_predict_teacher needs --teacher_logits, the folder that it writes to",
+    ),
+    (
+        lambda a: a.given("teacher_logits") and not a.given("do_predict_teacher", "do_train"),
+        "--teacher_logits is used with --do_train or --do_predict_teacher only",
+    ),
+    (
+        lambda a: not a.given("teacher_logits") and a.distillation != DistillationArguments(),
+        "--distillation_weight and --distillation_raw_logits need --teacher_logits",
+    ),
+    (
+        lambda a: not a.given("describe_data", "model_name_or_path"),
+        "--model_name_or_path is missing; expected a bare encoder or a COMM checkpoint",
+    ),
+    (
+        lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
+        "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
+        "--push_to_hub with several --seeds: each run would overwrite the one before; push the run of one --seed",
+    ),
+    (
+        lambda a: a.given("train_distant_file") and a.data.train_split != "train_distant",
+        "--train_distant_file is read with --train_split train_distant only",
+    ),
+)
+
+
+def parse_arguments(argv: list[str], description: str | None = None, prog: str | None = None) -> Arguments:
+    """
+    Arguments from a JSON or YAML file, if the first one is one, and from flags, which override it.
+
+    The files of `--extensions` are imported first, so that the settings of their losses and relation encoders are flags.
+
+    Args:
+        argv (`list[str]`): the words of the command line, without the program.
+        description (`str`, *optional*), prog (`str`, *optional*): what `--help` shows of the program.
+
+    Raises:
+        ValueError: the file is malformed or names unknown arguments, or values do not fit.
+        SystemExit: `--help`, or flags that do not exist.
+    """
+    argv, settings = list(argv), {}
+    path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
+    if path:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"
             )
-        known = {action.dest for action in parser._actions}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
-        parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
-        argv = [*as_flags(settings), *argv]
-    return parser.parse_args_into_dataclasses(args=argv)
+    argv = [*as_flags(settings), *argv]
+    import_extensions(_named_extensions(argv))
+    parser = HfArgumentParser(
+        [model_arguments_class(), DataArguments, CommTrainingArguments, DistillationArguments, RunArguments],
+        prog=prog,
+        description=description,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(TRACEBACK, action="store_true", help="Show where an error comes from, not only one line.")
+    unknown = sorted(set(settings) - {action.dest for action in parser._actions})
+    if unknown:
+        raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
+    parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
+    *groups, _rest = parser.parse_args_into_dataclasses(args=argv)  # the rest is --traceback
+    return Arguments(*groups)
 
 
-def as_flags(settings):
+def _named_extensions(argv):
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--extensions", nargs="+")
+    return parser.parse_known_args(argv)[0].extensions
+
+
+def check_arguments(arguments: Arguments) -> None:
+    """Raises `ValueError` where flags contradict each other or one that another needs is missing."""
+    for is_refused, message in _REFUSED:
+        if is_refused(arguments):
+            raise ValueError(message)
+
+
+def as_flags(settings: dict) -> Iterator[str]:
     """Settings of a file as the flags that say the same, so that both are checked alike."""
     for name, value in settings.items():
         if isinstance(value, list):

@@ -1,25 +1,22 @@
 """Training and evaluation of COMM models with Transformers' Trainer."""
 
-import json
-import re
-import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..configuration_comm import __version__
-from ..evaluation.scoring import average_precision, score, tune_offset
+from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
+from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
 from ..losses import loss_from_config
-from ..processing_comm import LOSSES_OF_ENCODING, decode, relation_margins
+from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
     FEATURE_COLUMNS,
@@ -31,6 +28,7 @@ from .batching import (
     StreamedBatches,
     without_unknown_labels,
 )
+from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -65,8 +63,10 @@ class CommTrainer(Trainer):
 
     Args:
         ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
+        compute_metrics (`Callable[[list[Predictions]], dict[str, float]]`, *optional*): further metrics, from a
+            [`~modeling_comm.decoding.Predictions`] for each document; added to the trainer's own.
         args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
-            as in the parent.
+            as in the parent. Its `data_collator`, `compute_loss_func` and `preprocess_logits_for_metrics` are refused.
 
     Raises:
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
@@ -102,11 +102,13 @@ class CommTrainer(Trainer):
         self.train_sampler = None
         self._step_documents = []
         self.stream_report = Counter()
-        # The parent takes them, and evaluation here would never call them.
-        unused = ("compute_metrics", "preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
+        # The parent takes them, and training and evaluation here would never call them.
+        unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
         if refused:
-            raise ValueError(f"CommTrainer: found {refused}; it batches, scores and computes the loss itself")
+            raise ValueError(
+                f"{', '.join(refused)} given; CommTrainer collates batches and computes the loss itself, leave it out"
+            )
         if train_dataset is not None and not isinstance(train_dataset, DocumentStream):
             train_dataset = encode_dataset(train_dataset, processing_class)
         if eval_dataset is not None:
@@ -228,6 +230,11 @@ class CommTrainer(Trainer):
             raise FloatingPointError(f"step {self.state.global_step}: {bad}; documents {self._documents_of_step()}")
         self._step_documents = []
 
+    def gather_stream_report(self) -> dict[str, int]:
+        """What encoding made of the documents of a stream and lost, summed over processes."""
+        reports = gather_object([dict(self.stream_report)])
+        return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
+
     def _documents_of_step(self):
         return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
 
@@ -245,7 +252,14 @@ class CommTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             (folder / "trainer_state.json").unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        # The parent would delete whatever is called checkpoint-*, somebody else's too.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
@@ -273,25 +287,25 @@ class CommTrainer(Trainer):
             rank=self.args.process_index,
             order="sequential",
         )
-        loader = self._loader(FeatureRows(dataset), sampler)
-        loader.documents = dataset
-        return loader
+        return self._loader(FeatureRows(dataset), sampler)
 
     get_test_dataloader = get_eval_dataloader
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
-        """One result per document, gathered by document index from all processes; `predictions` is the list of
-        [`predict_batch`]'s results in the data set's order."""
-        documents = dataloader.documents
+        """One result per document, gathered by document index from all processes; `predictions` is a list of
+        [`~modeling_comm.decoding.Predictions`] in the data set's order."""
+        documents = dataloader.dataset.documents
         results = self._evaluate_batches(dataloader)
         if self.args.world_size > 1:
             results = gather_object(results)
-        results = sorted(results, key=lambda result: result["document_index"])
-        if [result["document_index"] for result in results] != list(range(len(documents))):
+        results = sorted(results, key=lambda result: result.document_index)
+        if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
 
@@ -307,7 +321,7 @@ class CommTrainer(Trainer):
             if batch["document_index"]:
                 batch = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
-                    results += predict_batch(model, batch, self.processing_class, dataloader.documents)
+                    results += predict_batch(model, batch, self.processing_class, dataloader.dataset.documents)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         return results
 
@@ -325,10 +339,11 @@ class CommTrainer(Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        results = self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
-        if not results or not all("labels" in result for result in results):
+        margins, labels = flat_margins(
+            self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
+        )
+        if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        margins, labels = (np.concatenate([one[key].ravel() for one in results]) for key in ("margins", "labels"))
         config = self.accelerator.unwrap_model(self.model).config
         config.threshold_offset, _ = tune_offset(margins, labels, int(labels.sum()))
         self.processing_class.update_from_config(config)
@@ -400,107 +415,59 @@ def _column(dataset, name):
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
-def predict_batch(model, batch, processor, documents=None) -> list[dict]:
+def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     """
-    Runs the model on a collated batch; one dict per document: `document_index`, `pairs` (`(p, 2)` head and tail), `margins`
-    (`(p, R)` float32, logit minus threshold), `triples` (`[head, tail, label id, margin]`), `removed_by_cap`, and, with
-    labels, `labels` (`(p, R)` bool) and `loss` (sum over the document's pairs). `documents` are the data set, for messages.
+    Runs the model on a collated batch.
+
+    Args:
+        model ([`CommForDocumentRelationExtraction`]), processor ([`CommProcessor`]): what predicts and what decides.
+        batch (`dict`): of a [`DocumentCollator`].
+        documents (`list[dict]`, *optional*): the data set, for messages.
+
+    Returns:
+        one [`~modeling_comm.decoding.Predictions`] per document, with `document_index`, and with labels also `labels` and `loss`.
+
+    Raises:
+        FloatingPointError: a logit is not finite.
     """
     batch = dict(batch)
     document_index = batch.pop("document_index")
     labels = batch.pop("labels", None)
     outputs = model(**batch)
     logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
-    if not torch.isfinite(logits).all():
-        bad = document_index[pair_index[~torch.isfinite(logits).all(-1)][0, 0].item()]
-        title = f" ({documents[bad]['title']!r})" if documents is not None else ""
-        raise FloatingPointError(f"evaluation: logits of document {bad}{title} are not finite")
-    threshold, cap = processor.decision_threshold, processor.max_relations_per_pair
-    margins = relation_margins(logits, threshold)
+    bad = document_with_bad_logits(logits, pair_index)
+    if bad is not None:
+        title = f" ({documents[document_index[bad]]['title']!r})" if documents is not None else ""
+        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]}{title} are not finite")
+    losses = None
     if labels is not None:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
-    results = []
-    for index, document in enumerate(document_index):
-        mine = pair_index[:, 0] == index
-        pairs = pair_index[mine, 1:]
-        row, label, margin, removed = decode(logits[mine], threshold, cap, processor.threshold_offset)
-        result = {
-            "document_index": document,
-            "pairs": pairs.numpy(),
-            "margins": margins[mine].numpy(),
-            "triples": [
-                [*pair, *rest]
-                for pair, *rest in zip(pairs[row].tolist(), label.tolist(), margin.tolist(), strict=True)
-            ],
-            "removed_by_cap": removed,
-        }
-        if labels is not None:
-            result |= {"labels": labels[mine, 1:].bool().numpy(), "loss": losses[mine].double().sum().item()}
-        results.append(result)
+    results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
+    for index, result in zip(document_index, results, strict=True):
+        result.document_index = index
     return results
 
 
-def official_predictions(results, documents, processor) -> list[dict]:
-    """Results of [`predict_batch`] in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each triple."""
-    return [
-        {"title": document["title"], "h_idx": head, "t_idx": tail, "r": processor.id2label[label]}
-        for result, document in zip(results, documents, strict=True)
-        for head, tail, label, _ in result["triples"]
-    ]
-
-
-def evaluate_results(results, documents, processor, ign_reference=None) -> dict[str, float]:
+def evaluate_results(
+    results: list[Predictions],
+    documents: list[dict],
+    processor: CommProcessor,
+    ign_reference: IgnReference | None = None,
+) -> dict[str, float]:
     """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
     over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
     metrics = {
-        "predicted_positives": sum(len(result["triples"]) for result in results),
-        "removed_by_cap": sum(result["removed_by_cap"] for result in results),
+        "predicted_positives": sum(len(result.triples) for result in results),
+        "removed_by_cap": sum(result.removed_by_cap for result in results),
     }
-    if not results or not all("labels" in result for result in results):
+    margins, labels = flat_margins(results)
+    if labels is None:
         return metrics
-    scores = score(official_predictions(results, documents, processor), documents, ign_reference=ign_reference)
+    predicted = official_predictions(results, documents, processor.id2label)
+    scores = score(predicted, documents, ign_reference=ign_reference)
     keys = ("f1", "precision", "recall", "ign_f1")
     metrics |= {key: scores[key] for key in keys if scores[key] is not None}
-    labels = np.concatenate([result["labels"].ravel() for result in results])
-    margins = np.concatenate([result["margins"].ravel() for result in results])
     metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
-    metrics["loss"] = sum(result["loss"] for result in results) / max(
-        sum(len(result["pairs"]) for result in results), 1
-    )
+    metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
     return metrics
-
-
-def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
-    """
-    Newest checkpoint in `output_dir` from which training can go on exactly; None if there is none. A newer one that lacks a
-    file or the end of one, because a run was killed while it was saved, is passed over with a warning.
-
-    Args:
-        output_dir (`str`): a run's folder.
-        world_size (`int`, defaults to 1): number of processes; each has saved its random state.
-    """
-    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
-    found = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-        broken = [name for name in needed if not _is_complete(path / name)]
-        if not broken:
-            return str(path)
-        logger.warning("%s is passed over: it lacks %s, or their ends", path, ", ".join(broken))
-    return None
-
-
-def _is_complete(file):
-    """Whether a file is there to its end, which each of these formats tells."""
-    try:
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-        elif file.suffix == ".safetensors":
-            with safe_open(file, "pt"):
-                pass
-        else:  # torch.save's
-            return zipfile.is_zipfile(file)
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return True

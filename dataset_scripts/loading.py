@@ -1,0 +1,161 @@
+"""The documents of a run of `run_docre.py`: which files they are read from, and the labels that they define."""
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from datasets import Dataset, IterableDataset
+
+from modeling_comm.data import DatasetEntry, get_dataset
+from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
+from modeling_comm.training.script_arguments import Arguments, DataArguments
+
+from .builder import find_data_files, load_splits, relation_labels, to_document
+from .provenance import FileProvenance, read_provenance
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Data:
+    """
+    What a run reads.
+
+    Attributes:
+        splits (`dict[str, Dataset | IterableDataset]`): rows of `train`, `validation` and `test`, as far as there are any.
+            `train` has the documents of `--train_split`, and is iterable if they are streamed.
+        sources (`dict[str, FileProvenance]`): by split, where the documents come from.
+        entry (`DatasetEntry`): what is known of the data set.
+        ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
+    """
+
+    splits: dict[str, Dataset | IterableDataset]
+    sources: dict[str, FileProvenance]
+    entry: DatasetEntry
+    ign_reference: IgnReference | None = None
+
+    def documents(self, split: str) -> Iterator[dict]:
+        """The documents of a split in DocRED's format; none if there is no such split."""
+        return map(to_document, self.splits.get(split, ()))
+
+    def is_streamed(self, split: str) -> bool:
+        """Whether a split is there and its number of documents unknown."""
+        return isinstance(self.splits.get(split), IterableDataset)
+
+    def check_splits(self, needed: Mapping[str, str]) -> None:
+        """Raises `ValueError` where the split that a flag needs is missing; `needed` has the split of each flag."""
+        for flag, split in needed.items():
+            if split not in self.splits:
+                sources = [source["source"] for source in self.sources.values()]
+                raise ValueError(f"{flag} needs a {split} split; found {sorted(self.splits)} in {sources}")
+
+
+def load_data(arguments: Arguments) -> Data:
+    """
+    Loads what the arguments name: all splits that are there, or, for a teacher, the documents that it predicts.
+
+    Raises:
+        DocumentError: a document is malformed, see `--on_bad_document`.
+        FileNotFoundError: a file is not where it should be.
+        ValueError: the arguments name no training documents.
+    """
+    options, only_training = arguments.data, arguments.distillation.do_predict_teacher
+    files = find_files(options, only_training)
+
+    def load(**how):
+        return load_splits(
+            options.dataset_config,
+            on_bad_document=options.on_bad_document,
+            cache_dir=arguments.model.cache_dir,
+            **how,
+        )
+
+    # Read by themselves are training documents that are streamed, or that are others than those that Ign F1 refers to.
+    apart = only_training or options.streaming or options.train_split != "train"
+    training_files = {split: path for split, path in files.items() if apart and split == options.train_split}
+    other_files = {split: path for split, path in files.items() if split not in training_files}
+    data = Data({}, {}, get_dataset(options.dataset_config))
+    if other_files:
+        data.splits = dict(load(data_files=other_files))
+        data.sources = read_provenance(data.splits)
+    if not only_training:
+        data.ign_reference = load_reference(options, data)
+    if training_files:
+        loaded = load(data_files=training_files, streaming=options.streaming)
+        data.splits["train"] = loaded[options.train_split]
+        data.sources["train"] = read_provenance(loaded)[options.train_split]
+    limits = {
+        "train": options.max_train_documents,
+        "validation": options.max_eval_documents,
+        "test": options.max_predict_documents,
+    }
+    for split, limit in limits.items():
+        if limit is not None and split in data.splits:
+            data.splits[split] = data.splits[split].take(limit)
+    return data
+
+
+def find_files(options: DataArguments, only_training: bool = False) -> dict[str, str]:
+    """
+    Path or address of each split's file: those that are named by flags, else the official ones.
+
+    Args:
+        options (`DataArguments`): the flags.
+        only_training (`bool`, defaults to `False`): look for the file of `--train_split` and no other.
+    """
+    named = {
+        "train": options.train_file,
+        "validation": options.validation_file,
+        "test": options.test_file,
+        "train_distant": options.train_distant_file,
+    }
+    named = {split: path for split, path in named.items() if path}
+    reads_official = options.data_dir or not named
+    training_split = options.train_split
+    if only_training:
+        named = {split: path for split, path in named.items() if split == training_split}
+    official = {}
+    if reads_official and not only_training:
+        try:
+            official = find_data_files(options.dataset_config, options.data_dir)
+        except FileNotFoundError:
+            if not named:  # otherwise the folder may hold the list of relations alone
+                raise
+    # The official files that are found by default lack the distantly supervised documents.
+    if reads_official and training_split not in named and (only_training or training_split == "train_distant"):
+        official |= find_data_files(options.dataset_config, options.data_dir, splits=[training_split])
+    files = official | named
+    if training_split == "train_distant" and training_split not in files:
+        raise ValueError("--train_split train_distant needs --train_distant_file or --data_dir; found neither")
+    return files
+
+
+def load_reference(options: DataArguments, data: Data) -> IgnReference | None:
+    """The facts that Ign F1 leaves out; None with `--ign_reference none`, or without training documents."""
+    if options.ign_reference != "train":
+        return None if options.ign_reference == "none" else load_ign_reference(options.ign_reference)
+    if "train" not in data.splits:
+        logger.info("no Ign F1: there are no training documents whose facts it could leave out, see --ign_reference")
+        return None
+    facts, source = load_ign_reference(list(data.documents("train"))), data.sources["train"]
+    return dataclasses.replace(facts, source=Path(source["source"]).name, sha256=source["sha256"])
+
+
+def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, str]]:
+    """
+    Labels of a new model and their readable names. Where no file lists them, they are those of the documents for training and
+    validation: a relation that occurs in validation documents only cannot be learned, but it counts as missed.
+    """
+    options = arguments.data
+    known = [data.splits[split] for split in ("train", "validation") if split in data.splits]
+    has_files = options.data_dir or options.train_file or options.validation_file or options.test_file
+    return relation_labels(
+        options.data_dir,
+        itertools.chain(*known),
+        rel_info=None if has_files else data.entry.relation_info_address,
+        cache_dir=arguments.model.cache_dir,
+        null_label=data.entry.null_label,
+    )

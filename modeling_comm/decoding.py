@@ -1,0 +1,239 @@
+"""From logits to triples: margins over the threshold, the decision rule, and what is predicted for a document."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from .documents import entity_name
+from .losses import DECISION_THRESHOLDS
+
+
+def _is_finite(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_cap(value):
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+_CHECKS = {
+    "decision_threshold": (
+        lambda value: value in DECISION_THRESHOLDS,
+        f"one of {', '.join(map(repr, DECISION_THRESHOLDS))}",
+    ),
+    "threshold_offset": (_is_finite, "a finite number"),
+    "max_relations_per_pair": (_is_cap, "an integer >= 1, or None"),
+}
+
+
+@dataclasses.dataclass(slots=True)
+class DecisionSettings:
+    """
+    How logits become triples. A [`CommProcessor`] owns one and saves its fields beside its own. Each assignment is checked.
+
+    Args:
+        decision_threshold (`str`, defaults to `"th"`): what a relation's margin is measured from: `"th"`, the logit of the
+            threshold class, or `"zero"`.
+        threshold_offset (`float`, defaults to 0.0): a relation is predicted iff its margin is greater than this.
+            [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
+        max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
+            logits. No cap by default; the paper's recipes use 4.
+
+    Raises:
+        ValueError: a value does not fit; the message names the field, the value and what is allowed.
+    """
+
+    decision_threshold: str = "th"
+    threshold_offset: float = 0.0
+    max_relations_per_pair: int | None = None
+
+    def __setattr__(self, name: str, value: Any):
+        fits, expected = _CHECKS.get(name, (lambda _: True, ""))
+        if not fits(value):
+            raise ValueError(f"{name} is {value!r}; expected {expected}")
+        object.__setattr__(self, name, value)
+
+
+class Triple(NamedTuple):
+    """A predicted relation: entity indices of head and tail, the label's id, and the margin over the threshold."""
+
+    head: int
+    tail: int
+    label: int
+    margin: float
+
+
+def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> torch.Tensor:
+    """Margins `(P, R)` float32 of all relations over the threshold, from logits `(P, R + 1)`."""
+    logits = logits.detach().float()
+    return logits[:, 1:] - logits[:, :1] if decision_threshold == "th" else logits[:, 1:]
+
+
+def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> tuple[list[Triple], int]:
+    """
+    The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset.
+
+    A pair's relations depend on its own logits only, so that the pairs of a document may come in parts.
+
+    Args:
+        logits (`(p, R + 1)` float): rows are pairs, column 0 the threshold class.
+        pairs (`(p, 2)` integer): head and tail.
+        settings (`DecisionSettings`): threshold, offset and cap.
+
+    Returns:
+        the triples in the order of the pairs, and how many more the cap removed.
+    """
+    return _decide_margins(relation_margins(logits, settings.decision_threshold), pairs, settings)
+
+
+def _decide_margins(margins, pairs, settings):
+    predicted, removed = margins > settings.threshold_offset, 0
+    most = settings.max_relations_per_pair
+    if most is not None and most < margins.shape[1]:
+        kept = torch.zeros_like(predicted).scatter(1, margins.topk(most, dim=1).indices, True)
+        removed = int((predicted & ~kept).sum())
+        predicted &= kept
+    row, relation = predicted.nonzero(as_tuple=True)
+    columns = (*pairs[row].unbind(-1), relation + 1, margins[row, relation])
+    return list(map(Triple, *(column.tolist() for column in columns))), removed
+
+
+@dataclasses.dataclass
+class Predictions:
+    """
+    What is predicted for one document. Pipeline, trainer, scorer and experiments share it; the official JSON and triples in
+    words are two ways to write it.
+
+    Args:
+        triples (`list[Triple]`): in the order of the pairs.
+        settings (`DecisionSettings`): what decided on them.
+        removed_by_cap (`int`, defaults to 0): relations above the threshold that `max_relations_per_pair` removed.
+        pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
+        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs`, not kept where
+            the document was decided in parts.
+        labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
+        loss (`float`, *optional*): the loss, summed over `pairs`.
+        document_index (`int`, *optional*): the document's place in its data set.
+    """
+
+    triples: list[Triple]
+    settings: DecisionSettings
+    removed_by_cap: int = 0
+    pairs: np.ndarray | None = None
+    margins: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    loss: float | None = None
+    document_index: int | None = None
+
+    @classmethod
+    def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
+        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are there at once, and keeps all margins."""
+        pairs, margins = pairs.cpu(), relation_margins(logits, settings.decision_threshold).cpu()
+        triples, removed = _decide_margins(margins, pairs, settings)
+        return cls(triples, dataclasses.replace(settings), removed, pairs.numpy(), margins.numpy())
+
+    @classmethod
+    def from_parts(
+        cls, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], settings: DecisionSettings
+    ) -> "Predictions":
+        """Decides on a document whose logits and pairs come in parts `(logits, pairs)`, and keeps only what is predicted:
+        memory grows with the triples, not with the pairs."""
+        predictions = cls([], dataclasses.replace(settings))
+        for logits, pairs in parts:
+            triples, removed = decide(logits, pairs, settings)
+            predictions.triples += triples
+            predictions.removed_by_cap += removed
+        return predictions
+
+    def at_offset(self, threshold_offset: float) -> "Predictions":
+        """The same document, decided with another `threshold_offset`. Needs `margins`."""
+        if self.margins is None:
+            raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
+        settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
+        margins, pairs = torch.from_numpy(self.margins), torch.from_numpy(self.pairs)
+        triples, removed = _decide_margins(margins, pairs, settings)
+        return dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+
+    def official(self, title: str, id2label: dict[int, str]) -> list[dict]:
+        """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each."""
+        return [
+            {"title": title, "h_idx": triple.head, "t_idx": triple.tail, "r": id2label[triple.label]}
+            for triple in self.triples
+        ]
+
+    def in_words(self, document: dict, id2label: dict[int, str], relation_names: dict[str, str]) -> list[dict]:
+        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
+        triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.margin))
+        scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
+        return [
+            {
+                "head": triple.head,
+                "tail": triple.tail,
+                "relation": id2label[triple.label],
+                "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
+                "score": score,
+                "head_name": entity_name(document, triple.head),
+                "tail_name": entity_name(document, triple.tail),
+            }
+            for triple, score in zip(triples, scores, strict=True)
+        ]
+
+
+def decide_batch(
+    logits: torch.Tensor,
+    pair_index: torch.Tensor,
+    num_documents: int,
+    settings: DecisionSettings,
+    labels: torch.Tensor | None = None,
+    losses: torch.Tensor | None = None,
+) -> list[Predictions]:
+    """
+    Decides on all documents of a batch.
+
+    Args:
+        logits (`(P, R + 1)` float), pair_index (`(P, 3)` integer): as the model returns them; pairs in any order.
+        num_documents (`int`): size of the batch; a document may have no pair.
+        settings (`DecisionSettings`): threshold, offset and cap.
+        labels (`(P, R + 1)`, *optional*), losses (`(P,)`, *optional*): gold labels and loss of each pair.
+
+    Returns:
+        one [`Predictions`] per document.
+    """
+    logits, pair_index = logits.detach().float().cpu(), pair_index.cpu()
+    results = []
+    for index in range(num_documents):
+        rows = pair_index[:, 0] == index
+        predictions = Predictions.from_logits(logits[rows], pair_index[rows, 1:], settings)
+        if labels is not None:
+            predictions.labels = labels.cpu()[rows, 1:].bool().numpy()
+        if losses is not None:
+            predictions.loss = losses.cpu()[rows].double().sum().item()
+        results.append(predictions)
+    return results
+
+
+def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> int | None:
+    """Index in the batch of the first document with a logit that is not finite; None if there is none."""
+    bad = ~torch.isfinite(logits).all(-1)
+    return int(pair_index[bad][0, 0]) if bad.any() else None
+
+
+def flat_margins(predictions: Iterable[Predictions]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Margins of all pairs and relations of several documents, flat, and their labels where every document has them."""
+    predictions = list(predictions)
+    margins = [one.margins.ravel() for one in predictions]
+    labelled = bool(predictions) and all(one.labels is not None for one in predictions)
+    labels = np.concatenate([one.labels.ravel() for one in predictions]) if labelled else None
+    return np.concatenate(margins) if margins else np.zeros(0, np.float32), labels
+
+
+def official_predictions(
+    predictions: Iterable[Predictions], documents: Iterable[dict], id2label: dict[int, str]
+) -> list[dict]:
+    """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
+    pairs = zip(predictions, documents, strict=True)
+    return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]

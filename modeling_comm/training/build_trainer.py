@@ -1,0 +1,56 @@
+"""The trainer of a run of `run_docre.py`."""
+
+from collections.abc import Mapping
+
+from datasets import Dataset
+from transformers import EarlyStoppingCallback
+
+from ..evaluation.scoring import IgnReference
+from ..modeling_comm import CommForDocumentRelationExtraction
+from ..processing_comm import CommProcessor
+from .batching import DocumentStream
+from .distillation import DistillationTrainer, TeacherLogits
+from .script_arguments import Arguments
+from .trainer import CommTrainer, check_titles
+
+
+def build_trainer(
+    arguments: Arguments,
+    model: CommForDocumentRelationExtraction,
+    processor: CommProcessor,
+    encoded: Mapping[str, Dataset | DocumentStream],
+    ign_reference: IgnReference | None = None,
+) -> CommTrainer:
+    """
+    A [`CommTrainer`], or, with `--teacher_logits`, a [`DistillationTrainer`].
+
+    Args:
+        arguments (`Arguments`): all of the run's.
+        model, processor: what is trained.
+        encoded (`Mapping[str, Dataset | DocumentStream]`): the encoded documents of `train`, `validation` and `test`, as far as
+            they are used.
+        ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
+
+    Raises:
+        ValueError: arguments or documents do not fit, or two test documents have the same title.
+    """
+    if "test" in encoded:
+        check_titles(encoded["test"])  # before a training, not after it
+    patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
+    options = {
+        "model": model,
+        "args": arguments.training,
+        "train_dataset": encoded.get("train"),
+        "eval_dataset": encoded.get("validation"),
+        "processing_class": processor,
+        "ign_reference": ign_reference,
+        "callbacks": [EarlyStoppingCallback(patience)] if patience else None,
+    }
+    if not distillation.teacher_logits:
+        return CommTrainer(**options)
+    return DistillationTrainer(
+        **options,
+        teacher_logits=TeacherLogits(distillation.teacher_logits),
+        distillation_weight=distillation.distillation_weight,
+        distillation_raw_logits=distillation.distillation_raw_logits,
+    )

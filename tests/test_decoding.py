@@ -1,0 +1,110 @@
+"""The decision rule, and what is known of a document once it has decided."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import LABELS, random_document
+
+from modeling_comm.decoding import DecisionSettings, Predictions, Triple, decide, decide_batch, flat_margins
+
+LOGITS = torch.tensor([[1.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, -1.0, 0.5, -2.0]])
+PAIRS = torch.tensor([[0, 1], [1, 0]])
+
+
+def test_decision_is_strict_and_the_cap_is_counted():
+    found, removed = decide(LOGITS, PAIRS, DecisionSettings("th"))
+    assert found == [Triple(0, 1, 2, 1.0), Triple(0, 1, 3, 2.0), Triple(0, 1, 4, 3.0), Triple(1, 0, 3, 0.5)]
+    assert removed == 0
+    found, removed = decide(LOGITS, PAIRS, DecisionSettings("th", max_relations_per_pair=2))
+    assert [triple[:3] for triple in found] == [(0, 1, 3), (0, 1, 4), (1, 0, 3)] and removed == 1
+    found, _ = decide(LOGITS, PAIRS, DecisionSettings("zero"))
+    assert [triple[:3] for triple in found] == [(0, 1, 1), (0, 1, 2), (0, 1, 3), (0, 1, 4), (1, 0, 3)]
+    half, _ = decide(LOGITS.bfloat16(), PAIRS, DecisionSettings("th"))
+    assert [triple.label for triple in half] == [2, 3, 4, 3]
+
+
+def test_another_offset_decides_again():
+    margins = torch.tensor([[0.5, -0.2, -1.0], [0.1, 0.3, -0.1]])
+    logits = torch.nn.functional.pad(margins, (1, 0))
+    predictions = Predictions.from_logits(logits, PAIRS, DecisionSettings("th"))
+    found = {offset: predictions.at_offset(offset).triples for offset in (0.0, -0.15, 0.3)}
+    assert found[0.0] == predictions.triples
+    assert [one[:3] for one in found[0.0]] == [(0, 1, 1), (1, 0, 1), (1, 0, 2)]
+    assert [one[:3] for one in found[-0.15]] == [(0, 1, 1), (1, 0, 1), (1, 0, 2), (1, 0, 3)]
+    assert [one[:3] for one in found[0.3]] == [(0, 1, 1)], "strictly above"
+    capped = Predictions.from_logits(logits, PAIRS, DecisionSettings("th", 5.0, 1))
+    assert (capped.triples, capped.removed_by_cap) == ([], 0)
+    again = capped.at_offset(0.0)
+    assert [one[:3] for one in again.triples] == [(0, 1, 1), (1, 0, 2)] and again.removed_by_cap == 1
+    assert again.settings.threshold_offset == 0.0 and capped.settings.threshold_offset == 5.0
+
+
+@pytest.mark.parametrize("threshold", ["th", "zero"])
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_parts_decide_as_the_whole(threshold, size):
+    generator = torch.Generator().manual_seed(0)
+    logits, pairs = torch.randn(30, 5, generator=generator), torch.randint(0, 9, (30, 2), generator=generator)
+    settings = DecisionSettings(threshold, 0.1, 2)
+    whole = Predictions.from_logits(logits, pairs, settings)
+    parts = Predictions.from_parts(zip(logits.split(size), pairs.split(size), strict=True), settings)
+    assert parts.triples == whole.triples and len(whole.triples) > 5
+    assert parts.removed_by_cap == whole.removed_by_cap > 0
+    assert parts.margins is None and whole.margins.shape == (30, 4)
+    with pytest.raises(ValueError, match="margins"):
+        parts.at_offset(0.0)
+
+
+def test_settings_that_change_later_leave_earlier_predictions_alone():
+    settings = DecisionSettings("th", 5.0)
+    predictions = Predictions.from_logits(LOGITS, PAIRS, settings)
+    settings.threshold_offset = 0.0
+    assert predictions.settings == DecisionSettings("th", 5.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("decision_threshold", value) for value in ("Zero", None, ["th"])),
+        *(("threshold_offset", value) for value in (float("nan"), float("inf"), "1", True, None)),
+        *(("max_relations_per_pair", value) for value in (0, -1, 1.0, True, "4")),
+    ],
+)
+def test_wrong_settings_are_refused(field, value):
+    with pytest.raises(ValueError, match=field):
+        DecisionSettings(**{field: value})
+    settings = DecisionSettings()
+    with pytest.raises(ValueError, match=field):
+        setattr(settings, field, value)
+    assert settings == DecisionSettings()
+
+
+def test_misspelt_setting_is_refused():
+    with pytest.raises(AttributeError):
+        DecisionSettings().offset = 1.0
+
+
+def test_batch_is_split_by_document_whatever_the_order_of_its_pairs():
+    pair_index = torch.tensor([[2, 1, 0], [0, 0, 1], [2, 0, 1], [0, 1, 0]])
+    logits = torch.arange(12.0).reshape(4, 3) * torch.tensor([[1.0, -1.0, 2.0]])
+    labels = torch.eye(3)[[1, 0, 2, 0]]
+    losses = torch.tensor([1.0, 10.0, 100.0, 1000.0])
+    first, empty, last = decide_batch(logits, pair_index, 3, DecisionSettings(), labels, losses)
+    assert first.pairs.tolist() == [[0, 1], [1, 0]] and last.pairs.tolist() == [[1, 0], [0, 1]]
+    assert np.array_equal(last.margins, (logits[:, 1:] - logits[:, :1])[[0, 2]].numpy())
+    assert last.labels.tolist() == [[True, False], [False, True]]
+    assert (first.loss, empty.loss, last.loss) == (1010.0, 0.0, 101.0)
+    assert empty.triples == [] and empty.margins.shape == (0, 2)
+    margins, flat = flat_margins([first, empty, last])
+    assert margins.shape == flat.shape == (8,) and flat.sum() == 2
+
+
+def test_triples_are_written_in_the_official_format_and_in_words():
+    document = random_document(2, title="T")
+    predictions = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("th"))
+    official = predictions.official("T", LABELS)
+    assert official[-1] == {"title": "T", "h_idx": 1, "t_idx": 0, "r": "P131"} and len(official) == 4
+    words = predictions.in_words(document, LABELS, {"P131": "located in"})
+    assert [(one["head"], one["relation"]) for one in words] == [(0, "P569"), (0, "P131"), (0, "P27"), (1, "P131")]
+    assert [one["relation_name"] for one in words] == ["P569", "located in", "P27", "located in"]
+    assert words[-1]["score"] == pytest.approx(1 / (1 + np.exp(-0.5)))
+    assert words[-1]["head_name"] == document["vertexSet"][1][0]["name"]
