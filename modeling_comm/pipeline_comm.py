@@ -72,7 +72,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             processor = _load_processor(model, processor)
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
-        processor.check_config(model.config)
+        processor.check_model(model.config)
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
     def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):

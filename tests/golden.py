@@ -253,8 +253,6 @@ def original_of(relation_encoder, backbone, whole=True):
         id2label=LABELS,
         emb_size=16,
         block_size=4,
-        window_stride=0,
-        window_end_tokens=2 if encoder.config.model_type == "roberta" else 1,
         **small_encoder(relation_encoder, axial_heads=8, fixed_grid=8),
     )
     model = tiny_model(config)

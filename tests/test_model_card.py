@@ -150,7 +150,7 @@ def test_results(card, record, scores):
     for relation, of in scores["scores"]["per_relation"].items():
         counts = [f"{of[key]:,}" for key in ("gold", "predictions", "correct")]
         rates = [percent(of[key]) for key in ("precision", "recall", "f1")]
-        name = record["config"]["relation_names"][relation]
+        name = record["processor"]["relation_names"][relation]
         assert found[relation] == [name, *counts, *rates, percent(prior["per_relation"][relation]["f1"])]
     gold = [int(row[2].replace(",", "")) for row in relations[2:]]
     assert gold == sorted(gold, reverse=True)
@@ -224,8 +224,14 @@ def test_limits(card, record):
 
 def test_limits_tell_the_tuned_offset(record):
     for threshold, said in (("th", "which is each pair's own, by more than -2.79."), ("zero", "exceeds -2.79.")):
-        config = {**record["config"], "decision_threshold": threshold, "threshold_offset": -2.789}
-        assert said in sections(render_model_card({**record, "config": config}))["Limits"]
+        processor = {**record["processor"], "decision_threshold": threshold, "threshold_offset": -2.789}
+        assert said in sections(render_model_card({**record, "processor": processor}))["Limits"]
+
+
+def test_records_of_the_first_version_hold_the_processors_settings_in_the_configuration(record, card):
+    old = {**record, "config": record["config"] | record["processor"]}
+    del old["processor"]
+    assert sections(render_model_card(old))["Limits"] == sections(card)["Limits"]
 
 
 def test_citation_is_that_of_the_repository(card):
@@ -498,7 +504,7 @@ def test_hostile_text(record, scores, text):
 
     def rendered(text):
         changed, found = copy.deepcopy(record), copy.deepcopy(scores)
-        changed["config"]["relation_names"][f"P {text}"] = f"name {text}"
+        changed["processor"]["relation_names"][f"P {text}"] = f"name {text}"
         for of in (found["scores"], found["type_prior"]):
             of["per_relation"][f"P {text}"] = of["per_relation"].pop(relation)
         changed["data"]["config"] = changed["config"]["relation_encoder"] = changed["config"]["loss"] = f"own {text}"

@@ -213,7 +213,7 @@ def convert_original_checkpoint(
     Writes an original system's checkpoint as a COMM model with its processor.
 
     Sizes come from the tensors' shapes; only KD-DocRE's 8 attention heads leave no trace in them. What makes COMM compute as the
-    originals do is set in the configuration: two windows for a long document (`window_stride=0`), of which RoBERTa's first closes
+    originals do is set in the processor: two windows for a long document (`window_stride=0`), of which RoBERTa's first closes
     with two `</s>`; RoBERTa's words without their leading space; the system's loss and with it the decision threshold; at most 4
     relations on a pair; the fixed grid. One thing is not reproduced: from 1,022 word pieces on, the originals' two windows leave
     out the middle, and COMM reads it.
@@ -249,12 +249,16 @@ def convert_original_checkpoint(
         **({} if relation_encoder == "atlop" else {"fixed_grid": grid}),
         id2label=id2label,
         loss=_SYSTEMS[relation_encoder].loss,
-        max_relations_per_pair=ORIGINAL_MOST_RELATIONS,
+    )
+    processor = CommProcessor.from_backbone(
+        backbone,
+        config,
         markers=markers,
         window_stride=0,
         window_end_tokens=2 if roberta else 1,
+        word_leading_space=not roberta,
+        max_relations_per_pair=ORIGINAL_MOST_RELATIONS,
     )
-    processor = CommProcessor.from_backbone(backbone, config, word_leading_space=not roberta)
     model = CommForDocumentRelationExtraction(config)
     placed, left_out = _placed(relation_encoder, tensors, model.state_dict())
     if not any(name.startswith("backbone.") for name in placed):
