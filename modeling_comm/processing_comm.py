@@ -328,8 +328,8 @@ class CommProcessor(ProcessorMixin):
 
     def collate(self, features) -> dict[str, torch.Tensor]:
         """
-        Batches features from [`encode`] into the arguments of the model's forward. An empty list gives a batch without pairs, which a
-        process that has no documents left can run beside the others.
+        Batches features from [`encode`] into the arguments of the model's forward. An empty list gives a batch without pairs,
+        which a process that has no documents left can run beside the others.
         """
         features = features or [_no_document(self._start_id, self._end_id)]
         rows, windows, window_mentions, window_entities = [], [], [], []
