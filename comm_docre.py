@@ -95,6 +95,7 @@ def _run(argv):
     if args.command is None:
         parser.error(f"expected a command: {', '.join(_MODULES)}")
     with _package_without_its_imports() if args.command in _LIGHT else contextlib.nullcontext():
+        importlib.import_module("dataset_scripts")  # registers the data sets
         return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
 
 

@@ -22,6 +22,7 @@ import json
 import logging
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,16 +48,15 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     check_arguments(arguments)
     # Imported here and below, not at the head: they take seconds, which `--help` and a mistyped flag can do without.
     from dataset_scripts.loading import load_data
-    from modeling_comm.extensions import import_extensions
     from modeling_comm.reporting.model_card import write_model_card
     from modeling_comm.reporting.run_record import summarize
     from modeling_comm.training.predict_teacher import predict_teacher
     from modeling_comm.training.script_logging import set_up_logging
     from modeling_comm.utils.files import write_json
+    from modeling_comm.utils.locks import locked_folder
 
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
-    import_extensions(arguments.model.extensions)
     data = load_data(arguments)
     if arguments.data.describe_data:
         print(describe(arguments, data))
@@ -67,11 +67,17 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
         predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
         return []
 
-    seeds, folder = arguments.seeds, Path(arguments.training.output_dir)
-    if len(seeds) == 1:
-        return [run_seed(arguments.for_seed(seeds[0], folder), data)]
-    metrics = [run_seed(arguments.for_seed(seed, folder / f"seed-{seed}"), data) for seed in seeds]
-    if arguments.training.process_index == 0:
+    seeds, folder, is_first = (
+        arguments.seeds,
+        Path(arguments.training.output_dir),
+        arguments.training.process_index == 0,
+    )
+    metrics = []
+    for seed in seeds:
+        run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
+        with locked_folder(run_folder) if arguments.training.do_train and is_first else nullcontext():
+            metrics.append(run_seed(arguments.for_seed(seed, run_folder), data))
+    if len(seeds) > 1 and is_first:
         summary = {"seeds": seeds, "metrics": summarize(metrics)}
         write_json(folder / "summary.json", summary)
         write_model_card(folder)
@@ -97,24 +103,21 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     started, training = time.time(), arguments.training
     folder, source = Path(training.output_dir), arguments.model.model_name_or_path
 
+    # Model and processor.
+    set_seed(training.seed)
+    model, processor = load_model(arguments, data)
+
     # What an earlier call has left.
     progress = Progress()
     if training.do_train:
-        settings = run_settings(arguments, data.sources, data.ign_reference)
+        prepare_for_training(model, processor, arguments.model)
+        settings = run_settings(arguments, data.sources, data.ign_reference, model.config, processor)
         progress = find_progress(training, settings, arguments.run.restart)
-    trains = training.do_train and not progress.finished
-
-    # Model and processor.
-    set_seed(training.seed)
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
         kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
         finished = ModelArguments(str(folder), **kept)
         model, processor = load_checkpoint(finished)
-    else:
-        model, processor = load_model(arguments, data)
-    if trains:
-        prepare_for_training(model, processor, arguments.model)
 
     # Encoded documents.
     if "validation" not in data.splits or not (training.do_train or training.do_eval):
@@ -149,7 +152,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
         test = list(data.documents("test"))
-        metrics |= predict_test(trainer, encoded["test"], test, prior_from, arguments.run.show_triples)
+        frequent = data.entry.frequent_relations
+        metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
 
     # Record and model card.
     if trainer.stream_report:
@@ -157,7 +161,12 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     record = RunRecord.of_trainer(
         trainer,
         started,
-        data={"config": arguments.data.dataset_config, "files": data.sources, "encoding": reports},
+        data={
+            "config": data.entry.name,
+            "files": data.sources,
+            "published": data.entry.published_sources(data.sources),
+            "encoding": reports,
+        },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
@@ -200,7 +209,8 @@ def describe(arguments: Arguments, data: "Data") -> str:
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split)) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())
-    return format_description(described, reports, load_labels(arguments, data)[1] if has_labels else None)
+    names = load_labels(arguments, data)[1] if has_labels else None
+    return format_description(described, reports, names, data.entry.published_statistics)
 
 
 if __name__ == "__main__":

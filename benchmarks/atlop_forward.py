@@ -78,7 +78,9 @@ def median_seconds(function, repeats, backward):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--documents", type=int, default=4)
     parser.add_argument("--words", type=int, default=250)

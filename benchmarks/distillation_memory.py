@@ -68,7 +68,9 @@ def measure(folder, documents, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=300, help="of the student, four documents each")
     parser.add_argument("--output")

@@ -1,1 +1,3 @@
-"""DocRED and Re-DocRED: loading (`docred`, needs `datasets`) and description (`describe`, needs nothing)."""
+"""Data sets: their entries, which importing this registers, their loading, description and publication."""
+
+from . import docred  # noqa: F401

@@ -1,93 +1,18 @@
 """The card of a published data set: what the documents are, how many, in which fields, from which files, under which licence."""
 
-import dataclasses
 from pathlib import Path
 from string import Template
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
 from modeling_comm.configuration_comm import __version__
-
-from .docred import DocRED
+from modeling_comm.data import DatasetSource
 
 _TEMPLATE = Path(__file__).with_name("dataset_card.md")
 _MARK = "<!-- Written by `python -m dataset_scripts.publish`"  # how the template begins
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """
-    Where documents come from, for the card.
-
-    Args:
-        name, text (`str`): heading and Markdown below it: what the documents are, their licence and how to cite them.
-        license, language (`str` or `list[str]`): as the Hub spells them, such as `"cc-by-4.0"` and `"en"`.
-    """
-
-    name: str
-    license: str | list[str]
-    text: str
-    language: str | list[str] = "en"
-
-
-DOCRED = Source(
-    name="DocRED",
-    license="mit",
-    text="""\
-Introductory sections of English Wikipedia articles. Entities, coreference, relations and evidence were annotated by people, aided
-by what Wikidata and a model recommended; the labels of `train_distant` come from Wikidata without people. Many relations that
-hold are not annotated.
-
-Licence: MIT, as stated by its authors' repositories ([thunlp/DocRED](https://github.com/thunlp/DocRED),
-[thunlp/docred](https://huggingface.co/datasets/thunlp/docred)); the texts are Wikipedia's (CC BY-SA).
-
-```bibtex
-@inproceedings{yao-etal-2019-docred,
-  title = "{D}oc{RED}: A Large-Scale Document-Level Relation Extraction Dataset",
-  author = "Yao, Yuan and Ye, Deming and Li, Peng and Han, Xu and Lin, Yankai and Liu, Zhenghao and Liu, Zhiyuan and
-            Huang, Lixin and Zhou, Jie and Sun, Maosong",
-  booktitle = "Proceedings of the 57th Annual Meeting of the Association for Computational Linguistics",
-  year = "2019",
-  pages = "764--777",
-  doi = "10.18653/v1/P19-1074",
-  url = "https://aclanthology.org/P19-1074"
-}
-```""",
-)
-REDOCRED = Source(
-    name="Re-DocRED",
-    license="mit",
-    text="""\
-Documents of DocRED's training and development sets whose labels were revised: relations that hold but were not annotated are
-added, contradictions and errors of coreference resolved. Many of the relations that were added have no evidence.
-
-Licence: MIT, as stated by its authors' repository ([tonytan48/Re-DocRED](https://github.com/tonytan48/Re-DocRED)); the texts are
-Wikipedia's (CC BY-SA).
-
-```bibtex
-@inproceedings{tan-etal-2022-revisiting,
-  title = "Revisiting {D}oc{RED} - Addressing the False Negative Problem in Relation Extraction",
-  author = "Tan, Qingyu and Xu, Lu and Bing, Lidong and Ng, Hwee Tou and Aljunied, Sharifah Mahani",
-  booktitle = "Proceedings of the 2022 Conference on Empirical Methods in Natural Language Processing",
-  year = "2022",
-  pages = "8472--8487",
-  url = "https://arxiv.org/abs/2205.12696"
-}
-```""",
-)
-# Documents of the official files, by their authors' own figures: a part of them must not pass for the whole.
-OFFICIAL_DOCUMENTS = {
-    "train_annotated.json": 3_053,
-    "dev.json": 998,
-    "test.json": 1_000,
-    "train_distant.json": 101_873,
-    "train_revised.json": 3_053,
-    "dev_revised.json": 500,
-    "test_revised.json": 500,
-}
-
-
-def read_source(path) -> Source:
+def read_source(path) -> DatasetSource:
     """A source from a Markdown file with `pretty_name`, `license` and `language` in its YAML header; a `ValueError` if one of
     them is missing."""
     card = DatasetCard.load(path)
@@ -96,7 +21,12 @@ def read_source(path) -> Source:
         raise ValueError(
             f"{path}: found no {', '.join(missing)} in the YAML header; expected license, language and pretty_name"
         )
-    return Source(card.data.pretty_name, card.data.license, card.text.strip(), card.data.language)
+    return DatasetSource(
+        name=card.data.pretty_name,
+        license=card.data.license,
+        language=card.data.language,
+        description=card.text.strip(),
+    )
 
 
 def check_card(folder, place):
@@ -109,21 +39,29 @@ def check_card(folder, place):
         )
 
 
-def render_card(records, repo_id=None) -> str:
+def default_config(folder) -> str | None:
+    """The configuration that the card in `folder` calls the default one; None without a card."""
+    path = Path(folder) / "README.md"
+    configs = DatasetCard.load(path).data.configs if path.is_file() else []
+    return next((config["config_name"] for config in configs if config.get("default")), None)
+
+
+def render_card(records: dict[str, dict], repo_id: str | None = None, default: str | None = None) -> str:
     """
     The card of a data set.
 
     Args:
         records (`dict[str, dict]`): by configuration, what [`~dataset_scripts.publish.publish`] returned.
         repo_id (`str`, *optional*): the repository's name, for the examples.
+        default (`str`, *optional*): the configuration that `load_dataset` takes when no name is given. By default the first one.
     """
-    # The first one is what `load_dataset` takes when no name is given.
-    records = dict(sorted(records.items(), key=lambda item: (item[0] != DocRED.DEFAULT_CONFIG_NAME, item[0])))
+    records = dict(sorted(records.items(), key=lambda item: (item[0] != default, item[0])))
     default = next(iter(records))
     sources = {source["name"]: source for record in records.values() for source in record["sources"]}
     documents = sum(
         file["statistics"]["documents"] for record in records.values() for file in record["files"].values()
     )
+    types = [kind for record in records.values() for kind in record["entity_types"]]
     title = " and ".join(sources)
     header = DatasetCardData(
         pretty_name=title,
@@ -149,10 +87,21 @@ def render_card(records, repo_id=None) -> str:
         default=default,
         split=next(iter(records[default]["files"])),
         tables="\n\n".join(f"### `{name}`\n\n{_content(record)}" for name, record in records.items()),
+        types=_in_code(types) and f": {_in_code(types)}",
+        null_labels=_in_code(record["null_label"] for record in records.values()),
         files=_table(("configuration", "split", "file", "SHA-256"), _file_rows(records)),
-        sources="\n\n".join(f"## {name}\n\n{source['text']}" for name, source in sources.items()),
+        sources="\n\n".join(map(_about, sources.values())),
     )
     return f"---\n{header}\n---\n\n{body}"
+
+
+def _in_code(values):
+    return ", ".join(f"`{value}`" for value in dict.fromkeys(values))
+
+
+def _about(source):
+    citation = f"\n\n```bibtex\n{source['citation']}\n```" if source["citation"] else ""
+    return f"## {source['name']}\n\n{source['description']}{citation}"
 
 
 # A row's name and its number from the statistics of a split.

@@ -1,6 +1,7 @@
-"""What a data set holds and what a tokenizer will lose of it, beside the figures of the paper."""
+"""What a data set holds and what a tokenizer will lose of it."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 
 def describe_documents(documents) -> dict:
@@ -88,32 +89,52 @@ def _of(part, whole):
     return f"{part:,} ({_percent(_share(part, whole))})"
 
 
-def _most_frequent(stats):
+def _count(stats, name):
+    return _number(stats[name])
+
+
+def _as_percent(stats, name):
+    return _percent(stats[name])
+
+
+def _mean(stats, name):
+    return f"{stats[name] or 0:.1f}"
+
+
+def _of_triples(stats, name):
+    return _of(stats[name], stats["triples"])
+
+
+def _different(stats, name):
+    return _number(len(stats[name]))
+
+
+def _most_frequent(stats, name):
     relation = next(iter(stats["relations"]), None)
-    return "-" if relation is None else f"{relation} {_percent(stats['most_frequent_share'])}"
+    return "-" if relation is None else f"{relation} {_percent(stats[name])}"
 
 
-# A row's name, its cell from a split's statistics, and the figure in the paper's introduction.
+# A row's name, the statistic that it shows, and how.
 _ROWS = (
-    ("documents", lambda s: _number(s["documents"]), ""),
-    ("  with labels", lambda s: _number(s["labelled_documents"]), ""),
-    ("sentences", lambda s: _number(s["sentences"]), ""),
-    ("tokens", lambda s: _number(s["tokens"]), ""),
-    ("entities", lambda s: _number(s["entities"]), ""),
-    ("  per document, mean", lambda s: f"{s['entities_per_document'] or 0:.1f}", ""),
-    ("  per document, most", lambda s: _number(s["max_entities"]), ""),
-    ("mentions", lambda s: _number(s["mentions"]), ""),
-    ("entity pairs", lambda s: _number(s["pairs"]), ""),
-    ("  with labels known", lambda s: _number(s["labelled_pairs"]), ""),
-    ("  positive", lambda s: _number(s["positive_pairs"]), ""),
-    ("  share of positive", lambda s: _percent(s["positive_share"]), "DocRED 3.18 %, Re-DocRED 7.09 %"),
-    ("triples", lambda s: _number(s["triples"]), ""),
-    ("  repeated in the file", lambda s: _number(s["duplicate_triples"]), ""),
-    ("  on one pair, most", lambda s: _number(s["max_triples_per_pair"]), ""),
-    ("  within one sentence", lambda s: _percent(s["intra_share"]), ""),
-    ("  without evidence", lambda s: _of(s["triples_without_evidence"], s["triples"]), ""),
-    ("relations", lambda s: _number(len(s["relations"])), ""),
-    ("  most frequent", _most_frequent, "over 23 %"),
+    ("documents", "documents", _count),
+    ("  with labels", "labelled_documents", _count),
+    ("sentences", "sentences", _count),
+    ("tokens", "tokens", _count),
+    ("entities", "entities", _count),
+    ("  per document, mean", "entities_per_document", _mean),
+    ("  per document, most", "max_entities", _count),
+    ("mentions", "mentions", _count),
+    ("entity pairs", "pairs", _count),
+    ("  with labels known", "labelled_pairs", _count),
+    ("  positive", "positive_pairs", _count),
+    ("  share of positive", "positive_share", _as_percent),
+    ("triples", "triples", _count),
+    ("  repeated in the file", "duplicate_triples", _count),
+    ("  on one pair, most", "max_triples_per_pair", _count),
+    ("  within one sentence", "intra_share", _as_percent),
+    ("  without evidence", "triples_without_evidence", _of_triples),
+    ("relations", "relations", _different),
+    ("  most frequent", "most_frequent_share", _most_frequent),
 )
 # A row's name, the count, and the count that it is a share of.
 _ENCODING_ROWS = (
@@ -126,9 +147,14 @@ _ENCODING_ROWS = (
 )
 
 
-def format_description(stats_by_split, encoding_by_split=None, relation_names=None) -> str:
+def format_description(
+    stats_by_split: dict[str, dict],
+    encoding_by_split: dict[str, dict[str, int]] | None = None,
+    relation_names: dict[str, str] | None = None,
+    published: Mapping[str, str] | None = None,
+) -> str:
     """
-    An aligned table, one column for each split and one for the paper.
+    An aligned table, one column for each split and, where there are any, one for published figures.
 
     Args:
         stats_by_split (`dict[str, dict]`): what [`describe_documents`] returned for each split.
@@ -137,6 +163,8 @@ def format_description(stats_by_split, encoding_by_split=None, relation_names=No
             `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`. Counts that
             no split has are left out.
         relation_names (`dict[str, str]`, *optional*): readable names for the list of relation frequencies.
+        published (`dict[str, str]`, *optional*): figures that were published, by the name of the statistic, such as
+            [`~modeling_comm.data.DatasetEntry`] has them.
 
     Returns:
         `str`: the table, without a line break at its end.
@@ -151,17 +179,19 @@ def format_description(stats_by_split, encoding_by_split=None, relation_names=No
 
     ```
     """
-    table = [["", *stats_by_split, "paper"]]
-    table += [[name, *map(cell, stats_by_split.values()), paper] for name, cell, paper in _ROWS]
+    stats, published = stats_by_split.values(), published or {}
+    table = [["", *stats_by_split, "published" if published else ""]]
+    for name, statistic, show in _ROWS:
+        table.append([name, *(show(split, statistic) for split in stats), published.get(statistic, "")])
     encodings = [(encoding_by_split or {}).get(split, {}) for split in stats_by_split]
     for name, count, whole in _ENCODING_ROWS:
         if any(count in encoding for encoding in encodings):
             table.append([name, *(_encoding_cell(encoding, count, whole) for encoding in encodings), ""])
-    table += _relation_rows(stats_by_split.values(), relation_names or {})
+    table += _relation_rows(stats, relation_names or {})
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
-        "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:-1]), paper]).rstrip()
-        for name, *cells, paper in table
+        "  ".join([name.ljust(widths[0]), *map(str.rjust, cells, widths[1:-1]), figure]).rstrip()
+        for name, *cells, figure in table
     )
 
 

@@ -1,399 +1,113 @@
-"""DocRED and Re-DocRED as a `datasets` builder, read from the official JSON files wherever they are."""
+"""The data sets `docred` and `redocred`, and `docred_mixed`, which trains on DocRED's incomplete labels and selects and tests on
+Re-DocRED's."""
 
-import json
-import logging
-import os
-from dataclasses import dataclass
+from modeling_comm.data import DatasetEntry, DatasetFile, DatasetSource, register_dataset
 
-import datasets
-from datasets.data_files import DataFilesDict, DataFilesList
-from datasets.exceptions import DatasetGenerationError
+_DOCRED = DatasetSource(
+    name="DocRED",
+    license="mit",
+    language="en",
+    domain="English Wikipedia",
+    hub_name="thunlp/docred",
+    description="""\
+Introductory sections of English Wikipedia articles. Entities, coreference, relations and evidence were annotated by people, aided
+by what Wikidata and a model recommended; the labels of `train_distant` come from Wikidata without people. Many relations that
+hold are not annotated.
 
-from modeling_comm.documents import relation_ids
-from modeling_comm.utils.files import file_sha256, open_text
+Licence: MIT, as stated by its authors' repositories ([thunlp/DocRED](https://github.com/thunlp/DocRED),
+[thunlp/docred](https://huggingface.co/datasets/thunlp/docred)); the texts are Wikipedia's (CC BY-SA).""",
+    citation="""\
+@inproceedings{yao-etal-2019-docred,
+  title = "{D}oc{RED}: A Large-Scale Document-Level Relation Extraction Dataset",
+  author = "Yao, Yuan and Ye, Deming and Li, Peng and Han, Xu and Lin, Yankai and Liu, Zhenghao and Liu, Zhiyuan and
+            Huang, Lixin and Zhou, Jie and Sun, Maosong",
+  booktitle = "Proceedings of the 57th Annual Meeting of the Association for Computational Linguistics",
+  year = "2019",
+  pages = "764--777",
+  doi = "10.18653/v1/P19-1074",
+  url = "https://aclanthology.org/P19-1074"
+}""",
+)
+_REDOCRED = DatasetSource(
+    name="Re-DocRED",
+    license="mit",
+    language="en",
+    domain="English Wikipedia",
+    hub_name="tonytan48/Re-DocRED",
+    description="""\
+Documents of DocRED's training and development sets whose labels were revised: relations that hold but were not annotated are
+added, contradictions and errors of coreference resolved. Many of the relations that were added have no evidence.
 
-from .reading import read_documents
-
-logger = logging.getLogger(__name__)
-
-_DOCRED = {
-    "train": "train_annotated.json",
-    "validation": "dev.json",
-    "test": "test.json",
-    "train_distant": "train_distant.json",
-}
-_REDOCRED = {
-    "train": "train_revised.json",
-    "validation": "dev_revised.json",
-    "test": "test_revised.json",
-    "train_distant": _DOCRED["train_distant"],
-}
-OFFICIAL_FILES = {
-    "docred": _DOCRED,
-    "redocred": _REDOCRED,
-    "docred_mixed": {**_REDOCRED, "train": _DOCRED["train"]},
-}
-# The distant documents are 30 times the others and often not wanted: they are loaded when they are named.
-_DEFAULT_SPLITS = ("train", "validation", "test")
-
+Licence: MIT, as stated by its authors' repository ([tonytan48/Re-DocRED](https://github.com/tonytan48/Re-DocRED)); the texts are
+Wikipedia's (CC BY-SA).""",
+    citation="""\
+@inproceedings{tan-etal-2022-revisiting,
+  title = "Revisiting {D}oc{RED} - Addressing the False Negative Problem in Relation Extraction",
+  author = "Tan, Qingyu and Xu, Lu and Bing, Lidong and Ng, Hwee Tou and Aljunied, Sharifah Mahani",
+  booktitle = "Proceedings of the 2022 Conference on Empirical Methods in Natural Language Processing",
+  year = "2022",
+  pages = "8472--8487",
+  url = "https://arxiv.org/abs/2205.12696"
+}""",
+)
 _DOCRED_ADDRESS = "https://huggingface.co/datasets/thunlp/docred/resolve/main/data/{}.gz"
 _REDOCRED_ADDRESS = "https://raw.githubusercontent.com/tonytan48/Re-DocRED/main/data/{}"
-REL_INFO_ADDRESS = _DOCRED_ADDRESS.format("rel_info.json")
 
 
-# --------------------------------------------------------------------------------------------------------- the builder
+def _docred(name, documents):
+    return DatasetFile(name=name, address=_DOCRED_ADDRESS.format(name), documents=documents, source=_DOCRED)
 
-_INTEGERS = datasets.List(datasets.Value("int32"))
-FEATURES = datasets.Features(
-    {
-        "title": datasets.Value("string"),
-        "sents": datasets.List(datasets.List(datasets.Value("string"))),
-        "vertexSet": datasets.List(
-            datasets.List(
-                {
-                    "name": datasets.Value("string"),
-                    "sent_id": datasets.Value("int32"),
-                    "pos": _INTEGERS,
-                    "type": datasets.Value("string"),
-                }
-            )
-        ),
-        "labels": datasets.List(
-            {
-                "h": datasets.Value("int32"),
-                "t": datasets.Value("int32"),
-                "r": datasets.Value("string"),
-                "evidence": _INTEGERS,
-            }
-        ),
-        "has_labels": datasets.Value("bool"),
-    }
+
+def _redocred(name, documents):
+    return DatasetFile(name=name, address=_REDOCRED_ADDRESS.format(name), documents=documents, source=_REDOCRED)
+
+
+_DOCRED_FILES = {
+    "train": _docred("train_annotated.json", 3_053),
+    "validation": _docred("dev.json", 998),
+    "test": _docred("test.json", 1_000),
+    "train_distant": _docred("train_distant.json", 101_873),
+}
+_REDOCRED_FILES = {
+    "train": _redocred("train_revised.json", 3_053),
+    "validation": _redocred("dev_revised.json", 500),
+    "test": _redocred("test_revised.json", 500),
+    "train_distant": _DOCRED_FILES["train_distant"],
+}
+# What all three share. The ten relations are those that Re-DocRED's own evaluation calls frequent.
+_COMMON = {
+    "null_label": "Na",
+    "entity_types": ("PER", "ORG", "LOC", "TIME", "NUM", "MISC"),
+    "relation_info_address": _DOCRED_ADDRESS.format("rel_info.json"),
+    "frequent_relations": frozenset({"P17", "P131", "P27", "P150", "P175", "P577", "P463", "P527", "P495", "P361"}),
+}
+# Figures of the introduction of the paper on COMM.
+_MOST_FREQUENT = {"most_frequent_share": "over 23 %"}
+
+register_dataset(
+    DatasetEntry(
+        name="docred",
+        title="DocRED",
+        files=_DOCRED_FILES,
+        published_statistics={"positive_share": "3.18 %", **_MOST_FREQUENT},
+        **_COMMON,
+    )
 )
-
-
-def _to_row(document):
-    labels = document.get("labels")
-    if labels is not None:
-        labels = [{"h": x["h"], "t": x["t"], "r": x["r"], "evidence": x.get("evidence")} for x in labels]
-    entities = [
-        [{field: mention[field] for field in ("name", "sent_id", "pos", "type")} for mention in mentions]
-        for mentions in document["vertexSet"]
-    ]
-    return {
-        "title": document["title"],
-        "sents": document["sents"],
-        "vertexSet": entities,
-        "labels": labels,
-        "has_labels": labels is not None,
-    }
-
-
-def to_document(row) -> dict:
-    """The document in DocRED's format that a row of the data set stands for; one without labels has no such field."""
-    document = {field: row[field] for field in ("title", "sents", "vertexSet")}
-    if row["has_labels"]:
-        document["labels"] = [
-            {field: value for field, value in label.items() if value is not None} for label in row["labels"]
-        ]
-    return document
-
-
-@dataclass
-class DocREDConfig(datasets.BuilderConfig):
-    """
-    Configuration of [`DocRED`]: `"docred"`, `"redocred"`, or `"docred_mixed"` (trains on DocRED's incomplete labels,
-    selects and tests on Re-DocRED's, as in the paper's Table 1).
-
-    Args:
-        data_files (`dict[str, str]`): one local file for each split.
-        on_bad_document (`str`, defaults to `"error"`), relations (`Collection[str]`, *optional*): as in
-            [`read_documents`].
-        sources (`dict[str, str]`, *optional*): by split, what messages and records call the file. Its path by default.
-        sha256 (`dict[str, str]`): by split; set from the files.
-    """
-
-    on_bad_document: str = "error"
-    relations: tuple[str, ...] | None = None
-    sources: dict[str, str] | None = None
-    sha256: dict[str, str] | None = None
-
-    def path(self, split) -> str:
-        files = self.data_files[split]
-        if len(files) != 1:
-            raise ValueError(f"data_files[{split!r}] has {len(files)} files; expected one")
-        return files[0]
-
-    def create_config_id(self, config_kwargs, custom_features=None) -> str:
-        if not self.data_files:
-            raise ValueError(
-                "DocRED needs data_files, one local file for each split; load_docred finds or downloads them"
-            )
-        # Contents decide what the cache answers; datasets itself looks at a file's name and time only.
-        self.sha256 = {str(split): file_sha256(self.path(split)) for split in self.data_files}
-        return super().create_config_id({**config_kwargs, "sha256": self.sha256}, custom_features)
-
-
-class DocRED(datasets.GeneratorBasedBuilder):
-    """
-    One row for each document: `title`, `sents`, `vertexSet`, `labels` and `has_labels`. `labels` is `None` where the
-    file has none (`has_labels` is false), which is not the same as an empty list, a document in which nothing is
-    related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
-    [`to_document`] turns a row back.
-
-    [`load_docred`] is the easy way to use it.
-    """
-
-    VERSION = datasets.Version("1.0.0")  # part of the cache's key: a change of rows or checks is a new version
-    BUILDER_CONFIG_CLASS = DocREDConfig
-    BUILDER_CONFIGS = [DocREDConfig(name=name) for name in OFFICIAL_FILES]  # noqa: RUF012
-    DEFAULT_CONFIG_NAME = "redocred"
-
-    def _info(self):
-        sources = self.config.sources or {}
-        record = {
-            split: {"source": sources.get(split, self.config.path(split)), "sha256": sha256, "skipped": []}
-            for split, sha256 in self.config.sha256.items()
-        }
-        # This field is stored with the rows and stays with the data set, so that the record survives the cache.
-        return datasets.DatasetInfo(features=FEATURES, download_checksums=record)
-
-    def _split_generators(self, dl_manager):
-        return [datasets.SplitGenerator(str(split), {"split": str(split)}) for split in self.config.data_files]
-
-    def _generate_examples(self, split):
-        config, record, skipped = self.config, self.info.download_checksums[split], []
-        documents = read_documents(
-            config.path(split), config.on_bad_document, config.relations, record["source"], skipped
-        )
-        index = -1
-        for index, document in enumerate(documents):
-            yield index, _to_row(document)
-        record["skipped"] = [vars(error) for error in skipped]
-        if index < 0:
-            raise ValueError(f"{record['source']}: found no document ({len(skipped)} skipped), expected at least one")
-
-
-# -------------------------------------------------------------------------------------------------------- the easy way
-
-
-def load_docred(
-    config="redocred",
-    data_dir=None,
-    data_files=None,
-    splits=None,
-    on_bad_document="error",
-    relations=None,
-    streaming=False,
-    cache_dir=None,
-):
-    """
-    Loads DocRED or Re-DocRED.
-
-    Args:
-        config (`str`, defaults to `"redocred"`): `"docred"`, `"redocred"` or `"docred_mixed"`; see [`DocREDConfig`].
-        data_dir (`str` or `list[str]`, *optional*): folders with the official files, plain or with `.gz` added to the
-            name.
-        data_files (`dict[str, str]`, *optional*): path or address of each split's file, whatever its name. Without it
-            and `data_dir`, files come from their public addresses.
-        splits (`list[str]`, *optional*): what to load of `"train"`, `"validation"`, `"test"` and `"train_distant"`. By
-            default all that `data_files` has, or the first three as far as `data_dir` has them.
-        on_bad_document, relations: as in [`read_documents`].
-        streaming (`bool`, defaults to `False`): read the files while iterating, in bounded memory and without a copy
-            on disk. Skipped documents are then logged but not in the record.
-        cache_dir (`str`, *optional*): where `datasets` keeps what it has prepared. A changed file is prepared anew.
-
-    Returns:
-        `DatasetDict`, or `IterableDatasetDict` if streaming, with the rows of [`DocRED`]. [`data_record`] tells the
-        files, their SHA-256 and what was skipped.
-
-    Raises:
-        DocumentError: a document is malformed; see [`read_documents`].
-        FileNotFoundError: a file is not where it should be; the message says which one is expected where.
-        ConnectionError: a file could not be downloaded.
-        ValueError: the arguments make no sense.
-    """
-    sources = find_data_files(config, data_dir, data_files, splits)
-    builder = DocRED(
-        config_name=config,
-        cache_dir=cache_dir,
-        # Ready-made, because datasets takes a plain path for a pattern, and folders may be called `runs[1]`.
-        data_files=DataFilesDict(
-            {split: DataFilesList([_local_file(source, cache_dir)], [()]) for split, source in sources.items()}
-        ),
-        sources=sources,
-        on_bad_document=on_bad_document,
-        relations=None if relations is None else tuple(sorted(relations)),
+register_dataset(
+    DatasetEntry(
+        name="redocred",
+        title="Re-DocRED",
+        files=_REDOCRED_FILES,
+        published_statistics={"positive_share": "7.09 %", **_MOST_FREQUENT},
+        **_COMMON,
     )
-    if streaming:
-        return builder.as_streaming_dataset()
-    try:
-        builder.download_and_prepare()
-    except DatasetGenerationError as error:
-        if isinstance(error.__cause__, ValueError):  # says what is wrong, which its wrapper does not
-            raise error.__cause__ from None
-        raise
-    loaded = builder.as_dataset()
-    for split, record in data_record(loaded).items():
-        if record["skipped"]:
-            indices = ", ".join(str(skipped["index"]) for skipped in record["skipped"])
-            logger.warning(
-                "%s: skipped %d documents and kept %d; skipped were the ones with index %s",
-                record["source"],
-                len(record["skipped"]),
-                loaded[split].num_rows,
-                indices,
-            )
-    return loaded
-
-
-def data_record(loaded) -> dict[str, dict]:
-    """
-    What the splits of a data set from [`load_docred`] were read from, for the record of a run.
-
-    Args:
-        loaded (`DatasetDict`, `Dataset` or their iterable kinds): all of it or one split.
-
-    Returns:
-        by split: `source` (path or address), `sha256`, and `skipped`, for each skipped document the attributes of its
-        [`DocumentError`].
-    """
-    some_split = next(iter(loaded.values())) if isinstance(loaded, dict) else loaded
-    return some_split.info.download_checksums
-
-
-def find_data_files(config="redocred", data_dir=None, data_files=None, splits=None) -> dict[str, str]:
-    """Path or address of each split's file; arguments and errors as in [`load_docred`]."""
-    if config not in OFFICIAL_FILES:
-        raise ValueError(f"config is {config!r}; expected one of {sorted(OFFICIAL_FILES)}")
-    if data_dir is not None and data_files is not None:
-        raise ValueError("data_dir and data_files are both given; expected one of them")
-    names = OFFICIAL_FILES[config]
-    unknown = sorted({*(splits or ()), *(data_files or ())} - set(names))
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such split; expected some of {', '.join(names)}")
-    if data_files is not None:
-        found = {split: os.fspath(source) for split, source in data_files.items()}
-        wanted, where = splits or list(found), "data_files"
-    elif data_dir is not None:
-        found = {split: path for split, name in names.items() if (path := _find_file(data_dir, name))}
-        wanted = splits or [split for split in _DEFAULT_SPLITS if split in found] or _DEFAULT_SPLITS
-        where = ", ".join(_folders(data_dir))
-    else:
-        found, wanted, where = _public_addresses(names), splits or _DEFAULT_SPLITS, "the public addresses"
-    missing = [split for split in wanted if split not in found]
-    if missing:
-        expected = " and ".join(f"{names[split]} for the split {split}" for split in missing)
-        raise FileNotFoundError(f"configuration {config!r}: expected {expected} in {where}, found no such file")
-    return {split: found[split] for split in wanted}
-
-
-def _public_addresses(names):
-    return {
-        split: (_REDOCRED_ADDRESS if "revised" in name else _DOCRED_ADDRESS).format(name)
-        for split, name in names.items()
-    }
-
-
-def _folders(data_dir):
-    if data_dir is None:
-        return []
-    return [os.fspath(path) for path in ([data_dir] if isinstance(data_dir, (str, os.PathLike)) else data_dir)]
-
-
-def _find_file(data_dir, name, places=("",)):
-    candidates = (
-        os.path.join(folder, place, name + ending)
-        for folder in _folders(data_dir)
-        for place in places
-        for ending in ("", ".gz")
+)
+register_dataset(
+    DatasetEntry(
+        name="docred_mixed",
+        title="DocRED-Mixed",
+        files={**_REDOCRED_FILES, "train": _DOCRED_FILES["train"]},
+        published_statistics={"positive_share": "DocRED 3.18 %, Re-DocRED 7.09 %", **_MOST_FREQUENT},
+        **_COMMON,
     )
-    return next(filter(os.path.isfile, candidates), None)
-
-
-def _local_file(source, cache_dir):
-    """The path itself, or where the file of an address has been downloaded to."""
-    if "://" not in source:
-        if not os.path.isfile(source):
-            raise FileNotFoundError(f"{source}: expected a file, found none")
-        return source
-    folder = None if cache_dir is None else os.path.join(cache_dir, "downloads")
-    try:
-        # What has been downloaded once stays as it is, and is used without a network.
-        config = datasets.DownloadConfig(cache_dir=folder, use_etag=False)
-        return datasets.DownloadManager(download_config=config).download(source)
-    except Exception as error:  # whatever the library that fetches this kind of address raises
-        name = source.rsplit("/", 1)[-1]
-        raise ConnectionError(
-            f"{name} could not be downloaded from {source} ({type(error).__name__}: {error}). Download it by other "
-            "means and give its folder as data_dir (--data_dir), or its path in data_files"
-        ) from error
-
-
-# ----------------------------------------------------------------------------------------------------------- relations
-
-_NA = ("Na", "NA")
-# The data set folder itself and the `meta` folder that published code keeps in it or beside it.
-_RELATION_PLACES = ("", "meta", os.path.join(os.pardir, "meta"))
-
-
-def relation_labels(data_dir=None, documents=None, rel2id=None, rel_info=None, cache_dir=None):
-    """
-    The label list of a model. Its order is that of `rel2id.json`, which published checkpoints share; without that
-    file, of the sorted relations of `rel_info.json`; without both, of those that occur in the documents.
-
-    Args:
-        data_dir (`str` or `list[str]`, *optional*): folders in which, in whose `meta` and beside which in `meta` the
-            two files are looked for.
-        documents (`Iterable[dict]`, *optional*): the documents (or rows) whose relations have to be among them.
-        rel2id, rel_info (`str`, *optional*): path or address of the two files, instead of looking for them. DocRED's
-            `rel_info.json` is at [`REL_INFO_ADDRESS`].
-        cache_dir (`str`, *optional*): where downloads are kept.
-
-    Returns:
-        the labels, `"Na"` (the threshold class) first, and a dict with the readable name of each relation from
-        `rel_info.json`, or the relation itself where that is silent.
-
-    Raises:
-        ValueError: a file is malformed or lacks relations of the documents, or there is nothing to take labels from.
-    """
-    rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", _RELATION_PLACES)
-    rel_info = (
-        _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", _RELATION_PLACES)
-    )
-    names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
-    occurring = relation_ids(documents or ())
-    if {*_NA} & {*occurring}:
-        raise ValueError(
-            f"found a label with the relation {min({*_NA} & {*occurring})!r}, which stands for none; leave it out"
-        )
-    relations = _ordered_relations(rel2id) if rel2id else sorted(set(names) - set(_NA)) or occurring
-    if not relations:
-        where = ", ".join(_folders(data_dir)) or "no data_dir"
-        raise ValueError(f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents")
-    unknown = sorted(set(occurring) - set(relations))
-    if unknown:
-        raise ValueError(
-            f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
-        )
-    return ["Na", *relations], {relation: names.get(relation, relation) for relation in relations}
-
-
-def _read_object(path, kind, expected):
-    with open_text(path) as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: found no JSON ({error}), expected an object of {expected}") from error
-    if not isinstance(content, dict) or not all(type(value) is kind for value in content.values()):
-        raise ValueError(f"{path}: found {str(content)[:80]}, expected an object of {expected}")
-    return content
-
-
-def _ordered_relations(path):
-    ids = _read_object(path, int, "labels and their ids")
-    labels = sorted(ids, key=ids.get)
-    if [ids[label] for label in labels] != list(range(len(labels))):
-        raise ValueError(f"{path}: found the ids {sorted(ids.values())}, expected 0 to {len(labels) - 1}, each once")
-    if not labels or labels[0] not in _NA:
-        raise ValueError(f"{path}: found {labels[:1]} with id 0, expected one of {list(_NA)}")
-    return labels[1:]
+)

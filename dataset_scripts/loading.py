@@ -9,10 +9,12 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
+from modeling_comm.data import DatasetEntry, get_dataset
 from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
 from modeling_comm.training.script_arguments import Arguments, DataArguments
 
-from .docred import REL_INFO_ADDRESS, data_record, find_data_files, load_docred, relation_labels, to_document
+from .builder import find_data_files, load_splits, relation_labels, to_document
+from .provenance import FileProvenance, read_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +27,14 @@ class Data:
     Attributes:
         splits (`dict[str, Dataset | IterableDataset]`): rows of `train`, `validation` and `test`, as far as there are any.
             `train` has the documents of `--train_split`, and is iterable if they are streamed.
-        sources (`dict[str, dict]`): by split, where the documents come from, see [`~dataset_scripts.docred.data_record`].
+        sources (`dict[str, FileProvenance]`): by split, where the documents come from.
+        entry (`DatasetEntry`): what is known of the data set.
         ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
     """
 
     splits: dict[str, Dataset | IterableDataset]
-    sources: dict[str, dict]
+    sources: dict[str, FileProvenance]
+    entry: DatasetEntry
     ign_reference: IgnReference | None = None
 
     def documents(self, split: str) -> Iterator[dict]:
@@ -62,7 +66,7 @@ def load_data(arguments: Arguments) -> Data:
     files = find_files(options, only_training)
 
     def load(**how):
-        return load_docred(
+        return load_splits(
             options.dataset_config,
             on_bad_document=options.on_bad_document,
             cache_dir=arguments.model.cache_dir,
@@ -73,16 +77,16 @@ def load_data(arguments: Arguments) -> Data:
     apart = only_training or options.streaming or options.train_split != "train"
     training_files = {split: path for split, path in files.items() if apart and split == options.train_split}
     other_files = {split: path for split, path in files.items() if split not in training_files}
-    data = Data({}, {})
+    data = Data({}, {}, get_dataset(options.dataset_config))
     if other_files:
         data.splits = dict(load(data_files=other_files))
-        data.sources = dict(data_record(data.splits))
+        data.sources = read_provenance(data.splits)
     if not only_training:
         data.ign_reference = load_reference(options, data)
     if training_files:
         loaded = load(data_files=training_files, streaming=options.streaming)
         data.splits["train"] = loaded[options.train_split]
-        data.sources["train"] = data_record(loaded)[options.train_split]
+        data.sources["train"] = read_provenance(loaded)[options.train_split]
     limits = {
         "train": options.max_train_documents,
         "validation": options.max_eval_documents,
@@ -151,6 +155,7 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
     return relation_labels(
         options.data_dir,
         itertools.chain(*known),
-        rel_info=None if has_files else REL_INFO_ADDRESS,
+        rel_info=None if has_files else data.entry.relation_info_address,
         cache_dir=arguments.model.cache_dir,
+        null_label=data.entry.null_label,
     )

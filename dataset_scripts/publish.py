@@ -13,9 +13,10 @@ tells of all. Afterwards
 
 gives the rows, and `load_published("ORG/redocred", "redocred")` of this module checks them, too, and names their relations.
 
-Without --card the documents are taken for DocRED's and Re-DocRED's: the card describes these, and says so where a file has
-another number of documents than the official one. For documents of your own write a Markdown file that says what they are,
-whose, and how to cite them, with `pretty_name`, `license` and `language` in a YAML header, and give it as --card.
+Without --card the documents are taken for those of the registered data set: the card says of them what its entry says, and where
+a file has another number of documents than the official one. For documents of your own (--dataset_config local) write a Markdown
+file that says what they are, whose, and how to cite them, with `pretty_name`, `license` and `language` in a YAML header, and give
+it as --card.
 """
 
 import argparse
@@ -35,12 +36,15 @@ from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 
 from modeling_comm.configuration_comm import __version__
+from modeling_comm.data import available_datasets, get_dataset
 from modeling_comm.documents import validate_document
+from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, write_json
 
-from .dataset_card import DOCRED, OFFICIAL_DOCUMENTS, REDOCRED, check_card, read_source, render_card
+from .builder import FEATURES, load_splits, relation_labels, to_document
+from .dataset_card import check_card, default_config, read_source, render_card
 from .describe import describe_documents
-from .docred import FEATURES, OFFICIAL_FILES, REL_INFO_ADDRESS, data_record, load_docred, relation_labels, to_document
+from .provenance import FileProvenance, read_provenance, write_provenance
 
 _RECORD = "record.json"
 
@@ -49,7 +53,7 @@ _RECORD = "record.json"
 
 
 def publish(
-    config="redocred",
+    config,
     data_dir=None,
     repo_id=None,
     output_dir=None,
@@ -65,12 +69,13 @@ def publish(
 
     Args:
         config, data_dir, splits, on_bad_document, cache_dir: what is published, as in
-            [`~dataset_scripts.docred.load_docred`].
+            [`~dataset_scripts.builder.load_splits`].
         repo_id (`str`, *optional*): data set repository, `"ORG/NAME"`; it is made if there is none.
         output_dir (`str`, *optional*): folder; it may hold other configurations already.
         private (`bool`, defaults to `False`): whether a repository that is made is private.
         config_name (`str`, *optional*): name of the configuration in the repository. By default `config`.
-        card (`str`, *optional*): Markdown file about documents that are not DocRED's or Re-DocRED's, see the head of this module.
+        card (`str`, *optional*): Markdown file about documents that are not those of a registered data set, see the
+            head of this module.
 
     Returns:
         `dict`: the record that lies beside the rows (`record.json`): by split the source file, its SHA-256, what was
@@ -87,9 +92,13 @@ def publish(
     if repo_id is None and output_dir is None:
         raise ValueError("found neither repo_id nor output_dir; expected a repository, a folder or both to publish to")
     own = None if card is None else read_source(card)
+    if own is None and any(file.source is None for file in get_dataset(config).files.values()):
+        raise ValueError(
+            f"card is None; expected a file, as the data set {config!r} does not say where its documents are from"
+        )
     if output_dir is not None:
         _check_folder(Path(output_dir), config_name)
-    loaded = load_docred(config, data_dir, splits=splits, on_bad_document=on_bad_document, cache_dir=cache_dir)
+    loaded = load_splits(config, data_dir, splits=splits, on_bad_document=on_bad_document, cache_dir=cache_dir)
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary) / config_name
         record = _write_config(written, loaded, config, data_dir, own, cache_dir)
@@ -116,31 +125,33 @@ def _check_folder(folder, config_name):
 def _write_config(folder, loaded, config, data_dir, own, cache_dir):
     """Writes the rows of one configuration and what belongs to them; returns its record."""
     folder.mkdir()
+    entry = get_dataset(config)
     labels, names = relation_labels(
         data_dir,
         itertools.chain.from_iterable(loaded.values()),
-        rel_info=None if data_dir else REL_INFO_ADDRESS,
+        rel_info=None if data_dir else entry.relation_info_address,
         cache_dir=cache_dir,
+        null_label=entry.null_label,
     )
     write_json(folder / "rel2id.json", {label: index for index, label in enumerate(labels)})
     write_json(folder / "rel_info.json", names)
     _copy_licences(data_dir, folder)
     files, sources = {}, {}
-    for split, found in data_record(loaded).items():
+    for split, found in read_provenance(loaded).items():
         loaded[split].to_parquet(folder / f"{split}.parquet")
         name = found["source"] if "://" in found["source"] else os.path.basename(found["source"])
         files[split] = {
-            "source": name,  # not the path, which is nobody else's business
+            "source": redact(name),  # not the path, which is nobody else's business
             "sha256": found["sha256"],
             "skipped": [
                 {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
             ],
             "statistics": describe_documents(map(to_document, loaded[split])),
         }
-        source = own or (REDOCRED if "revised" in OFFICIAL_FILES[config][split] else DOCRED)
+        source = own or entry.files[split].source
         sources[source.name] = dataclasses.asdict(source)
-        if own is None:
-            files[split]["official_documents"] = OFFICIAL_DOCUMENTS[OFFICIAL_FILES[config][split]]
+        if own is None and entry.files[split].documents is not None:
+            files[split]["official_documents"] = entry.files[split].documents
     card = DatasetCardData()
     info = next(iter(loaded.values())).info.copy()
     info.download_size = sum(path.stat().st_size for path in folder.glob("*.parquet"))
@@ -148,6 +159,8 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
     record = {
         "version": __version__,
         "files": files,
+        "null_label": labels[0],
+        "entity_types": list(entry.entity_types),
         "sources": list(sources.values()),
         "dataset_info": card["dataset_info"],
     }
@@ -195,26 +208,27 @@ def _push(folder, repo_id, private):
 
 def _write_card(folder, repo_id):
     records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{_RECORD}")}
-    (folder / "README.md").write_text(render_card(records, repo_id), encoding="utf-8")
+    card = render_card(records, repo_id, default_config(folder))  # another configuration does not change the default
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
 
 
-def load_published(name, config="redocred", revision=None, token=None, cache_dir=None):
+def load_published(name, config, revision=None, token=None, cache_dir=None):
     """
     Loads a published data set and checks every document.
 
     Args:
         name (`str`): repository of the Hub, or folder.
-        config (`str`, defaults to `"redocred"`): which of its configurations.
+        config (`str`): which of its configurations.
         revision (`str`, *optional*), token (`str`, *optional*): branch, tag or commit, and access token, of the repository.
         cache_dir (`str`, *optional*): where downloads and prepared rows are kept.
 
     Returns:
-        `DatasetDict` with the rows of [`~dataset_scripts.docred.DocRED`], of which
-        [`~dataset_scripts.docred.data_record`] tells the files; and the folder with their `rel2id.json` and `rel_info.json`, the
-        `data_dir` of [`~dataset_scripts.docred.relation_labels`].
+        `DatasetDict` with the rows of [`~dataset_scripts.builder.Documents`], whose files
+        [`~dataset_scripts.provenance.read_provenance`] tells; and the folder with their `rel2id.json` and `rel_info.json`, the
+        `data_dir` of [`~dataset_scripts.builder.relation_labels`].
 
     Raises:
         DocumentError: a document is malformed.
@@ -247,18 +261,16 @@ def load_published(name, config="redocred", revision=None, token=None, cache_dir
         features=FEATURES,
         cache_dir=cache_dir,
     )
-    record = {
-        split: {
-            "source": f"{source}/{config}/{path.name}",
-            "sha256": file_sha256(path),
-            "skipped": files[split]["skipped"],
-        }
+    provenance = {
+        split: FileProvenance(
+            source=f"{source}/{config}/{path.name}", sha256=file_sha256(path), skipped=files[split]["skipped"]
+        )
         for split, path in paths.items()
     }
     for split, rows in loaded.items():
-        rows.info.download_checksums = record
+        write_provenance(rows.info, provenance)
         for index, row in enumerate(rows):
-            validate_document(to_document(row), index=index, source=record[split]["source"])
+            validate_document(to_document(row), index=index, source=provenance[split]["source"])
     return loaded, str(folder)
 
 
@@ -271,10 +283,9 @@ def main(argv=None):
         prog="python -m dataset_scripts.publish",
         description=__doc__.strip(),
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=110),
+        allow_abbrev=False,
     )
-    parser.add_argument(
-        "--dataset_config", default="redocred", choices=sorted(OFFICIAL_FILES), help="which files (redocred)"
-    )
+    parser.add_argument("--dataset_config", required=True, choices=available_datasets(), help="which data set")
     parser.add_argument(
         "--data_dir",
         nargs="+",

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from modeling_comm.commands.errors import command
+from modeling_comm.data import get_dataset
 from modeling_comm.reporting.model_card import recipe_record, render_model_card, write_card
 from modeling_comm.training.script_arguments import parse_arguments
 
@@ -22,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
         "python -m dataset_scripts.recipe_card",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("recipe", help="settings file for run_docre.py")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
@@ -34,7 +36,9 @@ def main(argv: list[str] | None = None) -> int:
 def render_recipe_card(path: str, repo_id: str | None = None) -> str:
     """The card of a settings file; `repo_id` is the model's name on the Hub."""
     arguments = parse_arguments([str(path)])
-    record = recipe_record(path, arguments, find_files(arguments.data))
+    files = {split: {"source": source} for split, source in find_files(arguments.data).items()}
+    published = get_dataset(arguments.data.dataset_config).published_sources(files)
+    record = recipe_record(path, arguments, files, published)
     return render_model_card(record, repo_id=repo_id, name=Path(path).stem)
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dataset_scripts  # noqa: F401  (registers the data sets)
+from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.utils.files import file_sha256, read_json
 
@@ -35,7 +37,8 @@ def compare(annotated, revised):
         for one, _ in same
         for fact in one["labels"]
     ]
-    scores = score(facts, [twin for _, twin in same])
+    frequent = get_dataset("docred").frequent_relations
+    scores = score(facts, [twin for _, twin in same], frequent_relations=frequent)
     parts = {name: scores[name] for name in ("intra", "inter", "frequent", "long_tail")}
     numbers = {key: scores[key] for key in ("predictions", "gold", "precision", "recall")}
     return {"documents": len(both), "other_entities": len(both) - len(same), **numbers, **parts}
@@ -49,7 +52,9 @@ def _entities(document):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("annotated", help="incompletely labelled documents in DocRED's format")
     parser.add_argument("revised", help="documents with complete labels")
     files = parser.parse_args()

@@ -91,7 +91,9 @@ def write_noisy(source, folder, remove=0.0, add=0.0, seed=1):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("source", help="labelled documents in DocRED's format")
     parser.add_argument("folder", help="where the noisy file goes")
     parser.add_argument("--remove", type=float, default=0.0, help="share of the positives to remove")

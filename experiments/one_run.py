@@ -5,7 +5,6 @@ writes the record of the run.
 
 import io
 import json
-import shlex
 import shutil
 import sys
 import traceback
@@ -19,8 +18,10 @@ import run_docre
 from experiments.noise import write_noisy
 from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
+from modeling_comm.reporting.redaction import redact_command
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
 from modeling_comm.training.trainer import CommTrainer, encode_dataset
 from modeling_comm.utils.files import read_json, write_json
@@ -45,7 +46,7 @@ def run(task):
     evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
     best = next(entry for entry in evaluations if entry["step"] == record["best_checkpoint_step"])
     record |= {
-        "command": shlex.join(["python", "run_docre.py", *flags]),
+        "command": redact_command(["python", "run_docre.py", *flags]),
         # Seconds and memory are those of the last call.
         "resumed": len(record.pop("resumed_from")),
         "best_epoch": best["epoch"],
@@ -66,6 +67,7 @@ def evaluate(task, record, flags, folder):
     processor = CommProcessor.from_pretrained(folder)
     trainer = CommTrainer(model, training_args, processing_class=processor)
     reference = load_ign_reference(arguments["ign_reference"])
+    frequent = get_dataset(arguments["dataset_config"]).frequent_relations
     scores, offset, margins_of = {}, None, {}
     for split, file in (("dev", "validation_file"), ("test", "test_file")):
         documents = read_json(arguments[file])
@@ -77,7 +79,7 @@ def evaluate(task, record, flags, folder):
             scores["offset"] = offset
         for name, required in ((split, 0.0), (f"{split}_offset", offset)):
             predictions = at_offset(results, required, documents, processor)
-            scores[name] = score(predictions, documents, ign_reference=reference)
+            scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
             del scores[name]["evidence"]  # not predicted
             if split == "test":
                 scores[name]["by_document"] = document_counts(predictions, documents)

@@ -27,17 +27,16 @@ from pathlib import Path
 
 import yaml
 
-from modeling_comm.utils.files import file_sha256, write_json
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dataset_scripts  # noqa: F401  (registers the data sets)
+from modeling_comm.data import get_dataset
+from modeling_comm.utils.files import file_sha256, write_json
+from modeling_comm.utils.unchanged import check_unchanged
 
 ROOT = Path(__file__).resolve().parents[1]
-# By setting: --dataset_config of run_docre.py, and the training file below the data folder.
-SETTINGS = {
-    "redocred": ("redocred", "redocred-mini/train_revised.json"),
-    "mixed": ("docred_mixed", "docred-mini/train_annotated.json"),
-}
+# By setting: --dataset_config of run_docre.py, and the folder with its training file below the data folder.
+SETTINGS = {"redocred": ("redocred", "redocred-mini"), "mixed": ("docred_mixed", "docred-mini")}
 EVALUATION = "redocred-mini"  # has the documents for selection, test and blind test of both settings
 AXES = {"setting": None, "remove": 0, "add": 0, "loss": None, "m": None, "gamma": None}
 AXES |= {"encoder": "atlop", "backbone": "minilm", "tag": None, "seed": None}
@@ -174,12 +173,11 @@ def state_of(cell, options):
 
 def task_of(cell, model, options, sha256=file_sha256):
     """All that [`one_run`](one_run.py) needs to know; `identity` is what must not change under one name."""
-    config, train = SETTINGS[cell.axes["setting"]]
+    config, folder = SETTINGS[cell.axes["setting"]]
+    named = get_dataset(config).files
     data, model = options.data_dir, str(Path(model).resolve()) if Path(model).exists() else model
-    files = {
-        split: data / EVALUATION / f"{name}_revised.json" for split, name in (("validation", "dev"), ("test", "test"))
-    }
-    files["train"] = data / train
+    files = {split: data / EVALUATION / named[split].name for split in ("validation", "test")}
+    files["train"] = data / folder / named["train"].name
     hashes = {split: sha256(path) for split, path in files.items()}
     weights = Path(model) / "model.safetensors"
     arguments = {
@@ -213,23 +211,16 @@ def task_of(cell, model, options, sha256=file_sha256):
     return json.loads(json.dumps(task, default=str))
 
 
-def check_unchanged(task, options):
+def check_same_identity(task, options):
     """Raises where a record or an unfinished run of this name has other settings."""
     name, folder = task["name"], options.work_dir / task["name"]
     earlier = {options.results_dir / "runs" / f"{name}.json": read_record(name, options)}
     if folder.is_dir():
         earlier[folder] = json.loads((options.work_dir / f"{name}.json").read_text(encoding="utf-8"))["identity"]
     for place, before in earlier.items():
-        changed = [
-            f"{key} {before[part].get(key)!r}, now {now.get(key)!r}"
-            for part, now in (task["identity"].items() if before else ())
-            for key in sorted({*now, *before[part]})
-            if now.get(key) != before[part].get(key)
-        ]
-        if changed:
-            raise ValueError(
-                f"{name}: {place} has other settings: {'; '.join(changed)}. Give these runs a tag of their own, or delete it"
-            )
+        if before:
+            identity = {part: before[part] for part in task["identity"]}
+            check_unchanged(identity, task["identity"], place, "Give these runs a tag of their own, or delete it")
 
 
 # ------------------------------------------------------------------------------------------------------------ all cells
@@ -246,7 +237,7 @@ def run_grid(cells, options):
     sha256 = functools.cache(file_sha256)
     tasks = {cell: task_of(cell, models[cell.axes["backbone"]], options, sha256) for cell in cells}
     for task in tasks.values():
-        check_unchanged(task, options)
+        check_same_identity(task, options)
     waiting = [cell for cell in cells if not is_finished(cell, options)]
     say(f"{len(cells) - len(waiting)} of {len(cells)} runs are finished")
     running = {}
@@ -279,7 +270,7 @@ def start(task, log, options):
     write_json(file, task)
     if (read_record(task["name"], options) or {}).get("status") == "failed":
         (options.results_dir / "runs" / f"{task['name']}.json").unlink()
-    # `one_run.py` counts there how often the run was resumed, and with its checkpoints gone it begins anew.
+    # Without its checkpoints the run starts from the beginning, and so does its log.
     if not Path(task["arguments"]["output_dir"]).is_dir():
         log.truncate(0)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -304,7 +295,9 @@ def say(text):
 
 
 def options_of(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("grid", help="the grid, a YAML file")
     parser.add_argument("--data_dir", type=Path, help="folder that holds redocred-mini, docred-mini and meta")
     parser.add_argument("--model", nargs="+", default=[], help="the backbone, or NAME=PLACE for each of several")

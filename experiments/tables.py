@@ -297,7 +297,9 @@ def fill(text, tables):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     add_arguments(parser)
     parser.add_argument("--fill", type=Path, help="a text whose tables are renewed")
     options = parser.parse_args(argv)

@@ -5,20 +5,28 @@ import importlib
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
-from .configuration_comm import TASK, CommConfig, __version__
-from .losses import available_losses, check_inputs, reduce_losses, register_loss, relation_distances
+from .configuration_comm import TASK, CommConfig, UnknownFieldError, __version__
+from .grouped_bilinear import GroupedBilinear
+from .losses import (
+    available_losses,
+    check_inputs,
+    reduce_losses,
+    register_loss,
+    relation_distances,
+    relation_values,
+)
 from .mentions import group_mentions
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
 from .pipeline_comm import DocumentRelationExtractionPipeline
 from .processing_comm import CommProcessor
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     at_least_float32,
     project_with_entity,
 )
 from .relation_encoders import available_relation_encoders, register_relation_encoder
+from .settings import AtLeast, InRange, MultipleOf, SettingError
 from .text_to_document import document_from_text
 
 AutoConfig.register(CommConfig.model_type, CommConfig, exist_ok=True)
@@ -33,8 +41,12 @@ CommConfig.register_for_auto_class()
 CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")
 CommProcessor.register_for_auto_class()
 
-# Training needs packages that the model does without, so these are looked up when they are asked for.
-_TRAINING = {"CommTrainer": "training.trainer", "CommTrainingArguments": "training.training_args"}
+# These need packages that the model does without, so they are looked up when they are asked for.
+_TRAINING = {
+    "CommTrainer": "training.trainer",
+    "CommTrainingArguments": "training.training_args",
+    "load_metric": "evaluation.docre_metric",
+}
 
 
 def __getattr__(name):
@@ -47,6 +59,7 @@ def __getattr__(name):
 
 
 __all__ = [
+    "AtLeast",
     "CommConfig",
     "CommForDocumentRelationExtraction",
     "CommOutput",
@@ -55,7 +68,11 @@ __all__ = [
     "DocumentRelationExtractionPipeline",
     "EncodedDocuments",
     "GroupedBilinear",
+    "InRange",
+    "MultipleOf",
     "RelationEncoder",
+    "SettingError",
+    "UnknownFieldError",
     "__version__",
     "at_least_float32",
     "available_losses",
@@ -68,4 +85,5 @@ __all__ = [
     "register_loss",
     "register_relation_encoder",
     "relation_distances",
+    "relation_values",
 ]

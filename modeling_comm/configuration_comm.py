@@ -1,24 +1,36 @@
 """Configuration of COMM: the backbone, the relation encoder, the loss, the labels and how documents are encoded."""
 
 import copy
+import dataclasses
 import difflib
+import functools
 import inspect
-import math
-import sys
 import warnings
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 from .losses import DECISION_THRESHOLDS, available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
+from .settings import (
+    RESERVED_FIELDS,
+    AtLeast,
+    InRange,
+    Setting,
+    SettingError,
+    check_field,
+    check_names,
+    described_arguments,
+)
 
 __version__ = "0.1.0"
 
-THRESHOLD_LABEL = "Na"
+THRESHOLD_LABEL = "Na"  # the threshold class's name where no other is given
 MARKERS = ("star", "entity_type", "none")
-REDUCTIONS = ("mean", "sum")
 
 TASK = "document-relation-extraction"
 # Where `pipeline(TASK, model=..., trust_remote_code=True)` finds the code without this package.
@@ -43,58 +55,97 @@ def usable_positions(text_config) -> int:
     return positions
 
 
+class UnknownNameError(SettingError):
+    """
+    A loss or a relation encoder that is not registered.
+
+    Args:
+        field (`str`): `"loss"` or `"relation_encoder"`.
+        value (`Any`): What was found.
+        known (`list[str]`): Registered names.
+    """
+
+    def __init__(self, field: str, value: Any, known: list[str]):
+        # With the package imported, the Auto classes never take a checkpoint's code, trusted or not.
+        super().__init__(
+            "CommConfig",
+            field,
+            value,
+            f"one of {', '.join(map(repr, known))}; another one is known once the file that registers it is imported. To take "
+            "it from a checkpoint instead, load that with AutoModel and trust_remote_code=True in a process that does not import "
+            "modeling_comm",
+        )
+        self.known = known
+
+    def __reduce__(self):
+        return type(self), (self.field, self.value, self.known)
+
+
+class UnknownFieldError(ValueError):
+    """
+    A field that neither [`CommConfig`] nor the chosen relation encoder nor the chosen loss declares.
+
+    Args:
+        field (`str`): The field's name.
+        value (`Any`): What was found.
+        known (`Iterable[str]`): Fields that are declared.
+
+    Attributes:
+        nearest (`str`, *optional*): The known field that was probably meant.
+    """
+
+    def __init__(self, field: str, value: Any, known: Iterable[str]):
+        self.field, self.value, self.known = field, value, sorted(known)
+        self.nearest = next(iter(difflib.get_close_matches(field, self.known, n=1, cutoff=0.75)), None)
+        where = _declared_elsewhere(field)
+        hint = f"it is a setting of {where}, which is not chosen" if where else f"expected {self.nearest!r}?"
+        super().__init__(
+            f"CommConfig: there is no field {field!r} (found {value!r})"
+            + (f"; {hint}" if where or self.nearest else "")
+        )
+
+    def __reduce__(self):
+        return type(self), (self.field, self.value, self.known)
+
+
+@strict
 class CommConfig(PreTrainedConfig):
     r"""
-    Configuration of [`CommForDocumentRelationExtraction`]. Every field is checked on construction.
+    Configuration of [`CommForDocumentRelationExtraction`]. Every field is checked on construction, and by `validate()` once more
+    after it was changed by hand.
+
+    Beside the fields below it has the settings of the loss and of the relation encoder that it names: `cmm_margin` and
+    `cmm_gamma` with `loss="cmm"`, for example, or `unet_in_dim` with `relation_encoder="docunet"`. They are declared, with their
+    types, ranges and defaults, by the function of the loss in `losses.py` and by the class `Settings` of the relation encoder.
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*): configuration of the backbone encoder; BERT's by default.
-        relation_encoder (`str`, defaults to `"atlop"`): registered name of the IARA stage's relation encoder.
-        emb_size (`int`, defaults to 768): size of the head and of the tail representation that meet in the grouped
-            bilinear layer. A multiple of `block_size`.
-        block_size (`int`, defaults to 64): size of a group of that layer. The classifier holds
-            `emb_size * block_size * num_labels` weights.
-        unet_in_dim (`int`, defaults to 3): channels that `"docunet"` reads pair contexts in.
-        unet_down_dim (`int`, defaults to 256): width of its U-Net at full resolution, an even number.
-        unet_out_dim (`int`, defaults to 256): size of the pair feature that comes out of it.
-        axial_layers (`int`, defaults to 6): axial attention layers of `"kd_docre"`.
-        axial_heads (`int`, defaults to 8): heads of each, a divisor of the backbone's hidden size.
-        fixed_grid (`int`, *optional*): reproduces the grid of entity pairs of the original DocuNet and KD-DocRE, which has this
-            many rows whatever the document, unmasked padding and an upper limit of entities; for checkpoints converted from
-            them. By default the grid is the document's own.
+        relation_encoder (`str`, defaults to `"atlop"`): registered name of the relation encoder, the IARA stage.
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
         loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
             of the paper).
-        cmm_margin (`float`, defaults to 0.2): m of eq. 4, in [0, 1). The paper searches {0.1, 0.2, 0.3, 0.4}.
-        cmm_gamma (`float`, defaults to 1.0): gamma of eq. 5, >= 0. The paper searches {1, 1.2, 1.4, 1.6, 2}.
-        aml_margin (`float`, defaults to 1.0): hinge margin of `"aml"`.
-        afl_gamma (`float`, defaults to 1.0): focusing exponent of `"afl"`.
-        afl_published (`bool`, defaults to `False`): AFL's weight as in its paper instead of as in its code.
-        hingeabl_margin (`float`, defaults to 5.0): margin m of `"hingeabl"`.
-        hingeabl_detach_weights (`bool`, defaults to `False`): no gradient through HingeABL's weights.
-        ncrl_shift (`float`, defaults to 0.0): shift of `"ncrl"`, in [0, 1).
-        ncrl_regularizer (`bool`, defaults to `True`): NCRL's regulariser on or off.
         decision_threshold (`str`, *optional*): `"th"` (a relation is predicted iff its logit exceeds the threshold
             class's) or `"zero"`; taken from the loss when not given.
         threshold_offset (`float`, defaults to 0.0): margin over the threshold that a relation's logit has to exceed to be
             predicted; [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
-        max_relations_per_pair (`int`, *optional*): keep at most so many relations of a pair, the highest logits first.
+        max_relations_per_pair (`int`, *optional*): largest number of relations kept per pair, the highest logits first.
             No cap by default; the paper's recipes use 4.
         relation_names (`dict[str, str]`, *optional*): readable names, e.g. `{"P17": "country"}`.
         markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
             vocabularies only) or `"none"`.
-        window_size (`int`, *optional*): length in word pieces, special tokens included, of what the backbone sees at once;
+        window_size (`int`, *optional*): length in subword tokens, special tokens included, of what the backbone sees at once;
             512 or what the backbone can take, whichever is less.
-        window_stride (`int`, *optional*): word pieces that neighbouring windows of a longer document share at least (the
+        window_stride (`int`, *optional*): subword tokens that neighbouring windows of a longer document share at least (the
             meaning of `stride` in Transformers' tokenizers); a quarter of the window by default. 0 gives the originals'
             two windows.
         window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
             systems put 2.
         comm_version (`str`, *optional*): library version that wrote the configuration.
-        id2label, label2id, num_labels: as in Transformers, with the threshold class `"Na"` at index 0.
+        id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
     Raises:
-        ValueError: a field does not fit; the message names the field, its value and what is allowed.
+        `ValueError`: a field does not fit ([`SettingError`] and Transformers' own checks), or nobody declares it
+            ([`UnknownFieldError`]); the message names the field, its value and what is allowed.
 
     Example:
 
@@ -108,124 +159,42 @@ class CommConfig(PreTrainedConfig):
     model_type = "comm"
     sub_configs: ClassVar = {"text_config": AutoConfig}
 
-    def __init__(
-        self,
-        text_config=None,
-        relation_encoder="atlop",
-        emb_size=768,
-        block_size=64,
-        unet_in_dim=3,
-        unet_down_dim=256,
-        unet_out_dim=256,
-        axial_layers=6,
-        axial_heads=8,
-        fixed_grid=None,
-        loss="cmm",
-        loss_reduction="mean",
-        cmm_margin=0.2,
-        cmm_gamma=1.0,
-        aml_margin=1.0,
-        afl_gamma=1.0,
-        afl_published=False,
-        hingeabl_margin=5.0,
-        hingeabl_detach_weights=False,
-        ncrl_shift=0.0,
-        ncrl_regularizer=True,
-        decision_threshold=None,
-        threshold_offset=0.0,
-        max_relations_per_pair=None,
-        relation_names=None,
-        markers="star",
-        window_size=None,
-        window_stride=None,
-        window_end_tokens=1,
-        comm_version=None,
-        **kwargs,
-    ):
-        self.text_config = _text_config(text_config)
-        self.relation_encoder = relation_encoder
-        self.emb_size = emb_size
-        self.block_size = block_size
-        self.unet_in_dim = unet_in_dim
-        self.unet_down_dim = unet_down_dim
-        self.unet_out_dim = unet_out_dim
-        self.axial_layers = axial_layers
-        self.axial_heads = axial_heads
-        self.fixed_grid = fixed_grid
-        self.loss = loss
-        self.loss_reduction = loss_reduction
-        self.cmm_margin = cmm_margin
-        self.cmm_gamma = cmm_gamma
-        self.aml_margin = aml_margin
-        self.afl_gamma = afl_gamma
-        self.afl_published = afl_published
-        self.hingeabl_margin = hingeabl_margin
-        self.hingeabl_detach_weights = hingeabl_detach_weights
-        self.ncrl_shift = ncrl_shift
-        self.ncrl_regularizer = ncrl_regularizer
-        _Checker(self).registered("loss", available_losses())
-        self.decision_threshold = (
-            get_loss(loss).decision_threshold if decision_threshold is None else decision_threshold
-        )
-        self.threshold_offset = threshold_offset
-        self.max_relations_per_pair = max_relations_per_pair
-        self.relation_names = {} if relation_names is None else relation_names
-        self.markers = markers
-        self.window_size = min(512, usable_positions(self.text_config)) if window_size is None else window_size
-        self.window_stride = self.window_size // 4 if window_stride is None else window_stride
-        self.window_end_tokens = window_end_tokens
-        self.comm_version = comm_version or __version__
+    text_config: dict | PreTrainedConfig | None = None
+    relation_encoder: str = "atlop"
+    loss: str = "cmm"
+    loss_reduction: Literal["mean", "sum"] = "mean"
+    decision_threshold: Literal[DECISION_THRESHOLDS] | None = None
+    threshold_offset: float | int = 0.0
+    max_relations_per_pair: int | None = None
+    relation_names: dict[str, str] | None = None
+    markers: Literal[MARKERS] = "star"
+    window_size: int | None = None
+    window_stride: int | None = None
+    window_end_tokens: int = 1
+    comm_version: str | None = None
+
+    def __post_init__(self, **kwargs):
+        self.text_config = _text_config(self.text_config)
+        for setting in self.declared_settings():
+            setattr(self, setting.field, kwargs.pop(setting.field, copy.copy(setting.default)))
+        if self.decision_threshold is None:
+            self.decision_threshold = get_loss(self.loss).decision_threshold
+        self.relation_names = self.relation_names or {}
+        if self.window_size is None:
+            self.window_size = min(512, usable_positions(self.text_config))
+        if self.window_stride is None:
+            self.window_stride = self.window_size // 4
+        self.comm_version = self.comm_version or __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
         if _IS_REMOTE_CODE:
             self.custom_pipelines = copy.deepcopy(_PIPELINES)
-        _refuse_misspelt(kwargs, set(vars(self)))
-        given = kwargs.get("id2label") or {}
-        # Before the parent says it in other words, or falls over it.
-        if not isinstance(given, dict) or not all(isinstance(label, str) for label in given.values()):
-            raise ValueError(f"CommConfig: id2label is {given!r}; expected a dict of ids to labels that are text")
-        if not given and kwargs.get("label2id"):
-            given = kwargs["id2label"] = {index: label for label, index in kwargs["label2id"].items()}
-        if given and kwargs.get("num_labels", len(given)) != len(given):
-            raise ValueError(f"CommConfig: num_labels is {kwargs['num_labels']}; id2label has {len(given)} labels")
-        super().__init__(**kwargs)
+        self._complete_labels(kwargs)
+        super().__post_init__(**kwargs)
         if self.id2label.get(0) == "LABEL_0":  # Transformers' own default name for a label without a name
             self.id2label = {**self.id2label, 0: THRESHOLD_LABEL}
             self.label2id = None
         if self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
-        self.validate_fields()
-
-    def validate_fields(self):
-        """Checks every field. Called on construction; call it again after changing fields by hand.
-
-        Raises:
-            ValueError: names the field, its value and what is allowed.
-        """
-        check = _Checker(self)
-        check.registered("relation_encoder", available_relation_encoders())
-        check.registered("loss", available_losses())
-        check.choice("loss_reduction", REDUCTIONS)
-        for field in ("afl_published", "hingeabl_detach_weights", "ncrl_regularizer"):
-            check(field, isinstance(getattr(self, field), bool), "true or false")
-        for field in ("cmm_margin", "ncrl_shift"):
-            check.number(field, 0, 1, "a number in [0, 1)")
-        for field in ("cmm_gamma", "afl_gamma", "aml_margin", "hingeabl_margin"):
-            check.number(field, 0, math.inf, "a finite number >= 0")
-        check.integer("emb_size", 1)
-        check.integer("block_size", 1)
-        check("emb_size", self.emb_size % self.block_size == 0, f"a multiple of block_size={self.block_size}")
-        if self.fixed_grid is not None:
-            check.integer("fixed_grid", 1)
-        check.choice("decision_threshold", DECISION_THRESHOLDS)
-        check.number("threshold_offset", -sys.float_info.max, math.inf, "a finite number")
-        if self.max_relations_per_pair is not None:
-            check.integer("max_relations_per_pair", 1)
-        validate_shared_fields(self, longest_window=usable_positions(self.text_config))
-        check("num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
-        inverse = {label: index for index, label in self.id2label.items()}
-        check("label2id", self.label2id == inverse, "the inverse of id2label")
-        check("comm_version", isinstance(self.comm_version, str), "a version such as '0.1.0'")
-        get_relation_encoder(self.relation_encoder).validate_config(self, check)
         if _minor(self.comm_version) != _minor(__version__):
             warnings.warn(
                 f"This configuration was written by modeling_comm {self.comm_version}; this is {__version__}. Fields that "
@@ -233,14 +202,73 @@ class CommConfig(PreTrainedConfig):
                 stacklevel=3,
             )
 
+    def _complete_labels(self, given):
+        """Before the parent fails on labels that do not fit, or says it in other words."""
+        labels = self.id2label or {}
+        fits = isinstance(labels, dict) and all(isinstance(label, str) for label in labels.values())
+        check_field(self, "id2label", fits, "a dict of ids to labels that are text")
+        if not labels and self.label2id:
+            labels = self.id2label = {index: label for label, index in self.label2id.items()}
+        if labels and given.get("num_labels", len(labels)) != len(labels):
+            raise SettingError(
+                "CommConfig", "num_labels", given["num_labels"], f"{len(labels)}, the length of id2label"
+            )
+
+    def declared_settings(self) -> tuple[Setting, ...]:
+        """
+        The settings that the chosen relation encoder and the chosen loss declare.
+
+        Raises:
+            `SettingError`: nothing is registered under the name of one of them.
+        """
+        for field, names in (("loss", available_losses()), ("relation_encoder", available_relation_encoders())):
+            if getattr(self, field) not in names:
+                raise UnknownNameError(field, getattr(self, field), names)
+        return settings_of(self.relation_encoder, self.loss)
+
+    def validate_declared_fields(self):
+        """Part of `@strict`: the settings of loss and relation encoder fit, and there are no other fields."""
+        settings = self.declared_settings()
+        known = {*OWN_FIELDS, *(setting.field for setting in settings)}
+        for field, value in vars(self).items():
+            if field not in known and field not in RESERVED_FIELDS and not field.startswith("_"):
+                raise UnknownFieldError(field, value, known)
+        for setting in settings:
+            setting.check(self)
+            if setting.is_mapping:
+                unknown = sorted(set(getattr(self, setting.field) or ()) - set(self.id2label.values()), key=str)
+                check_field(self, setting.field, not unknown, f"relations of id2label, which lacks {unknown}")
+        validate = getattr(get_relation_encoder(self.relation_encoder).encoder.Settings, "validate", None)
+        if validate:
+            validate(self)
+
+    def validate_decision(self):
+        """Part of `@strict`: how logits are decided."""
+        Setting("threshold_offset", "threshold_offset", float, 0.0).check(self)
+        Setting("max_relations_per_pair", "max_relations_per_pair", int | None, None, (AtLeast(1),)).check(self)
+
+    def validate_labels_and_windows(self):
+        """Part of `@strict`: what the configuration shares with the processor, and the two directions of the labels."""
+        validate_shared_fields(self, longest_window=usable_positions(self.text_config))
+        check_field(self, "num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
+        inverse = {label: index for index, label in self.id2label.items()}
+        check_field(self, "label2id", self.label2id == inverse, "the inverse of id2label")
+
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         # Fields given to `from_pretrained` take part in the checks, and another loss decides otherwise.
-        own = inspect.signature(cls.__init__).parameters
-        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in own and name != "kwargs"}
-        if changed.get("loss", config_dict.get("loss")) != config_dict.get("loss"):
-            changed = {"decision_threshold": None, "threshold_offset": 0.0, **changed}
-        return super().from_dict({**config_dict, **changed}, **kwargs)
+        registered = registered_settings()
+        given = {name: kwargs.pop(name) for name in list(kwargs) if name in OWN_FIELDS or name in registered}
+        saved = _with_todays_names(config_dict)
+        encoder, loss = (
+            given.get(field, saved.get(field, getattr(cls, field))) for field in ("relation_encoder", "loss")
+        )
+        chosen = {setting.field for setting in settings_of(encoder, loss)}
+        # Another loss has other settings, and the first version saved those of every loss and relation encoder.
+        saved = {name: value for name, value in saved.items() if name not in registered or name in chosen}
+        if loss != saved.get("loss"):
+            given = {"decision_threshold": None, "threshold_offset": 0.0, **given}
+        return super().from_dict({**saved, **given}, **kwargs)
 
     def to_dict(self):
         # Not what the attribute holds: `pipeline` puts classes there.
@@ -251,6 +279,89 @@ class CommConfig(PreTrainedConfig):
             text_config["_name_or_path"] = ""
             text_config.pop("trust_remote_code", None)
         return output
+
+
+def _with_plain_errors(function: Callable) -> Callable:
+    """The errors of Transformers' own checks as `ValueError`s of one line, which is what other wrong values raise."""
+
+    @functools.wraps(function)
+    def checked(self, **fields):
+        try:
+            return function(self, **fields)
+        except StrictDataclassError as error:
+            for setting in own_settings():
+                if setting.field in fields and not setting.fits(fields[setting.field]):
+                    wrong = fields[setting.field]
+                    raise SettingError("CommConfig", setting.field, wrong, setting.expected) from None
+            cause = error.__cause__
+            raise (cause if isinstance(cause, ValueError) else ValueError(f"CommConfig: {cause}")) from None
+
+    return checked
+
+
+CommConfig.__init__ = _with_plain_errors(CommConfig.__init__)
+CommConfig.validate = _with_plain_errors(CommConfig.validate)
+
+_TRANSFORMERS_FIELDS = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+OWN_FIELDS = frozenset(field.name for field in dataclasses.fields(CommConfig)) - _TRANSFORMERS_FIELDS
+
+# Transformers sets these, or keeps them for text generation; no setting can have such a name.
+RESERVED_FIELDS.update(dir(CommConfig), vars(PreTrainedConfig()), vars(GenerationConfig()), OWN_FIELDS)
+RESERVED_FIELDS.update(("attn_implementation", "experts_implementation", "per_layer_config"))
+RESERVED_FIELDS.update(("auto_map", "custom_pipelines", "quantization_config", "transformers_weights"))
+for _name in available_losses():
+    check_names(f"the loss {_name!r}", get_loss(_name).settings)
+for _name in available_relation_encoders():
+    check_names(f"the relation encoder {_name!r}", get_relation_encoder(_name).settings)
+
+
+def settings_of(relation_encoder: str, loss: str) -> tuple[Setting, ...]:
+    """The settings that a relation encoder and a loss declare; a name that is not registered has none."""
+    encoder_known, loss_known = relation_encoder in available_relation_encoders(), loss in available_losses()
+    return (
+        *(get_relation_encoder(relation_encoder).settings if encoder_known else ()),
+        *(get_loss(loss).settings if loss_known else ()),
+    )
+
+
+def registered_settings() -> dict[str, Setting]:
+    """Every setting of every registered relation encoder and loss, by field."""
+    encoders = (setting for name in available_relation_encoders() for setting in get_relation_encoder(name).settings)
+    losses = (setting for name in available_losses() for setting in get_loss(name).settings)
+    return {setting.field: setting for setting in (*losses, *encoders)}
+
+
+def own_settings() -> tuple[Setting, ...]:
+    """The fields of [`CommConfig`] that every model has and a flag can hold, in the form of settings."""
+    help_texts = described_arguments(inspect.getdoc(CommConfig))
+    return tuple(
+        Setting(field.name, field.name, _flag_type(field.type), field.default, help=help_texts.get(field.name, ""))
+        for field in dataclasses.fields(CommConfig)
+        if field.name in OWN_FIELDS - {"text_config", "relation_names", "comm_version"}
+    )
+
+
+def _flag_type(type_):
+    return float if type_ == float | int else type_
+
+
+def _declared_elsewhere(field):
+    for kind, names, get in (
+        ("loss", available_losses(), get_loss),
+        ("relation encoder", available_relation_encoders(), get_relation_encoder),
+    ):
+        for name in names:
+            if field in (setting.field for setting in get(name).settings):
+                return f"the {kind} {name!r}"
+    return None
+
+
+def _with_todays_names(saved: dict) -> dict:
+    """A saved configuration in which fields that were renamed have the names and values of today."""
+    saved = dict(saved)
+    if "afl_published" in saved:
+        saved["afl_weight"] = "paper" if saved.pop("afl_published") else "code"
+    return saved
 
 
 def _text_config(value):
@@ -270,79 +381,41 @@ def _text_config(value):
     raise ValueError(f"CommConfig: text_config is {value!r}; expected a configuration or a dict")
 
 
-def _refuse_misspelt(given, fields):
-    """Any keyword may be a field of a user's own encoder or loss, but one that almost names a field is a slip."""
-    for name in given:
-        meant = difflib.get_close_matches(name, fields, n=1, cutoff=0.85)
-        if meant:
-            raise ValueError(f"CommConfig: there is no field {name!r} (found {given[name]!r}); expected {meant[0]!r}?")
-
-
 def _minor(version):
     return str(version).split(".")[:2]
 
 
-class _Checker:
-    """Raises `ValueError` for a field of `holder` that does not fit: its name, its value and what is allowed."""
-
-    def __init__(self, holder):
-        self.holder = holder
-
-    def __call__(self, field, fits, allowed):
-        if not fits:
-            raise ValueError(
-                f"{type(self.holder).__name__}: {field} is {getattr(self.holder, field)!r}; expected {allowed}"
-            )
-
-    def choice(self, field, allowed, or_else=""):
-        value = getattr(self.holder, field)
-        self(field, isinstance(value, str) and value in allowed, f"one of {', '.join(map(repr, allowed))}{or_else}")
-
-    def registered(self, field, names):
-        # With the package imported, the Auto classes never take a checkpoint's code, trusted or not.
-        own = (
-            "; another one is known once the file that registers it is imported. To take it from a checkpoint instead, load "
-            "that with AutoModel and trust_remote_code=True in a process that does not import modeling_comm"
-        )
-        self.choice(field, names, or_else=own)
-
-    def integer(self, field, low, high=None):
-        value = getattr(self.holder, field)
-        allowed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
-        fits = isinstance(value, int) and not isinstance(value, bool)
-        self(field, fits and value >= low and (high is None or value <= high), allowed)
-
-    def number(self, field, low, high, allowed):
-        value = getattr(self.holder, field)
-        self(field, isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value < high, allowed)
-
-
-def validate_shared_fields(holder, longest_window=None):
+def validate_shared_fields(holder, longest_window: int = 10**9) -> None:
     """
     Checks what a [`CommConfig`] and a [`CommProcessor`] both carry.
 
     Args:
-        holder: either of them.
+        holder (`CommConfig` or `CommProcessor`): either of them.
         longest_window (`int`, *optional*): what the backbone can take.
 
     Raises:
-        ValueError: names the field, its value and what is allowed.
+        `SettingError`: a field does not fit.
     """
-    check = _Checker(holder)
-    check.choice("markers", MARKERS)
-    check.integer("window_end_tokens", 1, 2)
-    check.integer("window_size", 8, longest_window)
-    # Each window must bring at least one new word piece: its size without special tokens and shared pieces.
-    check.integer("window_stride", 0, holder.window_size - 2 - holder.window_end_tokens)
+
+    def check(field, type_, *ranges):
+        Setting(field, field, type_, None, ranges).check(holder)
+
+    check("markers", Literal[MARKERS])
+    check("window_end_tokens", int, InRange(1, 3))
+    check("window_size", int, InRange(8, longest_window + 1))
+    # Each window must bring at least one new subword token: its size without special tokens and shared ones.
+    check("window_stride", int, InRange(0, holder.window_size - 1 - holder.window_end_tokens))
     labels = list(holder.id2label.values())
-    check("id2label", sorted(holder.id2label) == list(range(len(labels))), "ids 0, 1, ... without a gap")
-    check(
-        "id2label", labels and holder.id2label[0] == THRESHOLD_LABEL, f"the threshold class {THRESHOLD_LABEL!r} at 0"
-    )
-    check("id2label", all(isinstance(label, str) for label in labels), "labels that are text")
-    check("id2label", len(set(labels)) == len(labels), "labels that differ from each other")
+    fits = sorted(holder.id2label) == list(range(len(labels)))
+    check_field(holder, "id2label", fits, "ids 0, 1, ... without a gap")
+    check_field(holder, "id2label", bool(labels), "the threshold class at 0")
+    fits = all(isinstance(label, str) for label in labels)
+    check_field(holder, "id2label", fits, "labels that are text")
+    check_field(holder, "id2label", len(set(labels)) == len(labels), "labels that differ from each other")
     names = holder.relation_names
     fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-    check("relation_names", fits, "a dict of label to name")
+    check_field(holder, "relation_names", fits, "a dict of label to name")
     unknown = sorted(set(names) - set(labels), key=str)
-    check("relation_names", not unknown, f"names of labels that stand in id2label, which lacks {unknown}")
+    check_field(
+        holder, "relation_names", not unknown, f"names of labels that stand in id2label, which lacks {unknown}"
+    )

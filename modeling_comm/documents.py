@@ -1,9 +1,12 @@
 """Documents in DocRED's format: the one check that everything which reads documents relies on."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral
+from typing import Any, ClassVar
 
+# The fields that a model reads and a score does not; [`validate_document`] requires them unless it is told otherwise.
+TEXT_FIELDS = ("sents", "pos", "type")
 _LIST = (list, tuple)
 _LONGEST_SHOWN = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -23,6 +26,8 @@ class DocumentError(ValueError):
         expected (`str`): what should be there.
     """
 
+    noun: ClassVar[str] = "document"
+
     def __init__(self, source, index, title, field, found, expected):
         super().__init__(
             source, index, title, field, found, expected
@@ -36,15 +41,15 @@ class DocumentError(ValueError):
 
     def __str__(self):
         field = f", field {self.field}" if self.field else ""
-        name = _document_name(self.source, self.index, self.title)
+        name = _name(self.noun, self.source, self.index, self.title)
         return f"{name}{field}: found {self.found}, expected {self.expected}"
 
 
-def _document_name(source, index, title):
+def _name(noun, source, index, title):
     source = f"{source}: " if source else ""
     index = "" if index is None else f" {index}"
     title = "" if title is None else f" ({title!r})"
-    return f"{source}document{index}{title}"
+    return f"{source}{noun}{index}{title}"
 
 
 class _Absent:
@@ -56,19 +61,20 @@ _ABSENT = _Absent()
 
 
 class DocumentChecker:
-    """Raises [`DocumentError`] for the document that it was built for."""
+    """Raises `error`, a [`DocumentError`], for the document that it was built for."""
 
-    def __init__(self, document, index, source):
+    def __init__(self, document, index, source, error=DocumentError):
         title = document.get("title") if isinstance(document, Mapping) else None
         self.where = (source, index, title if isinstance(title, str) else None)
-        self.name = _document_name(*self.where)
+        self.error = error
+        self.name = _name(error.noun, *self.where)
 
     def fail(self, field, found, expected, text=""):
         """`text` says more about what was found."""
         shown = repr(found)
         if len(shown) > _LONGEST_SHOWN:
             shown = f"{shown[:_LONGEST_SHOWN]}... ({type(found).__name__})"
-        raise DocumentError(*self.where, field, f"{shown}{text}", expected)
+        raise self.error(*self.where, field, f"{shown}{text}", expected)
 
     def check(self, value, kind, field, expected):
         # JSON's true and false are integers to Python.
@@ -88,15 +94,60 @@ class DocumentChecker:
     def read_text(self, record, name, path, expected):
         return self.check_text(self.read(record, name, str, path, expected), f"{path}{name}")
 
-    def read_index(self, record, name, size, path, what):
-        expected = f"the index of {what} (an integer, 0 <= {name} < {size})"
-        index = self.read(record, name, Integral, path, expected)
-        if not 0 <= index < size:
-            self.fail(f"{path}{name}", index, expected)
+    def read_name(self, record, name, path, what):
+        text = self.read_text(record, name, path, what)
+        if not text.strip():
+            self.fail(f"{path}{name}", text, f"{what} that is not empty")
+        return text
+
+    def check_index(self, index, size, field, name, what):
+        """`size` is None where it is not known how many there are."""
+        limit = f"0 <= {name}" if size is None else f"0 <= {name} < {size}"
+        expected = f"the index of {what} (an integer, {limit})"
+        self.check(index, Integral, field, expected)
+        if index < 0 or (size is not None and index >= size):
+            self.fail(field, index, expected)
         return index
 
+    def read_index(self, record, name, size, path, what):
+        return self.check_index(record.get(name, _ABSENT), size, f"{path}{name}", name, what)
 
-def validate_document(document, *, index=None, source=None, relations=None) -> None:
+    def read_fact(self, record, field, entities=None, sentences=None, head="h", tail="t"):
+        """
+        A fact: a label, or a prediction, whose entities have other names.
+
+        Args:
+            record (`dict`): the fact.
+            field (`str`): its path in the document, for the message; empty where it is the document.
+            entities, sentences (`int`, *optional*): how many the document has, if that is known.
+            head, tail (`str`): the fields with the indices of the two entities.
+
+        Returns:
+            `(head, tail, relation)`, and the set of its evidence sentences, empty where the field is `None` or missing.
+        """
+        self.check(record, Mapping, field or None, f"a fact: an object with {head}, {tail} and r")
+        path = f"{field}." if field else ""
+        first = self.read_index(record, head, entities, path, "an entity")
+        second = self.read_index(record, tail, entities, path, "an entity")
+        if first == second:
+            self.fail(f"{path}{tail}", second, f"an entity other than {head}")
+        relation = self.read_name(record, "r", path, "a relation such as 'P17'")
+        evidence = record.get("evidence")
+        if evidence is not None:
+            self.check(evidence, _LIST, f"{path}evidence", "a list of sentence indices")
+            for number, sentence in enumerate(evidence):
+                self.check_index(sentence, sentences, f"{path}evidence[{number}]", "index", "a sentence")
+        return (int(first), int(second), relation), set(evidence or ())
+
+
+def validate_document(
+    document: Any,
+    *,
+    index: int | None = None,
+    source: str | None = None,
+    relations: Collection[str] | None = None,
+    require: Collection[str] = TEXT_FIELDS,
+) -> None:
     """
     Checks one document; fields beyond those named here are allowed and not looked at.
 
@@ -109,6 +160,8 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
         index (`int`, *optional*): the document's position, for the message.
         source (`str`, *optional*): where the document comes from, for the message.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
+        require (`Collection[str]`, defaults to `("sents", "pos", "type")`): which of these fields and `"labels"` must be there.
+            Where a field is not required and there, it is checked all the same (`pos` only beside `sents`).
 
     Raises:
         DocumentError: the first thing that is wrong.
@@ -126,9 +179,30 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
     """
     checker = DocumentChecker(document, index, source)
     checker.check(document, Mapping, None, "an object with the fields title, sents and vertexSet")
-    if not checker.read_text(document, "title", "", "a title").strip():
-        checker.fail("title", document["title"], "a title that is not empty")
-    sents = checker.read(document, "sents", _LIST, "", "a list of sentences, each a list of tokens")
+    checker.read_name(document, "title", "", "a title")
+    sents = None
+    if not {"sents", "pos"}.isdisjoint(require) or "sents" in document:
+        sents = checker.read(document, "sents", _LIST, "", "a list of sentences, each a list of tokens")
+        _check_sentences(checker, sents)
+    entities = checker.read(document, "vertexSet", _LIST, "", "a list of entities, each a list of mentions")
+    for number, mentions in enumerate(entities):
+        checker.check(mentions, _LIST, f"vertexSet[{number}]", "a list of mentions")
+        if not mentions:
+            checker.fail(f"vertexSet[{number}]", mentions, "at least one mention")
+        for position, mention in enumerate(mentions):
+            _check_mention(checker, mention, f"vertexSet[{number}][{position}]", sents, require)
+    if "labels" in require or document.get("labels") is not None:
+        labels = checker.read(document, "labels", _LIST, "", "a list of labels, or no such field if unlabelled")
+        sentences = None if sents is None else len(sents)
+        for number, label in enumerate(labels):
+            (_, _, relation), _ = checker.read_fact(label, f"labels[{number}]", len(entities), sentences)
+            if relations is not None and relation not in relations:
+                some = ", ".join(sorted(relations)[:3])
+                expected = f"one of the {len(relations)} known relations ({some}, ...)"
+                checker.fail(f"labels[{number}].r", relation, expected)
+
+
+def _check_sentences(checker, sents):
     if not sents:
         checker.fail("sents", sents, "at least one sentence")
     for number, sentence in enumerate(sents):
@@ -137,26 +211,20 @@ def validate_document(document, *, index=None, source=None, relations=None) -> N
             position = next(i for i, token in enumerate(sentence) if not isinstance(token, str))
             checker.fail(f"sents[{number}][{position}]", sentence[position], "a token (a text)")
         checker.check_text(" ".join(sentence), f"sents[{number}]")
-    entities = checker.read(document, "vertexSet", _LIST, "", "a list of entities, each a list of mentions")
-    for number, mentions in enumerate(entities):
-        checker.check(mentions, _LIST, f"vertexSet[{number}]", "a list of mentions")
-        if not mentions:
-            checker.fail(f"vertexSet[{number}]", mentions, "at least one mention")
-        for position, mention in enumerate(mentions):
-            _check_mention(checker, mention, f"vertexSet[{number}][{position}]", sents)
-    if document.get("labels") is not None:
-        labels = checker.read(document, "labels", _LIST, "", "a list of labels, or no such field if unlabelled")
-        for number, label in enumerate(labels):
-            _check_label(checker, label, f"labels[{number}]", len(entities), len(sents), relations)
 
 
-def _check_mention(checker, mention, field, sents):
+def _check_mention(checker, mention, field, sents, require):
     checker.check(mention, Mapping, field, "a mention: an object with name, sent_id, pos and type")
     path = f"{field}."
     name = checker.read_text(mention, "name", path, "the mention's text")
-    checker.read_text(mention, "type", path, "an entity type such as 'PER'")
-    sent_id = checker.read_index(mention, "sent_id", len(sents), path, "a sentence")
-    sentence = sents[sent_id]
+    if "type" in require or "type" in mention:
+        checker.read_text(mention, "type", path, "an entity type such as 'PER'")
+    sent_id = checker.read_index(mention, "sent_id", None if sents is None else len(sents), path, "a sentence")
+    if "pos" in require or (sents is not None and "pos" in mention):
+        _check_position(checker, mention, path, name, sent_id, sents[sent_id])
+
+
+def _check_position(checker, mention, path, name, sent_id, sentence):
     expected = f"token indices [start, end), 0 <= start < end <= {len(sentence)}, of sentence {sent_id}"
     pos = checker.read(mention, "pos", _LIST, path, expected)
     if len(pos) != 2 or not all(isinstance(i, Integral) and not isinstance(i, bool) for i in pos):
@@ -172,24 +240,6 @@ def _check_mention(checker, mention, field, sents):
         checker.fail(f"{path}pos", pos, f"{expected}; these look like character offsets")
     if not in_range:
         checker.fail(f"{path}pos", pos, expected)
-
-
-def _check_label(checker, label, field, entities, sentences, relations):
-    checker.check(label, Mapping, field, "a label: an object with h, t and r")
-    path = f"{field}."
-    head = checker.read_index(label, "h", entities, path, "an entity")
-    if checker.read_index(label, "t", entities, path, "an entity") == head:
-        checker.fail(f"{path}t", head, "an entity other than h")
-    relation = checker.read_text(label, "r", path, "a relation such as 'P17'")
-    if relations is not None and relation not in relations:
-        some = ", ".join(sorted(relations)[:3])
-        checker.fail(f"{path}r", relation, f"one of the {len(relations)} known relations ({some}, ...)")
-    if label.get("evidence") is not None:
-        expected = f"a list of sentence indices (integers, 0 <= index < {sentences})"
-        evidence = checker.read(label, "evidence", _LIST, path, expected)
-        for number, sentence in enumerate(evidence):
-            if not 0 <= checker.check(sentence, Integral, f"{path}evidence[{number}]", expected) < sentences:
-                checker.fail(f"{path}evidence[{number}]", sentence, expected)
 
 
 def entity_name(document, entity) -> str:

@@ -15,20 +15,32 @@ from pathlib import Path
 
 from transformers.dynamic_module_utils import custom_object_save
 
-from .losses import check_inputs, get_loss, is_built_in_loss, reduce_losses, register_loss, relation_distances
+from .grouped_bilinear import GroupedBilinear
+from .losses import (
+    check_inputs,
+    get_loss,
+    is_built_in_loss,
+    reduce_losses,
+    register_loss,
+    relation_distances,
+    relation_values,
+)
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     at_least_float32,
     project_with_entity,
 )
 from .relation_encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder
+from .settings import AtLeast, InRange, MultipleOf
 
 # A user's file imports these from the installed package; its copy beside a checkpoint imports them from here.
 __all__ = [
+    "AtLeast",
     "EncodedDocuments",
     "GroupedBilinear",
+    "InRange",
+    "MultipleOf",
     "RelationEncoder",
     "at_least_float32",
     "check_inputs",
@@ -37,6 +49,7 @@ __all__ = [
     "register_loss",
     "register_relation_encoder",
     "relation_distances",
+    "relation_values",
 ]
 
 ENTRY_MODULE = "extended_comm"
@@ -72,7 +85,7 @@ def extension_files(config) -> list[Path]:
     """
     loss = get_loss(config.loss).function
     extensions = (
-        [] if is_built_in_encoder(config.relation_encoder) else [get_relation_encoder(config.relation_encoder)]
+        [] if is_built_in_encoder(config.relation_encoder) else [get_relation_encoder(config.relation_encoder).encoder]
     )
     if not is_built_in_loss(config.loss):
         extensions.append(loss)
@@ -116,20 +129,21 @@ def save_extensions(config, save_directory):
     if not files:
         return
     folder = Path(save_directory)
+    auto_classes = {
+        "AutoConfig": ("configuration_comm", "CommConfig"),
+        "AutoModel": ("modeling_comm", "CommForDocumentRelationExtraction"),
+    }
+    # The library's modules come first, so that what the own files register is checked against its fields.
     lines = [
         '"""Written on save: registers this model\'s own relation encoder or loss before anything is loaded."""',
         "",
+        *(f"from .{module} import {name}  # noqa: F401" for module, name in auto_classes.values()),
     ]
     for file in files:
         if (folder / file.name).resolve() == file.resolve():
             raise ValueError(f"{file} lies in the folder that the model is saved to; its copy there would replace it")
         (folder / file.name).write_text(_relocated(file, folder), encoding="utf-8")
         lines.append(f"from .{file.stem} import *  # noqa: F403")
-    auto_classes = {
-        "AutoConfig": ("configuration_comm", "CommConfig"),
-        "AutoModel": ("modeling_comm", "CommForDocumentRelationExtraction"),
-    }
-    lines += [f"from .{module} import {name}  # noqa: F401" for module, name in auto_classes.values()]
     (folder / f"{ENTRY_MODULE}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
     config_file = folder / "config.json"
     saved = json.loads(config_file.read_text(encoding="utf-8"))

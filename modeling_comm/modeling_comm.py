@@ -18,10 +18,10 @@ from .backbone_attention import (
 )
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
-from .losses import is_built_in_loss, loss_from_config
+from .losses import loss_from_config
 from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments
-from .relation_encoders import get_relation_encoder, is_built_in_encoder
+from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
 from .windows import WindowMentions, Windows, merge_attention, merge_states
 
@@ -159,15 +159,6 @@ def _check_given(given):
         )
 
 
-def _check_unknown(config, given):
-    if not (is_built_in_encoder(config.relation_encoder) and is_built_in_loss(config.loss)):
-        return  # a user's own may have fields of its own
-    known = set(inspect.signature(CommConfig.__init__).parameters) | set(vars(PreTrainedConfig()))
-    unknown = sorted(set(given) - known - {"id2label", "label2id", "num_labels"})
-    if unknown:
-        raise ValueError(f"from_backbone: CommConfig has no fields {unknown}")
-
-
 def _check_buffers(relation_encoder):
     # Loading builds the model without memory and fills in what the checkpoint holds.
     for name, module in relation_encoder.named_modules():
@@ -194,8 +185,11 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
     """
 
     def __init__(self, config):
+        check_attention_implementation(
+            config._attn_implementation
+        )  # before Transformers would load a kernel of this name
         super().__init__(config)
-        config.validate_fields()
+        config.validate()
         text_config = config.text_config
         check_backbone_config(text_config)
         backbone_class = AutoModel._model_mapping[type(text_config)]
@@ -212,7 +206,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )
         if backbone_class._supports_attention_backend:
             mark_last_attention(self.backbone)
-        self.relation_encoder = get_relation_encoder(config.relation_encoder)(config)
+        self.relation_encoder = get_relation_encoder(config.relation_encoder).encoder(config)
         _check_buffers(self.relation_encoder)
         self.post_init()
 
@@ -226,7 +220,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config (`CommConfig`, *optional*): its `text_config` is replaced by the encoder's own.
             backbone_overrides (`dict`, *optional*): fields of the encoder's configuration to change, such as
                 `{"attention_probs_dropout_prob": 0.0}`, which makes training on CPU faster.
-            kwargs: fields of [`CommConfig`] (not together with `config`), and `cache_dir`, `revision`, `token`,
+            kwargs: fields of [`CommConfig`], the settings of the loss and of the relation encoder among them (not together
+                with `config`), and `cache_dir`, `revision`, `token`,
                 `local_files_only`, `attn_implementation` for loading.
 
         Returns:
@@ -250,7 +245,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         if config is None:
             _check_given(kwargs)
             config = CommConfig(text_config=text_config, **kwargs)
-            _check_unknown(config, kwargs)
         else:
             given_config = config
             fields = config.to_dict() | {"text_config": text_config}

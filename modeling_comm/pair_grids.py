@@ -6,10 +6,20 @@ group of neighbouring documents of equal size, and memory follows the real numbe
 """
 
 import itertools
+from typing import Annotated
 
 import torch
 
 from .relation_encoder_base import EncodedDocuments, grid_cells
+from .settings import AtLeast
+
+# The type of a setting that the encoders with grids share.
+FIXED_GRID = Annotated[
+    int | None,
+    AtLeast(1),
+    "Reproduces the original system's grid of entity pairs, which has this many rows whatever the document, unmasked padding and "
+    "an upper limit of entities; for checkpoints converted from it. By default the grid is the document's own.",
+]
 
 
 def count_entities(documents: EncodedDocuments, fixed_grid: int | None = None) -> list[int]:

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import validate_shared_fields
+from .configuration_comm import THRESHOLD_LABEL, validate_shared_fields
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
 from .documents import validate_document
 from .windows import (
@@ -22,7 +22,8 @@ from .windows import (
 
 logger = logging.get_logger(__name__)
 
-# DocuNet's BERT markers: `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it.
+# The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
+# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
 _TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
 _CLOSING = 50
 # What encoding counts, for each document, of what its features do not say.
@@ -38,7 +39,7 @@ class CommProcessor(ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerFast`): the backbone's.
-        id2label (`dict[int, str]`): the threshold class `"Na"` and the relations, as in [`CommConfig`].
+        id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
         relation_names, markers, window_size, window_stride, window_end_tokens: as in [`CommConfig`].
         decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
             `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
@@ -63,7 +64,7 @@ class CommProcessor(ProcessorMixin):
         threshold_offset=0.0,
         max_relations_per_pair=None,
     ):
-        self.id2label = {int(index): label for index, label in (id2label or {0: "Na"}).items()}
+        self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
         self.window_size = window_size

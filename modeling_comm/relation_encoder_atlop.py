@@ -3,21 +3,23 @@
 import torch
 from torch import nn
 
+from .grouped_bilinear import GroupedBilinear
 from .relation_encoder_base import (
     PAIRS_AT_ONCE,
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
 
 
+@register_relation_encoder("atlop", reference="Zhou et al. 2021")
 class AtlopRelationEncoder(RelationEncoder):
     """ATLOP: `z_h = tanh(W_h [e_h; c])`, `z_t = tanh(W_t [e_t; c])`, logits = grouped bilinear of `z_h` and `z_t`.
 
     Per document with E entities, P pairs, C word pieces, A attention heads and hidden size d: `E^2 C (A + d)`
     multiply-adds for the contexts, `P d emb_size * 2` for the projections, `P emb_size block_size (R + 1)` for the
-    classifier, which dominates; its outer products, `P emb_size block_size` numbers, are the largest tensor.
+    classifier, which dominates.
     """
 
     def __init__(self, config):

@@ -5,10 +5,13 @@ a batch of documents and gives one row of `R + 1` logits for each entity pair.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
+from .grouped_bilinear import is_plain_linear
+from .settings import AtLeast, check_field
 from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
@@ -194,7 +197,7 @@ def grid_cells(sizes: list[int], device) -> torch.Tensor:
 
 class RelationEncoder(nn.Module):
     """Base class of relation encoders. A subclass is registered under a name with
-    [`~modeling_comm.relation_encoders.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
+    [`~modeling_comm.relation_encoder_registry.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
 
     Attributes:
         self_pairs_in_loss (`bool`): the loss also averages over every entity paired with itself, with logits of 0 and without a
@@ -203,25 +206,46 @@ class RelationEncoder(nn.Module):
 
     self_pairs_in_loss = False
 
+    class Settings:
+        """What an encoder reads from the configuration. Each attribute is a field of [`CommConfig`] where the encoder is chosen,
+        and a flag; see [`~modeling_comm.settings`]. A subclass adds attributes of its own."""
+
+        emb_size: Annotated[
+            int,
+            AtLeast(1),
+            "Size of the head and of the tail representation that meet in the grouped bilinear layer, a multiple of block_size.",
+        ] = 768
+        block_size: Annotated[int, AtLeast(1), "Size of a group of the grouped bilinear layer."] = 64
+
+        @classmethod
+        def validate(cls, config) -> None:
+            """Checks what concerns several fields of the configuration, the backbone's `config.text_config` among them.
+
+            Raises:
+                `ValueError`: A field does not fit.
+            """
+            fits = config.emb_size % config.block_size == 0
+            check_field(config, "emb_size", fits, f"a multiple of block_size={config.block_size}")
+
     def __init__(self, config):
         super().__init__()
         self.num_labels = config.num_labels
         self.hidden_size = config.text_config.hidden_size
 
-    @classmethod
-    def validate_config(cls, config, check):
-        """Raises `ValueError` where a field of `config` that this encoder reads does not fit. `check` knows ways to ask, such as
-        `check.integer("unet_in_dim", 1)`."""
-
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         """Gives `(P, R + 1)` logits in the order of `documents.pair_index`, the threshold class in column 0."""
-        raise TypeError(f"{type(self).__name__} does not define forward(documents)")
+        raise NotImplementedError(f"{type(self).__name__} does not define forward(documents)")
 
     def no_logits(self, documents: EncodedDocuments) -> torch.Tensor:
         """Logits `(0, R + 1)` of a batch without pairs. Every parameter gets a gradient of 0 from it, as DDP needs where one
         process has no pairs and the others do."""
         nothing = sum((parameter.sum() for parameter in self.parameters()), documents.token_states.sum()) * 0.0
         return nothing.expand(0, self.num_labels)
+
+
+def parameter_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Dtype of the first parameter of `module`; a quantized layer has none."""
+    return next((parameter.dtype for parameter in module.parameters()), default)
 
 
 def project_with_entity(
@@ -239,33 +263,11 @@ def project_with_entity(
         `(P, emb_size)`.
     """
     # What was put in its place, an adapter or a quantized layer for example, alone knows what it computes.
-    if type(projection) is not nn.Linear:
-        dtype = next((parameter.dtype for parameter in projection.parameters()), pair.dtype)
+    if not is_plain_linear(projection):
+        dtype = parameter_dtype(projection, pair.dtype)
         return torch.tanh(projection(torch.cat([entities[document, entity], pair], dim=-1).to(dtype)))
     # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
     weight = projection.weight
     entity_weight, pair_weight = weight.split([entities.shape[-1], pair.shape[-1]], dim=1)
     projected = nn.functional.linear(entities.to(weight.dtype), entity_weight)[document, entity]
     return torch.tanh(projected + nn.functional.linear(pair.to(weight.dtype), pair_weight, projection.bias))
-
-
-class GroupedBilinear(nn.Module):
-    """Grouped bilinear map `(P, emb_size) x (P, emb_size) -> (P, out_features)`: both vectors are cut into groups of
-    `block_size`; each group's outer product is weighted and summed (ATLOP, eq. 4 with groups).
-
-    Operations: `P * emb_size * block_size * out_features` multiply-adds; memory: `P * emb_size * block_size` numbers, of at most
-    `PAIRS_AT_ONCE` pairs where no gradient is wanted.
-    """
-
-    def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
-        super().__init__()
-        self.block_size = block_size
-        self.linear = nn.Linear(emb_size * block_size, out_features, bias=bias)
-
-    def forward(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
-        if not torch.is_grad_enabled() and len(head) > PAIRS_AT_ONCE:
-            parts = zip(head.split(PAIRS_AT_ONCE), tail.split(PAIRS_AT_ONCE), strict=True)
-            return torch.cat([self(*part) for part in parts])
-        groups = (head.shape[0], head.shape[1] // self.block_size, self.block_size)
-        outer = head.view(groups)[..., :, None] * tail.view(groups)[..., None, :]
-        return self.linear(outer.flatten(1))

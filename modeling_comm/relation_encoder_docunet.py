@@ -1,18 +1,24 @@
 """DocuNet's relation encoder: the grid of entity pairs, read as an image by a U-Net (Zhang et al., IJCAI 2021)."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .pair_grids import PairGrids, count_entities
+from .grouped_bilinear import GroupedBilinear
+from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
+    parameter_dtype,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
+from .settings import AtLeast, MultipleOf
 
 
+@register_relation_encoder("docunet", reference="Zhang et al. 2021")
 class DocunetRelationEncoder(RelationEncoder):
     """
     DocuNet, context-based: the pair contexts, projected to `unet_in_dim` channels, go through a U-Net, which gives each cell of a
@@ -25,10 +31,15 @@ class DocunetRelationEncoder(RelationEncoder):
     Per document with n entities, C word pieces, A attention heads, hidden size d and U-Net width w (`unet_down_dim`):
     `n^2 C (A + d)` multiply-adds for the contexts, about `50 n^2 w^2` for the U-Net, `2 n^2 emb_size unet_out_dim` for the
     projections and `n^2 emb_size block_size (R + 1)` for the classifier. The largest tensors, in float32: `4 n^2 (C + d)` bytes
-    of context weights and contexts, `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward pass),
-    and `4 n^2 emb_size block_size` of the classifier's outer products. A fixed grid puts `fixed_grid` for n in contexts and
-    U-Net.
+    of context weights and contexts, and `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward
+    pass). A fixed grid puts `fixed_grid` for n in contexts and U-Net.
     """
+
+    class Settings(RelationEncoder.Settings):
+        unet_in_dim: Annotated[int, AtLeast(1), "Channels that the U-Net reads pair contexts in."] = 3
+        unet_down_dim: Annotated[int, AtLeast(1), MultipleOf(2), "Width of the U-Net at full resolution."] = 256
+        unet_out_dim: Annotated[int, AtLeast(1), "Size of the pair feature that comes out of the U-Net."] = 256
+        fixed_grid: FIXED_GRID = None
 
     def __init__(self, config):
         super().__init__(config)
@@ -40,12 +51,6 @@ class DocunetRelationEncoder(RelationEncoder):
         self.tail_projection = nn.Linear(pair_size, config.emb_size)
         self.classifier = GroupedBilinear(config.emb_size, config.block_size, self.num_labels)
 
-    @classmethod
-    def validate_config(cls, config, check):
-        for field in ("unet_in_dim", "unet_down_dim", "unet_out_dim"):
-            check.integer(field, 1)
-        check("unet_down_dim", config.unet_down_dim % 2 == 0, "an even number")
-
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         if not len(documents.pair_index):
             return self.no_logits(documents)
@@ -54,7 +59,7 @@ class DocunetRelationEncoder(RelationEncoder):
         context = documents.grid_contexts(counts)
         if self.fixed_grid is not None:
             grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
-        channels = self.channel_projection(context.to(self.channel_projection.weight.dtype))
+        channels = self.channel_projection(context.to(parameter_dtype(self.channel_projection, context.dtype)))
         features = grids.join(self.unet(grids.split(channels)))
         document, head, tail = documents.pair_index.unbind(-1)
         feature = features[grids.rows(document, head, tail)]

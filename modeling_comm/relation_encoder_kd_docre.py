@@ -1,20 +1,25 @@
 """KD-DocRE's relation encoder: pair features that attend to each other along rows and columns (Tan et al., ACL Findings 2022)."""
 
+from typing import Annotated
+
 import torch
 from torch import nn
 from torch.nn import functional
 
-from .pair_grids import PairGrids, count_entities
+from .grouped_bilinear import GroupedBilinear
+from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
-    GroupedBilinear,
     RelationEncoder,
     project_with_entity,
 )
+from .relation_encoder_registry import register_relation_encoder
+from .settings import AtLeast, check_field
 
 CONTEXT_EPSILON = 1e-10  # the original's; ATLOP and DocuNet take 1e-5
 
 
+@register_relation_encoder("kd_docre", reference="Tan et al. 2022")
 class KdDocreRelationEncoder(RelationEncoder):
     """
     KD-DocRE: head and tail representations as ATLOP's, with attention summed over heads; their grouped bilinear product, of
@@ -28,10 +33,24 @@ class KdDocreRelationEncoder(RelationEncoder):
     Per document with n entities, C word pieces, A attention heads and hidden size d: `n^2 C (A + d)` multiply-adds for the
     contexts, `2 n^2 d emb_size` for the projections, `n^2 emb_size block_size d` for the features, and per layer `9 n^2 d^2` for
     its linear maps and `4 n^3 d` for attention. The largest tensors, in float32: `4 n^2 (C + d)` bytes of context weights and
-    contexts, `4 n^2 emb_size block_size` of the features' outer products, and, per layer, about `55 n^2 d` that training keeps
-    for the backward pass; the fused kernels of `scaled_dot_product_attention` keep nothing that grows with n^3. A fixed grid
-    puts `fixed_grid` for n in what is said per layer.
+    contexts, and, per layer, about `55 n^2 d` that training keeps for the backward pass; the fused kernels of
+    `scaled_dot_product_attention` keep nothing that grows with n^3. A fixed grid puts `fixed_grid` for n in what is said per
+    layer.
     """
+
+    class Settings(RelationEncoder.Settings):
+        axial_layers: Annotated[int, AtLeast(0), "Number of axial attention layers."] = 6
+        axial_heads: Annotated[
+            int, AtLeast(1), "Attention heads of each axial layer, a divisor of the backbone's hidden size."
+        ] = 8
+        fixed_grid: FIXED_GRID = None
+
+        @classmethod
+        def validate(cls, config) -> None:
+            super().validate(config)
+            hidden = config.text_config.hidden_size
+            fits = hidden % config.axial_heads == 0
+            check_field(config, "axial_heads", fits, f"a divisor of the backbone's hidden size {hidden}")
 
     def __init__(self, config):
         super().__init__(config)
@@ -44,13 +63,6 @@ class KdDocreRelationEncoder(RelationEncoder):
             AxialLayer(self.hidden_size, config.axial_heads) for _ in range(config.axial_layers)
         )
         self.classifier = nn.Linear(self.hidden_size, self.num_labels)
-
-    @classmethod
-    def validate_config(cls, config, check):
-        check.integer("axial_layers", 0)
-        check.integer("axial_heads", 1)
-        hidden = config.text_config.hidden_size
-        check("axial_heads", hidden % config.axial_heads == 0, f"a divisor of the backbone's hidden size {hidden}")
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         if not len(documents.pair_index):

@@ -1,59 +1,22 @@
-"""The registry of relation encoders. A new one is a module of its own and one line in `_BUILT_IN`."""
+"""The relation encoders that come with the library, one line each: importing a module registers what it defines."""
 
-from .relation_encoder_atlop import AtlopRelationEncoder
-from .relation_encoder_base import RelationEncoder
-from .relation_encoder_docunet import DocunetRelationEncoder
-from .relation_encoder_kd_docre import KdDocreRelationEncoder
+from .relation_encoder_atlop import AtlopRelationEncoder  # noqa: F401
+from .relation_encoder_docunet import DocunetRelationEncoder  # noqa: F401
+from .relation_encoder_kd_docre import KdDocreRelationEncoder  # noqa: F401
+from .relation_encoder_registry import (
+    available_relation_encoders,
+    get_relation_encoder,
+    register_relation_encoder,
+)
 
-_BUILT_IN = {
-    "atlop": AtlopRelationEncoder,
-    "docunet": DocunetRelationEncoder,
-    "kd_docre": KdDocreRelationEncoder,
-}
-_REGISTRY = dict(_BUILT_IN)
+__all__ = [
+    "available_relation_encoders",
+    "get_relation_encoder",
+    "is_built_in_encoder",
+    "register_relation_encoder",
+]
 
-
-def register_relation_encoder(name: str):
-    """Class decorator that makes a [`RelationEncoder`] known as `CommConfig(relation_encoder=name)`.
-
-    A model that uses it saves the class's source file beside its weights, so that it loads again as remote code.
-
-    Raises:
-        ValueError: the name is taken by another class, or the class is not a `RelationEncoder`.
-    """
-
-    def register(encoder):
-        if not (isinstance(encoder, type) and issubclass(encoder, RelationEncoder)):
-            raise ValueError(f"register_relation_encoder({name!r}): {encoder!r} is not a subclass of RelationEncoder")
-        known = _REGISTRY.get(name)
-        if known is not None and _full_name(known) != _full_name(encoder):
-            raise ValueError(f"register_relation_encoder({name!r}): the name is taken by {_full_name(known)}")
-        _REGISTRY[name] = encoder
-        return encoder
-
-    return register
-
-
-def _full_name(encoder):
-    return f"{encoder.__module__}.{encoder.__qualname__}"
-
-
-def available_relation_encoders() -> list[str]:
-    """Registered names, sorted."""
-    return sorted(_REGISTRY)
-
-
-def get_relation_encoder(name: str) -> type[RelationEncoder]:
-    """The class registered under `name`.
-
-    Raises:
-        ValueError: nothing is registered under it; the message lists what is.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(
-            f"relation encoder {name!r} is not registered; expected one of {available_relation_encoders()}"
-        )
-    return _REGISTRY[name]
+_BUILT_IN = frozenset(available_relation_encoders())
 
 
 def is_built_in_encoder(name: str) -> bool:

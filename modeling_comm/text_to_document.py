@@ -19,8 +19,9 @@ logger = logging.get_logger(__name__)
 NO_TYPE = "MISC"
 _LIST = (list, tuple)
 
-# Labels of CoNLL-2003's and OntoNotes' named entities. DocRED calls nationalities by their country's type, LOC.
-_DOCRED_TYPES = {
+# The entity types of DocRED's format, and the labels of CoNLL-2003's and OntoNotes' named entities that mean the same; a
+# nationality has its country's type, LOC. It is for named-entity models, not for a data set, and a checkpoint carries it.
+_FORMAT_TYPES = {
     "PER": ("PERSON",),
     "ORG": ("ORGANIZATION", "ORGANISATION"),
     "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
@@ -28,7 +29,7 @@ _DOCRED_TYPES = {
     "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
     "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
 }
-_TYPE_OF_LABEL = {label: kind for kind, labels in _DOCRED_TYPES.items() for label in (kind, *labels)}
+_TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
 
 
 def docred_type(label: str) -> str:

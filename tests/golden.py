@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import LABELS, SHARED, logits_by_pair, tiny_model
+from helpers import LABELS, SHARED, logits_by_pair, small_encoder, tiny_model
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -243,22 +243,17 @@ def logits_in_golden_order(output, arrays, info):
     return torch.stack([by_pair[pair] for pair in pairs])
 
 
-_SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 8}
-
-
 def original_of(relation_encoder, backbone, whole=True):
     """A model of ours on the backbone, set up as the converter does, and its tensors under the original's names."""
     encoder = AutoModel.from_pretrained(backbone)
     config = CommConfig(
         text_config=encoder.config,
-        relation_encoder=relation_encoder,
         id2label=LABELS,
         emb_size=16,
         block_size=4,
         window_stride=0,
         window_end_tokens=2 if encoder.config.model_type == "roberta" else 1,
-        fixed_grid=None if relation_encoder == "atlop" else 8,
-        **_SIZES,
+        **small_encoder(relation_encoder, axial_heads=8, fixed_grid=8),
     )
     model = tiny_model(config)
     if not whole:

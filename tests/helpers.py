@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, Trainer
 
 import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.relation_encoders import get_relation_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("COMM_SHARED", ROOT.parent / "shared"))
@@ -158,6 +159,16 @@ def tiny_config(model_type="bert", text_fields=None, **fields):
         "loss": "atl",
     }
     return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
+
+
+_SMALL_SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
+
+
+def small_encoder(name, **sizes):
+    """The fields that choose a relation encoder and make it small: those of the usual sizes, and of `sizes`, that it has."""
+    declared = {setting.field for setting in get_relation_encoder(name).settings}
+    small = {field: value for field, value in {**_SMALL_SIZES, **sizes}.items() if field in declared}
+    return {"relation_encoder": name, **small}
 
 
 def sharpen(module, factor=6.0):

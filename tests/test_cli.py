@@ -23,7 +23,7 @@ from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
 from modeling_comm import DocumentRelationExtractionPipeline
-from modeling_comm import relation_encoders as encoder_registry
+from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands import predict_models
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
@@ -951,7 +951,7 @@ def test_another_input_is_refused(going_on, tmp_path, change, capsys):
     before = (tmp_path / "out.jsonl").read_bytes()
     assert going_on() == 2
     line = error_line(capsys)
-    assert "out.jsonl was begun with other settings" in line and "input was 'sha256 " in line and "--restart" in line
+    assert "out.jsonl has other settings" in line and "input was 'sha256 " in line and "--restart" in line
     assert ("documents was 22, is 23" in line) == (change == "one more document")
     assert (tmp_path / "out.jsonl").read_bytes() == before
     assert going_on("--restart") == 3
@@ -1050,7 +1050,7 @@ def test_two_processes_do_not_write_the_same_file(going_on, tmp_path, capsys):
         fcntl.flock(other, fcntl.LOCK_EX)
         for flags in ([], ["--restart"]):
             assert going_on(*flags) == 2
-            assert "out.jsonl is being written by another process" in error_line(capsys)
+            assert "out.jsonl is in use by another process" in error_line(capsys)
     assert going_on() == 3
     assert_whole(tmp_path)
 

@@ -1,114 +1,199 @@
 """`CommConfig`: every field is checked where the configuration is made, and what is saved comes back the same."""
 
-import inspect
 import json
+import pickle
 
 import pytest
-from helpers import LABELS, tiny_config, tiny_text_config
+from helpers import LABELS, ROOT, tiny_config, tiny_text_config
 from transformers import AutoConfig, BertConfig
 
-from modeling_comm import CommConfig, __version__, available_losses
-from modeling_comm.configuration_comm import usable_positions
+from modeling_comm import (
+    CommConfig,
+    SettingError,
+    UnknownFieldError,
+    __version__,
+    available_losses,
+    available_relation_encoders,
+)
+from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings, usable_positions
+from modeling_comm.losses import get_loss
+from modeling_comm.relation_encoders import get_relation_encoder
 
-# field, value, what the message says is allowed
+# field and wrong value
 WRONG = [
-    ("text_config", "bert-base-cased", "a configuration or a dict"),
-    ("text_config", {"hidden_size": 8}, "`model_type`"),
-    ("text_config", {"model_type": "brt"}, "Unrecognized model identifier: brt"),
-    ("relation_encoder", "atlas", "'atlop'"),
-    ("relation_encoder", None, "'atlop'"),
-    ("emb_size", 0, "an integer >= 1"),
-    ("emb_size", 64.0, "an integer >= 1"),
-    ("emb_size", 18, "a multiple of block_size=4"),
-    ("block_size", True, "an integer >= 1"),
-    ("unet_in_dim", 0, "an integer >= 1"),
-    ("unet_down_dim", 15, "an even number"),
-    ("unet_out_dim", 2.5, "an integer >= 1"),
-    ("axial_layers", -1, "an integer >= 0"),
-    ("axial_heads", 5, "a divisor of the backbone's hidden size 32"),
-    ("fixed_grid", 0, "an integer >= 1"),
-    ("loss", "cm", "'cmm'"),
-    ("loss", ["cmm"], "'cmm'"),
-    ("loss_reduction", "none", "'mean', 'sum'"),
-    ("cmm_margin", 1.0, "[0, 1)"),
-    ("cmm_margin", -0.1, "[0, 1)"),
-    ("cmm_margin", float("nan"), "[0, 1)"),
-    ("cmm_margin", "0.2", "[0, 1)"),
-    ("cmm_gamma", float("inf"), "finite number >= 0"),
-    ("cmm_gamma", -1, "finite number >= 0"),
-    ("aml_margin", None, "finite number >= 0"),
-    ("afl_gamma", -0.5, "finite number >= 0"),
-    ("afl_published", 1, "true or false"),
-    ("hingeabl_margin", -5, "finite number >= 0"),
-    ("hingeabl_detach_weights", "yes", "true or false"),
-    ("ncrl_shift", 1, "[0, 1)"),
-    ("ncrl_regularizer", None, "true or false"),
-    ("decision_threshold", 0, "'th', 'zero'"),
-    ("threshold_offset", float("nan"), "a finite number"),
-    ("threshold_offset", float("inf"), "a finite number"),
-    ("threshold_offset", "0.5", "a finite number"),
-    ("max_relations_per_pair", 0, "an integer >= 1"),
-    ("max_relations_per_pair", 2.0, "an integer >= 1"),
-    ("relation_names", ["country"], "a dict of label to name"),
-    ("relation_names", {"P17": 17}, "a dict of label to name"),
-    ("relation_names", {"P999": "unheard of"}, "lacks ['P999']"),
-    ("markers", "asterisk", "'star', 'entity_type', 'none'"),
-    ("window_size", 7, "an integer from 8 to 66"),
-    ("window_size", 67, "an integer from 8 to 66"),
-    ("window_stride", -1, "an integer from 0 to 29"),
-    ("window_stride", 30, "an integer from 0 to 29"),
-    ("window_end_tokens", 3, "an integer from 1 to 2"),
-    ("comm_version", 1, "a version"),
-    ("id2label", {0: "P17", 1: "Na"}, "'Na' at 0"),
-    ("id2label", {1: "Na", 2: "P17"}, "ids 0, 1, ... without a gap"),
-    ("id2label", {0: "Na", 1: "P17", 2: "P17"}, "labels that differ"),
-    ("id2label", {0: "Na", 1: 17}, "labels that are text"),
-    ("id2label", {}, "'Na' at 0"),
-    ("label2id", {"Na": 0, "P17": 2, "P27": 1, "P131": 3, "P569": 4}, "the inverse of id2label"),
+    ("text_config", "bert-base-cased"),
+    ("text_config", {"hidden_size": 8}),
+    ("text_config", {"model_type": "brt"}),
+    ("relation_encoder", "atlas"),
+    ("relation_encoder", None),
+    ("emb_size", 0),
+    ("emb_size", 64.0),
+    ("emb_size", 18),  # no multiple of block_size
+    ("block_size", True),
+    ("unet_in_dim", 0),
+    ("unet_down_dim", 15),
+    ("unet_out_dim", 2.5),
+    ("axial_layers", -1),
+    ("axial_heads", 5),  # no divisor of the backbone's hidden size
+    ("fixed_grid", 0),
+    ("loss", "cm"),
+    ("loss", ["cmm"]),
+    ("loss_reduction", "none"),
+    ("cmm_margin", 1.0),
+    ("cmm_margin", -0.1),
+    ("cmm_margin", float("nan")),
+    ("cmm_margin", "0.2"),
+    ("cmm_gamma", float("inf")),
+    ("cmm_gamma", -1),
+    ("aml_margin", None),
+    ("afl_gamma", -0.5),
+    ("afl_weight", "both"),
+    ("afl_weight", True),
+    ("hingeabl_margin", -5),
+    ("hingeabl_detach_weights", "yes"),
+    ("ncrl_shift", 1),
+    ("ncrl_regularizer", None),
+    ("decision_threshold", 0),
+    ("threshold_offset", float("nan")),
+    ("threshold_offset", float("inf")),
+    ("threshold_offset", "0.5"),
+    ("max_relations_per_pair", 0),
+    ("max_relations_per_pair", 2.0),
+    ("relation_names", ["country"]),
+    ("relation_names", {"P17": 17}),
+    ("relation_names", {"P999": "unheard of"}),
+    ("markers", "asterisk"),
+    ("window_size", 7),
+    ("window_size", 67),
+    ("window_stride", -1),
+    ("window_stride", 30),
+    ("window_end_tokens", 3),
+    ("comm_version", 1),
+    ("id2label", {1: "Na", 2: "P17"}),
+    ("id2label", {0: "Na", 1: "P17", 2: "P17"}),
+    ("id2label", {0: "Na", 1: 17}),
+    ("id2label", {}),
+    ("label2id", {"Na": 0, "P17": 2, "P27": 1, "P131": 3, "P569": 4}),
 ]
+# Their types are checked by Transformers, or they hold another configuration.
+BY_TRANSFORMERS = {"text_config", "relation_names", "comm_version", "id2label"}
 
 
-@pytest.mark.parametrize(("field", "value", "allowed"), WRONG, ids=lambda value: str(value)[:20])
-def test_wrong_value_is_named(field, value, allowed):
+def declaring(field):
+    """The fields that choose a loss and a relation encoder which declare a field, among those that come with the library."""
+    chosen = {}
+    for key, names, get in (
+        ("relation_encoder", available_relation_encoders(), get_relation_encoder),
+        ("loss", available_losses(), get_loss),
+    ):
+        for name in names:
+            if field in {setting.field for setting in get(name).settings}:
+                chosen[key] = name
+    return chosen
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG, ids=lambda value: str(value)[:20])
+def test_wrong_value_is_named(field, value):
     fields = {
-        "text_config": tiny_text_config(),
-        "id2label": LABELS,
-        "emb_size": 16,
-        "block_size": 4,
-        "window_size": 32,
+        **{"text_config": tiny_text_config(), "id2label": LABELS, "emb_size": 16, "block_size": 4, "window_size": 32},
+        **declaring(field),
     }
-    # What only one relation encoder reads is checked where that one is chosen.
-    fields["relation_encoder"] = {"unet": "docunet", "axial": "kd_docre"}.get(field.partition("_")[0], "atlop")
     with pytest.raises(ValueError) as error:
         CommConfig(**fields | {field: value})
-    message = str(error.value)
-    assert message.startswith(f"CommConfig: {field} ") and allowed in message
-    shown = value["model_type"] if value == {"model_type": "brt"} else value  # the message of Transformers, passed on
-    assert repr(shown) in message or str(shown) in message or all(repr(key) in message for key in value)
+    if field in BY_TRANSFORMERS and not isinstance(error.value, SettingError):
+        assert field in str(error.value) and "\n" not in str(error.value)
+    else:
+        assert error.value.field == field and error.value.expected
+        assert error.value.value == value or value != value
+        copy = pickle.loads(pickle.dumps(error.value))
+        assert (type(copy), str(copy)) == (type(error.value), str(error.value))
 
 
 def test_one_label_is_too_few():
     for labels in ({"id2label": {0: "Na"}}, {"num_labels": 1}):
-        with pytest.raises(ValueError, match=r"CommConfig: num_labels is 1; expected at least 2"):
+        with pytest.raises(SettingError) as error:
             CommConfig(**labels)
+        assert (error.value.field, error.value.value) == ("num_labels", 1)
 
 
 def test_every_field_has_a_wrong_value():
-    named = {field for field, _, _ in WRONG}
-    assert set(inspect.signature(CommConfig.__init__).parameters) - {"self", "kwargs"} <= named
+    assert OWN_FIELDS | set(registered_settings()) <= {field for field, _ in WRONG}
 
 
-def test_misspelt_field_is_refused():
-    with pytest.raises(ValueError, match=r"no field 'cmm_margn' \(found 0.3\); expected 'cmm_margin'"):
-        CommConfig(cmm_margn=0.3)
-    assert CommConfig(mine_weight=2.0).mine_weight == 2.0  # a field of a user's own loss
+@pytest.mark.parametrize(
+    ("fields", "field", "nearest"),
+    [
+        ({"cmm_margn": 0.3}, "cmm_margn", "cmm_margin"),
+        ({"relation_encoder": "docunet", "unet_dim": 8}, "unet_dim", "unet_in_dim"),
+        ({"windows_size": 64}, "windows_size", "window_size"),
+        ({"nonsense": 1}, "nonsense", None),
+        ({"loss": "atl", "cmm_margin": 0.3}, "cmm_margin", None),
+        ({"axial_heads": 4}, "axial_heads", None),
+    ],
+)
+def test_what_nobody_declares_is_refused(fields, field, nearest, tmp_path):
+    with pytest.raises(UnknownFieldError) as error:
+        CommConfig(**fields)
+    assert (error.value.field, error.value.nearest) == (field, nearest)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)
+    config = CommConfig(**{key: value for key, value in fields.items() if key != field})
+    setattr(config, field, fields[field])  # set by hand, it is found before it is saved
+    with pytest.raises(UnknownFieldError):
+        config.save_pretrained(tmp_path)
+
+
+def test_a_setting_of_another_loss_says_whose_it_is():
+    with pytest.raises(UnknownFieldError, match="'cmm'"):
+        CommConfig(loss="atl", cmm_margin=0.3)
+
+
+def test_fields_of_transformers_are_known(tmp_path):
+    """What Transformers writes, or takes, beside a model's own fields."""
+    config = CommConfig(
+        dtype="float16", attn_implementation="eager", output_hidden_states=True, name_or_path="x", _name_or_path="y"
+    )
+    config.auto_map, config.quantization_config = {"AutoConfig": "a.B"}, {"bits": 4}
+    config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert {"auto_map", "quantization_config", "transformers_version", "dtype", "custom_pipelines"} <= set(saved)
+    for more in ({}, {"torch_dtype": "bfloat16", "attn_implementation": "sdpa", "output_attentions": False}):
+        loaded = CommConfig.from_pretrained(tmp_path, **more)
+        assert loaded.output_hidden_states and loaded.quantization_config == {"bits": 4}
+    assert loaded._attn_implementation == loaded.text_config._attn_implementation == "sdpa"
 
 
 def test_fields_changed_by_hand_can_be_checked_again():
-    config = tiny_config()
+    config = tiny_config(loss="cmm")
     config.cmm_margin = 1.5
-    with pytest.raises(ValueError, match=r"cmm_margin is 1\.5"):
-        config.validate_fields()
+    with pytest.raises(SettingError) as error:
+        config.validate()
+    assert error.value.field == "cmm_margin"
+
+
+def test_settings_of_the_chosen_parts_alone_are_saved(tmp_path):
+    CommConfig(loss="afl", relation_encoder="kd_docre").save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    written = set(saved) & set(registered_settings())
+    assert written == {
+        *("afl_gamma", "afl_weight", "emb_size", "block_size", "axial_layers", "axial_heads", "fixed_grid"),
+    }
+
+
+def test_a_configuration_of_the_first_version_loads(tmp_path):
+    """It holds the settings of every loss and of every relation encoder."""
+    [folder] = (ROOT / "tests" / "fixtures").glob("checkpoint-6bd7626-atlop-*")
+    saved = json.loads((folder / "config.json").read_text())
+    assert {"aml_margin", "afl_published", "unet_in_dim", "axial_heads", "ncrl_shift"} <= set(saved)
+    for published, loss, expected in ((True, "afl", "paper"), (False, "afl", "code"), (True, "cmm", None)):
+        (tmp_path / "config.json").write_text(json.dumps(saved | {"loss": loss, "afl_published": published}))
+        loaded = CommConfig.from_pretrained(tmp_path)
+        assert getattr(loaded, "afl_weight", None) == expected
+        loaded.save_pretrained(tmp_path / "again")
+        again = json.loads((tmp_path / "again" / "config.json").read_text())
+        assert not {"afl_published", "aml_margin", "unet_in_dim", "axial_heads", "fixed_grid"} & set(again)
+    (tmp_path / "config.json").write_text(json.dumps(saved | {"la_tua": 0.5}))
+    with pytest.raises(UnknownFieldError):
+        CommConfig.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("loss", available_losses())
@@ -123,14 +208,18 @@ def test_decision_threshold_belongs_to_the_loss(loss, tmp_path):
 
 
 def test_changes_on_loading_are_checked(tmp_path):
-    CommConfig(num_labels=3, loss="atl", threshold_offset=0.5).save_pretrained(tmp_path)
-    assert CommConfig.from_pretrained(tmp_path, cmm_gamma=2).threshold_offset == 0.5
+    CommConfig(num_labels=3, loss="aml", aml_margin=2.0, threshold_offset=0.5).save_pretrained(tmp_path)
+    assert CommConfig.from_pretrained(tmp_path, aml_margin=3).threshold_offset == 0.5
     assert CommConfig.from_pretrained(tmp_path, loss="cmm").threshold_offset == 0, "tuned for another loss"
     assert CommConfig.from_pretrained(tmp_path, loss="balanced_softmax").decision_threshold == "zero"
     assert CommConfig.from_pretrained(tmp_path, loss="cmm").decision_threshold == "th"
-    with pytest.raises(ValueError, match="cmm_margin is 7"):
-        CommConfig.from_pretrained(tmp_path, cmm_margin=7)
-    with pytest.raises(ValueError, match=r"id2label is \['Na', 'P17'\]; expected a dict"):
+    changed = CommConfig.from_pretrained(tmp_path, loss="cmm", cmm_margin=0.4)
+    assert (changed.cmm_margin, changed.cmm_gamma, hasattr(changed, "aml_margin")) == (0.4, 1.0, False)
+    with pytest.raises(SettingError):
+        CommConfig.from_pretrained(tmp_path, aml_margin=-7)
+    with pytest.raises(UnknownFieldError):
+        CommConfig.from_pretrained(tmp_path, cmm_margin=0.3)
+    with pytest.raises(ValueError, match="id2label"):
         CommConfig(id2label=["Na", "P17"])
 
 
@@ -141,7 +230,7 @@ def test_labels():
     config = CommConfig(id2label={"0": "Na", "1": "P17"}, relation_names={"P17": "country"})  # JSON has text keys
     assert (config.num_labels, config.id2label[1], config.label2id["P17"]) == (2, "P17", 1)
     assert CommConfig(label2id={"Na": 0, "P17": 2, "P1": 1}).id2label == {0: "Na", 1: "P1", 2: "P17"}
-    with pytest.raises(ValueError, match="num_labels is 3; id2label has 2 labels"):
+    with pytest.raises(SettingError):
         CommConfig(id2label={0: "Na", 1: "P17"}, num_labels=3)
 
 
@@ -150,7 +239,7 @@ def test_windows_follow_the_backbone():
     for model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         text_config = AutoConfig.for_model(model_type, max_position_embeddings=514, pad_token_id=1)
         assert usable_positions(text_config) == 512
-        with pytest.raises(ValueError, match="window_size is 513; expected an integer from 8 to 512"):
+        with pytest.raises(SettingError):
             CommConfig(text_config=text_config, window_size=513)
     assert usable_positions(AutoConfig.for_model("modernbert")) == 8192
     config = CommConfig(text_config=AutoConfig.for_model("modernbert"))
@@ -162,28 +251,33 @@ def test_windows_follow_the_backbone():
     assert CommConfig(text_config=unlimited, window_size=4096).window_size == 4096
 
 
-def test_save_and_load(tmp_path):
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {
+            **{"relation_encoder": "docunet", "emb_size": 24, "block_size": 8, "unet_in_dim": 2, "unet_down_dim": 16},
+            **{"unet_out_dim": 12, "fixed_grid": 30, "loss": "hingeabl", "hingeabl_margin": 4.0},
+            "hingeabl_detach_weights": True,
+        },
+        {
+            **{"relation_encoder": "kd_docre", "emb_size": 24, "block_size": 8, "axial_layers": 3, "axial_heads": 4},
+            **{"fixed_grid": 30, "loss": "afl", "afl_gamma": 2.0, "afl_weight": "paper"},
+        },
+        {
+            "relation_encoder": "atlop",
+            "emb_size": 24,
+            "block_size": 8,
+            "loss": "cmm",
+            "cmm_margin": 0.3,
+            "cmm_gamma": 2,
+        },
+    ],
+    ids=lambda chosen: chosen["loss"],
+)
+def test_save_and_load(chosen, tmp_path):
     given = {
-        "relation_encoder": "docunet",
-        "emb_size": 24,
-        "block_size": 8,
-        "unet_in_dim": 2,
-        "unet_down_dim": 16,
-        "unet_out_dim": 12,
-        "axial_layers": 3,
-        "axial_heads": 4,
-        "fixed_grid": 30,
-        "loss": "hingeabl",
+        **chosen,
         "loss_reduction": "sum",
-        "cmm_margin": 0.3,
-        "cmm_gamma": 2,
-        "aml_margin": 0.5,
-        "afl_gamma": 2.0,
-        "afl_published": True,
-        "hingeabl_margin": 4.0,
-        "hingeabl_detach_weights": True,
-        "ncrl_shift": 0.1,
-        "ncrl_regularizer": False,
         "decision_threshold": "zero",
         "threshold_offset": -0.75,
         "max_relations_per_pair": 4,
@@ -194,10 +288,10 @@ def test_save_and_load(tmp_path):
         "window_end_tokens": 2,
         "id2label": LABELS,
     }
-    rest = {"text_config", "comm_version"}
-    assert set(inspect.signature(CommConfig.__init__).parameters) - {"self", "kwargs"} - rest <= set(given)
+    assert OWN_FIELDS - {"text_config", "comm_version"} <= set(given)
     text_config = tiny_text_config("roberta", hidden_act="relu")
     config = CommConfig(text_config=text_config, **given)
+    assert {setting.field for setting in config.declared_settings()} <= set(given)
     assert config.comm_version == __version__
     config.save_pretrained(tmp_path)
     for loaded in (CommConfig.from_pretrained(tmp_path), AutoConfig.from_pretrained(tmp_path)):
@@ -233,7 +327,7 @@ def test_backbone_configuration_is_a_copy():
 
 
 def test_another_version_warns(tmp_path, recwarn):
-    config = tiny_config()
+    config = tiny_config(loss="cmm")
     config.save_pretrained(tmp_path)
     CommConfig.from_pretrained(tmp_path)
     patch = ".".join([*__version__.split(".")[:2], "999"])

@@ -171,7 +171,7 @@ def test_settings_of_the_originals(relation_encoder):
     assert config.relation_encoder == relation_encoder
     assert config.loss == {"atlop": "atl", "docunet": "balanced_softmax", "kd_docre": "afl"}[relation_encoder]
     assert config.decision_threshold == ("zero" if relation_encoder == "docunet" else "th")
-    assert config.fixed_grid == (None if relation_encoder == "atlop" else ORIGINAL_GRID)
+    assert getattr(config, "fixed_grid", None) == (None if relation_encoder == "atlop" else ORIGINAL_GRID)
     assert (config.window_stride, config.window_end_tokens, config.max_relations_per_pair) == (0, 2, 4)
     assert not processor.word_leading_space and processor.markers == config.markers == "star"
     bert, processor = system("tiny", relation_encoder)
@@ -326,8 +326,6 @@ def test_another_system_is_refused(relation_encoder, named, missing, bert, tmp_p
     ("rel2id", "message"),
     [
         ({"Na": 0, "P17": 1}, r"rel2id has 2 labels, 'Na' among them; the checkpoint's bilinear.weight has 5 rows"),
-        ({"Na": 1, "P17": 0}, r"'Na' has the id 1; expected 0"),
-        ({"P17": 0, "P27": 1}, r"'Na' has the id None; expected 0"),
         ({"Na": 0, "P17": 2}, r"rel2id.json: expected an object of relations and their ids 0, 1, ..., each once"),
         (["Na", "P17"], r"found \['Na', 'P17'\]"),
     ],

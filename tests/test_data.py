@@ -19,19 +19,19 @@ import datasets
 import pytest
 from helpers import SHARED, requires_shared
 
-from dataset_scripts import describe, docred
-from dataset_scripts.describe import describe_documents, format_description
-from dataset_scripts.docred import (
-    OFFICIAL_FILES,
-    REL_INFO_ADDRESS,
-    DocRED,
-    data_record,
+from dataset_scripts import builder as builder_module
+from dataset_scripts import describe
+from dataset_scripts.builder import (
+    Documents,
     find_data_files,
-    load_docred,
+    load_splits,
     relation_labels,
     to_document,
 )
-from dataset_scripts.reading import read_documents
+from dataset_scripts.describe import describe_documents, format_description
+from dataset_scripts.provenance import read_provenance
+from modeling_comm.data import get_dataset
+from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import DocumentError
 from modeling_comm.utils.files import file_sha256, iterate_json_array
 
@@ -45,7 +45,10 @@ def no_progress_bars():
 
 @pytest.fixture
 def load(tmp_path):
-    return functools.partial(load_docred, cache_dir=str(tmp_path / "cache"))
+    def load(name="redocred", **arguments):
+        return load_splits(name, cache_dir=str(tmp_path / "cache"), **arguments)
+
+    return load
 
 
 def make_document(title="Ada Quill", **changes):
@@ -93,7 +96,7 @@ REAL_FILES = {
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_file_has_the_figures_of_its_readme(name):
     documents, triples, positive = REAL_FILES[name]
-    stats = describe_documents(read_documents(DATA / name))
+    stats = describe_documents(iterate_documents(DATA / name))
     assert stats["documents"] == documents
     if triples is None:
         assert stats["labelled_documents"] == 0
@@ -115,7 +118,7 @@ def test_real_files_through_the_builder(load):
     for split, path in names.items():
         assert [to_document(row) for row in loaded[split]] == json.loads(path.read_text(encoding="utf-8"))
         record = {"source": str(path), "sha256": file_sha256(path), "skipped": []}
-        assert data_record(loaded)[split] == record
+        assert read_provenance(loaded)[split] == record
     redocred = load("redocred", data_dir=DATA / "redocred-mini")
     assert {split: rows.num_rows for split, rows in redocred.items()} == {"train": 400, "validation": 100, "test": 250}
     labels, readable = relation_labels(DATA / "redocred-mini", redocred["train"])
@@ -153,7 +156,7 @@ def test_rows_and_back(tmp_path, load):
     assert [to_document(row) for row in loaded] == documents
     streamed = load(data_files={"train": str(tmp_path / "mine.json")}, streaming=True)["train"]
     assert list(streamed) == list(loaded)
-    assert data_record(streamed) == data_record(loaded)
+    assert read_provenance(streamed) == read_provenance(loaded)
 
 
 def test_edited_file_gives_new_rows(tmp_path, load):
@@ -165,13 +168,13 @@ def test_edited_file_gives_new_rows(tmp_path, load):
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     second = load(data_dir=tmp_path)
     assert [first["train"][0]["title"], second["train"][0]["title"]] == ["one", "two"]
-    assert data_record(first)["train"]["sha256"] != data_record(second)["train"]["sha256"]
+    assert read_provenance(first)["train"]["sha256"] != read_provenance(second)["train"]["sha256"]
 
 
 def test_unchanged_file_is_answered_from_the_cache(tmp_path, load, monkeypatch):
     write(tmp_path / "train_revised.json", [make_document()])
     first = load(data_dir=tmp_path)
-    monkeypatch.setattr(docred, "read_documents", lambda *_: pytest.fail("the file was read again"))
+    monkeypatch.setattr(builder_module, "iterate_documents", lambda *_: pytest.fail("the file was read again"))
     assert list(load(data_dir=tmp_path)["train"]) == list(first["train"])
 
 
@@ -219,7 +222,7 @@ def test_skipped_documents_are_counted_and_listed(tmp_path, load, caplog):
         caplog.clear()
         loaded = load(data_dir=tmp_path, on_bad_document="skip")
         assert [row["title"] for row in loaded["train"]] == ["good"]
-        skipped = data_record(loaded)["train"]["skipped"]
+        skipped = read_provenance(loaded)["train"]["skipped"]
         assert [(error["index"], error["title"], error["field"]) for error in skipped] == [
             (0, "bad", "labels[0].t"),
             (2, None, None),
@@ -227,7 +230,7 @@ def test_skipped_documents_are_counted_and_listed(tmp_path, load, caplog):
         assert skipped[0]["source"] == str(path)
         assert skipped[0]["found"] == "0"
         assert f"{path}: skipped 2 documents and kept 1; skipped were the ones with index 0, 2" in caplog.messages
-    assert data_record(loaded["train"].filter(lambda row: True))["train"]["skipped"] == skipped
+    assert read_provenance(loaded["train"].filter(lambda row: True))["train"]["skipped"] == skipped
     with pytest.raises(DocumentError):  # the cache of one setting does not answer the other
         load(data_dir=tmp_path)
 
@@ -248,32 +251,34 @@ def test_unknown_way_with_bad_documents(tmp_path, load):
 
 def test_builder_alone(tmp_path):
     path = str(write(tmp_path / "mine.json", [make_document()]))
-    builder = DocRED(config_name="docred", data_files={"test": path}, cache_dir=str(tmp_path / "cache"))
+    builder = Documents(config_name="docred", data_files={"test": path}, cache_dir=str(tmp_path / "cache"))
     builder.download_and_prepare()
     assert builder.as_dataset("test").num_rows == 1
-    assert data_record(builder.as_dataset())["test"]["sha256"] == file_sha256(path)
+    assert read_provenance(builder.as_dataset())["test"]["sha256"] == file_sha256(path)
     assert pickle.loads(pickle.dumps(builder)).config == builder.config
-    with pytest.raises(ValueError, match="DocRED needs data_files"):
-        DocRED(config_name="docred")
+    with pytest.raises(ValueError, match="Documents needs data_files"):
+        Documents(config_name="docred")
     with pytest.raises(ValueError, match=r"data_files\['test'\] has 2 files; expected one"):
-        DocRED(data_files={"test": [path, str(write(tmp_path / "other.json", []))]})
+        Documents(config_name="docred", data_files={"test": [path, str(write(tmp_path / "other.json", []))]})
 
 
 # ------------------------------------------------------------------------------------------------------ finding files
 
 
 def test_official_names(tmp_path, load):
-    for name in {name for files in OFFICIAL_FILES.values() for name in files.values()}:
+    entries = [get_dataset(name) for name in ("docred", "redocred", "docred_mixed", "local")]
+    for name in {file.name for entry in entries for file in entry.files.values()}:
         write(tmp_path / name, [make_document(name)])
-    for config, files in OFFICIAL_FILES.items():
+    for entry in entries:
+        config = entry.name
         loaded = load(config, data_dir=tmp_path)
         assert {split: rows[0]["title"] for split, rows in loaded.items()} == {
-            split: name for split, name in files.items() if split != "train_distant"
+            split: file.name for split, file in entry.files.items() if split != "train_distant"
         }
         loaded = load(config, data_dir=tmp_path, splits=["train_distant"])
         assert loaded["train_distant"][0]["title"] == "train_distant.json"
-    assert OFFICIAL_FILES["docred_mixed"]["train"] == "train_annotated.json"
-    assert OFFICIAL_FILES["docred_mixed"]["test"] == "test_revised.json"
+    assert get_dataset("docred_mixed").files["train"].name == "train_annotated.json"
+    assert get_dataset("docred_mixed").files["test"].name == "test_revised.json"
 
 
 def test_folders_with_odd_names_and_compressed_files(tmp_path, load):
@@ -290,7 +295,7 @@ def test_missing_files(tmp_path, load):
     with pytest.raises(FileNotFoundError, match=expected):
         load(data_dir=tmp_path, splits=["train", "validation"])
     expected = "expected train_annotated.json for the split train and dev.json for .* and test.json for .* in "
-    with pytest.raises(FileNotFoundError, match=f"configuration 'docred': {expected}"):
+    with pytest.raises(FileNotFoundError, match=f"data set 'docred': {expected}"):
         load("docred", data_dir=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"test_revised.json for the split test in data_files"):
         load(data_files={"train": tmp_path / "train_revised.json"}, splits=["test"])
@@ -299,12 +304,12 @@ def test_missing_files(tmp_path, load):
 
 
 def test_arguments_that_make_no_sense(tmp_path):
-    with pytest.raises(ValueError, match="config is 'tacred'; expected one of"):
+    with pytest.raises(ValueError, match="'tacred'; expected one of docred, docred_mixed, local, redocred"):
         find_data_files("tacred")
     with pytest.raises(ValueError, match="both given"):
-        find_data_files(data_dir=tmp_path, data_files={"train": "x.json"})
+        find_data_files("local", data_dir=tmp_path, data_files={"train": "x.json"})
     with pytest.raises(ValueError, match="dev: no such split; expected some of train, validation, test, train_dist"):
-        find_data_files(data_files={"dev": "x.json"})
+        find_data_files("local", data_files={"dev": "x.json"})
 
 
 def test_public_addresses():
@@ -318,7 +323,11 @@ def test_public_addresses():
     assert find_data_files("redocred", splits=["train_distant"]) == {
         "train_distant": f"{docred_address}train_distant.json.gz"
     }
-    assert f"{docred_address}rel_info.json.gz" == REL_INFO_ADDRESS
+    assert get_dataset("redocred").relation_info_address == f"{docred_address}rel_info.json.gz"
+    with pytest.raises(
+        FileNotFoundError, match=r"'local': expected train.json for the split train .* public addresses"
+    ):
+        find_data_files("local")
 
 
 @pytest.fixture
@@ -344,7 +353,7 @@ def test_download(tmp_path, load, server):
     address = f"{server}/dev.json.gz"
     loaded = load("docred", data_files={"validation": address})
     assert to_document(loaded["validation"][0]) == make_document()
-    assert data_record(loaded)["validation"]["source"] == address
+    assert read_provenance(loaded)["validation"]["source"] == address
     write(tmp_path / "served" / "bad.json", [{}])
     with pytest.raises(DocumentError, match=rf"^{server}/bad\.json: document 0, field title: found no such field"):
         load(data_files={"train": f"{server}/bad.json"})
@@ -413,7 +422,7 @@ def test_unreadable_file(tmp_path, content, found):
     path = tmp_path / "mine.json"
     path.write_bytes(content)
     with pytest.raises(DocumentError, match=r"mine.json: document 0: found .*; is the file complete?") as caught:
-        list(read_documents(path, on_bad_document="skip"))  # there is nothing to go on with
+        list(iterate_documents(path, on_bad_document="skip"))  # there is nothing to go on with
     assert found in str(caught.value)
 
 
@@ -445,7 +454,7 @@ def test_relation_files_are_looked_for_in_and_beside_the_folder(tmp_path):
     assert relation_labels([folder / "nothing", folder]) == beside
     assert relation_labels(rel_info=str(tmp_path / "meta" / "rel_info.json")) == beside
     write(folder / "meta" / "rel2id.json", {"P9": 1, "P11": 2, "NA": 0})
-    assert relation_labels(folder) == (["Na", "P9", "P11"], {"P9": "nine", "P11": "P11"})
+    assert relation_labels(folder) == (["NA", "P9", "P11"], {"P9": "nine", "P11": "P11"})
     write(folder / "rel2id.json", {"Na": 0, "P11": 1})
     assert relation_labels(folder) == (["Na", "P11"], {"P11": "P11"})
 
@@ -457,6 +466,7 @@ def test_relations_of_the_documents(tmp_path):
         relation_labels(tmp_path, [unlabelled("none")])
     with pytest.raises(ValueError, match="found a label with the relation 'Na', which stands for none"):
         relation_labels(tmp_path, [make_document(labels=[{"h": 0, "t": 1, "r": "Na"}])])
+    assert relation_labels(tmp_path, [make_document()], null_label="no_relation")[0] == ["no_relation", "P19"]
     path = write(tmp_path / "rel_info.json", {"P1": "one"})
     with pytest.raises(ValueError, match=f"{path}: expected all relations of the documents, found no P19"):
         relation_labels(tmp_path, [make_document()])
@@ -465,12 +475,11 @@ def test_relations_of_the_documents(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"Na": 0, "P1": 2}, r"found the ids \[0, 2\], expected 0 to 1, each once"),
-        ({"Na": 0, "P1": 1, "P2": 1}, r"found the ids \[0, 1, 1\], expected 0 to 2, each once"),
-        ({"P1": 0, "Na": 1}, r"found \['P1'\] with id 0, expected one of \['Na', 'NA'\]"),
+        ({"Na": 0, "P1": 2}, r"found the ids \[0, 2\], expected 0, 1, ..., each once"),
+        ({"Na": 0, "P1": 1, "P2": 1}, r"found the ids \[0, 1, 1\], expected 0, 1, ..., each once"),
         ({"Na": "0"}, "found {'Na': '0'}, expected an object of labels and their ids"),
         (["Na"], r"found \['Na'\], expected an object of labels and their ids"),
-        ({}, "found .* with id 0"),
+        ({}, r"found the ids \[\], expected"),
     ],
 )
 def test_malformed_label_order(tmp_path, content, message):
@@ -525,10 +534,11 @@ def test_description_of_nothing():
 def test_description_table():
     stats = {"train": describe_documents([make_document()]), "test": describe_documents([unlabelled("x")])}
     encoding = {"tokens": 1_234, "mentions": 8, "lost_mentions": 2, "windows": 3}
-    table = format_description(stats, {"train": encoding}, {"P19": "place of birth"})
+    published = {"positive_share": "3.18 %", "most_frequent_share": "over 23 %"}
+    table = format_description(stats, {"train": encoding}, {"P19": "place of birth"}, published)
     rows = {line[: line.index("  ", 2)].strip(): line.split("  ") for line in table.splitlines()[1:]}
     cells = {name: [cell.strip() for cell in row if cell.strip()][1:] for name, row in rows.items()}
-    assert cells["share of positive"] == ["33.33 %", "-", "DocRED 3.18 %, Re-DocRED 7.09 %"]
+    assert cells["share of positive"] == ["33.33 %", "-", "3.18 %"]
     assert cells["most frequent"] == ["P19 100.00 %", "-", "over 23 %"]
     assert cells["without evidence"] == ["1 (50.00 %)", "0 (-)"]
     assert cells["word pieces"] == ["1,234", "-"]
@@ -538,13 +548,15 @@ def test_description_table():
     assert "entities with no mention left" not in table
     numeric = [line for line in table.splitlines() if not line.rstrip().endswith("%")][1:]
     assert len({len(line) for line in numeric}) == 1
-    assert "word pieces" not in format_description(stats)
+    own = format_description(stats)
+    assert "word pieces" not in own
+    assert own.splitlines()[0].split() == ["train", "test"], "no column of figures that belong to other documents"
 
 
 def test_description_needs_the_standard_library_alone():
     tree = ast.parse(Path(describe.__file__).read_text(encoding="utf-8"))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert modules <= sys.stdlib_module_names
+    assert {module.partition(".")[0] for module in modules} <= sys.stdlib_module_names
 
 
 def test_examples():

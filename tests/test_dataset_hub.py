@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import datasets
@@ -14,8 +15,9 @@ from hub_server import HubServer
 from huggingface_hub import DatasetCard
 
 from dataset_scripts import publish as module
+from dataset_scripts.builder import FEATURES, relation_labels, to_document
 from dataset_scripts.describe import describe_documents
-from dataset_scripts.docred import FEATURES, data_record, relation_labels, to_document
+from dataset_scripts.provenance import read_provenance
 from dataset_scripts.publish import load_published, publish
 from modeling_comm.documents import DocumentError
 from modeling_comm.utils.files import file_sha256
@@ -90,7 +92,7 @@ def contents(folder):
 
 def test_rows_are_the_documents(tmp_path, data, write_to):
     write_to()
-    loaded, folder = load_published(tmp_path / "out", cache_dir=str(tmp_path / "cache"))
+    loaded, folder = load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
     expected = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     assert {split: list(map(to_document, rows)) for split, rows in loaded.items()} == expected
     assert loaded["test"]["has_labels"] == [False] * 3 and loaded["test"]["labels"] == [None] * 3
@@ -103,7 +105,7 @@ def test_rows_are_the_documents(tmp_path, data, write_to):
     assert all(rows.features == FEATURES for rows in (*by_name.values(), *loaded.values()))
     assert relation_labels(folder, loaded["train"]) == relation_labels(data, TRAIN)
     files = {split: Path(folder) / f"{split}.parquet" for split in expected}
-    assert data_record(loaded) == {
+    assert read_provenance(loaded) == {
         split: {"source": f"{tmp_path}/out/redocred/{split}.parquet", "sha256": file_sha256(path), "skipped": []}
         for split, path in files.items()
     }
@@ -164,9 +166,9 @@ def test_configurations_stay_beside_each_other(tmp_path, write_to):
         loaded = datasets.load_dataset(str(tmp_path / "out"), config, cache_dir=str(tmp_path / "cache"))
         assert list(map(to_document, loaded["train"])) == expected
     default = datasets.load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"))
-    assert list(map(to_document, default["train"])) == TRAIN
+    assert list(map(to_document, default["train"])) == MIXED, "the first one that was published stays the default"
     card = DatasetCard.load(tmp_path / "out" / "README.md")
-    assert card.data.pretty_name == "Re-DocRED and DocRED" and card.data.license == "mit"
+    assert card.data.pretty_name == "DocRED and Re-DocRED" and card.data.license == "mit"
     assert "tan-etal-2022-revisiting" in card.text and "yao-etal-2019-docred" in card.text
     # Once more, with fewer splits: nothing of the splits before is left.
     write_to("docred_mixed", splits=["train"])
@@ -180,7 +182,16 @@ def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
     with pytest.raises(DocumentError, match=r"document 1 \('Łódź 1'\), field sents: found \[\]"):
         write_to()
     assert not (tmp_path / "out").exists()
-    arguments = ["--data_dir", data, "--output_dir", tmp_path / "out", "--cache_dir", tmp_path / "cache"]
+    arguments = [
+        "--dataset_config",
+        "redocred",
+        "--data_dir",
+        data,
+        "--output_dir",
+        tmp_path / "out",
+        "--cache_dir",
+        tmp_path / "cache",
+    ]
     module.main([*map(str, arguments), "--on_bad_document", "skip"])
     printed = capsys.readouterr().out
     assert "train: 2 documents" in printed and "1 malformed documents left out" in printed
@@ -190,14 +201,21 @@ def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "* `train`: 1 documents of the file are malformed and left out" in card
     assert "which has 3,053 documents; this one has 3." in card
-    loaded, _ = load_published(tmp_path / "out", cache_dir=str(tmp_path / "cache"))
+    loaded, _ = load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
     assert list(map(to_document, loaded["train"])) == [TRAIN[0], TRAIN[2]]
-    assert data_record(loaded)["train"]["skipped"] == [skipped]
+    assert read_provenance(loaded)["train"]["skipped"] == [skipped]
 
 
 def test_documents_of_ones_own(tmp_path, write_to):
     (tmp_path / "about.md").write_text(CARD, encoding="utf-8")
-    write_to(data_dir=SAMPLE, card=tmp_path / "about.md", config_name="sample")
+    files = {"train_revised": "train", "dev_revised": "dev", "test_revised": "test"}
+    for name in ("rel_info", *files):
+        (tmp_path / "own").mkdir(exist_ok=True)
+        shutil.copy(SAMPLE / f"{name}.json", tmp_path / "own" / f"{files.get(name, name)}.json")
+    shutil.copy(SAMPLE / "LICENSE", tmp_path / "own")
+    with pytest.raises(ValueError, match="card is None; expected a file"):
+        write_to("local", data_dir=tmp_path / "own")
+    write_to("local", data_dir=tmp_path / "own", card=tmp_path / "about.md", config_name="sample")
     card = DatasetCard.load(tmp_path / "out" / "README.md")
     assert card.data.license == "cc-by-4.0" and card.data.language == ["en", "pt"]
     assert "## Sample documents\n\nInvented people and places. Cite this project." in card.text
@@ -241,7 +259,7 @@ def test_published_rows_are_checked(tmp_path, write_to):
     row = {**datasets.Dataset.from_parquet(str(tmp_path / "out/redocred/train.parquet"))[0], "sents": []}
     datasets.Dataset.from_list([row], FEATURES).to_parquet(tmp_path / "out/redocred/train.parquet")
     with pytest.raises(DocumentError, match=r"redocred/train\.parquet: document 0 .* field sents: found \[\]"):
-        load_published(tmp_path / "out", cache_dir=str(tmp_path / "cache"))
+        load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
     with pytest.raises(FileNotFoundError, match=r"out: found no docred/record\.json; expected a configuration"):
         load_published(tmp_path / "out", "docred")
 
@@ -270,7 +288,8 @@ use_hub(sys.argv[1])
 import datasets
 from huggingface_hub import HfApi
 from dataset_scripts import publish
-from dataset_scripts.docred import data_record, to_document
+from dataset_scripts.builder import to_document
+from dataset_scripts.provenance import read_provenance
 name, data, expected = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 expected = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in expected.iterdir()}
 
@@ -303,9 +322,9 @@ for _ in range(2):
 third = push("redocred")
 assert rows("redocred")["train"] == expected["redocred"][:2]
 
-loaded, folder = publish.load_published(name, revision=second)
+loaded, folder = publish.load_published(name, "redocred", revision=second)
 assert list(map(to_document, loaded["train"])) == expected["redocred"]
-assert data_record(loaded)["train"]["source"] == f"{name}@{second}/redocred/train.parquet"
+assert read_provenance(loaded)["train"]["source"] == f"{name}@{second}/redocred/train.parquet"
 assert Path(folder, "rel2id.json").is_file()
 """,
             *(server.address, NAME, data, tmp_path / "expected"),
@@ -340,21 +359,21 @@ def error_of(call, *arguments, **options):
     raise AssertionError(f"{call} was not refused")
 
 name, data = sys.argv[2:]
-message = error_of(publish, data_dir=data, repo_id=name)
+message = error_of(publish, "redocred", data_dir=data, repo_id=name)
 assert "401 Unauthorized" in message and "Invalid credentials in Authorization header" in message, message
 os.environ["HF_TOKEN"] = TOKEN
-publish(data_dir=data, repo_id=name, private=True)
-message = error_of(publish, data_dir=data, repo_id="org/mine", private=True)
+publish("redocred", data_dir=data, repo_id=name, private=True)
+message = error_of(publish, "redocred", data_dir=data, repo_id="org/mine", private=True)
 assert message.startswith("ValueError: org/mine is there already and is public; expected a private or a new"), message
-message = error_of(publish, data_dir=data, repo_id="org/mine")
+message = error_of(publish, "redocred", data_dir=data, repo_id="org/mine")
 assert message.startswith("ValueError: org/mine has a README.md that something else wrote and that would be"), message
 del os.environ["HF_TOKEN"]
 message = error_of(datasets.load_dataset, name, "redocred")
 assert f"Dataset '{name}' doesn't exist on the Hub or cannot be accessed" in message, message
-message = error_of(load_published, name)
+message = error_of(load_published, name, "redocred")
 assert "RepositoryNotFoundError" in message and "make sure you are authenticated" in message, message
 splits = {"train", "validation", "test"}
-assert load_published(name, token=TOKEN)[0].keys() == datasets.load_dataset(name, token=TOKEN).keys() == splits
+assert load_published(name, "redocred", token=TOKEN)[0].keys() == datasets.load_dataset(name, token=TOKEN).keys() == splits
 """,
             *(server.address, NAME, data),
             home=tmp_path,

@@ -16,7 +16,7 @@ import torch
 from helpers import ROOT, random_document, run_script, save_backbone
 from safetensors.torch import load_file
 
-from modeling_comm.training.trainer import last_complete_checkpoint
+from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 
 TRAIN = [random_document(entities, seed=index) for index, entities in enumerate((4, 0, 6, 2, 1, 5, 3))]
 DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4))]

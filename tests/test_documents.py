@@ -119,12 +119,13 @@ REJECTED = [
     (("vertexSet", 1, 1, "pos"), [9, 18], "vertexSet[1][1].pos", "[9, 18]", "look like character offsets"),
     (("vertexSet", 0, 0), FITS_AS_TOKENS, "vertexSet[0][0].pos", "[0, 3]", "look like character offsets"),
     (("labels",), {}, "labels", "{}", "a list of labels"),
-    (("labels", 0), [0, 1, "P19"], "labels[0]", "[0, 1, 'P19']", "a label"),
+    (("labels", 0), [0, 1, "P19"], "labels[0]", "[0, 1, 'P19']", "a fact"),
     (("labels", 0, "h"), ABSENT, "labels[0].h", "no such field", "0 <= h < 2"),
     (("labels", 0, "h"), 2, "labels[0].h", "2", "0 <= h < 2"),
     (("labels", 0, "t"), True, "labels[0].t", "True", "0 <= t < 2"),
     (("labels", 0, "t"), 0, "labels[0].t", "0", "other than h"),
     (("labels", 0, "r"), 19, "labels[0].r", "19", "a relation"),
+    (("labels", 0, "r"), " ", "labels[0].r", "' '", "not empty"),
     (("labels", 0, "r"), "P\ud800", "labels[0].r", "'P\\ud800'", "lone surrogates"),
     (("title",), "\udfff", "title", "'\\udfff'", "lone surrogates"),
     (("sents", 0), ["a", "\ud800"], "sents[0]", "'a \\ud800'", "lone surrogates"),
@@ -132,8 +133,40 @@ REJECTED = [
     (("labels", 0, "r"), "P9999", "labels[0].r", "'P9999'", "one of the 2 known relations (P17, P19"),
     (("labels", 0, "evidence"), 0, "labels[0].evidence", "0", "a list of sentence indices"),
     (("labels", 0, "evidence"), [0, 2], "labels[0].evidence[1]", "2", "0 <= index < 2"),
-    (("labels", 0, "evidence"), [True], "labels[0].evidence[0]", "True", "integers"),
+    (("labels", 0, "evidence"), [True], "labels[0].evidence[0]", "True", "an integer"),
 ]
+
+
+def test_what_a_score_does_not_read_may_be_left_out():
+    document = make_document()
+    for path in (("sents",), ("vertexSet", 0, 0, "pos"), ("vertexSet", 0, 0, "type")):
+        put(document, path, ABSENT)
+    validate_document(document, require=())
+    validate_document(document, require=("labels",))
+    with pytest.raises(DocumentError) as caught:
+        validate_document(document, require=("type",))
+    assert caught.value.field == "vertexSet[0][0].type"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("title",), "", "title"),
+        (("labels",), ABSENT, "labels"),
+        (("labels", 0, "r"), "", "labels[0].r"),
+        (("labels", 0, "evidence"), [2], "labels[0].evidence[0]"),
+        (("vertexSet", 0, 0, "sent_id"), -1, "vertexSet[0][0].sent_id"),
+        (("vertexSet", 0, 0, "pos"), [0, 99], "vertexSet[0][0].pos"),
+        (("vertexSet", 0, 0, "type"), None, "vertexSet[0][0].type"),
+        (("sents",), [], "sents"),
+    ],
+)
+def test_what_is_there_is_checked_whether_it_is_required_or_not(path, value, field):
+    document = make_document()
+    put(document, path, value)
+    with pytest.raises(DocumentError) as caught:
+        validate_document(document, require=("labels",))
+    assert caught.value.field == field
 
 
 @pytest.mark.parametrize(("path", "value", "field", "found", "expected"), REJECTED)

@@ -5,22 +5,35 @@ import itertools
 
 import pytest
 import torch
-from helpers import TOKENIZERS, entity_attention, logits_by_pair, random_document, tiny_config, tiny_model, tiny_system
+from helpers import (
+    TOKENIZERS,
+    entity_attention,
+    logits_by_pair,
+    random_document,
+    small_encoder,
+    tiny_config,
+    tiny_model,
+    tiny_system,
+)
 from transformers import AutoModel
 
 from modeling_comm import (
     CommForDocumentRelationExtraction,
     available_losses,
     available_relation_encoders,
+    grouped_bilinear,
+    relation_encoder_atlop,
     relation_encoder_base,
 )
 from modeling_comm.losses import loss_from_config
 from modeling_comm.pair_grids import PairGrids
 from modeling_comm.relation_encoder_docunet import GridNorm
+from modeling_comm.relation_encoders import get_relation_encoder
 
-SIZES = {"unet_in_dim": 2, "unet_down_dim": 4, "unet_out_dim": 6, "axial_layers": 2, "axial_heads": 4}
-GRIDS = ["docunet", "kd_docre"]
-OWN_GRIDS = {name: {"relation_encoder": name, **SIZES} for name in available_relation_encoders()}
+OWN_GRIDS = {name: small_encoder(name) for name in available_relation_encoders()}
+GRIDS = [
+    name for name in OWN_GRIDS if "fixed_grid" in {setting.field for setting in get_relation_encoder(name).settings}
+]
 FIXED_GRIDS = {f"{name}, fixed grid": {**OWN_GRIDS[name], "fixed_grid": 12} for name in GRIDS}
 # The originals' grids let padding in: only the growing ones keep documents apart from it, whatever they are made of.
 each = pytest.mark.parametrize(
@@ -48,7 +61,7 @@ def make_system(kind, settings, **fields):
     if norms:
         model.relation_encoder.train()
         with torch.no_grad():
-            model(**processor([random_document(min(9, config.fixed_grid or 9), 30, seed=99)]))
+            model(**processor([random_document(min(9, settings.get("fixed_grid", 9)), 30, seed=99)]))
         model.eval()
     for norm in norms:
         norm.momentum = 0.1
@@ -292,7 +305,8 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
     batch = processor(documents())
     with torch.no_grad():
         expected = model(**batch).logits
-        monkeypatch.setattr(relation_encoder_base, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(grouped_bilinear, "PAIRS_AT_ONCE", 7)
+        monkeypatch.setattr(relation_encoder_atlop, "PAIRS_AT_ONCE", 20)
         monkeypatch.setattr(relation_encoder_base, "WEIGHTS_AT_ONCE", 1000)
         torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-4, atol=1e-5)
 
@@ -321,6 +335,17 @@ def test_projections_can_be_replaced(system, settings):
     logits.square().sum().backward()
     for projection in (encoder.head_projection, encoder.tail_projection):
         assert projection.added.weight.grad.abs().max() > 0
+
+
+@each
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_dynamic_quantization(system, settings):
+    model, processor = system(settings)
+    batch = processor(documents())
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    with torch.no_grad():
+        expected, logits = model(**batch).logits, quantized(**batch).logits
+    assert 0 < (logits - expected).abs().max() < 0.2 * expected.abs().max()
 
 
 @each

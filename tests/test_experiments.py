@@ -20,6 +20,7 @@ from modeling_comm import CommConfig
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.evaluation.type_prior import TypePrior
 from modeling_comm.utils.files import write_json
+from modeling_comm.utils.unchanged import SettingsChangedError
 
 GRIDS = sorted((ROOT / "experiments" / "grids").glob("*.yaml"))
 GRID = {
@@ -204,21 +205,22 @@ def test_list(results, work, capsys):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "changed"),
     [
-        (lambda grid, data: grid["arguments"].update(emb_size=32), "emb_size 16, now 32"),
-        (lambda grid, data: data.write_text(data.read_text() + "\n"), "test '[0-9a-f]{64}', now "),
+        (lambda grid, data: grid["arguments"].update(emb_size=32), "arguments.emb_size"),
+        (lambda grid, data: data.write_text(data.read_text() + "\n"), "sha256.test"),
     ],
     ids=["arguments", "data"],
 )
-def test_other_settings_under_the_same_name(results, work, change, said):
+def test_other_settings_under_the_same_name(results, work, change, changed):
     grid, data = json.loads(json.dumps(GRID)), work / "data" / "redocred-mini" / "test_revised.json"
     before = data.read_text()
     try:
         change(grid, data)
         (work / "changed.yaml").write_text(yaml.safe_dump(grid))
-        with pytest.raises(ValueError, match=rf"{CMM}: .* has other settings: {said}.*a tag of their own"):
+        with pytest.raises(SettingsChangedError) as refused:
             run_grid.main(command(work, "--only", "seed1", grid="changed.yaml"))
+        assert {*refused.value.changed} == {changed} and CMM in refused.value.place
     finally:
         data.write_text(before)
 
@@ -385,6 +387,16 @@ def test_records_of_the_project(file):
         assert record[field] is not None, field
     assert "+changes" not in record["commit"]
     assert not re.search(r'"/|[ =]/(?!/)', text), "a path of the machine"
+
+
+def test_finished_records_of_the_project_are_found_finished(tmp_path, capsys):
+    """Whatever was renamed since: no run of theirs starts again."""
+    records = [read(file) for file in (ROOT / "results" / "runs").glob("*.json")]
+    finished = {record["name"] for record in records if record["status"] == "finished"}
+    for path in GRIDS:
+        assert run_grid.main([str(path), "--list", "--work_dir", str(tmp_path)]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert finished and {words[1] for words in lines if words[0] == "finished"} == finished
 
 
 def test_tables_of_the_project_are_those_of_its_records(tmp_path, capsys):

@@ -23,7 +23,7 @@ PUSH = ["--push_to_hub", "--hub_model_id", NAME]
 def pushed(tmp_path_factory):
     """The server after a run that was refused at first, the run's folder, and a folder of what its model predicts."""
     folder = tmp_path_factory.mktemp("hub")
-    flags = ["--data_dir", SAMPLE, "--model_name_or_path", ENCODER]
+    flags = ["--dataset_config", "redocred", "--data_dir", SAMPLE, "--model_name_or_path", ENCODER]
     flags += ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-2"]
     flags += ["--max_train_documents", "6", "--max_eval_documents", "3", "--per_device_train_batch_size", "2"]
     flags += ["--do_train", "--num_train_epochs", "1", "--use_cpu", "--disable_tqdm", "true"]
@@ -101,7 +101,17 @@ assert type(processor).__name__ == "CommProcessor"
 
 def test_several_seeds_cannot_be_pushed(tmp_path):
     """They would overwrite each other."""
-    flags = ["--data_dir", str(SAMPLE), "--model_name_or_path", "missing", "--do_train", "--use_cpu", *PUSH]
+    flags = [
+        "--dataset_config",
+        "redocred",
+        "--data_dir",
+        str(SAMPLE),
+        "--model_name_or_path",
+        "missing",
+        "--do_train",
+        "--use_cpu",
+        *PUSH,
+    ]
     with pytest.raises(ValueError, match=r"--push_to_hub with --seeds 3 4: .* one --seed"):
         run_script(*flags, "--output_dir", str(tmp_path / "runs"), "--seeds", "3", "4")
     assert not (tmp_path / "runs").exists()

@@ -20,8 +20,9 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
 from dataset_scripts import recipe_card
-from dataset_scripts.docred import find_data_files
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
+from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
@@ -50,6 +51,7 @@ def work(tmp_path_factory):
     """A folder with an encoder, a run, and two runs with different seeds."""
     folder = tmp_path_factory.mktemp("cards")
     flags = ["--model_name_or_path", save_backbone(folder / "encoder"), "--data_dir", SAMPLE]
+    flags += ["--dataset_config", "redocred"]
     flags += [
         "--cache_dir",
         folder / "cache",
@@ -288,15 +290,31 @@ def test_metadata(card, record):
 def test_data_sets_are_named_by_where_files_came_from(record, config, expected):
     """Files of the official names may hold anything: the sample's do."""
     record = copy.deepcopy(record)
+    entry, files = get_dataset(config), record["data"]["files"]
     for split, source in find_data_files(config).items():
-        record["data"]["files"][split]["source"] = source
+        files[split]["source"] = source
+    record["data"]["published"] = entry.published_sources(files)
+    rendered = render_model_card(record)
+    for split in ("train", "validation"):
+        assert entry.files[split].source.citation in sections(rendered)["Citation"]
+    assert "**Language and domain**: English Wikipedia." in sections(rendered)["Limits"]
     data = ModelCard(render_model_card(record)).data
     assert_valid(data)
     assert data.datasets == expected
     assert data.language == "en"
     assert {result.dataset_type for result in data.eval_results} <= set(expected)
-    record["data"]["files"]["train"]["source"] = "/data/train_revised.json"
-    assert ModelCard(render_model_card(record)).data.datasets is None
+    files["train"]["source"] = "/data/train_revised.json"
+    record["data"]["published"] = entry.published_sources(files)
+    rendered = render_model_card(record)
+    assert ModelCard(rendered).data.datasets is None
+    assert "Documents of" not in sections(rendered)["Citation"]
+
+
+def test_card_of_own_data(record):
+    """It names no published data set, and no figure or citation of one."""
+    rendered = render_model_card({**record, "data": {**record["data"], "config": "local"}})
+    assert "Files of somebody's own" in sections(rendered)["Data"]
+    assert "DocRED" not in rendered.replace("DocRED's format", "")
 
 
 @pytest.mark.parametrize(
@@ -379,7 +397,8 @@ def test_stored_card():
 
 
 def test_evaluation_of_a_checkpoint(work, tmp_path):
-    flags = ["--model_name_or_path", str(work / "one"), "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
+    flags = ["--dataset_config", "redocred", "--data_dir", str(SAMPLE), "--cache_dir", str(work / "cache")]
+    flags += ["--model_name_or_path", str(work / "one")]
     run_script(*flags, "--do_predict", "--use_cpu", "--disable_tqdm", "true", "--output_dir", str(tmp_path / "later"))
     record, scores, _ = read_run(tmp_path / "later")
     found = sections(render_model_card(record, scores))

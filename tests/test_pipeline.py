@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from fresh_process import run_fresh
-from helpers import LABELS, SHARED, entity_attention, random_document, requires_shared, tiny_model, tiny_system
+from helpers import (
+    LABELS,
+    SHARED,
+    entity_attention,
+    random_document,
+    requires_shared,
+    small_encoder,
+    tiny_model,
+    tiny_system,
+)
 from hub_server import HubServer
 from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
@@ -158,7 +167,7 @@ def test_a_text(extractor):
 
 @pytest.mark.parametrize("encoder", available_relation_encoders())
 def test_few_entities_and_empty_texts(encoder):
-    extractor = make(relation_encoder=encoder, axial_heads=4, axial_layers=1, unet_down_dim=4, unet_out_dim=4)
+    extractor = make(**small_encoder(encoder))
     inputs = [
         {"text": text, "entities": ENTITIES[:count]} for count in (0, 1) for text in (TEXT, "", " \n")[: 3 - 2 * count]
     ]
@@ -425,9 +434,8 @@ def test_wrong_components(extractor, saved):
 @pytest.mark.parametrize("words", [30, 200], ids=["one_window", "many_windows"])
 def test_explanations_are_the_pairs_attention(encoder, words):
     """Against plain loops over eager attention, or over the model's own entity attention where windows are merged."""
-    sizes = {"axial_heads": 4, "axial_layers": 1, "unet_down_dim": 4, "unet_out_dim": 4}
     long = {"text_fields": {"max_position_embeddings": 200}, "window_size": 150} if words == 30 else {}
-    extractor = make(relation_encoder=encoder, **sizes, **long)
+    extractor = make(**small_encoder(encoder), **long)
     documents = [random_document(entities, words, mentions=3, seed=entities) for entities in (3, 5)]
     model, processor = extractor.model, extractor.processor
     features = processor.encode(documents)

@@ -462,7 +462,6 @@ def test_wrong_arguments_are_named(processor):
         ("window_end_tokens", 0, "window_end_tokens is 0"),
         ("decision_threshold", "half", "decision_threshold is 'half'"),
         ("max_relations_per_pair", -1, "max_relations_per_pair is -1"),
-        ("id2label", {0: "P17"}, "'Na' at 0"),
         ("relation_names", {"P9": "x"}, r"lacks \['P9'\]"),
     ],
 )

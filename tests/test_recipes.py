@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from helpers import LABELS, ROOT, SAMPLE, run_script, save_backbone
+from helpers import LABELS, ROOT, SAMPLE, run_script, save_backbone, small_encoder
 from transformers import AutoConfig
 
-from dataset_scripts.docred import find_data_files
+from dataset_scripts.builder import find_data_files
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction
 from modeling_comm.relation_encoders import get_relation_encoder
-from modeling_comm.training.script_arguments import parse_arguments
+from modeling_comm.training.script_arguments import given_fields, parse_arguments
 
 RECIPES = ROOT / "examples" / "recipes"
 TRAIN_FILES = {"redocred": "train_revised.json", "docred_mixed": "train_annotated.json"}
@@ -101,29 +101,29 @@ def test_arguments(name, row):
 
 @every_recipe
 def test_model_of_full_size(name, row):
-    arguments = vars(parse_arguments([recipe(name)]).model)
-    given = {field: value for field, value in arguments.items() if field in vars(CommConfig()) and value is not None}
+    given = given_fields(parse_arguments([recipe(name)]).model)
     config = CommConfig(
         text_config=AutoConfig.for_model(row.backbone, **SIZES[row.backbone]), id2label=LABELS, **given
     )
     assert (config.relation_encoder, config.loss, config.loss_reduction) == (row.encoder, row.loss, "mean")
     assert config.decision_threshold == ("zero" if row.loss == "balanced_softmax" else "th")
     assert config.markers == ("entity_type" if (row.backbone, row.encoder) == ("bert", "docunet") else "star")
-    # As the originals have them, whichever of them the row uses.
-    assert (config.emb_size, config.block_size, config.fixed_grid) == (768, 64, None)
-    assert (config.unet_in_dim, config.unet_down_dim, config.unet_out_dim) == (3, 256, 256)
-    assert (config.axial_layers, config.axial_heads) == (6, 8)
-    assert (config.cmm_margin, config.cmm_gamma) == (0.2, 1.0)
-    assert (config.aml_margin, config.afl_gamma, config.afl_published) == (1.0, 1.0, False)
-    assert (config.hingeabl_margin, config.hingeabl_detach_weights) == (5.0, False)
+    # As the originals have them.
+    originals = {
+        **{"emb_size": 768, "block_size": 64, "unet_in_dim": 3, "unet_down_dim": 256, "unet_out_dim": 256},
+        **{"axial_layers": 6, "axial_heads": 8, "fixed_grid": None, "cmm_margin": 0.2, "cmm_gamma": 1.0},
+        **{"aml_margin": 1.0, "afl_gamma": 1.0, "afl_weight": "code", "hingeabl_margin": 5.0},
+        "hingeabl_detach_weights": False,
+    }
+    declared = {setting.field: getattr(config, setting.field) for setting in config.declared_settings()}
+    assert declared == {field: value for field, value in originals.items() if field in declared}
     with torch.device("meta"):  # shapes without memory
         model = CommForDocumentRelationExtraction(config)
-    assert type(model.relation_encoder) is get_relation_encoder(row.encoder)
+    assert type(model.relation_encoder) is get_relation_encoder(row.encoder).encoder
 
 
 # --------------------------------------------------------------------------------------------------------------- end to end
 
-SMALL = {"emb_size": 16, "block_size": 4, "unet_down_dim": 4, "unet_out_dim": 8, "axial_layers": 1, "axial_heads": 4}
 FEW = {"max_train_documents": 4, "max_eval_documents": 2, "max_predict_documents": 2, "num_train_epochs": 1}
 
 
@@ -145,7 +145,13 @@ def work(tmp_path_factory):
 def test_run(name, row, work, tmp_path):
     overrides = {
         **{"data_dir": work / "data", "cache_dir": work / "cache", "model_name_or_path": work / row.backbone},
-        **{"output_dir": tmp_path, "use_cpu": True, "disable_tqdm": True, **SMALL, **FEW},
+        **{
+            "output_dir": tmp_path,
+            "use_cpu": True,
+            "disable_tqdm": True,
+            **small_encoder(row.encoder, emb_size=16, block_size=4),
+            **FEW,
+        },
     }
     (metrics,) = run_script(recipe(name), *(f"--{flag}={value}" for flag, value in overrides.items()))
     record, predictions = read(tmp_path / "run.json"), read(tmp_path / "results.json")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from modeling_comm import CommForDocumentRelationExtraction
 from modeling_comm.evaluation.scoring import load_ign_reference
 from modeling_comm.training.distillation import TeacherLogits
+from modeling_comm.utils.unchanged import SettingsChangedError
 
 DISTANT = ["--train_split", "train_distant"]
 TINY = ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-3", "--per_device_train_batch_size", "2"]
@@ -49,7 +50,7 @@ def work(tmp_path_factory):
 def always(work):
     """Flags of every run."""
     cache = ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", work / "cache", "--logging_steps", "1"]
-    return [*cache, "--data_dir", work / "data", "--max_eval_documents", "2"]
+    return [*cache, "--dataset_config", "redocred", "--data_dir", work / "data", "--max_eval_documents", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +141,9 @@ def test_another_teacher_is_another_run(work, always, student_flags, student, lo
     run(*flags, "--output_dir", work / "first")
     settings = read(other / "teacher.json")
     (other / "teacher.json").write_text(json.dumps({**settings, "teacher_sha256": "0" * 64}))
-    with pytest.raises(ValueError, match=r"holds a run with other settings: teacher_sha256 .*, now '0000"):
+    with pytest.raises(SettingsChangedError) as refused:
         run(*flags, "--output_dir", work / "first")
+    assert refused.value.changed == {"teacher_sha256": (settings["teacher_sha256"], "0" * 64)}
 
 
 # ------------------------------------------------------------------------------------------------------------- streaming

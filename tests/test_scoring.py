@@ -13,9 +13,20 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHARED, requires_shared
 
+import dataset_scripts  # noqa: F401  (registers the data sets)
+from modeling_comm import load_metric
 from modeling_comm.commands.evaluate import compare_files, main
+from modeling_comm.data import get_dataset
+from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
-from modeling_comm.evaluation.scoring import average_precision, format_scores, load_ign_reference, score, tune_offset
+from modeling_comm.evaluation.scoring import (
+    PredictionError,
+    average_precision,
+    format_scores,
+    load_ign_reference,
+    score,
+    tune_offset,
+)
 from modeling_comm.evaluation.type_prior import TypePrior
 
 
@@ -64,6 +75,9 @@ def predictions():
     ]
 
 
+FREQUENT = get_dataset("redocred").frequent_relations
+
+
 def rates(correct, predicted, gold):
     precision = correct / predicted if predicted else 0.0
     recall = correct / gold if gold else 0.0
@@ -73,7 +87,7 @@ def rates(correct, predicted, gold):
 
 
 def test_scores_by_hand(documents, predictions):
-    result = score(predictions, documents)
+    result = score(predictions, documents, frequent_relations=FREQUENT)
     assert (result["precision"], result["recall"], result["f1"]) == pytest.approx((2 / 6, 2 / 4, 2 * 2 / (6 + 4)))
     counts = {"documents": 2, "gold": 4, "correct": 2, "predictions": 7, "distinct_predictions": 6, "duplicates": 1}
     counts |= {"unknown_titles": 1, "unknown_relations": 1, "duplicate_labels": 0, "long_distance": 5}
@@ -96,6 +110,16 @@ def test_scores_by_hand(documents, predictions):
     assert evidence == rates(1, 3, 5)
     assert result["ign_f1"] is result["ign_precision"] is result["ign_reference"] is None
     assert json.loads(json.dumps(result)) == result
+
+
+def test_frequent_relations_are_the_data_sets(documents, predictions):
+    own = score(predictions, documents, frequent_relations={"P19"})
+    assert own["frequent"] == rates(1, 2, 1) and own["long_tail"] == rates(1, 4, 3)
+    unknown = score(predictions, documents)
+    assert unknown["frequent"] is unknown["long_tail"] is None
+    assert {row.split("  ")[0] for row in format_scores(own).splitlines()} - {
+        row.split("  ")[0] for row in format_scores(unknown, unknown).splitlines()
+    } == {"frequent", "long tail"}
 
 
 def test_inputs_stay_as_they_are_and_order_does_not_matter(documents, predictions):
@@ -165,47 +189,57 @@ def test_ign_reference_from_file_list_facts_and_itself(documents, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "field", "found"),
     [
-        ({"h_idx": "0"}, r"prediction 1 \('A'\), field 'h_idx': found '0', expected an entity index"),
-        ({"h_idx": True}, "field 'h_idx': found True"),
-        ({"h_idx": 0.0}, "field 'h_idx': found 0.0"),
-        ({"t_idx": 3}, r"field 't_idx': found 3, expected .* below 3, the document's number of entities"),
-        ({"t_idx": -1}, "field 't_idx': found -1"),
-        ({"t_idx": 0}, "field 't_idx': found 0, expected an entity other than 'h_idx', which is 0"),
-        ({"t_idx": -1, "title": "Z"}, "field 't_idx': found -1"),
-        ({"r": 17}, "field 'r': found 17, expected a relation"),
-        ({"r": ...}, "field 'r': found no such field"),
-        ({"title": ...}, "prediction 1, field 'title': found no such field"),
-        ({"evidence": 3}, "field 'evidence': found 3, expected a list of sentence indices"),
-        ({"evidence": ["0"]}, r"field 'evidence': found \['0'\]"),
+        ({"h_idx": "0"}, "h_idx", "'0'"),
+        ({"h_idx": True}, "h_idx", "True"),
+        ({"h_idx": 0.0}, "h_idx", "0.0"),
+        ({"t_idx": 3}, "t_idx", "3"),
+        ({"t_idx": -1}, "t_idx", "-1"),
+        ({"t_idx": 0}, "t_idx", "0"),
+        ({"t_idx": -1, "title": "Z"}, "t_idx", "-1"),
+        ({"r": 17}, "r", "17"),
+        ({"r": " "}, "r", "' '"),
+        ({"r": ...}, "r", "no such field"),
+        ({"title": ...}, "title", "no such field"),
+        ({"evidence": 3}, "evidence", "3"),
+        ({"evidence": ["0"]}, "evidence[0]", "'0'"),
     ],
 )
-def test_malformed_predictions_are_named(documents, change, message):
+def test_malformed_predictions_are_named(documents, change, field, found):
     wrong = {name: value for name, value in (fact("A", 0, 1, "P19") | change).items() if value is not ...}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(PredictionError) as caught:
         score([fact("A", 0, 1, "P19"), wrong], documents)
+    error = caught.value
+    assert (error.index, error.title, error.field, error.found) == (1, wrong.get("title"), field, found)
+    assert str(error).startswith("prediction 1")
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "field"),
     [
-        (lambda d: d.pop("title"), "document 1, field 'title': found no such field"),
+        (lambda d: d.pop("title"), "title"),
+        (lambda d: d.update(title=" "), "title"),
+        (lambda d: d.update(title="A"), "title"),
+        (lambda d: d.pop("labels"), "labels"),
+        (lambda d: d["labels"][0].update(t=2), "labels[0].t"),
+        (lambda d: d["labels"][0].update(t=0), "labels[0].t"),
+        (lambda d: d["labels"][0].update(r=""), "labels[0].r"),
+        (lambda d: d["labels"][0].update(evidence=[-1]), "labels[0].evidence[0]"),
         (
-            lambda d: d.pop("labels"),
-            r"document 1 \('B'\), field 'labels': found no such field, expected a list of labels",
+            lambda d: d.update(sents=[["Oslo"], ["Norway"]]) or d["labels"][0].update(evidence=[2]),
+            "labels[0].evidence[0]",
         ),
-        (lambda d: d["labels"][0].update(t=2), "document 1 .*, label 0, field 't': found 2, expected .* below 2"),
-        (lambda d: d["labels"][0].update(t=0), "label 0, field 't': found 0, expected an entity other than 'h'"),
-        (lambda d: d["vertexSet"].append([]), r"field 'vertexSet', entity 2: found \[\], expected .* one mention"),
-        (lambda d: d["vertexSet"][1][0].pop("sent_id"), "entity 1, field 'sent_id': found no such field"),
-        (lambda d: d.update(title="A"), "document 1, field 'title': found 'A' again, expected unique titles"),
+        (lambda d: d["vertexSet"].append([]), "vertexSet[2]"),
+        (lambda d: d["vertexSet"][1][0].pop("sent_id"), "vertexSet[1][0].sent_id"),
+        (lambda d: d["vertexSet"][1][0].update(sent_id=-1), "vertexSet[1][0].sent_id"),
     ],
 )
-def test_malformed_documents_are_named(documents, damage, message):
+def test_malformed_documents_are_named(documents, damage, field):
     damage(documents[1])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DocumentError) as caught:
         score([], documents)
+    assert (caught.value.index, caught.value.field) == (1, field)
 
 
 @pytest.mark.parametrize(("given", "found"), [({}, "dict"), ("[]", "str"), (3, "int"), (None, "NoneType")])
@@ -218,8 +252,9 @@ def test_what_is_no_list_is_refused(documents, given, found):
 def test_malformed_references_are_named(documents, tmp_path):
     with pytest.raises(ValueError, match=r"fact 1: found \['a', 'b'\], expected \[head name, tail name, relation\]"):
         load_ign_reference([["a", "b", "P1"], ["a", "b"]])
-    with pytest.raises(ValueError, match="document 2: found list, expected an object with the field 'title'"):
+    with pytest.raises(DocumentError) as caught:
         load_ign_reference([*documents, ["a", "b", "P1"]])
+    assert (caught.value.source, caught.value.index, caught.value.field) == ("ign_reference", 2, None)
     broken = tmp_path / "broken.json"
     broken.write_text("[1,")
     with pytest.raises(ValueError, match=r"broken\.json: found no valid JSON"):
@@ -317,8 +352,9 @@ def test_type_prior_takes_the_first_mentions_type_and_knows_only_seen_pairs(docu
     assert prior.scored([strangers]) == []
     assert prior.best_cutoff([strangers]) == TypePrior([]).best_cutoff(documents) == (0.0, 0.0)
     del documents[0]["vertexSet"][2][0]["type"]
-    with pytest.raises(ValueError, match="document 'A', field 'vertexSet', entity 2, field 'type': found None"):
+    with pytest.raises(DocumentError) as caught:
         TypePrior(documents)
+    assert (caught.value.title, caught.value.field) == ("A", "vertexSet[2][0].type")
 
 
 # --- golden numbers and real documents
@@ -367,7 +403,7 @@ def test_golden(real, name):
     truth, revised, annotated, golden = real
     predictions, expected = golden_case(name), golden[name]
     assert len(predictions) == expected["n"]
-    result = score(predictions, truth, ign_reference=revised)
+    result = score(predictions, truth, ign_reference=revised, frequent_relations=FREQUENT)
     found = {"re_p": result["precision"], "re_r": result["recall"], "re_f1": result["f1"]}
     found["re_f1_ignore_train_annotated"] = result["ign_f1"]
     found["re_f1_ignore_train_distant"] = score(predictions, truth, ign_reference=annotated)["ign_f1"]
@@ -429,7 +465,7 @@ def test_real_files_have_unique_titles_and_pass_the_checks():
     for path in sorted(DATA.glob("*docred-mini/*.json")):
         documents = json.loads(path.read_text())
         labelled = all("labels" in document for document in documents)
-        read = scoring.read_documents(documents, labelled=labelled)
+        read = scoring.parse_documents(documents, require=("labels",) if labelled else ())
         assert len({document.title for document in read}) == len(read), path.name
 
 
@@ -465,13 +501,23 @@ def test_command(files, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].endswith("type prior F1")
     assert printed.splitlines()[1].split() == ["all", "33.33", "50.00", "40.00", "4", "6", "2", "66.67"]
-    assert len({len(line) for line in printed.splitlines()[:10]}) == 1
+    assert len({len(line) for line in printed.splitlines()[:8]}) == 1
     assert "from train.json" in printed and "chosen on truth.json itself" in printed
     written = json.loads(output.read_text())
     assert written["f1"] == pytest.approx(0.4) and written["ign_reference"]["source"] == "train.json"
     assert written["type_prior"]["scores"]["f1"] == pytest.approx(2 / 3)
     assert written["type_prior"]["cutoff_chosen_on"] == "truth.json"
     assert sorted(tmp_path.glob(".*")) == []  # no temporary file stays behind
+
+
+def test_command_with_the_frequent_relations_of_a_data_set(files, capsys):
+    arguments = ["--predictions", files["predictions"], "--truth", files["truth"]]
+    assert main(arguments) == 0
+    assert "long tail" not in capsys.readouterr().out
+    assert main([*arguments, "--dataset_config", "redocred"]) == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("frequent"))
+    assert row.split()[-3:] == ["2", "3", "1"]
+    assert main([*arguments, "--dataset_config", "tacred"]) == 2
 
 
 def test_command_with_facts_or_without_training_file(files):
@@ -522,12 +568,11 @@ def test_docstring_examples(module):
 
 @pytest.fixture
 def metric(monkeypatch, tmp_path):
-    evaluate = pytest.importorskip("evaluate")
+    import evaluate
+
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the metric used the network"))
-    return evaluate.load(
-        str(ROOT / "modeling_comm" / "evaluation" / "docre_metric.py"), cache_dir=str(tmp_path / "metrics")
-    )
+    return load_metric(cache_dir=str(tmp_path / "metrics"))
 
 
 def records(predictions, documents):
@@ -546,9 +591,10 @@ def records(predictions, documents):
 
 def test_metric_equals_scorer(metric, documents, predictions):
     predictions = [prediction for prediction in predictions if prediction["title"] != "Z"]
-    expected = score(predictions, documents, ign_reference=documents, long_distance=9)
+    options = {"ign_reference": documents, "frequent_relations": FREQUENT, "long_distance": 9}
+    expected = score(predictions, documents, **options)
     given, before = records(predictions, documents), copy.deepcopy(documents)
-    result = metric.compute(predictions=given, references=documents, ign_reference=documents, long_distance=9)
+    result = metric.compute(predictions=given, references=documents, **options)
     assert result == expected and documents == before
     for prediction, reference in zip(given, documents, strict=True):
         metric.add(prediction=prediction, reference=reference)
@@ -564,15 +610,13 @@ def test_metric_equals_scorer_on_real_documents(metric, real):
 
 
 def test_metric_refuses_what_arrow_would_change_in_silence(metric, documents):
-    for wrong, message in (
-        ({"h_idx": 1.5}, "field 'facts', fact 0 .*field 'h_idx': found 1.5"),
-        ({"h_idx": "1"}, "field 'h_idx': found '1'"),
-        ({"evidence": [0.5]}, r"field 'evidence': found \[0.5\]"),
-    ):
+    for wrong, field in (({"h_idx": 1.5}, "h_idx"), ({"h_idx": "1"}, "h_idx"), ({"evidence": [0.5]}, "evidence[0]")):
         given = [{"title": "A", "facts": [{"h_idx": 1, "t_idx": 0, "r": "P17", **wrong}]}, {"title": "B", "facts": []}]
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(PredictionError) as caught:
             metric.compute(predictions=given, references=documents)
-    with pytest.raises(ValueError, match=r"predictions\[0\]: found \{'title': 'A'\}, expected"):
+        assert (caught.value.index, caught.value.field) == (0, f"facts[0].{field}")
+    with pytest.raises(PredictionError) as caught:
         metric.compute(predictions=[{"title": "A"}, {"title": "B", "facts": []}], references=documents)
+    assert caught.value.field == "facts"
     with pytest.raises(ValueError, match="Mismatch in the number of predictions"):
         metric.compute(predictions=[{"title": "A", "facts": []}], references=documents)

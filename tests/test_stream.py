@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import KillAt, random_document, tiny_model, tiny_processor, tiny_system
 
-from dataset_scripts.docred import FEATURES, load_docred, to_document
+from dataset_scripts.builder import FEATURES, load_splits, to_document
 from modeling_comm.processing_comm import encoding_report
 from modeling_comm.training.batching import DocumentStream, EncodedOnDemand, StreamedBatches
 from modeling_comm.training.trainer import CommTrainer
@@ -104,7 +104,7 @@ def test_no_more_documents_are_read_than_the_buffer_holds(buffer_size):
 def test_rows_of_a_table_and_of_a_file(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(DOCUMENTS))
     table = datasets.Dataset.from_list(as_rows(DOCUMENTS), features=FEATURES).to_iterable_dataset()
-    file = load_docred(data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
+    file = load_splits("local", data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
     for documents in (table, file):
         drawn = flat(batches(8, documents, batch_size=7, buffer_size=3))
         expected = flat(batches(8, DOCUMENTS, batch_size=7, buffer_size=3))

@@ -19,18 +19,18 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
 import modeling_comm.training.trainer
-from dataset_scripts.docred import FEATURES, load_docred
+from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
+from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.trainer import (
     CommTrainer,
     DocumentBatchSampler,
     encode_dataset,
-    last_complete_checkpoint,
 )
 from modeling_comm.training.training_args import CommTrainingArguments
 
-PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator")
+PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator", "compute_loss_func")
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 # A document without entities and one without pairs among them.
@@ -470,10 +470,24 @@ def test_titles_that_repeat_are_refused_before_training(make_trainer):
         make_trainer(dev=[*DEV, DEV[0]])
 
 
-@pytest.mark.parametrize("name", ["compute_metrics", "data_collator"])
+@pytest.mark.parametrize("name", ["compute_loss_func", "data_collator"])
 def test_arguments_without_effect_are_refused(make_trainer, name):
-    with pytest.raises(ValueError, match=rf"found \['{name}'\]"):
+    with pytest.raises(ValueError, match=name):
         make_trainer(**{name: print})
+
+
+def test_further_metrics(make_trainer):
+    """They are computed from the predictions, and a checkpoint may be chosen by them."""
+
+    def compute_metrics(predictions):
+        correct = sum(one.labels[one.margins > 0].sum() for one in predictions)
+        return {"true_positives": int(correct), "documents": len(predictions)}
+
+    trainer = make_trainer(compute_metrics=compute_metrics)
+    metrics = trainer.evaluate()
+    assert metrics["eval_documents"] == len(DEV)
+    expected = metrics["eval_precision"] * metrics["eval_predicted_positives"]
+    assert metrics["eval_true_positives"] == pytest.approx(expected)
 
 
 def test_encoding_does_not_guess_types_from_the_first_documents(tmp_path):
@@ -481,7 +495,7 @@ def test_encoding_does_not_guess_types_from_the_first_documents(tmp_path):
     empty = [{**TRAIN[0], "title": str(index), "vertexSet": [], "labels": []} for index in range(150)]
     processor, path = tiny_processor(tiny_config()), tmp_path / "train.json"
     path.write_text(json.dumps([*empty, *TRAIN[:2]]), encoding="utf-8")
-    loaded = load_docred(data_files={"train": str(path)}, cache_dir=str(tmp_path / "cache"))["train"]
+    loaded = load_splits("local", data_files={"train": str(path)}, cache_dir=str(tmp_path / "cache"))["train"]
     encoded = encode_dataset(loaded, processor)
     assert encoded[0]["facts"] == [] and encoded[0]["num_entities"] == 0
     assert encoded[150]["facts"] == processor.encode(TRAIN[:1])[0]["facts"] != []

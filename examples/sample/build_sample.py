@@ -185,7 +185,7 @@ def build(folder):
 
 def main(arguments=None, folder=FOLDER):
     """Writes the files, or with `--check` compares them; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Build the sample documents in DocRED's format.")
+    parser = argparse.ArgumentParser(description="Build the sample documents in DocRED's format.", allow_abbrev=False)
     parser.add_argument("--check", action="store_true", help="write nothing, fail when a file is out of date")
     check = parser.parse_args(arguments).check
     try:

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..backbone_attention import load_backbone_config
-from ..configuration_comm import THRESHOLD_LABEL, CommConfig
+from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json
@@ -145,15 +145,13 @@ def read_labels(path) -> dict[int, str]:
     """`id2label` from a `rel2id.json`.
 
     Raises:
-        ValueError: its ids are not 0, 1, ... with `Na` at 0.
+        ValueError: its ids are not 0, 1, ..., each once.
     """
     rel2id = read_json(path)
     if not isinstance(rel2id, dict) or sorted(map(str, rel2id.values())) != sorted(map(str, range(len(rel2id)))):
         raise ValueError(
             f"{path}: expected an object of relations and their ids 0, 1, ..., each once; found {rel2id!r:.200}"
         )
-    if rel2id.get(THRESHOLD_LABEL) != 0:
-        raise ValueError(f"{path}: {THRESHOLD_LABEL!r} has the id {rel2id.get(THRESHOLD_LABEL)}; expected 0")
     return {index: label for label, index in rel2id.items()}
 
 
@@ -170,7 +168,7 @@ def _inferred_fields(relation_encoder, tensors, id2label):
     rows = len(tensors[system.classifier])
     if rows != len(id2label):
         raise ValueError(
-            f"rel2id has {len(id2label)} labels, {THRESHOLD_LABEL!r} among them; the checkpoint's {system.classifier} has {rows} "
+            f"rel2id has {len(id2label)} labels, {id2label[0]!r} among them; the checkpoint's {system.classifier} has {rows} "
             "rows, one a label"
         )
     fields = {field: tensors[name].shape[dimension] for field, (name, dimension) in system.sizes.items()}
@@ -248,7 +246,7 @@ def convert_original_checkpoint(
         text_config=text_config,
         relation_encoder=relation_encoder,
         **_inferred_fields(relation_encoder, tensors, id2label),
-        fixed_grid=None if relation_encoder == "atlop" else grid,
+        **({} if relation_encoder == "atlop" else {"fixed_grid": grid}),
         id2label=id2label,
         loss=_SYSTEMS[relation_encoder].loss,
         max_relations_per_pair=ORIGINAL_MOST_RELATIONS,

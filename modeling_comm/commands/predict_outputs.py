@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..reporting.run_record import command_line
 from ..utils.files import read_json, write_json
+from ..utils.locks import lock
+from ..utils.unchanged import check_unchanged
 from .predict_inputs import Item
 
 _RESTART = "`predict --restart` deletes what is there and predicts again"
@@ -99,7 +101,7 @@ class ResumableOutput(StandardOutput):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         created = not self.path.exists()
         self._files = [self.path.open("ab")]
-        _lock(self._files[0])
+        lock(self._files[0].fileno(), self.path)
         try:
             if not restart:
                 self._take_over()
@@ -124,14 +126,7 @@ class ResumableOutput(StandardOutput):
         state = _read_state(self.state_path)
         if not state["read"] and not state["finished"]:
             return
-        earlier = state["settings"]
-        changed = [
-            f"{name} was {earlier.get(name)!r}, is {self.settings.get(name)!r}"
-            for name in earlier | self.settings
-            if earlier.get(name) != self.settings.get(name)
-        ]
-        if changed:
-            raise ValueError(f"{self.path} was begun with other settings: {'; '.join(changed)}; {_RESTART}")
+        check_unchanged(state["settings"], self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256", "counts"):
             setattr(self, name, state[name])
@@ -227,15 +222,3 @@ def _check_files(path, state):
                 f"{file}: found other content in the {expected['bytes']:,} bytes that `predict` wrote; {_RESTART}"
             )
     return written
-
-
-def _lock(file):
-    """Refuses a file that another process has locked. The lock ends with the process, however that ends."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{file.name} is being written by another process; wait for it, or end it") from None

@@ -1,10 +1,11 @@
-"""The scorer as a metric of the `evaluate` library: `evaluate.load("path/to/docre_metric.py")`, without a network."""
+"""The scorer as a metric of the `evaluate` library: [`load_metric`], without a network."""
 
 import datasets
 import evaluate
 
 # `evaluate` runs a copy of this file from its cache, so the scorer has to come from the installed package.
-from modeling_comm.evaluation.scoring import read_documents, read_prediction, score
+from modeling_comm.documents import DocumentChecker
+from modeling_comm.evaluation.scoring import PredictionError, parse_documents, score
 
 _DESCRIPTION = """
 Document-level relation extraction by the official definitions of DocRED and Re-DocRED: micro F1 and Ign F1 over
@@ -16,39 +17,36 @@ Args:
     predictions (`list[dict]`): one record for each document, `{"title", "facts": [{"h_idx", "t_idx", "r"}]}`. A fact
         may have `"evidence"`, a list of sentence indices; a document without facts has an empty list.
     references (`list[dict]`): as many documents in DocRED's format; `title`, `vertexSet` and `labels` are read.
-    ign_reference, long_distance (*optional*): as in `modeling_comm.evaluation.scoring.score`.
+    ign_reference, frequent_relations, long_distance (*optional*): as in `modeling_comm.evaluation.scoring.score`.
 
 Returns:
     `dict`: what `modeling_comm.evaluation.scoring.score` returns.
-"""
-
-_CITATION = """
-@inproceedings{yao-etal-2019-docred,
-  title = {{DocRED}: A Large-Scale Document-Level Relation Extraction Dataset},
-  author = {Yao, Yuan and Ye, Deming and Li, Peng and Han, Xu and Lin, Yankai and Liu, Zhenghao and Liu, Zhiyuan and
-            Huang, Lixin and Zhou, Jie and Sun, Maosong},
-  booktitle = {Proceedings of the 57th Annual Meeting of the Association for Computational Linguistics},
-  year = {2019},
-}
 """
 
 _INDEX, _TEXT = datasets.Value("int64"), datasets.Value("string")
 _EVIDENCE = datasets.List(_INDEX)
 
 
+def load_metric(**options) -> evaluate.Metric:
+    """
+    The metric of this file, ready to use.
+
+    Args:
+        options: those of `evaluate.load`, such as `cache_dir` and `experiment_id`.
+    """
+    return evaluate.load(__file__, **options)
+
+
 def _prediction_record(record, position):
     # Arrow would turn 1.5 or "1" into 1 in silence, so everything is checked before it is stored.
-    where = f"predictions[{position}]"
-    if not (
-        isinstance(record, dict) and isinstance(record.get("title"), str) and isinstance(record.get("facts"), list)
-    ):
-        raise ValueError(f"{where}: found {record!r}, expected {{'title': 'a title', 'facts': [...]}}")
+    checker = DocumentChecker(record, position, "predictions", PredictionError)
+    checker.check(record, dict, None, "an object with title and facts")
+    title = checker.read_text(record, "title", "", "the title of a document")
     facts = []
-    for index, fact in enumerate(record["facts"]):
-        prediction = {**fact, "title": record["title"]} if isinstance(fact, dict) else fact
-        (_, head, tail, relation), evidence = read_prediction(prediction, f"{where}, field 'facts', fact {index}")
+    for index, fact in enumerate(checker.read(record, "facts", list, "", "a list of facts")):
+        (head, tail, relation), evidence = checker.read_fact(fact, f"facts[{index}]", head="h_idx", tail="t_idx")
         facts.append({"h_idx": head, "t_idx": tail, "r": relation, "evidence": sorted(evidence)})
-    return {"title": record["title"], "facts": facts}
+    return {"title": title, "facts": facts}
 
 
 def _reference_record(document):
@@ -61,13 +59,14 @@ class DocreMetric(evaluate.Metric):
     """Scores records of documents with [`~modeling_comm.evaluation.scoring.score`].
 
     Raises:
-        ValueError: a record is malformed, before anything is stored.
+        DocumentError: a reference is malformed; nothing is stored then.
+        PredictionError: a prediction is malformed; nothing is stored then.
     """
 
     def _info(self):
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
-            citation=_CITATION,
+            citation="",  # each data set has its own
             inputs_description=_INPUTS,
             features=datasets.Features(
                 {
@@ -89,7 +88,7 @@ class DocreMetric(evaluate.Metric):
         if predictions is None or references is None:
             raise ValueError("predictions, references: found None, expected one record of each for every document")
         references = list(references)
-        read_documents(references, name="references")
+        parse_documents(references, source="references")
         super().add_batch(
             predictions=[_prediction_record(record, position) for position, record in enumerate(predictions)],
             references=[_reference_record(document) for document in references],

@@ -7,18 +7,16 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..documents import DocumentChecker, DocumentError, validate_document
 from ..utils.files import read_json
-
-# The ten relations that Re-DocRED's own evaluation calls frequent; every other relation belongs to its long tail.
-FREQUENT_RELATIONS = frozenset({"P17", "P131", "P27", "P150", "P175", "P577", "P463", "P527", "P495", "P361"})
 
 
 class Document(NamedTuple):
@@ -30,94 +28,65 @@ class Document(NamedTuple):
     duplicate_labels: int
 
 
-def _field(record, name, kind, where, expected):
-    if not isinstance(record, Mapping):
-        raise ValueError(f"{where}: found {type(record).__name__}, expected an object with the field {name!r}")
-    if name not in record:
-        raise ValueError(f"{where}, field {name!r}: found no such field, expected {expected}")
-    value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"{where}, field {name!r}: found {value!r}, expected {expected}")
-    return value
+class PredictionError(DocumentError):
+    """A predicted fact, or a document's predicted facts, are malformed. Attributes as in [`DocumentError`]."""
+
+    noun = "prediction"
 
 
-def _items(value, where, expected):
-    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{where}: found {type(value).__name__}, expected {expected}")
-    return value
+def parse_prediction(
+    prediction: Any, index: int, truth: Mapping[str, Document] = MappingProxyType({})
+) -> tuple[tuple[str, int, int, str], set[int]]:
+    """
+    `(title, head, tail, relation)` and the set of evidence sentences of one prediction in the official format.
 
-
-def _entity_index(record, name, where, entities):
-    limit = "" if entities is None else f" below {len(entities)}, the document's number of entities"
-    expected = f"an entity index (an integer from 0{limit})"
-    index = _field(record, name, Integral, where, expected)
-    if index < 0 or (entities is not None and index >= len(entities)):
-        raise ValueError(f"{where}, field {name!r}: found {index}, expected {expected}")
-    return int(index)
-
-
-def _read_fact(record, head, tail, where, entities):
-    h = _entity_index(record, head, where, entities)
-    t = _entity_index(record, tail, where, entities)
-    if h == t:
-        raise ValueError(f"{where}, field {tail!r}: found {t}, expected an entity other than {head!r}, which is {h}")
-    relation = _field(record, "r", str, where, "a relation such as 'P17'")
-    if (
-        record.get("evidence") is None
-    ):  # the field is optional, and tables store an optional field that is absent as null
-        return (h, t, relation), set()
-    expected = "a list of sentence indices"
-    evidence = _field(record, "evidence", (list, tuple), where, expected)
-    if not all(isinstance(sentence, Integral) and not isinstance(sentence, bool) for sentence in evidence):
-        raise ValueError(f"{where}, field 'evidence': found {evidence!r}, expected {expected}")
-    return (h, t, relation), set(evidence)
-
-
-def read_prediction(prediction, where, truth=()):
-    """`(title, head, tail, relation)` and the set of evidence sentences of one prediction in the official format.
+    Args:
+        prediction (`dict`): `title`, `h_idx`, `t_idx`, `r` and optionally `evidence`.
+        index (`int`): its position, for the message.
+        truth (`dict[str, Document]`): documents by title, if they are known.
 
     Raises:
-        ValueError: a field is missing or wrong, or an index exceeds the entities of that title's document in `truth`
-            (a `dict[str, Document]`). The message starts with `where`, e.g. `"prediction 3"`.
+        PredictionError: a field is missing or wrong, or an index exceeds the entities of that title's document.
     """
-    title = _field(prediction, "title", str, where, "the title of a document")
-    entities = truth[title].entities if title in truth else None
-    fact, evidence = _read_fact(prediction, "h_idx", "t_idx", f"{where} ({title!r})", entities)
+    checker = DocumentChecker(prediction, index, None, PredictionError)
+    checker.check(prediction, Mapping, None, "an object with title, h_idx, t_idx and r")
+    title = checker.read_text(prediction, "title", "", "the title of a document")
+    entities = len(truth[title].entities) if title in truth else None
+    fact, evidence = checker.read_fact(prediction, "", entities, head="h_idx", tail="t_idx")
     return (title, *fact), evidence
 
 
-def _read_document(document, where, labelled):
-    title = _field(document, "title", str, where, "a title")
-    where = f"{where} ({title!r})"
-    entities = _field(document, "vertexSet", (list, tuple), where, "a list of entities, each a list of mentions")
-    for index, mentions in enumerate(entities):
-        entity = f"{where}, field 'vertexSet', entity {index}"
-        if not isinstance(mentions, (list, tuple)) or not mentions:
-            raise ValueError(f"{entity}: found {mentions!r}, expected a list of at least one mention")
-        for mention in mentions:
-            _field(mention, "name", str, entity, "the mention's text")
-            _field(mention, "sent_id", Integral, entity, "the index of the mention's sentence")
-    labels = _field(document, "labels", (list, tuple), where, "a list of labels (may be empty)") if labelled else []
-    facts = {}
-    for index, label in enumerate(labels):
-        fact, evidence = _read_fact(label, "h", "t", f"{where}, field 'labels', label {index}", entities)
-        facts[fact] = facts.get(fact, set()) | evidence
-    return Document(title, entities, facts, len(labels) - len(facts))
-
-
-def read_documents(documents, *, labelled=True, name="document") -> list[Document]:
-    """Checks documents in DocRED's format and reads what scoring needs of them, in the order given.
+def parse_documents(
+    documents: Iterable[dict], *, require: Collection[str] = ("labels",), source: str | None = None
+) -> list[Document]:
+    """
+    Checks documents in DocRED's format and reads what scoring needs of them, in the order given.
 
     Args:
-        documents (`Iterable[dict]`): documents with `title`, `vertexSet` and, if `labelled`, `labels`.
-        labelled (`bool`, defaults to `True`): whether labels are needed. Without, they are not read.
-        name (`str`, defaults to `"document"`): how error messages call a document, before its position.
+        documents (`Iterable[dict]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and what
+            `require` names.
+        require (`Collection[str]`, defaults to `("labels",)`): as in [`~modeling_comm.documents.validate_document`].
+        source (`str`, *optional*): where the documents come from, for the message.
 
     Raises:
-        ValueError: a field is missing or wrong, an index out of range, an entity without mention, or head equals tail.
+        DocumentError: the first thing that is wrong.
+        ValueError: `documents` is no list.
     """
-    documents = _items(documents, name, "a list of documents")
-    return [_read_document(document, f"{name} {index}", labelled) for index, document in enumerate(documents)]
+    _check_list(documents, source or "documents", "a list of documents")
+    return [_parse_document(document, index, require, source) for index, document in enumerate(documents)]
+
+
+def _parse_document(document, index, require, source):
+    validate_document(document, index=index, source=source, require=require)
+    facts, labels = {}, document.get("labels") or []
+    for label in labels:
+        facts.setdefault((label["h"], label["t"], label["r"]), set()).update(label.get("evidence") or ())
+    return Document(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
+
+
+def _check_list(value, name, expected):
+    if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name}: found {type(value).__name__}, expected {expected}")
 
 
 @dataclass(frozen=True)
@@ -156,11 +125,12 @@ def load_ign_reference(source) -> IgnReference:
     is_file = isinstance(source, (str, os.PathLike))
     name = os.fspath(source) if is_file else "ign_reference"
     content = read_json(source) if is_file else source
-    content = list(_items(content, name, "a list of documents or of facts"))
+    _check_list(content, name, "a list of documents or of facts")
+    content = list(content)
     if any(isinstance(item, Mapping) for item in content):
         facts = frozenset(
             (h["name"], t["name"], relation)
-            for document in read_documents(content, name=f"{name}: document")
+            for document in parse_documents(content, source=name)
             for head, tail, relation in document.facts
             for h in document.entities[head]
             for t in document.entities[tail]
@@ -213,7 +183,14 @@ def _ign_scores(ign_reference, truth, gold, correct, predicted):
     }
 
 
-def score(predictions, documents, *, ign_reference=None, long_distance=5) -> dict:
+def score(
+    predictions: Iterable[dict],
+    documents: Iterable[dict],
+    *,
+    ign_reference: str | os.PathLike | list | IgnReference | None = None,
+    frequent_relations: Collection[str] | None = None,
+    long_distance: int = 5,
+) -> dict:
     """Scores predicted facts, micro-averaged over distinct `(title, head, tail, relation)`.
 
     The numbers are those of DocRED's and Re-DocRED's official scripts, with three corrections: without predictions
@@ -227,6 +204,8 @@ def score(predictions, documents, *, ign_reference=None, long_distance=5) -> dic
         documents (`Iterable[dict]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
             count once, with the union of the evidence.
         ign_reference (*optional*): what [`load_ign_reference`] takes. No default, because it changes Ign F1.
+        frequent_relations (`Collection[str]`, *optional*): the relations that the data set calls frequent, as in
+            [`~modeling_comm.data.DatasetEntry`]. Without them there are no scores of frequent and other relations.
         long_distance (`int`, defaults to 5): `inter_long` has the facts whose mentions are all further apart.
 
     Returns:
@@ -238,15 +217,16 @@ def score(predictions, documents, *, ign_reference=None, long_distance=5) -> dic
         - `ign_precision`, `ign_f1` (`None` without reference): correct predictions that the reference knows are taken
           out, of the precision only. `ign_reference`: `source`, `sha256`, `facts`, `known_gold`, `known_correct`.
         - `macro_precision`, `macro_recall`, `macro_f1`: means over the relations that have a gold fact.
-        - `intra` (some mentions share a sentence), `inter` (none do), `inter_long`, `frequent`
-          ([`FREQUENT_RELATIONS`]), `long_tail` (the others) and each of `per_relation`: `precision`, `recall`, `f1`,
-          `gold`, `predictions` (distinct), `correct`. `long_distance` is echoed.
+        - `intra` (some mentions share a sentence), `inter` (none do), `inter_long`, `frequent` (`frequent_relations`),
+          `long_tail` (the others; both `None` without `frequent_relations`) and each of `per_relation`: `precision`, `recall`,
+          `f1`, `gold`, `predictions` (distinct), `correct`. `long_distance` is echoed.
         - `evidence`: the same over evidence sentences, and `share_of_facts_without_evidence`, the share of gold facts
           that list none, about which evidence scores say nothing.
 
     Raises:
-        ValueError: a prediction or document is malformed, or two documents share a title; the message says which one,
-            which field, what was found and what was expected.
+        DocumentError: a document is malformed, or has the title of another one.
+        PredictionError: a prediction is malformed.
+        ValueError: one of the two is no list.
 
     Example:
 
@@ -260,16 +240,16 @@ def score(predictions, documents, *, ign_reference=None, long_distance=5) -> dic
     ```
     """
     truth = {}
-    for index, document in enumerate(read_documents(documents)):
+    for index, document in enumerate(parse_documents(documents)):
         if document.title in truth:
-            raise ValueError(
-                f"document {index}, field 'title': found {document.title!r} again, expected unique titles"
-            )
+            found, expected = f"{document.title!r} again", "a title that no other document has"
+            raise DocumentError(None, index, document.title, "title", found, expected)
         truth[document.title] = document
     gold = {(title, *fact): evidence for title, document in truth.items() for fact, evidence in document.facts.items()}
     predicted, given = {}, 0
-    for prediction in _items(predictions, "predictions", "a list of predictions"):
-        fact, evidence = read_prediction(prediction, f"prediction {given}", truth)
+    _check_list(predictions, "predictions", "a list of predictions")
+    for prediction in predictions:
+        fact, evidence = parse_prediction(prediction, given, truth)
         predicted.setdefault(fact, evidence)
         given += 1
     correct = predicted.keys() & gold.keys()
@@ -290,6 +270,10 @@ def score(predictions, documents, *, ign_reference=None, long_distance=5) -> dic
     def breakdown(belongs):
         return _rates(*(sum(map(belongs, facts)) for facts in (correct, predicted, gold)))
 
+    frequent = long_tail = None
+    if frequent_relations is not None:
+        frequent = breakdown(lambda fact: fact[3] in frequent_relations)
+        long_tail = breakdown(lambda fact: fact[3] not in frequent_relations)
     return {
         **_rates(len(correct), len(predicted), len(gold)),
         **_ign_scores(ign_reference, truth, gold, correct, predicted),
@@ -305,8 +289,8 @@ def score(predictions, documents, *, ign_reference=None, long_distance=5) -> dic
         "intra": breakdown(lambda fact: distance.get(fact) == 0),
         "inter": breakdown(lambda fact: distance.get(fact, 0) > 0),
         "inter_long": breakdown(lambda fact: distance.get(fact, 0) > long_distance),
-        "frequent": breakdown(lambda fact: fact[3] in FREQUENT_RELATIONS),
-        "long_tail": breakdown(lambda fact: fact[3] not in FREQUENT_RELATIONS),
+        "frequent": frequent,
+        "long_tail": long_tail,
         "evidence": {
             **_rates(
                 sum(len(predicted[fact] & gold[fact]) for fact in correct),
@@ -382,6 +366,7 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
     rows = {"all": "", "Ign": "ign_", "macro": "macro_", "intra": "intra", "inter": "inter"}
     rows |= {f"inter > {result['long_distance']}": "inter_long", "frequent": "frequent", "long tail": "long_tail"}
     rows["evidence"] = "evidence"
+    rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
 
     def rates(of, key):  # Ign has no recall of its own: the plain one holds
         return [of[key][n] if key in of else of.get(f"{key}{n}", of[n]) for n in ("precision", "recall", "f1")]

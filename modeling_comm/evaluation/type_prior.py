@@ -5,19 +5,13 @@ from itertools import permutations
 
 import numpy as np
 
-from .scoring import read_documents, tune_offset
+from .scoring import parse_documents, tune_offset
+
+_LABELLED = ("labels", "type")
 
 
 def _entity_types(document):
-    types = []
-    for index, mentions in enumerate(document.entities):
-        if not isinstance(mentions[0].get("type"), str):
-            raise ValueError(
-                f"document {document.title!r}, field 'vertexSet', entity {index}, field 'type': "
-                f"found {mentions[0].get('type')!r}, expected an entity type such as 'PER'"
-            )
-        types.append(mentions[0]["type"])
-    return types
+    return [mentions[0]["type"] for mentions in document.entities]
 
 
 def _count(documents):
@@ -34,8 +28,7 @@ class TypePrior:
     """P(relation | head type, tail type) = facts / ordered entity pairs of these types, counted on training documents.
 
     It reads no text: a model has learnt to read only as far as it beats this. An entity has the type of its first
-    mention (about one entity in a thousand has mentions of several types in DocRED). Type pairs that training never
-    saw get no candidate.
+    mention, should they differ. Type pairs that training never saw get no candidate.
 
     Args:
         documents (`Iterable[dict]`): labelled documents in DocRED's format, mentions with `type`.
@@ -44,7 +37,7 @@ class TypePrior:
         probabilities (`dict[tuple[str, str], dict[str, float]]`): of a (head type, tail type) by relation; none is 0.
 
     Raises:
-        ValueError: a document is malformed; the message says which one, which field, what was found and expected.
+        DocumentError: a document is malformed.
 
     Example:
 
@@ -59,7 +52,7 @@ class TypePrior:
     """
 
     def __init__(self, documents):
-        pairs, facts = _count(read_documents(documents, name="training document"))
+        pairs, facts = _count(parse_documents(documents, require=_LABELLED, source="training documents"))
         self.probabilities = {}
         for (types, relation), count in sorted(facts.items()):
             self.probabilities.setdefault(types, {})[relation] = count / pairs[types]
@@ -71,7 +64,7 @@ class TypePrior:
             for types, relations in self.probabilities.items()
         }
         candidates = []
-        for document in read_documents(documents, labelled=False):
+        for document in parse_documents(documents, require=("type",)):
             types = _entity_types(document)
             for head, tail in permutations(range(len(types)), 2):
                 for relation, probability in above.get((types[head], types[tail]), ()):
@@ -92,7 +85,7 @@ class TypePrior:
         """The cut-off with the best micro F1 on labelled `documents`, and that F1, as
         [`~modeling_comm.evaluation.scoring.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
         bound on what this baseline reaches there."""
-        pairs, facts = _count(read_documents(documents))
+        pairs, facts = _count(parse_documents(documents, require=_LABELLED))
         # All candidates of one type pair and relation share a score, so counts stand for the candidates themselves.
         cells = [
             (probability, facts[types, relation], pairs[types])

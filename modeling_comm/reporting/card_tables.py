@@ -4,7 +4,7 @@ import re
 import shlex
 from pathlib import PureWindowsPath
 
-from ..losses import available_losses, get_loss
+from ..configuration_comm import settings_of
 from ..processing_comm import what_was_lost
 from .markdown import Markdown, code, plain, table
 
@@ -16,7 +16,6 @@ METRICS = {
     "average_precision": "Average precision",
 }
 SPLITS = {"eval": "validation", "test": "test"}  # by the prefix of their metrics
-_ENCODER_FIELDS = {"docunet": "unet_", "kd_docre": "axial_"}
 
 
 def results_table(metrics, scores=None, seeds=()):
@@ -89,17 +88,15 @@ def lost_in_encoding(data):
 def setting_table(record, seeds):
     """Model, loss and training."""
     config, arguments = record["config"], record["training_arguments"]
-    own = _ENCODER_FIELDS.get(config["relation_encoder"])
-    fields = [field for field in config if field in ("emb_size", "block_size") or (own and field.startswith(own))]
     documents = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
     processes = record["device"]["processes"] if "device" in record else 1
     steps = int(arguments["max_steps"])
     rows = [
         ["Backbone", backbone(record)],
         ["Relation encoder", code(config["relation_encoder"])],
-        *([code(field), config[field]] for field in fields),
+        *_setting_rows(config, relation_encoder=config["relation_encoder"]),
         ["Loss", Markdown(f"{code(config['loss'])}, {plain(config['loss_reduction'])} over pairs")],
-        *([code(field), config[field]] for field in _loss_fields(config["loss"])),
+        *_setting_rows(config, loss=config["loss"]),
         ["Mention markers", code(config["markers"])],
         *([code(field), config[field]] for field in ("window_size", "window_stride") if field in config),
         *(
@@ -123,8 +120,10 @@ def setting_table(record, seeds):
     return table(["", ""], rows)
 
 
-def _loss_fields(loss):
-    return get_loss(loss).config_fields.values() if loss in available_losses() else ()
+def _setting_rows(config, relation_encoder="", loss=""):
+    """One row per setting of a relation encoder or a loss, as far as it is registered here."""
+    fields = (setting.field for setting in settings_of(relation_encoder, loss))
+    return [[code(field), config[field]] for field in fields if config.get(field) is not None]
 
 
 def base_model(record):
@@ -149,10 +148,16 @@ def backbone(record):
 
 
 def log_table(record):
-    """One row an evaluation, or, without any, an epoch: the mean loss since the row before, and the scores."""
+    """
+    One row per evaluation, or, without any, per epoch: the mean loss since the row before, and the scores. The step of the
+    checkpoint that was kept is in bold.
+
+    Returns:
+        the table (None without rows), and whether a step is in bold.
+    """
     log, kept = record.get("log", []), kept_step(record)
     evaluated = any(map(is_evaluation, log))
-    rows, last_row, logged, losses = [], 0, 0, 0.0
+    rows, last_row, logged, losses, has_kept_row = [], 0, 0, 0.0, False
     for entry in log:
         step = entry["step"]
         if "loss" in entry:  # the mean over the steps since the last entry
@@ -170,9 +175,9 @@ def log_table(record):
                     count(entry.get("eval_predicted_positives")),
                 ]
             )
-            last_row, losses = step, 0.0
+            last_row, losses, has_kept_row = step, 0.0, has_kept_row or step == kept
     header = ["Epoch", "Step", "Training loss", "Validation loss", *METRICS.values(), "Predicted facts"]
-    return table(header, rows) if rows else None
+    return (table(header, rows) if rows else None), has_kept_row
 
 
 def is_evaluation(entry):

@@ -21,24 +21,19 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..commands.errors import command
 from ..configuration_comm import TASK, CommConfig
+from ..data.dataset_entry import LOCAL
 from ..evaluation.scoring import format_scores
 from ..processing_comm import encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
+from .redaction import redact
 from .run_record import device_record, epoch_log, ign_reference_record, versions
 
 if TYPE_CHECKING:  # training needs packages that cards do without
     from ..training.script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
-
-# Hub names of what lies at the loader's public addresses. What was read from anywhere else is somebody's own files, whatever
-# they are called.
-_PUBLISHED = {
-    "https://huggingface.co/datasets/thunlp/docred/": "thunlp/docred",
-    "https://raw.githubusercontent.com/tonytan48/Re-DocRED/": "tonytan48/Re-DocRED",
-}
 
 
 def render_model_card(record, scores=None, repo_id=None, name=None, summary=None, tags=()) -> str:
@@ -59,6 +54,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         `str`: Markdown with a YAML head. Folders of the machine are left out of paths, and text from the record cannot
         become markup.
     """
+    record = redact(record)  # it may be older than its redaction, or a trainer's own
     if name is None:
         folder = PureWindowsPath(record["training_arguments"]["output_dir"])
         name = repo_id.split("/")[-1] if repo_id else (folder.parent if summary else folder).name
@@ -67,15 +63,18 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
     metrics = summary["metrics"] if summary else _metrics(record)
     was_run, trained = metrics is not None, any("loss" in entry for entry in record.get("log", []))
     seeds = (summary or record).get("seeds") or [record["seed"]]
-    datasets = _datasets(data["files"]) if trained or not was_run else []
+    sources = _sources(data) if trained or not was_run else []
+    log, has_kept_row = card_tables.log_table(record)
     shown = {
         "name": name,
         "model": repo_id or name,
         "record": record,
         "config": record["config"],
-        "metadata": Markdown(_metadata(record, name, datasets, metrics, len(seeds), tags).to_yaml()),
+        "metadata": Markdown(_metadata(record, name, sources, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
-        "datasets": datasets,
+        "sources": sources,
+        "domains": list(dict.fromkeys(source["domain"] for source in sources if source["domain"])),
+        "is_local": data["config"] == LOCAL.name,
         "was_run": was_run,
         "trained": trained,
         "chosen": trained
@@ -86,12 +85,13 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "seeds": seeds,
         "scores": scores,
         "lost": card_tables.lost_in_encoding(data),
+        "has_kept_row": has_kept_row,
         "tables": {
             "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
             "relations": card_tables.relations_table(scores, record["config"]["relation_names"]) if scores else None,
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
-            "log": card_tables.log_table(record),
+            "log": log,
             "run": card_tables.run_table(record) if was_run else None,
         },
     }
@@ -177,14 +177,15 @@ def trainer_record(trainer) -> dict:
     }
 
 
-def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, str]) -> dict:
+def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], published: Mapping[str, dict]) -> dict:
     """
     What a settings file for `run_docre.py` plans, in the form of a record without a run.
 
     Args:
         path (`str`): the settings file, for the command.
         arguments (`Arguments`): what [`~modeling_comm.training.script_arguments.parse_arguments`] makes of it.
-        files (`Mapping[str, str]`): path or address of each split's file.
+        files (`Mapping[str, dict]`): by split, `{"source": path or address}`.
+        published (`Mapping[str, dict]`): what [`~modeling_comm.data.DatasetEntry.published_sources`] says of them.
     """
     model, training = arguments.model, arguments.training
     fields = {
@@ -198,10 +199,7 @@ def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, str]) -
         "base_model": model.model_name_or_path,
         "seed": training.seed,
         "seeds": arguments.run.seeds,
-        "data": {
-            "config": arguments.data.dataset_config,
-            "files": {split: {"source": source} for split, source in files.items()},
-        },
+        "data": {"config": arguments.data.dataset_config, "files": files, "published": published},
         "config": config,
         "training_arguments": training.to_sanitized_dict(),
     }
@@ -210,15 +208,17 @@ def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, str]) -
 # ------------------------------------------------------------------------------------------------------------- metadata
 
 
-def _metadata(record, name, datasets, metrics, seeds, tags):
+def _metadata(record, name, sources, metrics, seeds, tags):
     results = _eval_results(record, metrics or {}, seeds)
+    given = [source["language"] for source in sources]  # of other files it is not known
+    languages = sorted({code for one in given for code in ([one] if isinstance(one, str) else one)})
     return ModelCardData(
-        language="en" if datasets else None,  # the published data is English; of other files it is not known
+        language=languages[0] if len(languages) == 1 else languages or None,
         license="apache-2.0",
         library_name="transformers",
         # The task is a tag, because it is not on the Hub's list of what may be a `pipeline_tag`.
         tags=[TASK, "relation-extraction", "comm", one_line(record["config"]["relation_encoder"]), *tags],
-        datasets=datasets or None,
+        datasets=[source["hub_name"] for source in sources if source["hub_name"]] or None,
         base_model=base_model(record),
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         model_name=name if results else None,
@@ -226,18 +226,18 @@ def _metadata(record, name, datasets, metrics, seeds, tags):
     )
 
 
-def _datasets(files):
-    """Hub names of the data that trains and selects the model; none if any of it comes from elsewhere."""
-    names = [_published(files[split]["source"]) for split in ("train", "validation") if split in files]
-    return list(dict.fromkeys(names)) if all(names) else []
-
-
-def _published(source):
-    return next((name for address, name in _PUBLISHED.items() if source.startswith(address)), None)
+def _sources(data):
+    """Published sources of the data that trains and selects the model; none if any of it comes from elsewhere."""
+    published = data.get("published", {})
+    used = [split for split in ("train", "validation") if split in data["files"]]
+    if not all(split in published for split in used):
+        return []
+    return list({published[split]["name"]: published[split] for split in used}.values())
 
 
 def _eval_results(record, metrics, seeds):
     results = []
+    published = record["data"].get("published", {})
     for prefix, split in SPLITS.items():
         file = record["data"]["files"].get(split)
         for key, label in METRICS.items():
@@ -248,7 +248,7 @@ def _eval_results(record, metrics, seeds):
                 EvalResult(
                     task_type=TASK,
                     task_name="Document-level relation extraction",
-                    dataset_type=(file and _published(file["source"])) or "local-files",
+                    dataset_type=published.get(split, {}).get("hub_name") or "local-files",
                     dataset_name=one_line(
                         f"{base_name(file['source'])}, sha256 {file['sha256']}" if file else f"{split} documents"
                     ),
@@ -291,6 +291,7 @@ def main(argv: list[str] | None = None) -> int:
         "python -m modeling_comm.reporting.model_card",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")

@@ -4,8 +4,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
-import shlex
 import statistics
 import subprocess
 import sys
@@ -14,15 +12,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from .redaction import redact, redact_command
+
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
 
 
 def command_line() -> str:
-    """The command that is running, as it can be typed again, without access tokens; paths below the working directory are
+    """The command that is running, as it can be typed again, without its secrets; paths below the working directory are
     made relative."""
     here = f"{Path.cwd()}{os.sep}"
-    command = shlex.join([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
-    return re.sub(r"(--(?:hub[_-])?token)[= ]\S+", r"\1 ...", command)
+    return redact_command([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
 
 
 def commit_of(path) -> str | None:
@@ -77,7 +76,7 @@ def ign_reference_record(reference) -> dict | None:
 @dataclass(kw_only=True)
 class Provenance:
     """
-    How a file was made.
+    How a file was made. It holds no secrets, see [`~modeling_comm.reporting.redaction.redact`].
 
     Attributes:
         command (`str`): as it can be typed again.
@@ -108,7 +107,7 @@ class Provenance:
             versions=versions(),
             device=device_record(training_args, dtype),
             seconds=round(time.time() - started, 1),
-            **fields,
+            **redact(fields),
         )
 
     def to_dict(self) -> dict:

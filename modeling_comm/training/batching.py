@@ -69,9 +69,11 @@ class DocumentBatchSampler(Sampler):
 
 
 class FeatureRows(Dataset):
-    """Feature rows of a data set, each with its index. Columns that a data set does not have are passed over."""
+    """Feature rows of a data set, each with its index. Columns that a data set does not have are skipped. `documents` has all
+    columns."""
 
     def __init__(self, rows, columns=FEATURE_COLUMNS):
+        self.documents = rows
         # Texts and names are needed for scoring only.
         self.columns = [column for column in columns if not len(rows) or column in rows[0]]
         self.rows = rows.select_columns(self.columns) if hasattr(rows, "select_columns") else rows
@@ -109,7 +111,7 @@ class DocumentStream:
         if iter(self.documents) is self.documents:
             raise ValueError(
                 f"the documents are a {type(self.documents).__name__}, which can be read only once; expected something that can "
-                "be read again, such as load_docred(..., streaming=True)['train_distant']"
+                "be read again, such as load_splits(..., streaming=True)['train_distant']"
             )
 
 

@@ -1,6 +1,5 @@
 """The model that a run of `run_docre.py` starts from, and its processor."""
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 
@@ -9,13 +8,8 @@ from transformers import PreTrainedConfig
 from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
-from .script_arguments import ModelArguments
-
-# What the weights of a checkpoint depend on.
-_FIXED_FIELDS = (
-    *("relation_encoder", "emb_size", "block_size", "unet_in_dim", "unet_down_dim", "unet_out_dim"),
-    *("axial_layers", "axial_heads", "fixed_grid"),
-)
+from ..relation_encoders import get_relation_encoder
+from .script_arguments import ModelArguments, given_fields
 
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
@@ -42,8 +36,7 @@ def new_model(
         relation_names={label: relation_names[label] for label in labels if label in relation_names},
         backbone_overrides=json.loads(arguments.backbone_overrides or "{}"),
         attn_implementation=arguments.attn_implementation,
-        **_config_fields(arguments),
-        **_extension_fields(arguments),
+        **given_fields(arguments),
         **hub,
     )
     processor = CommProcessor.from_backbone(
@@ -63,9 +56,12 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     Raises:
         ValueError: a flag contradicts the checkpoint.
     """
-    source, hub, fields = arguments.model_name_or_path, _hub_arguments(arguments), _config_fields(arguments)
+    source, hub, fields = arguments.model_name_or_path, _hub_arguments(arguments), given_fields(arguments)
     config = CommConfig.from_pretrained(source, **hub)
-    refused = [name for name in _FIXED_FIELDS if fields.get(name) not in (None, getattr(config, name))]
+    # What the weights depend on.
+    settings = get_relation_encoder(config.relation_encoder).settings
+    fixed = ("relation_encoder", *(setting.field for setting in settings))
+    refused = [name for name in fixed if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
     refused += [] if arguments.word_leading_space else ["word_leading_space"]
     if refused:
@@ -73,8 +69,6 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
         )
     config = CommConfig.from_pretrained(source, **fields, **hub)
-    for name, value in _extension_fields(arguments).items():
-        setattr(config, name, value)
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=arguments.attn_implementation, **hub
     )
@@ -94,12 +88,3 @@ def prepare_for_training(
 
 def _hub_arguments(arguments):
     return {"cache_dir": arguments.cache_dir, "revision": arguments.model_revision, "token": arguments.token}
-
-
-def _config_fields(arguments):
-    names = {field.name for field in dataclasses.fields(arguments)} & set(vars(CommConfig()))
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-
-
-def _extension_fields(arguments):
-    return json.loads(arguments.extension_fields or "{}")

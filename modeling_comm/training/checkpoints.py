@@ -1,17 +1,24 @@
 """Resuming a run: its identifying settings and its checkpoints."""
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from transformers import TrainerState
 
+from ..configuration_comm import CommConfig
 from ..evaluation.scoring import IgnReference
+from ..processing_comm import CommProcessor
+from ..reporting.redaction import redact
 from ..utils.files import file_sha256, read_json, write_json
+from ..utils.unchanged import check_unchanged
+from .checkpoint_files import last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
 from .script_arguments import Arguments
-from .trainer import CommTrainer, last_complete_checkpoint
+from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
 # What decides the outcome of a training besides model and data: where one of these differs, it is another run.
@@ -24,15 +31,38 @@ DECISIVE_ARGUMENTS = (
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
 )
 
+# What a configuration says about itself, its files and its versions.
+_DESCRIPTIVE_FIELDS = (
+    *(
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "custom_pipelines",
+        "comm_version",
+        "dtype",
+        "transformers_version",
+    ),
+)
+_LABEL_FIELDS = ("id2label", "label2id", "relation_names", "num_labels")
+_ADVICE = "Choose another --output_dir, or --restart to delete its checkpoints"
 
-def run_settings(arguments: Arguments, sources: dict[str, dict], ign_reference: IgnReference | None) -> dict:
+
+def run_settings(
+    arguments: Arguments,
+    sources: Mapping[str, dict],
+    ign_reference: IgnReference | None,
+    config: CommConfig,
+    processor: CommProcessor,
+) -> dict:
     """
-    What decides the outcome of a training, as JSON has it: settings, and hashes of all files that it reads.
+    What decides the outcome of a training, as JSON has it: settings, what gives the weights their meaning, and hashes of all
+    files that are read.
 
     Args:
         arguments (`Arguments`): all of the run's.
-        sources (`dict[str, dict]`): by split, where its documents come from.
+        sources (`Mapping[str, dict]`): by split, where its documents come from.
         ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
+        config (`CommConfig`), processor (`CommProcessor`): of the model before training.
     """
     data, training, teacher_logits = arguments.data, arguments.training, arguments.distillation.teacher_logits
     settings = {key: value for key, value in vars(arguments.model).items() if key not in ("token", "cache_dir")}
@@ -51,7 +81,28 @@ def run_settings(arguments: Arguments, sources: dict[str, dict], ign_reference: 
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
+    settings = redact(settings) | {"config": config_settings(config), "processor": processor_settings(processor)}
     return json.loads(json.dumps(settings))
+
+
+def config_settings(config: CommConfig) -> dict:
+    """The configuration's fields that give weights their meaning: labels in their order, sizes, loss and its settings, ..."""
+    fields = config.to_dict()
+    text_config = {name: value for name, value in fields.pop("text_config").items() if name not in _DESCRIPTIVE_FIELDS}
+    labels = [config.id2label[index] for index in range(len(config.id2label))]
+    fields = {name: value for name, value in fields.items() if name not in (*_DESCRIPTIVE_FIELDS, *_LABEL_FIELDS)}
+    return json.loads(json.dumps({**fields, "text_config": text_config, "labels": labels}))
+
+
+def processor_settings(processor: CommProcessor) -> dict:
+    """How the processor reads documents: its settings, and the hash of its tokenizer."""
+    fields = {name: value for name, value in processor.to_dict().items() if name not in _LABEL_FIELDS}
+    tokenizer = processor.tokenizer
+    if tokenizer.is_fast:
+        content = tokenizer.backend_tokenizer.to_str()
+    else:
+        content = json.dumps([type(tokenizer).__name__, tokenizer.get_vocab(), str(tokenizer.special_tokens_map)])
+    return {**fields, "tokenizer_sha256": hashlib.sha256(content.encode()).hexdigest()}
 
 
 @dataclass
@@ -77,35 +128,34 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
     Args:
         training_args (`CommTrainingArguments`): name the folder and the process.
         settings (`dict`): what identifies the run, see [`run_settings`].
-        restart (`bool`, defaults to `False`): delete the checkpoints first.
+        restart (`bool`, defaults to `False`): delete the run's checkpoints first, and nothing else.
 
     Raises:
-        ValueError: the folder holds checkpoints of another run.
+        SettingsChangedError: the folder, or the checkpoint to resume from, is of a run with other settings.
+        ValueError: the folder holds checkpoints and does not say of which run.
     """
     folder = Path(training_args.output_dir)
-    settings_file, final_state, resumed_file = (
-        folder / name for name in ("settings.json", "trainer_state.json", "resumed_from.json")
-    )
+    names = ("settings.json", "trainer_state.json", "_resumed_from.json")  # a push leaves out names with _
+    settings_file, final_state, resumed_file = (folder / name for name in names)
     # The others look when the first process has deleted and written.
     with training_args.main_process_first(desc="looking for checkpoints"):
         is_first = training_args.process_index == 0
         if restart and is_first:
-            for path in folder.glob("checkpoint-*"):
+            for path in own_checkpoints(folder):
                 shutil.rmtree(path)
             final_state.unlink(missing_ok=True)
-        has_begun = final_state.is_file() or any(folder.glob("checkpoint-*"))
-        if has_begun and settings_file.is_file():
-            before = json.loads(settings_file.read_text(encoding="utf-8"))
-            changed = [key for key in sorted({*settings, *before}) if settings.get(key) != before.get(key)]
-            if changed:
+        if final_state.is_file() or own_checkpoints(folder):
+            if not settings_file.is_file():
                 raise ValueError(
-                    f"{folder} holds a run with other settings: "
-                    + ", ".join(f"{key} {before.get(key)!r}, now {settings.get(key)!r}" for key in changed)
-                    + ". Choose another --output_dir, or --restart to delete its checkpoints"
+                    f"{folder} holds checkpoints without {settings_file.name}, of another program. {_ADVICE}"
                 )
+            check_unchanged(read_json(settings_file), settings, folder, _ADVICE)
         if is_first:
             write_json(settings_file, settings)
         progress = Progress(last_complete_checkpoint(folder, training_args.world_size), final_state.is_file())
+        if progress.checkpoint and "config" in settings:
+            saved = config_settings(CommConfig.from_pretrained(progress.checkpoint))
+            check_unchanged(saved, settings["config"], progress.checkpoint, _ADVICE)
         if is_first and not (progress.checkpoint or progress.finished):
             resumed_file.unlink(missing_ok=True)
         if resumed_file.is_file():

@@ -20,7 +20,8 @@ from transformers.utils import logging
 
 from ..losses import reduce_losses
 from ..processing_comm import encoding_report
-from ..utils.files import write_json
+from ..utils.files import read_json, write_json
+from ..utils.unchanged import check_unchanged
 from .batching import FEATURE_COLUMNS, DocumentCollator, DocumentStream, EncodedOnDemand
 from .trainer import CommTrainer
 
@@ -29,6 +30,7 @@ logger = logging.get_logger(__name__)
 _SETTINGS = "teacher.json"
 _SHARD = "logits-{:05d}.safetensors"
 _FORMAT = 1
+_FINISHED = ("documents", "encoding", "record")  # what is added once all shards are there
 _POSITION = "teacher_position"
 _IDENTITY = ("title", "sents", "vertexSet")
 # What decides beside the teacher's weights which logits a document gets.
@@ -180,16 +182,9 @@ def _begin(folder, settings):
     if not file.is_file():
         write_json(file, settings)
         return None
-    before = json.loads(file.read_text(encoding="utf-8"))
-    changed = [
-        f"{key} {_shortened(before.get(key))}, now {_shortened(value)}"
-        for key, value in settings.items()
-        if before.get(key) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} holds logits that were made otherwise: {', '.join(changed)}. Choose another folder, or delete it"
-        )
+    before = read_json(file)
+    made_with = {key: value for key, value in before.items() if key not in _FINISHED}
+    check_unchanged(made_with, settings, folder, "Choose another folder, or delete it")
     return before.get("documents")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from ..processing_comm import what_was_lost
+from ..reporting.redaction import redact
 from ..reporting.run_record import Provenance
 from .build_model import is_comm_checkpoint, load_checkpoint
 from .distillation import finish_teacher_logits, predict_teacher_logits
@@ -51,8 +52,8 @@ def predict_teacher(arguments: Arguments, documents: Iterable[dict], source: dic
     training.distributed_state.wait_for_everyone()
     if training.process_index == 0:
         record = Provenance.of_this_process(training, started, model.dtype).to_dict() | {
-            "teacher": arguments.model.model_name_or_path,
-            "data": {"config": arguments.data.dataset_config, "files": {"train": source}},
+            "teacher": redact(arguments.model.model_name_or_path),
+            "data": redact({"config": arguments.data.dataset_config, "files": {"train": source}}),
         }
         lost = what_was_lost(finish_teacher_logits(folder, number, record)["encoding"])
         logger.info("%s: logits of %d documents; lost in encoding: %s", folder, number, lost or "nothing")

@@ -1,7 +1,7 @@
 """Predictions of a run for its test documents: in the leaderboards' format, scored, and in words."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from datasets import Dataset
@@ -22,6 +22,7 @@ def predict_test(
     encoded: Dataset,
     documents: Sequence[dict],
     training_documents: Iterable[dict] | None = None,
+    frequent_relations: Collection[str] | None = None,
     show_triples: int = 0,
 ) -> dict[str, float]:
     """
@@ -34,6 +35,7 @@ def predict_test(
         documents (`Sequence[dict]`): the same documents in DocRED's format.
         training_documents (`Iterable[dict]`, *optional*): what the type prior, a baseline, is fitted on; without any it is left
             out.
+        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
         show_triples (`int`, defaults to 0): number of predicted triples to print.
 
     Returns:
@@ -50,11 +52,12 @@ def predict_test(
     scored = labelled == total
     logger.info("%d of %d test documents have labels%s", labelled, total, "" if scored else ": no scores")
     if scored:
-        scores, prior = score(predictions, documents, ign_reference=reference), None
+        settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
+        scores, prior = score(predictions, documents, **settings), None
         if training_documents := list(training_documents or ()):
             type_prior = TypePrior(training_documents)
             cutoff, _ = type_prior.best_cutoff(documents)
-            prior = score(type_prior.predict(documents, cutoff), documents, ign_reference=reference)
+            prior = score(type_prior.predict(documents, cutoff), documents, **settings)
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})

@@ -4,18 +4,24 @@ import argparse
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 from transformers import HfArgumentParser
 
+from ..configuration_comm import own_settings, registered_settings
+from ..extensions import import_extensions
+from ..losses import available_losses
+from ..relation_encoders import available_relation_encoders
+from ..settings import Setting
 from .training_args import CommTrainingArguments
 
 
 @dataclass
 class ModelArguments:
-    """Which model, and the fields of its configuration."""
+    """Which model. [`model_arguments_class`] adds the fields of its configuration."""
 
     model_name_or_path: str | None = field(
         default=None,
@@ -23,63 +29,13 @@ class ModelArguments:
             "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
         },
     )
-    relation_encoder: str | None = field(
-        default=None,
-        metadata={"help": "What turns the encoder's states into logits of pairs: atlop, docunet or kd_docre (atlop)."},
-    )
-    emb_size: int | None = field(default=None, metadata={"help": "Size of head and tail representation (768)."})
-    block_size: int | None = field(default=None, metadata={"help": "Group size of the bilinear classifier (64)."})
-    unet_in_dim: int | None = field(default=None, metadata={"help": "Channels that docunet reads contexts in (3)."})
-    unet_down_dim: int | None = field(default=None, metadata={"help": "Width of docunet's U-Net (256)."})
-    unet_out_dim: int | None = field(default=None, metadata={"help": "Size of docunet's pair feature (256)."})
-    axial_layers: int | None = field(default=None, metadata={"help": "Axial attention layers of kd_docre (6)."})
-    axial_heads: int | None = field(default=None, metadata={"help": "Heads of each (8)."})
-    fixed_grid: int | None = field(
-        default=None,
-        metadata={"help": "Reproduce docunet's and kd_docre's original grid of so many entities (none: it grows)."},
-    )
-    loss: str | None = field(
-        default=None,
-        metadata={"help": "cmm, atl, balanced_softmax, aml, afl, hingeabl, margin, sat or ncrl (cmm)."},
-    )
-    loss_reduction: str | None = field(default=None, metadata={"help": "mean over pairs, or sum (mean)."})
-    cmm_margin: float | None = field(default=None, metadata={"help": "CMM's m, eq. 4 of the paper; in [0, 1) (0.2)."})
-    cmm_gamma: float | None = field(default=None, metadata={"help": "CMM's gamma, eq. 5 of the paper; >= 0 (1)."})
-    aml_margin: float | None = field(default=None, metadata={"help": "Hinge margin of aml (1)."})
-    afl_gamma: float | None = field(default=None, metadata={"help": "Focusing exponent of afl (1)."})
-    afl_published: bool | None = field(
-        default=None, metadata={"help": "AFL's weight as in its paper (false: as its code)."}
-    )
-    hingeabl_margin: float | None = field(default=None, metadata={"help": "Margin of hingeabl (5)."})
-    hingeabl_detach_weights: bool | None = field(
-        default=None, metadata={"help": "No gradient through its weights (false)."}
-    )
-    ncrl_shift: float | None = field(default=None, metadata={"help": "Shift of ncrl (0)."})
-    ncrl_regularizer: bool | None = field(default=None, metadata={"help": "NCRL's regulariser (true)."})
-    decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
-    threshold_offset: float | None = field(
-        default=None, metadata={"help": "Margin over the threshold that predictions need (0)."}
-    )
-    max_relations_per_pair: int | None = field(
-        default=None, metadata={"help": "Cap on the relations of a pair (none)."}
-    )
-    markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
-    window_size: int | None = field(
-        default=None, metadata={"help": "Word pieces that the backbone sees at once (512)."}
-    )
-    window_stride: int | None = field(default=None, metadata={"help": "Word pieces that windows share (a quarter)."})
-    window_end_tokens: int | None = field(
-        default=None, metadata={"help": "End tokens of all windows but the last (1)."}
-    )
     word_leading_space: bool = field(
         default=True,
         metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
     )
     extensions: list[str] | None = field(
-        default=None, metadata={"help": "Python files that register a relation encoder or loss of your own."}
-    )
-    extension_fields: str | None = field(
-        default=None, metadata={"help": "JSON of the fields that they read from the configuration."}
+        default=None,
+        metadata={"help": "Python files that register a relation encoder, a loss or a data set of your own."},
     )
     backbone_overrides: str | None = field(
         default=None,
@@ -102,12 +58,15 @@ class DataArguments:
     """Which documents, and how they are read."""
 
     dataset_config: str = field(
-        default="redocred",
-        metadata={"help": "docred, redocred, or docred_mixed (DocRED's train; Re-DocRED's dev and test)."},
+        default="local",
+        metadata={
+            "help": "Name of a registered data set, which has its files' names and addresses, its frequent relations and its "
+            "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
+        },
     )
     data_dir: str | None = field(
         default=None,
-        metadata={"help": "Folder with the official files; without it they come from their public addresses."},
+        metadata={"help": "Folder with the data set's files; without it they come from their public addresses."},
     )
     train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
     validation_file: str | None = field(
@@ -194,6 +153,39 @@ class RunArguments:
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of going on from them."}
     )
     show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
+
+
+def configuration_settings() -> dict[str, Setting]:
+    """The fields of [`CommConfig`] that have a flag, those of every registered loss and relation encoder among them."""
+    return {setting.field: setting for setting in own_settings()} | registered_settings()
+
+
+def given_fields(model_args: ModelArguments) -> dict[str, Any]:
+    """The fields of the configuration that were given by a flag or in a file."""
+    values = {field: getattr(model_args, field, None) for field in configuration_settings()}
+    return {field: value for field, value in values.items() if value is not None}
+
+
+def model_arguments_class() -> type[ModelArguments]:
+    """[`ModelArguments`] with the fields of the configuration, each None unless it is given."""
+    names = {"loss": available_losses(), "relation_encoder": available_relation_encoders()}
+    fields = []
+    for name, setting in configuration_settings().items():
+        text = setting.help.rstrip(".").replace("%", "%%")
+        allowed = ", ".join(names[name]) if name in names else replace(setting, type=setting.kind).expected
+        default = "" if setting.default is None else f"; default: {setting.default}"
+        help_text = f"{text} ({allowed}{default})."
+        type_ = mapping if setting.is_mapping else setting.kind | None
+        fields.append((name, type_, field(default=None, metadata={"help": help_text})))
+    return make_dataclass("ModelArguments", fields, bases=(ModelArguments,))
+
+
+def mapping(text: str) -> dict:
+    """A mapping written as JSON."""
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"found a {type(value).__name__}; expected a mapping such as '{{\"P17\": 0.5}}'")
+    return value
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -288,6 +280,8 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
     """
     Arguments from a JSON or YAML file, if the first one is one, and from flags, which override it.
 
+    The files of `--extensions` are imported first, so that the settings of their losses and relation encoders are flags.
+
     Args:
         argv (`list[str]`): the words of the command line, without the program.
         description (`str`, *optional*), prog (`str`, *optional*): what `--help` shows of the program.
@@ -296,27 +290,34 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         ValueError: the file is malformed or names unknown arguments, or values do not fit.
         SystemExit: `--help`, or flags that do not exist.
     """
-    parser = HfArgumentParser(
-        [group.type for group in fields(Arguments)],
-        prog=prog,
-        description=description,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-    )
-    if argv and argv[0].endswith((".json", ".yaml", ".yml")):
-        path, argv = Path(argv[0]), argv[1:]
+    argv, settings = list(argv), {}
+    path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
+    if path:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"
             )
-        known = {action.dest for action in parser._actions}
-        unknown = sorted(set(settings) - known)
-        if unknown:
-            raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
-        parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
-        argv = [*as_flags(settings), *argv]
+    argv = [*as_flags(settings), *argv]
+    import_extensions(_named_extensions(argv))
+    parser = HfArgumentParser(
+        [model_arguments_class(), DataArguments, CommTrainingArguments, DistillationArguments, RunArguments],
+        prog=prog,
+        description=description,
+        formatter_class=_HelpFormatter,
+        allow_abbrev=False,
+    )
+    unknown = sorted(set(settings) - {action.dest for action in parser._actions})
+    if unknown:
+        raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
+    parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
     return Arguments(*parser.parse_args_into_dataclasses(args=argv))
+
+
+def _named_extensions(argv):
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--extensions", nargs="+")
+    return parser.parse_known_args(argv)[0].extensions
 
 
 def check_arguments(arguments: Arguments) -> None:

@@ -1,15 +1,11 @@
 """Training and evaluation of COMM models with Transformers' Trainer."""
 
-import json
-import re
-import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from safetensors import SafetensorError, safe_open
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
@@ -32,6 +28,7 @@ from .batching import (
     StreamedBatches,
     without_unknown_labels,
 )
+from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -66,8 +63,10 @@ class CommTrainer(Trainer):
 
     Args:
         ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
+        compute_metrics (`Callable[[list[Predictions]], dict[str, float]]`, *optional*): further metrics, from a
+            [`~modeling_comm.decoding.Predictions`] for each document; added to the trainer's own.
         args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
-            as in the parent.
+            as in the parent. Its `data_collator`, `compute_loss_func` and `preprocess_logits_for_metrics` are refused.
 
     Raises:
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
@@ -103,11 +102,13 @@ class CommTrainer(Trainer):
         self.train_sampler = None
         self._step_documents = []
         self.stream_report = Counter()
-        # The parent takes them, and evaluation here would never call them.
-        unused = ("compute_metrics", "preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
+        # The parent takes them, and training and evaluation here would never call them.
+        unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
         if refused:
-            raise ValueError(f"CommTrainer: found {refused}; it batches, scores and computes the loss itself")
+            raise ValueError(
+                f"{', '.join(refused)} given; CommTrainer collates batches and computes the loss itself, leave it out"
+            )
         if train_dataset is not None and not isinstance(train_dataset, DocumentStream):
             train_dataset = encode_dataset(train_dataset, processing_class)
         if eval_dataset is not None:
@@ -251,7 +252,14 @@ class CommTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             (folder / "trainer_state.json").unlink(missing_ok=True)
-        super()._save_checkpoint(model, trial)
+        # The parent would delete whatever is called checkpoint-*, somebody else's too.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        if self.args.should_save:
+            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
@@ -279,9 +287,7 @@ class CommTrainer(Trainer):
             rank=self.args.process_index,
             order="sequential",
         )
-        loader = self._loader(FeatureRows(dataset), sampler)
-        loader.documents = dataset
-        return loader
+        return self._loader(FeatureRows(dataset), sampler)
 
     get_test_dataloader = get_eval_dataloader
 
@@ -290,7 +296,7 @@ class CommTrainer(Trainer):
     ):
         """One result per document, gathered by document index from all processes; `predictions` is a list of
         [`~modeling_comm.decoding.Predictions`] in the data set's order."""
-        documents = dataloader.documents
+        documents = dataloader.dataset.documents
         results = self._evaluate_batches(dataloader)
         if self.args.world_size > 1:
             results = gather_object(results)
@@ -298,6 +304,8 @@ class CommTrainer(Trainer):
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        if self.compute_metrics is not None:
+            metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
 
@@ -313,7 +321,7 @@ class CommTrainer(Trainer):
             if batch["document_index"]:
                 batch = self._prepare_inputs(batch)
                 with self.accelerator.autocast():
-                    results += predict_batch(model, batch, self.processing_class, dataloader.documents)
+                    results += predict_batch(model, batch, self.processing_class, dataloader.dataset.documents)
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         return results
 
@@ -463,38 +471,3 @@ def evaluate_results(
     metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
     metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
     return metrics
-
-
-def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
-    """
-    Newest checkpoint in `output_dir` from which training can go on exactly; None if there is none. A newer one that lacks a
-    file or the end of one, because a run was killed while it was saved, is passed over with a warning.
-
-    Args:
-        output_dir (`str`): a run's folder.
-        world_size (`int`, defaults to 1): number of processes; each has saved its random state.
-    """
-    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
-    found = [path for path in Path(output_dir).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    for path in sorted(found, key=lambda path: -int(path.name.split("-")[1])):
-        broken = [name for name in needed if not _is_complete(path / name)]
-        if not broken:
-            return str(path)
-        logger.warning("%s is passed over: it lacks %s, or their ends", path, ", ".join(broken))
-    return None
-
-
-def _is_complete(file):
-    """Whether a file is there to its end, which each of these formats tells."""
-    try:
-        if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
-        elif file.suffix == ".safetensors":
-            with safe_open(file, "pt"):
-                pass
-        else:  # torch.save's
-            return zipfile.is_zipfile(file)
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return True

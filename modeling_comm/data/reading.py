@@ -6,13 +6,13 @@ import os
 import zlib
 from collections.abc import Iterator
 
-from modeling_comm.documents import DocumentError, validate_document
-from modeling_comm.utils.files import iterate_json_array, open_text
+from ..documents import DocumentError, validate_document
+from ..utils.files import iterate_json_array, open_text
 
 logger = logging.getLogger(__name__)
 
 
-def read_documents(path, on_bad_document="error", relations=None, source=None, skipped=None) -> Iterator[dict]:
+def iterate_documents(path, on_bad_document="error", relations=None, source=None, skipped=None) -> Iterator[dict]:
     """
     Documents of a JSON file in DocRED's format, each checked, in bounded memory.
 

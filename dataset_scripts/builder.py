@@ -1,0 +1,374 @@
+"""Registered data sets and files of one's own as a `datasets` builder, read from JSON in DocRED's format, wherever it is."""
+
+import json
+import logging
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import datasets
+from datasets.data_files import DataFilesDict, DataFilesList
+from datasets.exceptions import DatasetGenerationError
+
+from modeling_comm.data import get_dataset
+from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
+from modeling_comm.data.reading import iterate_documents
+from modeling_comm.documents import relation_ids
+from modeling_comm.reporting.redaction import redact
+from modeling_comm.utils.files import file_sha256, open_text
+
+from .provenance import FileProvenance, read_provenance, write_provenance
+
+logger = logging.getLogger(__name__)
+
+
+# --------------------------------------------------------------------------------------------------------- the builder
+
+_INTEGERS = datasets.List(datasets.Value("int32"))
+FEATURES = datasets.Features(
+    {
+        "title": datasets.Value("string"),
+        "sents": datasets.List(datasets.List(datasets.Value("string"))),
+        "vertexSet": datasets.List(
+            datasets.List(
+                {
+                    "name": datasets.Value("string"),
+                    "sent_id": datasets.Value("int32"),
+                    "pos": _INTEGERS,
+                    "type": datasets.Value("string"),
+                }
+            )
+        ),
+        "labels": datasets.List(
+            {
+                "h": datasets.Value("int32"),
+                "t": datasets.Value("int32"),
+                "r": datasets.Value("string"),
+                "evidence": _INTEGERS,
+            }
+        ),
+        "has_labels": datasets.Value("bool"),
+    }
+)
+
+
+def _to_row(document):
+    labels = document.get("labels")
+    if labels is not None:
+        labels = [{"h": x["h"], "t": x["t"], "r": x["r"], "evidence": x.get("evidence")} for x in labels]
+    entities = [
+        [{field: mention[field] for field in ("name", "sent_id", "pos", "type")} for mention in mentions]
+        for mentions in document["vertexSet"]
+    ]
+    return {
+        "title": document["title"],
+        "sents": document["sents"],
+        "vertexSet": entities,
+        "labels": labels,
+        "has_labels": labels is not None,
+    }
+
+
+def to_document(row) -> dict:
+    """The document in DocRED's format that a row of the data set stands for; one without labels has no such field."""
+    document = {field: row[field] for field in ("title", "sents", "vertexSet")}
+    if row["has_labels"]:
+        document["labels"] = [
+            {field: value for field, value in label.items() if value is not None} for label in row["labels"]
+        ]
+    return document
+
+
+@dataclass
+class DocumentsConfig(datasets.BuilderConfig):
+    """
+    Configuration of [`Documents`].
+
+    Args:
+        name (`str`): name of the data set; it is part of the cache's key.
+        data_files (`dict[str, str]`): one local file for each split.
+        on_bad_document (`str`, defaults to `"error"`), relations (`Collection[str]`, *optional*): as in
+            [`~modeling_comm.data.reading.iterate_documents`].
+        sources (`dict[str, str]`, *optional*): by split, what messages and records call the file. Its path by default.
+        sha256 (`dict[str, str]`): by split; set from the files.
+    """
+
+    on_bad_document: str = "error"
+    relations: tuple[str, ...] | None = None
+    sources: dict[str, str] | None = None
+    sha256: dict[str, str] | None = None
+
+    def path(self, split) -> str:
+        files = self.data_files[split]
+        if len(files) != 1:
+            raise ValueError(f"data_files[{split!r}] has {len(files)} files; expected one")
+        return files[0]
+
+    def create_config_id(self, config_kwargs, custom_features=None) -> str:
+        if not self.data_files:
+            raise ValueError(
+                "Documents needs data_files, one local file for each split; load_splits finds or downloads them"
+            )
+        # Contents decide what the cache answers; datasets itself looks at a file's name and time only.
+        self.sha256 = {str(split): file_sha256(self.path(split)) for split in self.data_files}
+        return super().create_config_id({**config_kwargs, "sha256": self.sha256}, custom_features)
+
+
+class Documents(datasets.GeneratorBasedBuilder):
+    """
+    One row for each document: `title`, `sents`, `vertexSet`, `labels` and `has_labels`. `labels` is `None` where the
+    file has none (`has_labels` is false), which is not the same as an empty list, a document in which nothing is
+    related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
+    [`to_document`] turns a row back.
+
+    [`load_splits`] is the easy way to use it.
+    """
+
+    VERSION = datasets.Version("1.0.0")  # part of the cache's key: a change of rows or checks is a new version
+    BUILDER_CONFIG_CLASS = DocumentsConfig
+
+    def _info(self):
+        sources = self.config.sources or {}
+        files = {
+            split: FileProvenance(
+                source=redact(sources.get(split, self.config.path(split))), sha256=sha256, skipped=[]
+            )
+            for split, sha256 in self.config.sha256.items()
+        }
+        info = datasets.DatasetInfo(features=FEATURES)
+        write_provenance(info, files)
+        return info
+
+    def _split_generators(self, dl_manager):
+        return [datasets.SplitGenerator(str(split), {"split": str(split)}) for split in self.config.data_files]
+
+    def _generate_examples(self, split):
+        config, provenance, skipped = self.config, read_provenance(self), []
+        source = provenance[split]["source"]
+        documents = iterate_documents(config.path(split), config.on_bad_document, config.relations, source, skipped)
+        index = -1
+        for index, document in enumerate(documents):
+            yield index, _to_row(document)
+        provenance[split]["skipped"] = [vars(error) for error in skipped]
+        write_provenance(self.info, provenance)
+        if index < 0:
+            raise ValueError(f"{source}: found no document ({len(skipped)} skipped), expected at least one")
+
+
+# -------------------------------------------------------------------------------------------------------- the easy way
+
+
+def load_splits(
+    name: str,
+    data_dir: str | os.PathLike | Sequence | None = None,
+    data_files: Mapping[str, str | os.PathLike] | None = None,
+    splits: Sequence[str] | None = None,
+    on_bad_document: str = "error",
+    relations: Collection[str] | None = None,
+    streaming: bool = False,
+    cache_dir: str | None = None,
+) -> datasets.DatasetDict | datasets.IterableDatasetDict:
+    """
+    Loads a registered data set.
+
+    Args:
+        name (`str`): name of its [`~modeling_comm.data.DatasetEntry`]; `"local"` for files of one's own.
+        data_dir (`str` or `list[str]`, *optional*): folders with the entry's files, plain or with `.gz` added to the
+            name.
+        data_files (`dict[str, str]`, *optional*): path or address of each split's file, whatever its name. Without it
+            and `data_dir`, files come from their public addresses.
+        splits (`list[str]`, *optional*): what to load of `"train"`, `"validation"`, `"test"` and `"train_distant"`. By
+            default all that `data_files` has, or the first three as far as `data_dir` or the entry has them.
+        on_bad_document, relations: as in [`~modeling_comm.data.reading.iterate_documents`].
+        streaming (`bool`, defaults to `False`): read the files while iterating, in bounded memory and without a copy
+            on disk. Skipped documents are then logged but not in the provenance.
+        cache_dir (`str`, *optional*): where `datasets` keeps what it has prepared. A changed file is prepared anew.
+
+    Returns:
+        `DatasetDict`, or `IterableDatasetDict` if streaming, with the rows of [`Documents`].
+        [`~dataset_scripts.provenance.read_provenance`] tells the files, their SHA-256 and what was skipped.
+
+    Raises:
+        DocumentError: a document is malformed; see [`~modeling_comm.data.reading.iterate_documents`].
+        FileNotFoundError: a file is not where it should be; the message says which one is expected where.
+        ConnectionError: a file could not be downloaded.
+        ValueError: the arguments make no sense.
+    """
+    sources = find_data_files(name, data_dir, data_files, splits)
+    builder = Documents(
+        config_name=name,
+        cache_dir=cache_dir,
+        # Ready-made, because datasets takes a plain path for a pattern, and folders may be called `runs[1]`.
+        data_files=DataFilesDict(
+            {split: DataFilesList([_local_file(source, cache_dir)], [()]) for split, source in sources.items()}
+        ),
+        sources=sources,
+        on_bad_document=on_bad_document,
+        relations=None if relations is None else tuple(sorted(relations)),
+    )
+    if streaming:
+        return builder.as_streaming_dataset()
+    try:
+        builder.download_and_prepare()
+    except DatasetGenerationError as error:
+        if isinstance(error.__cause__, ValueError):  # says what is wrong, which its wrapper does not
+            raise error.__cause__ from None
+        raise
+    loaded = builder.as_dataset()
+    for split, file in read_provenance(loaded).items():
+        if file["skipped"]:
+            indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
+            logger.warning(
+                "%s: skipped %d documents and kept %d; skipped were the ones with index %s",
+                file["source"],
+                len(file["skipped"]),
+                loaded[split].num_rows,
+                indices,
+            )
+    return loaded
+
+
+def find_data_files(
+    name: str,
+    data_dir: str | os.PathLike | Sequence | None = None,
+    data_files: Mapping[str, str | os.PathLike] | None = None,
+    splits: Sequence[str] | None = None,
+) -> dict[str, str]:
+    """Path or address of each split's file; arguments and errors as in [`load_splits`]."""
+    files = get_dataset(name).files
+    if data_dir is not None and data_files is not None:
+        raise ValueError("data_dir and data_files are both given; expected one of them")
+    unknown = sorted({*(splits or ()), *(data_files or ())} - {*DEFAULT_SPLITS, "train_distant"})
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)}: no such split; expected some of {', '.join(DEFAULT_SPLITS)}, train_distant"
+        )
+    by_default = [split for split in DEFAULT_SPLITS if split in files]
+    if data_files is not None:
+        found = {split: os.fspath(source) for split, source in data_files.items()}
+        wanted, where = splits or list(found), "data_files"
+    elif data_dir is not None:
+        found = {split: path for split, file in files.items() if (path := _find_file(data_dir, file.name))}
+        wanted = splits or [split for split in by_default if split in found] or by_default
+        where = ", ".join(_folders(data_dir))
+    else:
+        found = {split: file.address for split, file in files.items() if file.address}
+        wanted, where = splits or by_default, "the public addresses"
+    missing = [split for split in wanted if split not in found]
+    if missing:
+        names = {split: files[split].name if split in files else "a file" for split in missing}
+        expected = " and ".join(f"{names[split]} for the split {split}" for split in missing)
+        raise FileNotFoundError(f"data set {name!r}: expected {expected} in {where}, found no such file")
+    return {split: found[split] for split in wanted}
+
+
+def _folders(data_dir):
+    if data_dir is None:
+        return []
+    return [os.fspath(path) for path in ([data_dir] if isinstance(data_dir, (str, os.PathLike)) else data_dir)]
+
+
+def _find_file(data_dir, name, places=("",)):
+    candidates = (
+        os.path.join(folder, place, name + ending)
+        for folder in _folders(data_dir)
+        for place in places
+        for ending in ("", ".gz")
+    )
+    return next(filter(os.path.isfile, candidates), None)
+
+
+def _local_file(source, cache_dir):
+    """The path itself, or where the file of an address has been downloaded to."""
+    if "://" not in source:
+        if not os.path.isfile(source):
+            raise FileNotFoundError(f"{source}: expected a file, found none")
+        return source
+    folder = None if cache_dir is None else os.path.join(cache_dir, "downloads")
+    try:
+        # What has been downloaded once stays as it is, and is used without a network.
+        config = datasets.DownloadConfig(cache_dir=folder, use_etag=False)
+        return datasets.DownloadManager(download_config=config).download(source)
+    except Exception as error:  # whatever the library that fetches this kind of address raises
+        shown = redact(source)
+        # Where the address has a secret, the text of the error may have it, too.
+        why, cause = (f": {error}", error) if shown == source else ("", None)
+        raise ConnectionError(
+            f"{shown.rsplit('/', 1)[-1]} could not be downloaded from {shown} ({type(error).__name__}{why}). Download it "
+            "by other means and give its folder as data_dir (--data_dir), or its path in data_files"
+        ) from cause
+
+
+# ----------------------------------------------------------------------------------------------------------- relations
+
+# The data set folder itself and the `meta` folder that published code keeps in it or beside it.
+_RELATION_PLACES = ("", "meta", os.path.join(os.pardir, "meta"))
+
+
+def relation_labels(
+    data_dir: str | os.PathLike | Sequence | None = None,
+    documents: Iterable[dict] | None = None,
+    rel2id: str | None = None,
+    rel_info: str | None = None,
+    cache_dir: str | None = None,
+    null_label: str = "Na",
+) -> tuple[list[str], dict[str, str]]:
+    """
+    The label list of a model. Its order is that of `rel2id.json`, which published checkpoints share; without that
+    file, of the sorted relations of `rel_info.json`; without both, of those that occur in the documents.
+
+    Args:
+        data_dir (`str` or `list[str]`, *optional*): folders in which, in whose `meta` and beside which in `meta` the
+            two files are looked for.
+        documents (`Iterable[dict]`, *optional*): the documents (or rows) whose relations have to be among them.
+        rel2id, rel_info (`str`, *optional*): path or address of the two files, instead of looking for them.
+        cache_dir (`str`, *optional*): where downloads are kept.
+        null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it.
+
+    Returns:
+        the labels, that of the threshold class first, and a dict with the readable name of each relation from
+        `rel_info.json`, or the relation itself where that is silent.
+
+    Raises:
+        ValueError: a file is malformed or lacks relations of the documents, or there is nothing to take labels from.
+    """
+    rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", _RELATION_PLACES)
+    rel_info = (
+        _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", _RELATION_PLACES)
+    )
+    names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
+    occurring = relation_ids(documents or ())
+    if rel2id:
+        null_label, *relations = _ordered_labels(rel2id)
+    else:
+        relations = sorted(set(names) - {null_label}) or occurring
+    if null_label in occurring:
+        raise ValueError(f"found a label with the relation {null_label!r}, which stands for none; leave it out")
+    if not relations:
+        where = ", ".join(_folders(data_dir)) or "no data_dir"
+        raise ValueError(f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents")
+    unknown = sorted(set(occurring) - set(relations))
+    if unknown:
+        raise ValueError(
+            f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
+        )
+    return [null_label, *relations], {relation: names.get(relation, relation) for relation in relations}
+
+
+def _read_object(path, kind, expected):
+    with open_text(path) as file:
+        try:
+            content = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path}: found no JSON ({error}), expected an object of {expected}") from error
+    if not isinstance(content, dict) or not all(type(value) is kind for value in content.values()):
+        raise ValueError(f"{path}: found {str(content)[:80]}, expected an object of {expected}")
+    return content
+
+
+def _ordered_labels(path):
+    ids = _read_object(path, int, "labels and their ids")
+    labels = sorted(ids, key=ids.get)
+    if not labels or [ids[label] for label in labels] != list(range(len(labels))):
+        raise ValueError(f"{path}: found the ids {sorted(ids.values())}, expected 0, 1, ..., each once")
+    return labels

@@ -1,0 +1,43 @@
+"""What the rows of a data set were read from, kept in its `DatasetInfo`, so that it survives the cache, `filter` and `select`."""
+
+import json
+from collections.abc import Mapping
+from typing import TypedDict
+
+import datasets
+
+
+class FileProvenance(TypedDict):
+    """
+    Where the rows of a split are from.
+
+    Args:
+        source (`str`): path or address of the file.
+        sha256 (`str`): its hash.
+        skipped (`list[dict]`): for each document that was left out the attributes of its
+            [`~modeling_comm.documents.DocumentError`].
+    """
+
+    source: str
+    sha256: str
+    skipped: list[dict]
+
+
+def write_provenance(info: datasets.DatasetInfo, provenance: Mapping[str, FileProvenance]) -> None:
+    """Keeps the provenance of every split in `info`, in its description: a text that `datasets` stores and does not look at."""
+    info.description = json.dumps(provenance, ensure_ascii=False)
+
+
+def read_provenance(loaded: datasets.DatasetDict | datasets.Dataset | Mapping) -> dict[str, FileProvenance]:
+    """
+    What [`write_provenance`] kept of a data set.
+
+    Args:
+        loaded (`DatasetDict`, `Dataset`, their iterable kinds, or a `dict` of splits): what
+            [`~dataset_scripts.builder.load_splits`] returned, or one of its splits.
+
+    Returns:
+        `dict[str, FileProvenance]`, by split.
+    """
+    some_split = next(iter(loaded.values())) if isinstance(loaded, Mapping) else loaded
+    return json.loads(some_split.info.description)

@@ -1,0 +1,290 @@
+"""Settings that are declared where they are used: by a loss, as keyword arguments, and by a relation encoder, as its `Settings`.
+
+A declaration is a type, with ranges and help in `Annotated`, and a default:
+
+```python
+margin: Annotated[float, InRange(0, 1), "Distance from the threshold."] = 0.2
+```
+
+The fields of the configuration, the flags of the training script, the checks and the rows of model cards are derived from it.
+"""
+
+import inspect
+import itertools
+import math
+import textwrap
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+_WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
+
+# Names that belong to the configuration itself or to Transformers. `configuration_comm` fills it in.
+RESERVED_FIELDS: set[str] = set()
+
+
+class SettingError(ValueError):
+    """
+    A value that does not fit.
+
+    Args:
+        owner (`str`): What has the field, such as `"CommConfig"`.
+        field (`str`): The field's name.
+        value (`Any`): What was found.
+        expected (`str`): What is allowed.
+    """
+
+    def __init__(self, owner: str, field: str, value: Any, expected: str):
+        super().__init__(f"{owner}: {field} is {value!r}; expected {expected}")
+        self.owner, self.field, self.value, self.expected = owner, field, value, expected
+
+    def __reduce__(self):
+        return type(self), (self.owner, self.field, self.value, self.expected)
+
+
+def check_field(holder: Any, field: str, fits: bool, expected: str) -> None:
+    """
+    Checks one field of an object.
+
+    Args:
+        holder (`Any`): The object, such as a [`CommConfig`].
+        field (`str`): The field's name.
+        fits (`bool`): Whether its value is allowed.
+        expected (`str`): What is allowed, in words.
+
+    Raises:
+        `SettingError`: The value does not fit.
+    """
+    if not fits:
+        raise SettingError(type(holder).__name__, field, getattr(holder, field), expected)
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Range of a number: `low <= value`."""
+
+    low: float
+
+    def __contains__(self, value: float) -> bool:
+        return value >= self.low
+
+    def __str__(self) -> str:
+        return f">= {self.low}"
+
+
+@dataclass(frozen=True)
+class InRange:
+    """Range of a number: `low <= value < high`."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value < self.high
+
+    def __str__(self) -> str:
+        return f"in [{self.low}, {self.high})"
+
+
+@dataclass(frozen=True)
+class MultipleOf:
+    """Range of an integer: a multiple of `factor`."""
+
+    factor: int
+
+    def __contains__(self, value: int) -> bool:
+        return value % self.factor == 0
+
+    def __str__(self) -> str:
+        return f"that is a multiple of {self.factor}"
+
+
+_RANGES = (AtLeast, InRange, MultipleOf)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """
+    One declared setting.
+
+    Args:
+        field (`str`): Its field in the configuration, which is also its flag.
+        keyword (`str`): Its name where it is declared.
+        type (`Any`): `bool`, `int`, `float`, `str`, a `Literal` of texts, `dict[str, float]`, `dict[str, int]`, or one of them
+            `| None`.
+        default (`Any`): Value where none is given.
+        ranges (`tuple`): Each number has to lie in all of them; see [`AtLeast`], [`InRange`], [`MultipleOf`].
+        help (`str`): What it is, for people.
+    """
+
+    field: str
+    keyword: str
+    type: Any
+    default: Any
+    ranges: tuple = ()
+    help: str = ""
+
+    @property
+    def kind(self) -> Any:
+        """The type without `| None`."""
+        return _without_none(self.type)
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it maps relations to numbers."""
+        return get_origin(self.kind) is dict
+
+    @property
+    def expected(self) -> str:
+        """What is allowed, in words."""
+        words = _describe(get_args(self.kind)[1] if self.is_mapping else self.kind, self.ranges)
+        if self.is_mapping:
+            words = f"a mapping of relations to {words}"
+        return words if self.kind is self.type else f"{words}, or None"
+
+    def fits(self, value: Any) -> bool:
+        """Whether `value` has the type and lies in the ranges."""
+        if value is None:
+            return self.kind is not self.type
+        if self.is_mapping:
+            number = get_args(self.kind)[1]
+            return isinstance(value, dict) and all(_fits(number, one, self.ranges) for one in value.values())
+        return _fits(self.kind, value, self.ranges)
+
+    def check(self, holder: Any) -> None:
+        """Raises [`SettingError`] where the value of `holder` does not fit."""
+        check_field(holder, self.field, self.fits(getattr(holder, self.field)), self.expected)
+
+
+def declared_by_function(function: Callable, owner: str, prefix: str, after: str) -> tuple[Setting, ...]:
+    """
+    The settings that a function declares: its keyword arguments after one of them.
+
+    Args:
+        function (`Callable`): The function.
+        owner (`str`): How errors call it.
+        prefix (`str`): What the names of its fields begin with.
+        after (`str`): The last argument that is no setting.
+
+    Raises:
+        `ValueError`: An argument lacks a type or a default, or has a type or a default that cannot serve, or its field belongs
+            to the configuration itself.
+    """
+    parameters = inspect.signature(function).parameters
+    if after not in parameters:
+        raise ValueError(f"{owner}: the arguments are {', '.join(parameters)}; expected {after!r} among them")
+    names = list(parameters)
+    hints = get_type_hints(inspect.unwrap(function), include_extras=True)
+    entries = []
+    for name in names[names.index(after) + 1 :]:
+        if parameters[name].kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise ValueError(
+                f"{owner}: found the argument {parameters[name]}; expected settings with names of their own"
+            )
+        entries.append((name, hints.get(name), parameters[name].default))
+    return _declare(owner, prefix, entries, inspect.getdoc(function))
+
+
+def declared_by_class(declaration: type, owner: str) -> tuple[Setting, ...]:
+    """
+    The settings that a class declares: its public attributes, those of its bases first.
+
+    Args:
+        declaration (`type`): The class.
+        owner (`str`): How errors call it.
+
+    Raises:
+        `ValueError`: As for [`declared_by_function`].
+    """
+    hints = get_type_hints(declaration, include_extras=True)
+    plain = {
+        name: value
+        for base in reversed(declaration.__mro__[:-1])
+        for name, value in vars(base).items()
+        if not (name.startswith("_") or callable(value) or isinstance(value, (classmethod, staticmethod, property)))
+    }
+    names = dict.fromkeys([*hints, *plain])
+    entries = [(name, hints.get(name), plain.get(name, inspect.Parameter.empty)) for name in names]
+    return _declare(owner, "", entries, inspect.getdoc(declaration))
+
+
+def check_names(owner: str, settings: Iterable[Setting]) -> None:
+    """Raises `ValueError` where a setting's field belongs to the configuration itself or to Transformers."""
+    for setting in settings:
+        if setting.field in RESERVED_FIELDS:
+            raise ValueError(
+                f"{owner}: the setting {setting.keyword!r} would be the field {setting.field!r} of CommConfig, which exists "
+                "already; expected another name"
+            )
+
+
+def described_arguments(docstring: str | None) -> dict[str, str]:
+    """The texts of a docstring's section `Args:`, by argument, on one line each."""
+    section = (docstring or "").partition("Args:\n")[2].splitlines()
+    section = itertools.takewhile(lambda line: not line or line.startswith(" "), section)
+    found, name = {}, None
+    for line in textwrap.dedent("\n".join(section)).splitlines():
+        if line and not line.startswith(" "):
+            heading, _, text = line.partition(": ")
+            name = heading.partition(" ")[0].removesuffix(":")
+            found[name] = text if heading != line else ""
+        elif name:
+            found[name] += f" {line.strip()}"
+    return {name: " ".join(text.split()) for name, text in found.items()}
+
+
+def _declare(owner, prefix, entries, docstring):
+    described = described_arguments(docstring)
+    settings = []
+    for name, hint, default in entries:
+        if hint is None:
+            raise ValueError(f"{owner}: the setting {name!r} has no type; expected one such as `{name}: float = 1.0`")
+        if default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{owner}: the setting {name!r} has no default; expected one such as `{name}: float = 1.0`"
+            )
+        type_, extras = (hint.__origin__, hint.__metadata__) if get_origin(hint) is Annotated else (hint, ())
+        if not _is_allowed(_without_none(type_)):
+            raise ValueError(
+                f"{owner}: the setting {name!r} has the type {type_}; expected bool, int, float, str, a Literal of texts, "
+                "dict[str, float], dict[str, int], or one of them | None"
+            )
+        ranges = tuple(extra for extra in extras if isinstance(extra, _RANGES))
+        texts = [extra for extra in extras if isinstance(extra, str)] or [described.get(name, "")]
+        setting = Setting(f"{prefix}{name}", name, type_, default, ranges, texts[0])
+        if not setting.fits(default):
+            raise SettingError(f"{owner}, default", name, default, setting.expected)
+        settings.append(setting)
+    check_names(owner, settings)
+    return tuple(settings)
+
+
+def _without_none(type_):
+    if get_origin(type_) in (Union, types.UnionType):
+        rest = [one for one in get_args(type_) if one is not type(None)]
+        return rest[0] if len(rest) == 1 else type_
+    return type_
+
+
+def _is_allowed(kind):
+    if get_origin(kind) is Literal:
+        return all(isinstance(choice, str) for choice in get_args(kind))
+    return kind in (*_WORDS, dict[str, float], dict[str, int])
+
+
+def _describe(kind, ranges):
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(repr, get_args(kind)))}"
+    return " ".join([_WORDS[kind], *map(str, ranges)])
+
+
+def _fits(kind, value, ranges):
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind in (int, float):
+        numbers = int if kind is int else (int, float)
+        if isinstance(value, bool) or not isinstance(value, numbers) or not math.isfinite(value):
+            return False
+        return all(value in one for one in ranges)
+    return isinstance(value, kind)

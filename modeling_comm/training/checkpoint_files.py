@@ -1,0 +1,72 @@
+"""The folders `checkpoint-NUMBER` that a training leaves behind."""
+
+import json
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+def _numbered(folder):
+    paths = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    return sorted(paths, key=lambda path: int(path.name.split("-")[1]))
+
+
+def own_checkpoints(folder: str | Path) -> list[Path]:
+    """The folders `checkpoint-NUMBER` that a trainer has completed, by number. Others are somebody else's."""
+    return [path for path in _numbered(folder) if (path / "trainer_state.json").is_file()]
+
+
+def delete_old_checkpoints(folder: str | Path, limit: int | None, best: str | None = None) -> None:
+    """
+    Deletes the oldest checkpoints of a training, but neither the newest nor the best one.
+
+    Args:
+        folder (`str` or `Path`): the training's.
+        limit (`int`, *optional*): number of checkpoints to keep; all of them by default.
+        best (`str`, *optional*): folder of the best checkpoint.
+    """
+    checkpoints = own_checkpoints(folder)
+    kept = set(checkpoints[-1:]) | ({Path(best)} if best else set())
+    surplus = len(checkpoints) - max(limit, len(kept)) if limit else 0
+    for path in [path for path in checkpoints if path not in kept][: max(surplus, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
+    """
+    Newest checkpoint in `output_dir` from which training can be resumed exactly; None if there is none. A newer one that lacks a
+    file or the end of one, because a run was killed while it was saved, is skipped with a warning.
+
+    Args:
+        output_dir (`str`): a run's folder.
+        world_size (`int`, defaults to 1): number of processes; each has saved its random state.
+    """
+    random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
+    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
+    for path in reversed(_numbered(output_dir)):
+        broken = [name for name in needed if not _is_complete(path / name)]
+        if not broken:
+            return str(path)
+        logger.warning("%s is skipped: %s missing or truncated", path, ", ".join(broken))
+    return None
+
+
+def _is_complete(file):
+    """Whether a file is there to its end, which each of these formats tells."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+        else:  # torch.save's
+            return zipfile.is_zipfile(file)
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return True
