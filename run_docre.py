@@ -135,7 +135,10 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     elif training.do_train:
         if progress.checkpoint:
             logger.info("resuming from %s", progress.checkpoint)
-        metrics |= trainer.train(training.resume_from_checkpoint or progress.checkpoint).metrics
+        metrics |= trainer.train(
+            training.resume_from_checkpoint or progress.checkpoint,
+            keep_threshold_offset=arguments.model.threshold_offset is not None,
+        ).metrics
         if arguments.run.tune_threshold_offset:
             trainer.tune_threshold_offset()
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too

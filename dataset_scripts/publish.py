@@ -28,6 +28,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,6 +36,7 @@ import datasets
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 
+from modeling_comm.commands.errors import TRACEBACK, command
 from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import available_datasets, get_dataset
 from modeling_comm.documents import validate_document
@@ -277,8 +279,9 @@ def load_published(name, config, revision=None, token=None, cache_dir=None):
 # --------------------------------------------------------------------------------------------------------- command line
 
 
-def main(argv=None):
-    """The command line; see the head of this module."""
+@command
+def main(argv=None) -> int:
+    """The command line; see the head of this module. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m dataset_scripts.publish",
         description=__doc__.strip(),
@@ -304,7 +307,9 @@ def main(argv=None):
         help="a malformed document: stop, or leave it out",
     )
     parser.add_argument("--cache_dir", help="where downloads and prepared rows are kept")
+    parser.add_argument(TRACEBACK, action="store_true", help="show where an error comes from, not only one line")
     arguments = vars(parser.parse_args(argv))
+    del arguments["traceback"]  # `command` looks for it
     record = publish(config=arguments.pop("dataset_config"), **arguments)
     for split, file in record["files"].items():
         statistics, skipped = file["statistics"], len(file["skipped"])
@@ -314,7 +319,8 @@ def main(argv=None):
         )
     for place in filter(None, (arguments["output_dir"], arguments["repo_id"])):
         print(f"published: {place}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from modeling_comm.commands.errors import command
+from modeling_comm.commands.errors import TRACEBACK, command, refuse_overwriting
 from modeling_comm.data import get_dataset
 from modeling_comm.reporting.model_card import recipe_record, render_model_card, write_card
 from modeling_comm.training.script_arguments import parse_arguments
@@ -28,7 +28,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="settings file for run_docre.py")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
     parser.add_argument("--output", help="file to write; without it the card is printed")
+    parser.add_argument(TRACEBACK, action="store_true", help="show where an error comes from, not only one line")
     args = parser.parse_args(argv)
+    if args.output:
+        refuse_overwriting([args.output], [args.recipe])
     write_card(render_recipe_card(args.recipe, args.repo_id), args.output)
     return 0
 

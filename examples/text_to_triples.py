@@ -15,6 +15,8 @@ model, ner, *files = sys.argv[1:]
 extract = pipeline("document-relation-extraction", model=model, ner=spacy.load(ner), trust_remote_code=False)
 for file in map(Path, files):
     print(file.stem)
-    for triple in extract(file.read_text(encoding="utf-8"))["triples"]:
-        names = triple["head"]["name"], triple["relation_name"], triple["tail"]["name"]
-        print("  ", *names, f"{triple['score']:.2f}", sep=" | ")
+    record = extract(file.read_text(encoding="utf-8"))
+    names = [entity["name"] for entity in record["entities"]]
+    for triple in record["triples"]:
+        parts = names[triple["head"]], triple["relation_name"], names[triple["tail"]]
+        print("  ", *parts, f"{triple['score']:.2f}", sep=" | ")

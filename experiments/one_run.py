@@ -41,8 +41,7 @@ def run(task):
         run_docre.run(parse_arguments(flags))
     record = read_json(folder / "run.json")
     del record["metrics"]
-    for labels in ("id2label", "label2id", "relation_names"):
-        del record["config"][labels]
+    del record["config"]["id2label"], record["config"]["label2id"], record["processor"]["relation_names"]
     evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
     best = next(entry for entry in evaluations if entry["step"] == record["best_checkpoint_step"])
     record |= {

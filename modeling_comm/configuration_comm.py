@@ -1,4 +1,4 @@
-"""Configuration of COMM: the backbone, the relation encoder, the loss, the labels and how documents are encoded."""
+"""Configuration of COMM: what the forward pass reads, the backbone, the relation encoder, the loss and the labels."""
 
 import copy
 import dataclasses
@@ -14,12 +14,10 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
-from .losses import DECISION_THRESHOLDS, available_losses, get_loss
+from .losses import available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
     RESERVED_FIELDS,
-    AtLeast,
-    InRange,
     Setting,
     SettingError,
     check_field,
@@ -30,7 +28,11 @@ from .settings import (
 __version__ = "0.1.0"
 
 THRESHOLD_LABEL = "Na"  # the threshold class's name where no other is given
-MARKERS = ("star", "entity_type", "none")
+# What the processor owns. The first version's `config.json` has these fields, too.
+PROCESSOR_FIELDS = (
+    *("relation_names", "markers", "window_size", "window_stride", "window_end_tokens"),
+    *("decision_threshold", "threshold_offset", "max_relations_per_pair"),
+)
 
 TASK = "document-relation-extraction"
 # Where `pipeline(TASK, model=..., trust_remote_code=True)` finds the code without this package.
@@ -98,7 +100,7 @@ class UnknownFieldError(ValueError):
         self.field, self.value, self.known = field, value, sorted(known)
         self.nearest = next(iter(difflib.get_close_matches(field, self.known, n=1, cutoff=0.75)), None)
         where = _declared_elsewhere(field)
-        hint = f"it is a setting of {where}, which is not chosen" if where else f"expected {self.nearest!r}?"
+        hint = f"it is a setting of {where}" if where else f"expected {self.nearest!r}?"
         super().__init__(
             f"CommConfig: there is no field {field!r} (found {value!r})"
             + (f"; {hint}" if where or self.nearest else "")
@@ -124,22 +126,6 @@ class CommConfig(PreTrainedConfig):
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
         loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
             of the paper).
-        decision_threshold (`str`, *optional*): `"th"` (a relation is predicted iff its logit exceeds the threshold
-            class's) or `"zero"`; taken from the loss when not given.
-        threshold_offset (`float`, defaults to 0.0): margin over the threshold that a relation's logit has to exceed to be
-            predicted; [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
-        max_relations_per_pair (`int`, *optional*): largest number of relations kept per pair, the highest logits first.
-            No cap by default; the paper's recipes use 4.
-        relation_names (`dict[str, str]`, *optional*): readable names, e.g. `{"P17": "country"}`.
-        markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
-            vocabularies only) or `"none"`.
-        window_size (`int`, *optional*): length in subword tokens, special tokens included, of what the backbone sees at once;
-            512 or what the backbone can take, whichever is less.
-        window_stride (`int`, *optional*): subword tokens that neighbouring windows of a longer document share at least (the
-            meaning of `stride` in Transformers' tokenizers); a quarter of the window by default. 0 gives the originals'
-            two windows.
-        window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
-            systems put 2.
         comm_version (`str`, *optional*): library version that wrote the configuration.
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
@@ -163,27 +149,12 @@ class CommConfig(PreTrainedConfig):
     relation_encoder: str = "atlop"
     loss: str = "cmm"
     loss_reduction: Literal["mean", "sum"] = "mean"
-    decision_threshold: Literal[DECISION_THRESHOLDS] | None = None
-    threshold_offset: float | int = 0.0
-    max_relations_per_pair: int | None = None
-    relation_names: dict[str, str] | None = None
-    markers: Literal[MARKERS] = "star"
-    window_size: int | None = None
-    window_stride: int | None = None
-    window_end_tokens: int = 1
     comm_version: str | None = None
 
     def __post_init__(self, **kwargs):
         self.text_config = _text_config(self.text_config)
         for setting in self.declared_settings():
             setattr(self, setting.field, kwargs.pop(setting.field, copy.copy(setting.default)))
-        if self.decision_threshold is None:
-            self.decision_threshold = get_loss(self.loss).decision_threshold
-        self.relation_names = self.relation_names or {}
-        if self.window_size is None:
-            self.window_size = min(512, usable_positions(self.text_config))
-        if self.window_stride is None:
-            self.window_stride = self.window_size // 4
         self.comm_version = self.comm_version or __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
         if _IS_REMOTE_CODE:
@@ -242,32 +213,27 @@ class CommConfig(PreTrainedConfig):
         if validate:
             validate(self)
 
-    def validate_decision(self):
-        """Part of `@strict`: how logits are decided."""
-        Setting("threshold_offset", "threshold_offset", float, 0.0).check(self)
-        Setting("max_relations_per_pair", "max_relations_per_pair", int | None, None, (AtLeast(1),)).check(self)
-
-    def validate_labels_and_windows(self):
-        """Part of `@strict`: what the configuration shares with the processor, and the two directions of the labels."""
-        validate_shared_fields(self, longest_window=usable_positions(self.text_config))
+    def validate_both_directions_of_labels(self):
+        """Part of `@strict`: `id2label` and `label2id` fit."""
+        validate_labels(self)
         check_field(self, "num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
         check_field(self, "label2id", self.label2id == inverse, "the inverse of id2label")
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
-        # Fields given to `from_pretrained` take part in the checks, and another loss decides otherwise.
+        # Fields given to `from_pretrained` take part in the checks.
         registered = registered_settings()
-        given = {name: kwargs.pop(name) for name in list(kwargs) if name in OWN_FIELDS or name in registered}
+        checked = {*OWN_FIELDS, *registered, *PROCESSOR_FIELDS}
+        given = {name: kwargs.pop(name) for name in list(kwargs) if name in checked}
         saved = _with_todays_names(config_dict)
         encoder, loss = (
             given.get(field, saved.get(field, getattr(cls, field))) for field in ("relation_encoder", "loss")
         )
         chosen = {setting.field for setting in settings_of(encoder, loss)}
-        # Another loss has other settings, and the first version saved those of every loss and relation encoder.
-        saved = {name: value for name, value in saved.items() if name not in registered or name in chosen}
-        if loss != saved.get("loss"):
-            given = {"decision_threshold": None, "threshold_offset": 0.0, **given}
+        # Another loss has other settings, and the first version saved those of every loss, relation encoder and processor.
+        dropped = {*registered, *PROCESSOR_FIELDS} - chosen
+        saved = {name: value for name, value in saved.items() if name not in dropped}
         return super().from_dict({**saved, **given}, **kwargs)
 
     def to_dict(self):
@@ -316,12 +282,25 @@ for _name in available_relation_encoders():
 
 
 def settings_of(relation_encoder: str, loss: str) -> tuple[Setting, ...]:
-    """The settings that a relation encoder and a loss declare; a name that is not registered has none."""
-    encoder_known, loss_known = relation_encoder in available_relation_encoders(), loss in available_losses()
-    return (
-        *(get_relation_encoder(relation_encoder).settings if encoder_known else ()),
-        *(get_loss(loss).settings if loss_known else ()),
+    """
+    The settings that a relation encoder and a loss declare; a name that is not registered has none.
+
+    Args:
+        relation_encoder (`str`): Name of a relation encoder.
+        loss (`str`): Name of a loss.
+
+    Raises:
+        `ValueError`: Both declare the same field.
+    """
+    of_encoder = (
+        get_relation_encoder(relation_encoder).settings if relation_encoder in available_relation_encoders() else ()
     )
+    of_loss = get_loss(loss).settings if loss in available_losses() else ()
+    if both := {setting.field for setting in of_encoder} & {setting.field for setting in of_loss}:
+        raise ValueError(
+            f"the relation encoder {relation_encoder!r} and the loss {loss!r} both declare {sorted(both)}"
+        )
+    return (*of_encoder, *of_loss)
 
 
 def registered_settings() -> dict[str, Setting]:
@@ -337,7 +316,7 @@ def own_settings() -> tuple[Setting, ...]:
     return tuple(
         Setting(field.name, field.name, _flag_type(field.type), field.default, help=help_texts.get(field.name, ""))
         for field in dataclasses.fields(CommConfig)
-        if field.name in OWN_FIELDS - {"text_config", "relation_names", "comm_version"}
+        if field.name in OWN_FIELDS - {"text_config", "comm_version"}
     )
 
 
@@ -346,13 +325,15 @@ def _flag_type(type_):
 
 
 def _declared_elsewhere(field):
+    if field in PROCESSOR_FIELDS:
+        return f"the processor: CommProcessor.from_config(tokenizer, config, {field}=...)"
     for kind, names, get in (
         ("loss", available_losses(), get_loss),
         ("relation encoder", available_relation_encoders(), get_relation_encoder),
     ):
         for name in names:
             if field in (setting.field for setting in get(name).settings):
-                return f"the {kind} {name!r}"
+                return f"the {kind} {name!r}, which is not chosen"
     return None
 
 
@@ -385,26 +366,8 @@ def _minor(version):
     return str(version).split(".")[:2]
 
 
-def validate_shared_fields(holder, longest_window: int = 10**9) -> None:
-    """
-    Checks what a [`CommConfig`] and a [`CommProcessor`] both carry.
-
-    Args:
-        holder (`CommConfig` or `CommProcessor`): either of them.
-        longest_window (`int`, *optional*): what the backbone can take.
-
-    Raises:
-        `SettingError`: a field does not fit.
-    """
-
-    def check(field, type_, *ranges):
-        Setting(field, field, type_, None, ranges).check(holder)
-
-    check("markers", Literal[MARKERS])
-    check("window_end_tokens", int, InRange(1, 3))
-    check("window_size", int, InRange(8, longest_window + 1))
-    # Each window must bring at least one new subword token: its size without special tokens and shared ones.
-    check("window_stride", int, InRange(0, holder.window_size - 1 - holder.window_end_tokens))
+def validate_labels(holder) -> None:
+    """Raises `SettingError` where the `id2label` of a [`CommConfig`] or a [`CommProcessor`] does not fit."""
     labels = list(holder.id2label.values())
     fits = sorted(holder.id2label) == list(range(len(labels)))
     check_field(holder, "id2label", fits, "ids 0, 1, ... without a gap")
@@ -412,10 +375,3 @@ def validate_shared_fields(holder, longest_window: int = 10**9) -> None:
     fits = all(isinstance(label, str) for label in labels)
     check_field(holder, "id2label", fits, "labels that are text")
     check_field(holder, "id2label", len(set(labels)) == len(labels), "labels that differ from each other")
-    names = holder.relation_names
-    fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-    check_field(holder, "relation_names", fits, "a dict of label to name")
-    unknown = sorted(set(names) - set(labels), key=str)
-    check_field(
-        holder, "relation_names", not unknown, f"names of labels that stand in id2label, which lacks {unknown}"
-    )

@@ -1,32 +1,26 @@
 """From logits to triples: margins over the threshold, the decision rule, and what is predicted for a document."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from .documents import entity_name
 from .losses import DECISION_THRESHOLDS
+from .settings import AtLeast, Setting, SettingError
 
+logger = logging.get_logger(__name__)
 
-def _is_finite(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_cap(value):
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
-
-
-_CHECKS = {
-    "decision_threshold": (
-        lambda value: value in DECISION_THRESHOLDS,
-        f"one of {', '.join(map(repr, DECISION_THRESHOLDS))}",
-    ),
-    "threshold_offset": (_is_finite, "a finite number"),
-    "max_relations_per_pair": (_is_cap, "an integer >= 1, or None"),
+_FIELDS = {
+    name: Setting(name, name, type_, None, ranges)
+    for name, type_, *ranges in (
+        ("decision_threshold", Literal[DECISION_THRESHOLDS]),
+        ("threshold_offset", float),
+        ("max_relations_per_pair", int | None, AtLeast(1)),
+    )
 }
 
 
@@ -44,7 +38,7 @@ class DecisionSettings:
             logits. No cap by default; the paper's recipes use 4.
 
     Raises:
-        ValueError: a value does not fit; the message names the field, the value and what is allowed.
+        SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
     decision_threshold: str = "th"
@@ -52,10 +46,17 @@ class DecisionSettings:
     max_relations_per_pair: int | None = None
 
     def __setattr__(self, name: str, value: Any):
-        fits, expected = _CHECKS.get(name, (lambda _: True, ""))
-        if not fits(value):
-            raise ValueError(f"{name} is {value!r}; expected {expected}")
+        if name in _FIELDS and not _FIELDS[name].fits(value):
+            raise SettingError(type(self).__name__, name, value, _FIELDS[name].expected)
         object.__setattr__(self, name, value)
+
+    def clear_offset(self):
+        """Sets `threshold_offset` to 0 and says so, because training further makes other weights than it was tuned for."""
+        if self.threshold_offset:
+            logger.warning(
+                "threshold_offset is 0 from now on; %.3f was tuned for other weights", self.threshold_offset
+            )
+            self.threshold_offset = 0.0
 
 
 class Triple(NamedTuple):

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from .configuration_comm import TASK
 from .documents import DocumentChecker, DocumentError
 from .mentions import find_mentions, group_mentions
+from .prediction_record import RECORD_VERSION
 from .processing_comm import what_was_lost
 from .text_to_document import check_text, document_from_text, text_from_document
 from .windows import sentence_spans
@@ -21,6 +22,10 @@ logger = logging.get_logger(__name__)
 
 # Documents are sorted by length within so many batches, which is also how many are read ahead.
 _WINDOW = 8
+
+
+class NoEntitiesError(DocumentError):
+    """A document says nothing of its entities, and the pipeline has no `ner` that finds them."""
 
 
 class LoadingArguments(dict):
@@ -42,7 +47,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
     >>> oslo = {"type": "LOC", "mentions": [{"start": 0, "end": 4}]}
     >>> norway = {"type": "LOC", "mentions": [{"start": 23, "end": 29}]}
     >>> record = extractor({"text": "Oslo is the capital of Norway.", "entities": [oslo, norway]})
-    >>> [(triple["head"]["name"], triple["relation_name"], triple["tail"]["name"]) for triple in record["triples"]]
+    >>> names = [entity["name"] for entity in record["entities"]]
+    >>> [(names[triple["head"]], triple["relation_name"], names[triple["tail"]]) for triple in record["triples"]]
     ```
 
     Args:
@@ -66,7 +72,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             processor = _load_processor(model, processor)
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
-        processor.check_config(model.config)
+        processor.check_model(model.config)
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
     def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
@@ -94,22 +100,16 @@ class DocumentRelationExtractionPipeline(Pipeline):
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
 
         Returns:
-            for one document a dict, for a list or tuple a list of them, else a generator, which reads ahead 8 batches at most
-            (a single document if `batch_size` is 1). In the order of the inputs, ready for JSON:
+            [`~prediction_record.PredictionRecord`] for one document, a list of them for a list or tuple, else a generator,
+            which reads ahead 8 batches at most (a single document if `batch_size` is 1). Records come in the order of the
+            inputs, ready for JSON. The text of a DocRED document is its tokens and sentences, joined by spaces. Triples are
+            sorted by head, tail and falling score. `lost` has what encoding lost, and `relations_over_cap`, the relations
+            that `max_relations_per_pair` left out.
 
-            - `title` and `text` (of a DocRED document, tokens and sentences joined by spaces),
-            - `sentences`: `[start, end]` in the text,
-            - `entities`: `{"name", "type", "mentions": [{"start", "end", "text", "sentence"}, ...]}`,
-            - `triples`: `{"head", "tail", "relation", "relation_name", "score", "explanation"}`, by head, tail and falling score.
-              Head and tail: `{"entity", "name", "type", "mentions": [{"start", "end"}, ...]}`. The score is the sigmoid of the
-              margin over the threshold and is not calibrated.
-            - `lost`: what encoding lost, and `relations_over_cap`, the relations that `max_relations_per_pair` left out; empty if
-              nothing.
-
-            A triple's `explanation` is what the model looked at, not evidence: the sentences `{"sentence", "start", "end",
-            "text", "weight"}` that hold most of the pair's attention (what head and tail both attend to in the backbone's last
-            layer, by which every relation encoder averages the pair's context), heaviest first. The weight is the sentence's
-            share of it; the rest lies on other sentences and, often most of it, on special tokens. It is not trained to point
+            A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
+            attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
+            averages the pair's context), heaviest first. The weight is the sentence's share of it; the rest lies on other
+            sentences and, often most of it, on special tokens. It is not trained to point
             at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
             without common context (far apart in a long document) has none.
 
@@ -217,15 +217,14 @@ class DocumentRelationExtractionPipeline(Pipeline):
             document, removed = example["document"], decided.removed_by_cap
             records.append(
                 {
+                    "version": RECORD_VERSION,
                     "title": document.title,
                     "text": document.text,
                     "sentences": [list(span) for span in document.sentences],
-                    "entities": document.entities,
+                    "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            "head": _end(document, triple["head"]),
-                            "tail": _end(document, triple["tail"]),
-                            **{key: triple[key] for key in ("relation", "relation_name", "score")},
+                            **{key: triple[key] for key in ("head", "tail", "relation", "relation_name", "score")},
                             "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
                         }
                         for triple in found
@@ -309,7 +308,8 @@ def _read_input(item, index, ner, coreference, sentence_splitter):
         if mentions is None:
             _refuse_misspelt(checker, item)
             if ner is None:
-                checker.fail("entities", entities, "entities, or mentions, or a pipeline with ner=... that finds them")
+                expected = "entities, or mentions, or a pipeline with ner=... that finds them"
+                raise NoEntitiesError(*checker.where, "entities", "None", expected)
             mentions = find_mentions(ner, text, sentence_splitter)
         entities = group_mentions(text, mentions, coreference, title, **where)
     elif mentions is not None:
@@ -324,11 +324,10 @@ def _refuse_misspelt(checker, item):
             checker.fail(str(name), item[name], f"no field of this name; is {meant[0]!r} meant?")
 
 
-def _end(document, number):
-    """Head or tail of a triple."""
-    entity = document.entities[number]
-    mentions = [{"start": mention["start"], "end": mention["end"]} for mention in entity["mentions"]]
-    return {"entity": number, "name": entity["name"], "type": entity["type"], "mentions": mentions}
+def _entity(entity):
+    """An entity of a record; the texts of its mentions are in the document's."""
+    mentions = [{key: mention[key] for key in ("start", "end", "sentence")} for mention in entity["mentions"]]
+    return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
 @torch.no_grad()
@@ -342,11 +341,6 @@ def _explain(documents, triples, examples, max_sentences):
     scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
     explanations = {}
     for pair, row in zip(pairs, scores.tolist(), strict=True):
-        document = examples[pair[0]]["document"]
         heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
-        explanations[pair] = [
-            {"sentence": number, "start": start, "end": end, "text": document.text[start:end], "weight": -weight}
-            for weight, number in heaviest[:max_sentences]
-            for start, end in [document.sentences[number]]
-        ]
+        explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
     return explanations

@@ -1,16 +1,20 @@
 """Documents to model inputs and model outputs to triples."""
 
 import dataclasses
+import inspect
 import json
+from typing import Literal
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import THRESHOLD_LABEL, validate_shared_fields
+from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
 from .documents import validate_document
+from .losses import get_loss
+from .settings import AtLeast, InRange, Setting, check_field
 from .windows import (
     count_pairs_without_context,
     entities_of_windows,
@@ -22,6 +26,8 @@ from .windows import (
 
 logger = logging.get_logger(__name__)
 
+MARKERS = ("star", "entity_type", "none")
+_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 # The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
 # `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
 _TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
@@ -40,14 +46,23 @@ class CommProcessor(ProcessorMixin):
     Args:
         tokenizer (`PreTrainedTokenizerFast`): the backbone's.
         id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
-        relation_names, markers, window_size, window_stride, window_end_tokens: as in [`CommConfig`].
-        decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
-            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        relation_names (`dict[str, str]`, *optional*): readable names of labels, e.g. `{"P17": "country"}`.
+        markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
+            vocabularies only) or `"none"`.
+        window_size (`int`, defaults to 512): length in subword tokens, special tokens included, of what the backbone sees at
+            once.
+        window_stride (`int`, defaults to 128): subword tokens that neighbouring windows of a longer document share at least
+            (the meaning of `stride` in Transformers' tokenizers). 0 gives the originals' two windows.
+        window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
+            systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
+        decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
+            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
 
     Raises:
-        ValueError: the tokenizer cannot serve (no fast one, no padding token, a marker missing in its vocabulary ...).
+        ValueError: a setting does not fit, or the tokenizer cannot serve (no fast one, no padding token, a marker missing in
+            its vocabulary ...).
     """
 
     def __init__(
@@ -73,7 +88,7 @@ class CommProcessor(ProcessorMixin):
         self.word_leading_space = word_leading_space
         self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair)
         super().__init__(tokenizer)
-        validate_shared_fields(self)
+        self._check_settings()
         self._check_tokenizer()
 
     @classmethod
@@ -89,33 +104,84 @@ class CommProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
 
     @classmethod
-    def from_backbone(cls, backbone, config, word_leading_space=True, trust_remote_code=False, **kwargs):
+    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings) -> "CommProcessor":
         """
         Processor for a new model.
 
         Args:
-            backbone (`str`): name or folder of the encoder whose tokenizer is loaded.
-            config (`CommConfig`): the model's; labels, markers and windows come from it.
-            word_leading_space (`bool`, defaults to `True`): see the class.
-            trust_remote_code (`bool`, defaults to `False`): as in [`from_pretrained`].
-            kwargs: for `AutoTokenizer.from_pretrained`, such as `revision` and `token`.
-        """
-        tokenizer = AutoTokenizer.from_pretrained(backbone, trust_remote_code=trust_remote_code is True, **kwargs)
-        shared = {field: getattr(config, field) for field in cls._shared_fields}
-        return cls(tokenizer, word_leading_space=word_leading_space, **shared)
+            tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
+                what its backbone can take: 512 subword tokens or less, a quarter of them shared.
+            settings: other arguments of the class, in place of these or of its defaults; None stands for the default.
 
-    # What the configuration and the processor both carry, because either may be loaded alone.
-    _shared_fields = (
-        "id2label",
-        "relation_names",
-        "markers",
-        "window_size",
-        "window_stride",
-        "window_end_tokens",
-        "decision_threshold",
-        "threshold_offset",
-        "max_relations_per_pair",
-    )
+        Raises:
+            ValueError: a setting does not fit, or the backbone cannot take the windows.
+        """
+        settings = {name: value for name, value in settings.items() if value is not None}
+        window_size = settings.get("window_size", min(512, usable_positions(config.text_config)))
+        defaults = {
+            "id2label": config.id2label,
+            "window_size": window_size,
+            "window_stride": window_size // 4 if isinstance(window_size, int) else None,
+            "decision_threshold": get_loss(config.loss).decision_threshold,
+        }
+        processor = cls(tokenizer, **{**defaults, **settings})
+        processor.check_model(config)
+        return processor
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings
+    ) -> "CommProcessor":
+        """
+        As [`from_config`], with the tokenizer of a bare encoder.
+
+        Args:
+            backbone (`str`): name or folder of the encoder.
+            config ([`CommConfig`]): the model's.
+            trust_remote_code (`bool`, defaults to `False`): as in [`from_pretrained`].
+            settings: as in [`from_config`]; others, such as `revision` and `token`, are for `AutoTokenizer.from_pretrained`.
+        """
+        own = {name: settings.pop(name) for name in cls.setting_names() if name in settings}
+        trusted = trust_remote_code is True  # Transformers asks where it is None
+        return cls.from_config(
+            AutoTokenizer.from_pretrained(backbone, trust_remote_code=trusted, **settings), config, **own
+        )
+
+    @classmethod
+    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+        settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        missing = set(PROCESSOR_FIELDS) - set(settings)
+        if missing:  # saved when the configuration held them
+            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
+            settings |= {field: config[field] for field in missing & set(config)}
+        return settings, unused
+
+    @classmethod
+    def setting_names(cls) -> tuple[str, ...]:
+        """Names of the arguments that decide how documents are encoded and decided: all but tokenizer and labels."""
+        return tuple(name for name in inspect.signature(cls).parameters if name not in ("tokenizer", "id2label"))
+
+    @property
+    def settings(self) -> dict:
+        """The values of [`setting_names`]."""
+        saved = self.to_dict()
+        return {name: saved[name] for name in self.setting_names()}
+
+    def with_settings(self, **settings) -> "CommProcessor":
+        """A processor with the same tokenizer and labels that differs in these settings."""
+        return type(self)(self.tokenizer, id2label=self.id2label, **{**self.settings, **settings})
+
+    def check_model(self, config: CommConfig):
+        """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows."""
+        if self.id2label != config.id2label:
+            raise ValueError(f"id2label is {self.id2label} in the processor; expected the model's, {config.id2label}")
+        longest = usable_positions(config.text_config)
+        if self.window_size > longest:
+            raise ValueError(
+                f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
+            )
 
     @property
     def model_input_names(self):
@@ -140,20 +206,6 @@ class CommProcessor(ProcessorMixin):
     @property
     def label2id(self):
         return {label: index for index, label in self.id2label.items()}
-
-    def update_from_config(self, config):
-        """Takes over what the configuration and the processor both carry."""
-        for field in self._shared_fields:
-            setattr(self.decision if hasattr(self.decision, field) else self, field, getattr(config, field))
-        self._check_tokenizer()
-
-    def check_config(self, config):
-        """Raises `ValueError` where the processor and a model's configuration disagree, naming the field."""
-        for field in self._shared_fields:
-            holder = self.decision if hasattr(self.decision, field) else self
-            own, other = getattr(holder, field), getattr(config, field)
-            if own != other:
-                raise ValueError(f"{field} is {own!r} in the processor and {other!r} in the model's configuration")
 
     # ------------------------------------------------------------------------------------------- documents to tensors
 
@@ -386,7 +438,24 @@ class CommProcessor(ProcessorMixin):
         if bad is not None:
             raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
 
-    # ------------------------------------------------------------------------------------------------------ tokenizer
+    # ---------------------------------------------------------------------------------------- settings and tokenizer
+
+    def _check_settings(self):
+        def check(field, type_, *ranges):
+            Setting(field, field, type_, None, ranges).check(self)
+
+        validate_labels(self)
+        check("markers", Literal[MARKERS])
+        check("word_leading_space", bool)
+        check("window_end_tokens", int, InRange(1, 3))
+        check("window_size", int, AtLeast(8))
+        # Each window must bring at least one new subword token: its size without special tokens and shared ones.
+        check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
+        names, labels = self.relation_names, set(self.id2label.values())
+        fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
+        check_field(self, "relation_names", fits, "a dict of label to name")
+        unknown = sorted(set(names) - labels, key=str)
+        check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
 
     def _check_tokenizer(self):
         tokenizer = self.tokenizer

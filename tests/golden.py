@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoModel, AutoProcessor, PreTrainedTokenizerFast
 
+import comm_docre
 from modeling_comm import CommConfig
-from modeling_comm.commands.convert import main as convert
 from modeling_comm.commands.convert import original_name
 
 GOLDEN = SHARED / "golden"
@@ -128,13 +128,15 @@ def original_checkpoint(folder, relation_encoder):
 def system(folder, relation_encoder, markers="star"):
     """Model and processor of an original system."""
     output = scratch() / f"{folder}-{relation_encoder}-{markers}"
-    convert(
+    status = comm_docre.main(
         [
+            "convert",
             *("--relation_encoder", relation_encoder, "--markers", markers, "--output_dir", str(output)),
             *("--checkpoint", str(original_checkpoint(folder, relation_encoder))),
             *("--backbone", str(backbone_folder(folder)), "--rel2id", str(SHARED / "data" / "meta" / "rel2id.json")),
         ]
     )
+    assert status == 0
     return AutoModel.from_pretrained(output).eval(), AutoProcessor.from_pretrained(output)
 
 
@@ -251,8 +253,6 @@ def original_of(relation_encoder, backbone, whole=True):
         id2label=LABELS,
         emb_size=16,
         block_size=4,
-        window_stride=0,
-        window_end_tokens=2 if encoder.config.model_type == "roberta" else 1,
         **small_encoder(relation_encoder, axial_heads=8, fixed_grid=8),
     )
     model = tiny_model(config)

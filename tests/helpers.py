@@ -149,15 +149,8 @@ def tiny_text_config(model_type="bert", tokenizer=None, **fields):
 
 
 def tiny_config(model_type="bert", text_fields=None, **fields):
-    """Windows of 32 word pieces that share 8 at least, so that two sentences already make a long document."""
-    defaults = {
-        "emb_size": 16,
-        "block_size": 4,
-        "window_size": 32,
-        "window_stride": 8,
-        "id2label": LABELS,
-        "loss": "atl",
-    }
+    """A small model's configuration, of four relations."""
+    defaults = {"emb_size": 16, "block_size": 4, "id2label": LABELS, "loss": "atl"}
     return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
 
 
@@ -189,18 +182,23 @@ def tiny_model(config=None, seed=0):
     return model.eval()
 
 
-def tiny_processor(config=None, tokenizer=None, **fields):
-    """The processor that belongs to a configuration."""
-    config = tiny_config() if config is None else config
-    shared = {field: getattr(config, field) for field in CommProcessor._shared_fields}
-    return CommProcessor(word_piece_tokenizer() if tokenizer is None else tokenizer, **{**shared, **fields})
+def tiny_processor(config=None, tokenizer=None, **settings):
+    """The processor of a configuration, with windows of 32 subword tokens that share 8 at least, so that two sentences already
+    make a long document."""
+    return CommProcessor.from_config(
+        word_piece_tokenizer() if tokenizer is None else tokenizer,
+        tiny_config() if config is None else config,
+        **{"window_size": 32, "window_stride": 8, **settings},
+    )
 
 
 def tiny_system(kind="bert", text_fields=None, **fields):
-    """A configuration and its processor, of BERT's kind (WordPiece) or of RoBERTa's (byte-level BPE)."""
+    """A configuration and its processor, of BERT's kind (WordPiece) or of RoBERTa's (byte-level BPE). `fields` are those of
+    either."""
     tokenizer = TOKENIZERS[kind]()
+    settings = {name: fields.pop(name) for name in CommProcessor.setting_names() if name in fields}
     config = tiny_config(kind, {"tokenizer": tokenizer, **(text_fields or {})}, **fields)
-    return config, tiny_processor(config, tokenizer)
+    return config, tiny_processor(config, tokenizer, **settings)
 
 
 def logits_by_pair(output):

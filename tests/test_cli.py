@@ -24,9 +24,10 @@ from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 import comm_docre
 from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
+from modeling_comm.commands import convert, predict_models
 from modeling_comm.commands import predict as predict_command
-from modeling_comm.commands import predict_models
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
+from modeling_comm.data.dataset_entry import LOCAL
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -105,7 +106,7 @@ def expected(model):
     def records(inputs, ids, **options):
         found = pipeline("document-relation-extraction", model=str(model))(list(inputs), **options)
         assert any(record["triples"] for record in found)
-        return [{"id": id, **record} for id, record in zip(ids, found, strict=True)]
+        return [{"version": 1, "id": id, **record} for id, record in zip(ids, found, strict=True)]
 
     return records
 
@@ -151,30 +152,22 @@ def test_help_imports_nothing_heavy():
     )
     finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert finished.stdout.splitlines()[-1] == "[]"
-    for command in comm_docre._MODULES:
+    for command in comm_docre.COMMANDS:
         assert f"  {command} " in finished.stdout and f"comm-docre {command} --" in finished.stdout
 
 
-@pytest.mark.parametrize("command", ["view", "evaluate"])
-def test_what_needs_no_model_imports_no_torch(command, tmp_path):
-    """And leaves nothing behind that would keep the package from being imported afterwards."""
-    (tmp_path / "none.json").write_text("[]")
-    (tmp_path / "none.jsonl").write_text("")
-    words = {
-        "view": ["--input", "none.jsonl", "--output", "page.html"],
-        "evaluate": ["--predictions", "none.json", "--truth", str(SAMPLE / "test_revised.json")],
-    }
+@pytest.mark.parametrize("words", [["--version"], *([name, "--help"] for name in comm_docre.COMMANDS)], ids=" ".join)
+def test_version_and_help_take_no_time(words):
+    """Half a second on an idle machine; what is measured is the processor time, which other processes change less."""
     code = (
-        "import sys, comm_docre\n"
-        f"assert comm_docre.main({[command, *words[command]]}) == 0\n"
-        "print(sorted({'torch', 'transformers', 'modeling_comm'} & set(sys.modules)))\n"
-        "from modeling_comm import CommConfig, documents\n"
+        "import sys, time, comm_docre\n"
+        f"try: comm_docre.main({words})\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert not {'torch', 'transformers', 'numpy', 'modeling_comm'} & set(sys.modules)\n"
+        "print(time.process_time())"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    finished = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert finished.stdout.splitlines()[-1] == "[]"
+    finished = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(finished.stdout.splitlines()[-1]) < 0.5
 
 
 def test_the_installed_command_is_this_one():
@@ -186,7 +179,7 @@ def test_the_installed_command_is_this_one():
     assert module in settings["options"]["py_modules"].split()
 
 
-@pytest.mark.parametrize("command", ["predict", "view", "evaluate", "convert"])
+@pytest.mark.parametrize("command", comm_docre.COMMANDS)
 def test_each_command_shows_how_it_is_used(command, capsys):
     with pytest.raises(SystemExit) as end:
         run(command, "--help")
@@ -205,7 +198,8 @@ def test_wrong_arguments(words, capsys):
 def test_version(capsys):
     from modeling_comm import __version__
 
-    assert run("--version") == 0
+    with pytest.raises(SystemExit, match="0"):
+        run("--version")
     assert capsys.readouterr().out == f"comm-docre {__version__}\n"
 
 
@@ -236,8 +230,7 @@ def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
     assert predict(source, "docred") == 0
     records = read_lines(tmp_path / "out.jsonl")
     facts = [
-        {"title": record["title"], "h_idx": triple["head"]["entity"], "t_idx": triple["tail"]["entity"]}
-        | {"r": triple["relation"]}
+        {"title": record["title"], "h_idx": triple["head"], "t_idx": triple["tail"]} | {"r": triple["relation"]}
         for record in records
         for triple in record["triples"]
     ]
@@ -255,6 +248,25 @@ def test_evaluate_what_predict_wrote(predict, tmp_path, capsys):
     assert run("evaluate", "--predictions", tmp_path / "wrong.jsonl", "--truth", source) == 2
     expected = 'wrong.jsonl, line 2: found \'{"title": "A"}\', expected a JSON list of predictions {title, h_idx, t_idx, r}, or'
     assert expected in error_line(capsys)
+
+
+@pytest.mark.parametrize("version", [None, 2])
+def test_records_of_another_version_are_refused(predict, tmp_path, capsys, version):
+    truth = tmp_path / "in.json"
+    truth.write_text(json.dumps(documents(1)))
+    assert predict(truth, "docred") == 0
+    (record,) = read_lines(tmp_path / "out.jsonl")
+    del record["version"]
+    write_lines(tmp_path / "other.jsonl", [record | ({} if version is None else {"version": version})])
+    capsys.readouterr()
+    for words in (
+        ["view", "--input", tmp_path / "other.jsonl", "--output", tmp_path / "page.html"],
+        ["evaluate", "--predictions", tmp_path / "other.jsonl", "--truth", truth],
+    ):
+        assert run(*words) == 2
+        line = error_line(capsys)
+        assert "other.jsonl, line 1" in line and "field version" in line
+        assert ("found 2" in line) == (version == 2) and "expected 1" in line
 
 
 def test_evaluate_refuses_records_that_are_not_all_there(predict, begun, tmp_path, capsys):
@@ -389,7 +401,7 @@ def test_view(predict, tmp_path, capsys, stdin):
     capsys.readouterr()
     for wrong, message in (
         (b"{", "wrong.jsonl, line 3: found no valid JSON"),
-        (b'{"title": 1}', "wrong.jsonl, line 3: document, field "),
+        (b'{"title": 1}', "wrong.jsonl, line 3: document, field version: "),
     ):
         write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], b"", wrong])
         assert run("view", "--input", tmp_path / "wrong.jsonl", "--output", tmp_path / "wrong.html") == 2
@@ -402,9 +414,9 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         "spec = importlib.util.spec_from_file_location('command', sys.argv[1])\n"
         "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
         "@module.command\n"
-        "def main():\n"
+        "def main(argv):\n"
         "    while True: print('line')\n"
-        "sys.exit(main())"
+        "sys.exit(main([]))"
     )
     command = [sys.executable, "-c", code, str(ROOT / "modeling_comm" / "commands" / "errors.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -428,8 +440,26 @@ def test_interrupted_before_a_command_is_imported(monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(comm_docre.importlib, "import_module", interrupted)
-    assert run("predict", "--help") == 130
+    assert run("view", "--input", "in.jsonl", "--output", "page.html") == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_traceback_shows_where(tmp_path, capsys):
+    words = ["view", "--input", tmp_path / "absent.jsonl", "--output", tmp_path / "page.html"]
+    assert run(*words) == 2
+    line = error_line(capsys)
+    assert run(*words, "--traceback") == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0].startswith("Traceback") and any("commands/view.py" in part for part in shown) and shown[-1] == line
+
+
+def test_parsers_offer_what_the_commands_take():
+    def choices(command, flag):
+        return comm_docre.parser_of(command)._option_string_actions[flag].choices
+
+    assert sorted(choices("convert", "--relation_encoder")) == sorted(convert._SYSTEMS)
+    assert comm_docre.parser_of("convert").get_default("grid") == convert.ORIGINAL_GRID
+    assert comm_docre.parser_of("evaluate").get_default("dataset_config") == LOCAL.name
 
 
 # ---------------------------------------------------------------------------------------------------- predict: inputs
@@ -812,7 +842,7 @@ BROKEN_MODELS = {
     ),
     "an unknown loss": (
         lambda folder: change_config(folder, loss="mine"),
-        "--model broken: CommConfig: loss is 'mine'; expected one of ",
+        "--model broken: loss is 'mine'; expected one of ",
     ),
     "an unknown model": (lambda folder: change_config(folder, model_type="mine"), "--model broken: "),
 }

@@ -15,7 +15,7 @@ from modeling_comm import (
     available_losses,
     available_relation_encoders,
 )
-from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings, usable_positions
+from modeling_comm.configuration_comm import OWN_FIELDS, PROCESSOR_FIELDS, registered_settings, usable_positions
 from modeling_comm.losses import get_loss
 from modeling_comm.relation_encoders import get_relation_encoder
 
@@ -53,21 +53,6 @@ WRONG = [
     ("hingeabl_detach_weights", "yes"),
     ("ncrl_shift", 1),
     ("ncrl_regularizer", None),
-    ("decision_threshold", 0),
-    ("threshold_offset", float("nan")),
-    ("threshold_offset", float("inf")),
-    ("threshold_offset", "0.5"),
-    ("max_relations_per_pair", 0),
-    ("max_relations_per_pair", 2.0),
-    ("relation_names", ["country"]),
-    ("relation_names", {"P17": 17}),
-    ("relation_names", {"P999": "unheard of"}),
-    ("markers", "asterisk"),
-    ("window_size", 7),
-    ("window_size", 67),
-    ("window_stride", -1),
-    ("window_stride", 30),
-    ("window_end_tokens", 3),
     ("comm_version", 1),
     ("id2label", {1: "Na", 2: "P17"}),
     ("id2label", {0: "Na", 1: "P17", 2: "P17"}),
@@ -76,7 +61,7 @@ WRONG = [
     ("label2id", {"Na": 0, "P17": 2, "P27": 1, "P131": 3, "P569": 4}),
 ]
 # Their types are checked by Transformers, or they hold another configuration.
-BY_TRANSFORMERS = {"text_config", "relation_names", "comm_version", "id2label"}
+BY_TRANSFORMERS = {"text_config", "comm_version", "id2label"}
 
 
 def declaring(field):
@@ -95,7 +80,7 @@ def declaring(field):
 @pytest.mark.parametrize(("field", "value"), WRONG, ids=lambda value: str(value)[:20])
 def test_wrong_value_is_named(field, value):
     fields = {
-        **{"text_config": tiny_text_config(), "id2label": LABELS, "emb_size": 16, "block_size": 4, "window_size": 32},
+        **{"text_config": tiny_text_config(), "id2label": LABELS, "emb_size": 16, "block_size": 4},
         **declaring(field),
     }
     with pytest.raises(ValueError) as error:
@@ -125,7 +110,6 @@ def test_every_field_has_a_wrong_value():
     [
         ({"cmm_margn": 0.3}, "cmm_margn", "cmm_margin"),
         ({"relation_encoder": "docunet", "unet_dim": 8}, "unet_dim", "unet_in_dim"),
-        ({"windows_size": 64}, "windows_size", "window_size"),
         ({"nonsense": 1}, "nonsense", None),
         ({"loss": "atl", "cmm_margin": 0.3}, "cmm_margin", None),
         ({"axial_heads": 4}, "axial_heads", None),
@@ -196,23 +180,21 @@ def test_a_configuration_of_the_first_version_loads(tmp_path):
         CommConfig.from_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("loss", available_losses())
-def test_decision_threshold_belongs_to_the_loss(loss, tmp_path):
-    config = tiny_config(loss=loss)
-    assert config.decision_threshold == ("zero" if loss == "balanced_softmax" else "th")
-    # What is given wins, and what is saved stays, whatever the loss.
-    for threshold in ("th", "zero"):
-        given = tiny_config(loss=loss, decision_threshold=threshold)
-        given.save_pretrained(tmp_path)
-        assert given.decision_threshold == CommConfig.from_pretrained(tmp_path).decision_threshold == threshold
+@pytest.mark.parametrize("field", PROCESSOR_FIELDS)
+def test_what_the_processor_owns_is_read_from_old_files_only(field, tmp_path):
+    with pytest.raises(UnknownFieldError) as error:
+        CommConfig(num_labels=3, **{field: 1})
+    assert error.value.field == field
+    old = CommConfig(num_labels=3).to_dict() | {field: 1}
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    config = CommConfig.from_pretrained(tmp_path)
+    assert not hasattr(config, field) and field not in config.to_dict()
+    with pytest.raises(UnknownFieldError):
+        CommConfig.from_pretrained(tmp_path, **{field: 1})
 
 
 def test_changes_on_loading_are_checked(tmp_path):
-    CommConfig(num_labels=3, loss="aml", aml_margin=2.0, threshold_offset=0.5).save_pretrained(tmp_path)
-    assert CommConfig.from_pretrained(tmp_path, aml_margin=3).threshold_offset == 0.5
-    assert CommConfig.from_pretrained(tmp_path, loss="cmm").threshold_offset == 0, "tuned for another loss"
-    assert CommConfig.from_pretrained(tmp_path, loss="balanced_softmax").decision_threshold == "zero"
-    assert CommConfig.from_pretrained(tmp_path, loss="cmm").decision_threshold == "th"
+    CommConfig(num_labels=3, loss="aml", aml_margin=2.0).save_pretrained(tmp_path)
     changed = CommConfig.from_pretrained(tmp_path, loss="cmm", cmm_margin=0.4)
     assert (changed.cmm_margin, changed.cmm_gamma, hasattr(changed, "aml_margin")) == (0.4, 1.0, False)
     with pytest.raises(SettingError):
@@ -227,28 +209,22 @@ def test_labels():
     config = CommConfig(num_labels=3)
     assert config.id2label == {0: "Na", 1: "LABEL_1", 2: "LABEL_2"}
     assert config.label2id == {"Na": 0, "LABEL_1": 1, "LABEL_2": 2}
-    config = CommConfig(id2label={"0": "Na", "1": "P17"}, relation_names={"P17": "country"})  # JSON has text keys
+    config = CommConfig(id2label={"0": "Na", "1": "P17"})  # JSON has text keys
     assert (config.num_labels, config.id2label[1], config.label2id["P17"]) == (2, "P17", 1)
     assert CommConfig(label2id={"Na": 0, "P17": 2, "P1": 1}).id2label == {0: "Na", 1: "P1", 2: "P17"}
     with pytest.raises(SettingError):
         CommConfig(id2label={0: "Na", 1: "P17"}, num_labels=3)
 
 
-def test_windows_follow_the_backbone():
+def test_longest_input_of_a_backbone():
     assert usable_positions(BertConfig(max_position_embeddings=512)) == 512
     for model_type in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         text_config = AutoConfig.for_model(model_type, max_position_embeddings=514, pad_token_id=1)
         assert usable_positions(text_config) == 512
-        with pytest.raises(SettingError):
-            CommConfig(text_config=text_config, window_size=513)
     assert usable_positions(AutoConfig.for_model("modernbert")) == 8192
-    config = CommConfig(text_config=AutoConfig.for_model("modernbert"))
-    assert (config.window_size, config.window_stride) == (512, 128)
-    config = CommConfig(text_config=tiny_text_config(max_position_embeddings=40))
-    assert (config.window_size, config.window_stride) == (40, 10)
     unlimited = AutoConfig.for_model("xlm")  # its table goes by another name
     unlimited.max_position_embeddings = -1
-    assert CommConfig(text_config=unlimited, window_size=4096).window_size == 4096
+    assert usable_positions(unlimited) >= 10**9
 
 
 @pytest.mark.parametrize(
@@ -278,14 +254,6 @@ def test_save_and_load(chosen, tmp_path):
     given = {
         **chosen,
         "loss_reduction": "sum",
-        "decision_threshold": "zero",
-        "threshold_offset": -0.75,
-        "max_relations_per_pair": 4,
-        "relation_names": {"P17": "country"},
-        "markers": "none",
-        "window_size": 40,
-        "window_stride": 3,
-        "window_end_tokens": 2,
         "id2label": LABELS,
     }
     assert OWN_FIELDS - {"text_config", "comm_version"} <= set(given)

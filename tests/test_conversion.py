@@ -170,12 +170,13 @@ def test_settings_of_the_originals(relation_encoder):
     config = model.config
     assert config.relation_encoder == relation_encoder
     assert config.loss == {"atlop": "atl", "docunet": "balanced_softmax", "kd_docre": "afl"}[relation_encoder]
-    assert config.decision_threshold == ("zero" if relation_encoder == "docunet" else "th")
+    assert processor.decision.decision_threshold == ("zero" if relation_encoder == "docunet" else "th")
     assert getattr(config, "fixed_grid", None) == (None if relation_encoder == "atlop" else ORIGINAL_GRID)
-    assert (config.window_stride, config.window_end_tokens, config.max_relations_per_pair) == (0, 2, 4)
-    assert not processor.word_leading_space and processor.markers == config.markers == "star"
-    bert, processor = system("tiny", relation_encoder)
-    assert bert.config.window_end_tokens == 1 and processor.word_leading_space
+    assert (processor.window_stride, processor.window_end_tokens) == (0, 2)
+    assert processor.decision.max_relations_per_pair == 4
+    assert not processor.word_leading_space and processor.markers == "star"
+    _, processor = system("tiny", relation_encoder)
+    assert processor.window_end_tokens == 1 and processor.word_leading_space
 
 
 # ------------------------------------------------------------------------------------------------- without shared data
@@ -253,7 +254,7 @@ def test_command_line(bert, tmp_path):
 def test_markers(bert, tmp_path):
     _, tensors = original_of("docunet", bert)
     convert(tmp_path, tensors, "docunet", bert, markers="entity_type")
-    assert AutoModel.from_pretrained(tmp_path / "converted").config.markers == "entity_type"
+    assert AutoProcessor.from_pretrained(tmp_path / "converted").markers == "entity_type"
     document = random_document(2, 12)
     opened = AutoProcessor.from_pretrained(tmp_path / "converted").encode([document])[0]
     kinds = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11}

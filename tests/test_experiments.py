@@ -19,6 +19,7 @@ from experiments import figures, missing_labels, noise, one_run, run_grid, table
 from modeling_comm import CommConfig
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.utils.files import write_json
 from modeling_comm.utils.unchanged import SettingsChangedError
 
@@ -98,7 +99,7 @@ def results(work):
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("HF_DATASETS_CACHE", str(work / "cache"))
         first = start(work)
-        wait_for(lambda: any((work / "work" / CMM).glob("checkpoint-*/trainer_state.json")), first)
+        wait_for(lambda: last_complete_checkpoint(work / "work" / CMM), first)
         first.send_signal(signal.SIGTERM)
         assert first.wait(120) != 0
         assert not (work / "results" / "runs").exists()

@@ -39,7 +39,7 @@ def test_sample_is_learnt(tmp_path):
         initializer_range=0.2,
     )
     config = CommConfig(text_config=backbone, id2label=dict(enumerate(labels)), emb_size=128, block_size=32)
-    processor = CommProcessor(tokenizer, **{field: getattr(config, field) for field in CommProcessor._shared_fields})
+    processor = CommProcessor.from_config(tokenizer, config)
     arguments = CommTrainingArguments(
         str(tmp_path),
         use_cpu=True,

@@ -19,6 +19,7 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 
+import comm_docre
 from dataset_scripts import recipe_card
 from dataset_scripts.builder import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments
@@ -26,7 +27,6 @@ from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
 from modeling_comm.reporting.model_card import (
-    main,
     read_run,
     render_model_card,
     trainer_record,
@@ -150,7 +150,7 @@ def test_results(card, record, scores):
     for relation, of in scores["scores"]["per_relation"].items():
         counts = [f"{of[key]:,}" for key in ("gold", "predictions", "correct")]
         rates = [percent(of[key]) for key in ("precision", "recall", "f1")]
-        name = record["config"]["relation_names"][relation]
+        name = record["processor"]["relation_names"][relation]
         assert found[relation] == [name, *counts, *rates, percent(prior["per_relation"][relation]["f1"])]
     gold = [int(row[2].replace(",", "")) for row in relations[2:]]
     assert gold == sorted(gold, reverse=True)
@@ -224,8 +224,14 @@ def test_limits(card, record):
 
 def test_limits_tell_the_tuned_offset(record):
     for threshold, said in (("th", "which is each pair's own, by more than -2.79."), ("zero", "exceeds -2.79.")):
-        config = {**record["config"], "decision_threshold": threshold, "threshold_offset": -2.789}
-        assert said in sections(render_model_card({**record, "config": config}))["Limits"]
+        processor = {**record["processor"], "decision_threshold": threshold, "threshold_offset": -2.789}
+        assert said in sections(render_model_card({**record, "processor": processor}))["Limits"]
+
+
+def test_records_of_the_first_version_hold_the_processors_settings_in_the_configuration(record, card):
+    old = {**record, "config": record["config"] | record["processor"]}
+    del old["processor"]
+    assert sections(render_model_card(old))["Limits"] == sections(card)["Limits"]
 
 
 def test_citation_is_that_of_the_repository(card):
@@ -498,7 +504,7 @@ def test_hostile_text(record, scores, text):
 
     def rendered(text):
         changed, found = copy.deepcopy(record), copy.deepcopy(scores)
-        changed["config"]["relation_names"][f"P {text}"] = f"name {text}"
+        changed["processor"]["relation_names"][f"P {text}"] = f"name {text}"
         for of in (found["scores"], found["type_prior"]):
             of["per_relation"][f"P {text}"] = of["per_relation"].pop(relation)
         changed["data"]["config"] = changed["config"]["relation_encoder"] = changed["config"]["loss"] = f"own {text}"
@@ -619,14 +625,17 @@ def test_example_with_the_pipeline(work, monkeypatch, capsys):
 
 
 def test_command(work, card, capsys):
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
+    assert comm_docre.main(["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny"]) == 0
     assert capsys.readouterr().out == card
-    assert main(["--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]) == 0
+    words = ["card", "--run", str(work / "one"), "--repo_id", "org/comm-tiny", "--output", str(work / "card.md")]
+    assert comm_docre.main(words) == 0
     assert (work / "card.md").read_text(encoding="utf-8") == card
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(("main", "flags"), [(main, ["--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])])
+@pytest.mark.parametrize(
+    ("main", "flags"), [(comm_docre.main, ["card", "--run", "nowhere"]), (recipe_card.main, ["nowhere.yaml"])]
+)
 def test_command_with_a_wrong_file(main, flags, capsys):
     assert main(flags) == 2
     error = capsys.readouterr().err
@@ -643,10 +652,10 @@ find = importlib.machinery.PathFinder.find_spec
 def find_others(name, *arguments):
     return None if name.partition(".")[0] in ("accelerate", "datasets", "evaluate") else find(name, *arguments)
 importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
-from modeling_comm.reporting.model_card import main
-sys.exit(main(sys.argv[1:]))
+import comm_docre
+sys.exit(comm_docre.main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", code, "--run", str(work / "one")]
+    command = [sys.executable, "-c", code, "card", "--run", str(work / "one")]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout.startswith("---\n")

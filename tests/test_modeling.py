@@ -679,10 +679,10 @@ def test_from_backbone(encoder_folder, documents):
 
 def test_from_backbone_arguments(encoder_folder):
     build = CommForDocumentRelationExtraction.from_backbone
-    config = tiny_config(window_size=40, loss="cmm", cmm_margin=0.3)
+    config = tiny_config(loss="cmm", cmm_margin=0.3)
     model = build(encoder_folder, config)
     assert model.config.text_config.vocab_size == 512 and model.config.cmm_margin == 0.3
-    assert (model.config.window_size, model.config.id2label) == (40, LABELS)
+    assert model.config.id2label == LABELS
     assert build(encoder_folder, attn_implementation="eager", **FIELDS).backbone.config._attn_implementation == "eager"
     eager = tiny_config()
     eager._attn_implementation = "eager"

@@ -26,6 +26,7 @@ import modeling_comm
 from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm.documents import DocumentError
 from modeling_comm.pipeline_comm import TASK
+from modeling_comm.prediction_record import parse_record
 from modeling_comm.relation_encoders import available_relation_encoders
 from modeling_comm.text_to_document import text_from_document
 
@@ -88,10 +89,14 @@ def test_the_record_is_what_model_and_processor_say(extractor, documents, record
             outputs = extractor.model(**extractor.processor(document))
         (expected,) = extractor.processor.post_process_relation_extraction(outputs, document)
         assert json.loads(json.dumps(record)) == record
-        assert list(record) == ["title", "text", "sentences", "entities", "triples", "lost"]
+        assert parse_record(record) is record
+        assert list(record) == ["version", "title", "text", "sentences", "entities", "triples", "lost"]
         there = text_from_document(document)
         assert (record["title"], record["text"]) == (document["title"], there.text)
-        assert record["entities"] == there.entities
+        assert record["entities"] == without_texts(there.entities)
+        for entity, same in zip(record["entities"], there.entities, strict=True):
+            texts = [record["text"][mention["start"] : mention["end"]] for mention in entity["mentions"]]
+            assert texts == [mention["text"] for mention in same["mentions"]]
         for triple, wanted in zip(record["triples"], expected, strict=True):
             assert list(triple) == ["head", "tail", "relation", "relation_name", "score", "explanation"]
             assert (triple["relation"], triple["score"]) == (
@@ -99,18 +104,17 @@ def test_the_record_is_what_model_and_processor_say(extractor, documents, record
                 pytest.approx(wanted["score"], abs=1e-5),
             )
             assert triple["relation_name"] == NAMES.get(wanted["relation"], wanted["relation"])
+            assert (triple["head"], triple["tail"]) == (wanted["head"], wanted["tail"])
             for end in ("head", "tail"):
-                entity = record["entities"][wanted[end]]
-                spans = [{key: mention[key] for key in ("start", "end")} for mention in entity["mentions"]]
-                assert triple[end] == {
-                    "entity": wanted[end],
-                    "name": wanted[f"{end}_name"],
-                    "type": entity["type"],
-                    "mentions": spans,
-                }
-            for sentence in triple["explanation"]:
-                assert [sentence["start"], sentence["end"]] == record["sentences"][sentence["sentence"]]
-                assert sentence["text"] == record["text"][sentence["start"] : sentence["end"]]
+                assert record["entities"][triple[end]]["name"] == wanted[f"{end}_name"]
+
+
+def without_texts(entities):
+    """Entities as a record has them."""
+    return [
+        {**entity, "mentions": [{k: m[k] for k in ("start", "end", "sentence")} for m in entity["mentions"]]}
+        for entity in entities
+    ]
 
 
 def test_the_four_kinds_of_input_agree(extractor, documents):
@@ -143,13 +147,10 @@ def test_the_four_kinds_of_input_agree(extractor, documents):
     assert with_mentions["title"] == "" and with_mentions["text"] == there.text
     assert extractor(there.text, ner=ner, **options) == with_mentions
     assert extractor({"text": there.text, "title": "T"}, ner=ner, **options) == {**with_mentions, "title": "T"}
-    pairs = {  # entities stand in another order, and are named after their longest mentions
-        (*(entity_of[tuple(triple[end]["mentions"][0].values())] for end in ("head", "tail")), triple["relation"])
-        for triple in with_mentions["triples"]
-    }
-    assert pairs == {
-        (triple["head"]["entity"], triple["tail"]["entity"], triple["relation"]) for triple in expected["triples"]
-    }
+    places = [entity["mentions"][0] for entity in with_mentions["entities"]]  # in another order
+    order = [entity_of[mention["start"], mention["end"]] for mention in places]
+    pairs = {(order[triple["head"]], order[triple["tail"]], triple["relation"]) for triple in with_mentions["triples"]}
+    assert pairs == {(triple["head"], triple["tail"], triple["relation"]) for triple in expected["triples"]}
 
 
 def test_a_text(extractor):
@@ -160,8 +161,9 @@ def test_a_text(extractor):
         ("Oslo, Norway", "LOC"),
         ("Omar", "PER"),
     ]
-    assert record["entities"][2]["mentions"] == [{"start": 20, "end": 24, "text": "Omar", "sentence": 1}]
-    ends = {(triple["head"]["name"], triple["tail"]["type"]) for triple in record["triples"]}
+    assert record["entities"][2]["mentions"] == [{"start": 20, "end": 24, "sentence": 1}]
+    entities = record["entities"]
+    ends = {(entities[triple["head"]]["name"], entities[triple["tail"]]["type"]) for triple in record["triples"]}
     assert ("Oslo, Norway", "PER") in ends
 
 
@@ -186,7 +188,7 @@ def test_what_the_cap_leaves_out_is_counted(documents, records):
     capped = make(max_relations_per_pair=1)(documents)
     assert any(record["lost"].get("relations_over_cap") for record in capped)
     for record, whole in zip(capped, records, strict=True):
-        pairs = [(triple["head"]["entity"], triple["tail"]["entity"]) for triple in record["triples"]]
+        pairs = [(triple["head"], triple["tail"]) for triple in record["triples"]]
         assert len(set(pairs)) == len(pairs)
         assert record["lost"].get("relations_over_cap", 0) == len(whole["triples"]) - len(pairs)
 
@@ -202,7 +204,7 @@ def test_what_encoding_loses_is_reported(extractor):
 
 def test_threshold_offset(extractor, documents, records):
     def keys(record):
-        return {(t["head"]["entity"], t["tail"]["entity"], t["relation"]): t["score"] for t in record["triples"]}
+        return {(t["head"], t["tail"], t["relation"]): t["score"] for t in record["triples"]}
 
     least = torch.sigmoid(torch.tensor(1.0)).item()
     for record, stricter in zip(records, extractor(documents, threshold_offset=1.0), strict=True):
@@ -218,9 +220,9 @@ def test_half_precision(saved, documents, records, dtype):
     assert half.dtype == getattr(torch, dtype)
     tolerance = 0.05 if dtype == "float16" else 0.3
     for record, expected in zip(half(documents, batch_size=4), records, strict=True):
-        scores = {(t["head"]["entity"], t["tail"]["entity"], t["relation"]): t["score"] for t in record["triples"]}
+        scores = {(t["head"], t["tail"], t["relation"]): t["score"] for t in record["triples"]}
         for triple in expected["triples"]:
-            key = (triple["head"]["entity"], triple["tail"]["entity"], triple["relation"])
+            key = (triple["head"], triple["tail"], triple["relation"])
             assert scores.get(key, 0.5) == pytest.approx(triple["score"], abs=tolerance)
 
 
@@ -416,8 +418,8 @@ def test_a_misspelt_field_is_refused(extractor, field, meant):
 
 
 def test_wrong_components(extractor, saved):
-    config, other = tiny_system(markers="none", relation_names=NAMES)
-    with pytest.raises(ValueError, match="markers is 'none' in the processor and 'star' in the model"):
+    config, other = tiny_system(id2label={0: "Na", 1: "P17"})
+    with pytest.raises(ValueError, match="id2label"):
         pipeline(TASK, model=str(saved), processor=other, device="cpu")
     with pytest.raises(ValueError, match="expected processor="):
         pipeline(TASK, model=str(saved), tokenizer=other.tokenizer, device="cpu")
@@ -460,7 +462,7 @@ def test_explanations_are_the_pairs_attention(encoder, words):
             rows = list(entity_attention(outputs.documents)[index, :, :, :length])
         starts = [*feature["sentence_starts"], length - 1]
         for triple in record["triples"]:
-            one, other = (rows[triple[end]["entity"]] for end in ("head", "tail"))
+            one, other = (rows[triple[end]] for end in ("head", "tail"))
             total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(length))
             expected = {}
             for sentence, (start, end) in enumerate(itertools.pairwise(starts)):
@@ -503,7 +505,10 @@ def test_bare_text_with_spacy(extractor):
     record = DocumentRelationExtractionPipeline(extractor.model, extractor.processor, device="cpu", ner=nlp)(
         f"👍 {TEXT}\n\nThe Nile, says Anna."
     )
-    assert [[mention["text"] for mention in entity["mentions"]] for entity in record["entities"]] == [
+    assert [
+        [record["text"][mention["start"] : mention["end"]] for mention in entity["mentions"]]
+        for entity in record["entities"]
+    ] == [
         ["Anna", "Anna"],
         ["Oslo"],
         ["Omar"],

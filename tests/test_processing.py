@@ -20,10 +20,11 @@ from helpers import (
 )
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 
-from modeling_comm import CommOutput, CommProcessor
+from modeling_comm import CommOutput, CommProcessor, available_losses
 from modeling_comm.decoding import DecisionSettings
 from modeling_comm.documents import DocumentError
 from modeling_comm.processing_comm import encoding_report
+from modeling_comm.settings import SettingError
 
 
 @pytest.fixture(scope="module")
@@ -454,20 +455,26 @@ def test_wrong_arguments_are_named(processor):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("field", "value"),
     [
-        ("markers", "stars", "markers is 'stars'; expected one of 'star', 'entity_type', 'none'"),
-        ("window_stride", 30, "window_stride is 30; expected an integer from 0 to 29"),
-        ("window_size", 4, "window_size is 4; expected an integer >= 8"),
-        ("window_end_tokens", 0, "window_end_tokens is 0"),
-        ("decision_threshold", "half", "decision_threshold is 'half'"),
-        ("max_relations_per_pair", -1, "max_relations_per_pair is -1"),
-        ("relation_names", {"P9": "x"}, r"lacks \['P9'\]"),
+        ("markers", "stars"),
+        ("window_stride", 30),
+        ("window_stride", -1),
+        ("window_size", 4),
+        ("window_end_tokens", 0),
+        ("window_end_tokens", 3),
+        ("word_leading_space", "yes"),
+        ("decision_threshold", "half"),
+        ("max_relations_per_pair", -1),
+        ("id2label", {1: "P17"}),
+        ("relation_names", {"P9": "x"}),
+        ("relation_names", ["country"]),
     ],
 )
-def test_wrong_settings_are_named(field, value, message):
-    with pytest.raises(ValueError, match=message):
+def test_wrong_settings_are_named(field, value):
+    with pytest.raises(SettingError) as error:
         tiny_processor(**{field: value})
+    assert error.value.field == field
 
 
 def test_unsuitable_tokenizers():
@@ -525,17 +532,49 @@ def test_save_and_load(kind, tmp_path):
 
 def test_from_backbone(tmp_path):
     word_piece_tokenizer().save_pretrained(tmp_path)
-    config = tiny_config(loss="balanced_softmax", relation_names={"P27": "citizen of"}, max_relations_per_pair=2)
-    processor = CommProcessor.from_backbone(str(tmp_path), config)
-    processor.check_config(config)
-    assert (processor.decision.decision_threshold, processor.decision.max_relations_per_pair) == ("zero", 2)
-    for field, value in {"window_size": 30, "id2label": {0: "Na", 1: "P17"}, "markers": "none"}.items():
-        other = copy.copy(processor)
-        setattr(other, field, value)
-        with pytest.raises(ValueError, match=f"{field} is .* in the processor and .* in the model's configuration"):
-            other.check_config(config)
-        other.update_from_config(config)
-        other.check_config(config)
+    config = tiny_config(loss="balanced_softmax")
+    processor = CommProcessor.from_backbone(
+        str(tmp_path), config, relation_names={"P27": "citizen of"}, max_relations_per_pair=2, markers=None
+    )
+    assert processor.decision == DecisionSettings("zero", 0.0, 2)
+    assert (processor.relation_names, processor.markers, processor.id2label) == ({"P27": "citizen of"}, "star", LABELS)
+    assert (processor.window_size, processor.window_stride) == (66, 16)
+
+
+@pytest.mark.parametrize("loss", available_losses())
+def test_decision_threshold_follows_the_loss(loss):
+    expected = "zero" if loss == "balanced_softmax" else "th"
+    assert tiny_processor(tiny_config(loss=loss)).decision.decision_threshold == expected
+    for given in ("th", "zero"):
+        assert tiny_processor(tiny_config(loss=loss), decision_threshold=given).decision.decision_threshold == given
+
+
+def test_windows_follow_the_backbone():
+    tokenizer = word_piece_tokenizer()
+    for positions, size, stride in ((40, 40, 10), (512, 512, 128), (4096, 512, 128)):
+        config = tiny_config(text_fields={"max_position_embeddings": positions})
+        processor = CommProcessor.from_config(tokenizer, config)
+        assert (processor.window_size, processor.window_stride) == (size, stride)
+    assert CommProcessor.from_config(tokenizer, config, window_size=2000).window_stride == 500
+    with pytest.raises(ValueError, match="window_size is 67"):
+        CommProcessor.from_config(tokenizer, tiny_config(), window_size=67)
+
+
+def test_model_and_processor_have_to_fit():
+    processor = tiny_processor()
+    processor.check_model(tiny_config(loss="cmm"))
+    with pytest.raises(ValueError, match="id2label"):
+        processor.check_model(tiny_config(id2label={0: "Na", 1: "P17"}))
+    with pytest.raises(ValueError, match="window_size"):
+        processor.check_model(tiny_config(text_fields={"max_position_embeddings": 31}))
+
+
+def test_other_settings_leave_the_rest_as_it_is():
+    processor = tiny_processor(max_relations_per_pair=2, relation_names={"P17": "country"})
+    other = processor.with_settings(threshold_offset=0.5, markers="none")
+    assert other.settings == processor.settings | {"threshold_offset": 0.5, "markers": "none"}
+    assert other.tokenizer is processor.tokenizer and other.id2label == processor.id2label
+    assert processor.decision.threshold_offset == 0 and processor.markers == "star"
 
 
 def test_slow_tokenizer_is_refused():

@@ -17,7 +17,7 @@ from transformers import AutoConfig
 from dataset_scripts.builder import find_data_files
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction
 from modeling_comm.relation_encoders import get_relation_encoder
-from modeling_comm.training.script_arguments import given_fields, parse_arguments
+from modeling_comm.training.script_arguments import given_fields, given_settings, parse_arguments
 
 RECIPES = ROOT / "examples" / "recipes"
 TRAIN_FILES = {"redocred": "train_revised.json", "docred_mixed": "train_annotated.json"}
@@ -101,13 +101,17 @@ def test_arguments(name, row):
 
 @every_recipe
 def test_model_of_full_size(name, row):
-    given = given_fields(parse_arguments([recipe(name)]).model)
+    arguments = parse_arguments([recipe(name)]).model
+    given = given_fields(arguments)
     config = CommConfig(
         text_config=AutoConfig.for_model(row.backbone, **SIZES[row.backbone]), id2label=LABELS, **given
     )
     assert (config.relation_encoder, config.loss, config.loss_reduction) == (row.encoder, row.loss, "mean")
-    assert config.decision_threshold == ("zero" if row.loss == "balanced_softmax" else "th")
-    assert config.markers == ("entity_type" if (row.backbone, row.encoder) == ("bert", "docunet") else "star")
+    settings = given_settings(arguments)
+    expected = {"max_relations_per_pair": 4}
+    if (row.backbone, row.encoder) == ("bert", "docunet"):
+        expected["markers"] = "entity_type"
+    assert settings == expected
     # As the originals have them.
     originals = {
         **{"emb_size": 768, "block_size": 64, "unet_in_dim": 3, "unet_down_dim": 256, "unet_out_dim": 256},

@@ -18,8 +18,9 @@ def saved(tmp_path_factory):
     """A folder with a saved model and processor, and one with what they predict; a long document is among the documents."""
     folder = tmp_path_factory.mktemp("remote_code")
     tokenizer = byte_level_tokenizer()
-    config = tiny_config("roberta", text_fields={"tokenizer": tokenizer}, relation_names={"P17": "country"})
-    model, processor = tiny_model(config), tiny_processor(config, tokenizer, word_leading_space=False)
+    config = tiny_config("roberta", text_fields={"tokenizer": tokenizer})
+    settings = {"word_leading_space": False, "relation_names": {"P17": "country"}}
+    model, processor = tiny_model(config), tiny_processor(config, tokenizer, **settings)
     documents = [random_document(entities=4, words=words, seed=words) for words in (9, 60)]
     write_expected(folder / "expected", model, processor, documents)
     save_again(folder / "model", model, processor)

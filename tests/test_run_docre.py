@@ -21,11 +21,11 @@ import pytest
 import torch
 from helpers import ROOT, SAMPLE, run_script, save_backbone
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
 
 import run_docre
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings
+from modeling_comm.decoding import DecisionSettings
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
@@ -488,7 +488,6 @@ def test_losses_run(work, new_model, loss, threshold):
     config = read(folder / "config.json")
     assert config["loss"] == loss
     assert read(folder / "processor_config.json")["decision_threshold"] == threshold
-    assert AutoModel.from_pretrained(folder).config.decision_threshold == threshold
 
 
 @pytest.mark.parametrize(
@@ -504,9 +503,8 @@ def test_going_on_from_a_checkpoint_with_another_loss(first, always, flags, loss
     folder, *_ = first
     arguments = run_docre.parse_arguments([*always, "--model_name_or_path", str(folder), *flags])
     model, processor = load_checkpoint(arguments.model)
-    assert (model.config.loss, model.config.decision_threshold) == (loss, threshold)
-    assert processor.decision_threshold == threshold
-    assert processor.max_relations_per_pair == model.config.max_relations_per_pair == cap
+    assert model.config.loss == loss
+    assert processor.decision == DecisionSettings(threshold, max_relations_per_pair=cap)
     torch.testing.assert_close(dict(model.state_dict()), load_file(folder / "model.safetensors"), rtol=0, atol=0)
 
 
@@ -515,7 +513,7 @@ def test_training_on_from_a_checkpoint_with_another_loss(first, always, work):
     flags = [*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, *FEW, "--loss", "balanced_softmax"]
     (metrics,), _ = run(*flags, "--do_train", "--num_train_epochs", "1", "--output_dir", work / "other_loss")
     record = read(work / "other_loss" / "run.json")
-    assert (record["config"]["loss"], record["config"]["decision_threshold"]) == ("balanced_softmax", "zero")
+    assert (record["config"]["loss"], record["processor"]["decision_threshold"]) == ("balanced_softmax", "zero")
     assert metrics["train_loss"] > 0
 
 
@@ -527,7 +525,6 @@ def test_tuned_offset_is_kept_and_used(first, work, always, new_model):
     assert offset
     assert metrics["eval_f1"] > plain["eval_f1"]
     assert metrics["eval_average_precision"] == plain["eval_average_precision"], "the same weights"
-    assert read(work / "tuned" / "config.json")["threshold_offset"] == offset
     assert read(work / "tuned" / "processor_config.json")["threshold_offset"] == offset
     assert f"{offset}"[:6] in (work / "tuned" / "README.md").read_text(encoding="utf-8")
     evaluate = [*always, "--data_dir", SAMPLE, "--model_name_or_path", work / "tuned", *FEW]
@@ -538,7 +535,7 @@ def test_tuned_offset_is_kept_and_used(first, work, always, new_model):
     (same,), _ = run(*flags, "--output_dir", work / "tuned")  # finished: nothing is trained
     assert (same["threshold_offset"], same["eval_f1"]) == (offset, metrics["eval_f1"])
     run(*evaluate, "--do_train", "--num_train_epochs", "1", "--output_dir", work / "trained-on")
-    assert read(work / "trained-on" / "config.json")["threshold_offset"] == 0
+    assert read(work / "trained-on" / "processor_config.json")["threshold_offset"] == 0
     with pytest.raises(ValueError, match="--tune_threshold_offset needs --do_train"):
         run(*evaluate, "--do_eval", "--tune_threshold_offset", "--output_dir", work / "none")
 

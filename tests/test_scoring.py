@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from helpers import ROOT, SHARED, requires_shared
 
+import comm_docre
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from modeling_comm import load_metric
-from modeling_comm.commands.evaluate import compare_files, main
+from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
@@ -497,7 +498,7 @@ def test_command(files, tmp_path, capsys):
     output = tmp_path / "scores.json"
     output.write_text("old")
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"], "--train_facts", files["train"]]
-    assert main([*arguments, "--output", str(output)]) == 0
+    assert comm_docre.main(["evaluate", *arguments, "--output", str(output)]) == 0
     printed = capsys.readouterr().out
     assert printed.splitlines()[0].endswith("type prior F1")
     assert printed.splitlines()[1].split() == ["all", "33.33", "50.00", "40.00", "4", "6", "2", "66.67"]
@@ -512,12 +513,12 @@ def test_command(files, tmp_path, capsys):
 
 def test_command_with_the_frequent_relations_of_a_data_set(files, capsys):
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"]]
-    assert main(arguments) == 0
+    assert comm_docre.main(["evaluate", *arguments]) == 0
     assert "long tail" not in capsys.readouterr().out
-    assert main([*arguments, "--dataset_config", "redocred"]) == 0
+    assert comm_docre.main(["evaluate", *arguments, "--dataset_config", "redocred"]) == 0
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("frequent"))
     assert row.split()[-3:] == ["2", "3", "1"]
-    assert main([*arguments, "--dataset_config", "tacred"]) == 2
+    assert comm_docre.main(["evaluate", *arguments, "--dataset_config", "tacred"]) == 2
 
 
 def test_command_with_facts_or_without_training_file(files):
@@ -541,7 +542,7 @@ def test_command_names_wrong_files(files, tmp_path, capsys, option, content, mes
             message = f"wrong.json, line 1: found {content!r}, expected a JSON list of predictions"
     arguments = ["--predictions", files["predictions"], "--truth", files["truth"], option, str(wrong)]
     output = tmp_path / "scores.json"
-    assert main([*arguments, "--output", str(output)]) == 2
+    assert comm_docre.main(["evaluate", *arguments, "--output", str(output)]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and message in captured.err and captured.out == ""
     assert not output.exists()

@@ -141,8 +141,9 @@ def test_wrong_arguments_of_the_trainer(tmp_path, make_trainer):
     args = CommTrainingArguments(tmp_path, use_cpu=True)
     with pytest.raises(ValueError, match="needs processing_class"):
         CommTrainer(model=model, args=args, train_dataset=TRAIN)
-    with pytest.raises(ValueError, match="window_size is 16 in the processor and 32 in the model"):
-        CommTrainer(model=model, args=args, processing_class=tiny_processor(window_size=16, window_stride=4))
+    longer = tiny_processor(tiny_config(text_fields={"max_position_embeddings": 70}), window_size=70)
+    with pytest.raises(ValueError, match="window_size is 70"):
+        CommTrainer(model=model, args=args, processing_class=longer)
     with pytest.raises(ValueError, match="the data set is a dict; expected a list of documents"):
         make_trainer(dev={"a": DEV})
     with pytest.raises(ValueError, match="requires a train_dataset with documents"):
@@ -336,21 +337,32 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
         2 * labels[margins > cut].sum() / ((margins > cut).sum() + labels.sum()) for cut in np.append(margins, -1e9)
     )
     offset = trainer.tune_threshold_offset()
-    assert (
-        offset
-        and offset == trainer.model.config.threshold_offset == trainer.processing_class.decision.threshold_offset
-    )
+    assert offset and offset == trainer.processing_class.decision.threshold_offset
     after = trainer.evaluate()
     assert after["eval_f1"] == pytest.approx(best) and after["eval_f1"] > before["eval_f1"]
     assert after["eval_average_precision"] == before["eval_average_precision"]
     assert after["eval_predicted_positives"] == (margins > offset).sum()
     trainer.save_model(str(tmp_path / "tuned"))
-    loaded, processor = (kind.from_pretrained(tmp_path / "tuned") for kind in (AutoModel, AutoProcessor))
-    assert (loaded.config.threshold_offset, processor.decision.threshold_offset) == (offset, offset)
+    assert AutoProcessor.from_pretrained(tmp_path / "tuned").decision.threshold_offset == offset
     unlabelled = [{key: value for key, value in document.items() if key != "labels"} for document in DEV]
     with pytest.raises(ValueError, match="found documents without labels"):
         trainer.tune_threshold_offset(unlabelled)
-    assert trainer.model.config.threshold_offset == offset
+    assert trainer.processing_class.decision.threshold_offset == offset
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_training_clears_an_offset_of_other_weights(make_trainer, keep):
+    trainer = make_trainer(system=tiny_system(threshold_offset=0.5), max_steps=1)
+    trainer.train(keep_threshold_offset=keep)
+    assert trainer.processing_class.decision.threshold_offset == (0.5 if keep else 0)
+
+
+def test_decision_threshold_of_another_loss_is_named(make_trainer, caplog):
+    make_trainer(system=tiny_system(loss="balanced_softmax"))
+    assert not caplog.records
+    make_trainer(system=tiny_system(loss="balanced_softmax", decision_threshold="th"))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.args == ("balanced_softmax", "zero", "th")
 
 
 @each_kind
@@ -445,8 +457,8 @@ def test_unlabelled_documents_cannot_choose_the_best(make_trainer):
 
 def test_model_init_and_processor_have_to_fit(make_trainer, tmp_path):
     _, processor = tiny_system()
-    other, _ = tiny_system(markers="none")
-    with pytest.raises(ValueError, match="markers"):
+    other, _ = tiny_system(id2label={0: "Na", 1: "P17"})
+    with pytest.raises(ValueError, match="id2label"):
         CommTrainer(
             model_init=lambda: tiny_model(other),
             args=CommTrainingArguments(str(tmp_path), use_cpu=True, eval_strategy="no", load_best_model_at_end=False),

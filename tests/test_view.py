@@ -25,9 +25,10 @@ def make_record(text, names, triples=(), sentences=None, types=None, **fields):
     entities = []
     for number, name in enumerate(names):
         spans = [match.span() for match in re.finditer(re.escape(name), text)]
-        mentions = [{"start": start, "end": end, "text": text[start:end], "sentence": 0} for start, end in spans]
+        mentions = [{"start": start, "end": end, "sentence": 0} for start, end in spans]
         entities.append({"name": name, "type": types[number] if types else "LOC", "mentions": mentions})
     return {
+        "version": 1,
         "title": "A document",
         "text": text,
         "sentences": sentences or [[0, len(text)]],
@@ -40,8 +41,8 @@ def make_record(text, names, triples=(), sentences=None, types=None, **fields):
 
 def make_triple(head, tail, relation, score, *explanation):
     return {
-        "head": {"entity": head},
-        "tail": {"entity": tail},
+        "head": head,
+        "tail": tail,
         "relation": relation,
         "relation_name": RELATION_NAMES.get(relation, relation),
         "score": score,
@@ -53,6 +54,7 @@ def labelled_record(document):
     """The record of a labelled document: labels as triples, with scores made up, evidence as explanation."""
     text, labels = text_from_document(document), document["labels"]
     return {
+        "version": 1,
         "title": text.title,
         "text": text.text,
         "sentences": [list(span) for span in text.sentences],
@@ -148,61 +150,11 @@ def test_script_uses_no_sink_for_markup():
     )
 
 
-BROKEN = {
-    "text": (lambda r: r.update(text=None), "field text: found None, expected the document's text"),
-    "no-sentences": (lambda r: r.pop("sentences"), "field sentences: found no such field"),
-    "sentence": (
-        lambda r: r["sentences"][1].__setitem__(0, 5),
-        r"field sentences\[1\]: found \[5, 50\], expected a span",
-    ),
-    "name": (lambda r: r["entities"][0].update(name=3), r"field entities\[0\].name: found 3"),
-    "mention-outside": (
-        lambda r: r["entities"][0]["mentions"][0].update(end=99),
-        r"field entities\[0\].mentions\[0\]: found \[0, 99\], expected character offsets .* <= 65",
-    ),
-    "mention-elsewhere": (
-        lambda r: r["entities"][1]["mentions"][0].update(start=13, end=17),
-        r"field entities\[1\].mentions\[0\].text: found 'Oslo', expected what stands at \[13, 17\) of the text: ' Osl'",
-    ),
-    "bool-offset": (
-        lambda r: r["entities"][0]["mentions"][0].update(start=False),
-        r"mentions\[0\].start: found False",
-    ),
-    "head": (lambda r: r["triples"][0]["head"].update(entity=3), r"field triples\[0\].head.entity: found 3"),
-    "tail": (lambda r: r["triples"][1].update(tail=2), r"field triples\[1\].tail: found 2"),
-    "score": (
-        lambda r: r["triples"][2].update(score=1.2),
-        r"triples\[2\].score: found 1.2, expected a number from 0 to 1",
-    ),
-    "nan": (lambda r: r["triples"][2].update(score=float("nan")), r"field triples\[2\].score: found nan"),
-    "explanation": (
-        lambda r: r["triples"][0]["explanation"][1].update(sentence=3),
-        r"field triples\[0\].explanation\[1\].sentence: found 3",
-    ),
-    "weight": (
-        lambda r: r["triples"][0]["explanation"][0].update(weight=float("inf")),
-        r"explanation\[0\].weight: found inf, expected a finite number",
-    ),
-    "lost": (
-        lambda r: r.update(lost={"lost_tokens": "many"}),
-        "field lost.lost_tokens: found 'many', expected a count",
-    ),
-    "id": (lambda r: r.update(id=[]), r"field id: found \[\], expected a text or an integer"),
-}
-
-
-@pytest.mark.parametrize("case", BROKEN)
-def test_malformed_record_is_named(case):
-    breaks, message = BROKEN[case]
-    record = copy.deepcopy(OSLO)
-    breaks(record)
-    with pytest.raises(DocumentError, match=rf"^document 1 \('Oslo'\), .*{message}"):
+def test_malformed_record_is_named():
+    record = {**OSLO, "triples": [{**OSLO["triples"][0], "head": 3}]}
+    with pytest.raises(DocumentError) as error:
         render_html([OSLO, record])
-
-
-def test_record_that_is_no_object_is_named():
-    with pytest.raises(DocumentError, match=r"^document 0: found 'Oslo', expected an object"):
-        render_html(["Oslo"])
+    assert (error.value.index, error.value.field) == (1, "triples[0].head")
 
 
 # ---- What is shown

@@ -23,7 +23,7 @@ from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json
-from .errors import command, refuse_overwriting
+from .errors import refuse_overwriting
 
 ORIGINAL_GRID = 42  # rows of the grid of entity pairs in the published DocuNet and KD-DocRE
 ORIGINAL_MOST_RELATIONS = 4  # on a pair, in all three systems' training scripts
@@ -213,7 +213,7 @@ def convert_original_checkpoint(
     Writes an original system's checkpoint as a COMM model with its processor.
 
     Sizes come from the tensors' shapes; only KD-DocRE's 8 attention heads leave no trace in them. What makes COMM compute as the
-    originals do is set in the configuration: two windows for a long document (`window_stride=0`), of which RoBERTa's first closes
+    originals do is set in the processor: two windows for a long document (`window_stride=0`), of which RoBERTa's first closes
     with two `</s>`; RoBERTa's words without their leading space; the system's loss and with it the decision threshold; at most 4
     relations on a pair; the fixed grid. One thing is not reproduced: from 1,022 word pieces on, the originals' two windows leave
     out the middle, and COMM reads it.
@@ -249,12 +249,16 @@ def convert_original_checkpoint(
         **({} if relation_encoder == "atlop" else {"fixed_grid": grid}),
         id2label=id2label,
         loss=_SYSTEMS[relation_encoder].loss,
-        max_relations_per_pair=ORIGINAL_MOST_RELATIONS,
+    )
+    processor = CommProcessor.from_backbone(
+        backbone,
+        config,
         markers=markers,
         window_stride=0,
         window_end_tokens=2 if roberta else 1,
+        word_leading_space=not roberta,
+        max_relations_per_pair=ORIGINAL_MOST_RELATIONS,
     )
-    processor = CommProcessor.from_backbone(backbone, config, word_leading_space=not roberta)
     model = CommForDocumentRelationExtraction(config)
     placed, left_out = _placed(relation_encoder, tensors, model.state_dict())
     if not any(name.startswith("backbone.") for name in placed):
@@ -265,40 +269,13 @@ def convert_original_checkpoint(
     return left_out
 
 
-_HELP = """
-Writes a checkpoint of the original ATLOP, DocuNet or KD-DocRE as a COMM model that AutoModel loads, with its processor.
-
-Nothing in the checkpoint is executed. Example:
-
-  %(prog)s --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\
-      --rel2id rel2id.json --output_dir outputs/converted
-"""
-
-
-@command
-def main(argv=None, prog="comm-docre convert") -> int:
-    """The command: converts, and prints what was left out."""
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+def run(args: argparse.Namespace) -> int:
+    """The command: converts, and prints what was left out; returns the exit status."""
+    folder = Path(args.output_dir)
+    refuse_overwriting([folder, *folder.glob("*")], [args.checkpoint, args.backbone, args.rel2id])
+    left_out = convert_original_checkpoint(
+        args.relation_encoder, args.checkpoint, args.backbone, args.rel2id, folder, args.markers, args.grid
     )
-    parser.add_argument("--relation_encoder", required=True, choices=sorted(_SYSTEMS), help="the original system")
-    parser.add_argument("--checkpoint", required=True, help="its state dict: .pt or .safetensors")
-    parser.add_argument("--backbone", required=True, help="name or folder of the encoder that it was trained from")
-    parser.add_argument("--rel2id", required=True, help="JSON file of relation ids that it was trained with")
-    parser.add_argument("--output_dir", required=True, help="where the converted model is written")
-    parser.add_argument(
-        "--markers", default="star", choices=("star", "entity_type"), help="what marks mentions (%(default)s)"
-    )
-    parser.add_argument(
-        "--grid",
-        type=int,
-        default=ORIGINAL_GRID,
-        help="rows of the fixed grid of docunet and kd_docre (%(default)s)",
-    )
-    arguments = parser.parse_args(argv)
-    folder = Path(arguments.output_dir)
-    refuse_overwriting([folder, *folder.glob("*")], [arguments.checkpoint, arguments.backbone, arguments.rel2id])
-    left_out = convert_original_checkpoint(**vars(arguments))
     print(f"Every tensor found its place; left out, because nothing reads them: {', '.join(left_out) or 'none'}.")
-    print(f"The model and its processor are in {arguments.output_dir}.")
+    print(f"The model and its processor are in {args.output_dir}.")
     return 0

@@ -3,9 +3,11 @@
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+TRACEBACK = "--traceback"
 CLOSED_PIPE = 1
 WRONG_INPUT = 2  # as argparse ends on wrong arguments
 INTERRUPTED = 130  # as shells report Ctrl-C
@@ -13,15 +15,15 @@ INTERRUPTED = 130  # as shells report Ctrl-C
 
 def command(main: Callable[..., int]) -> Callable[..., int]:
     """
-    Decorator of a command's `main(argv=None, prog=None)`, which returns the exit status: what a user did wrong, or the machine
-    lacks, is one line on stderr and the status 2 instead of a traceback; Ctrl-C is one line and 130; a closed pipe behind stdout
-    is 1 without a word.
+    Decorator of a command's `main(argv=None, ...)`, which returns the exit status. What a user did wrong, or the machine
+    lacks, is one line on stderr and the status 2; with `--traceback` in `argv`, which the command's parser declares, the
+    traceback comes before it. Ctrl-C is one line and 130; a closed pipe behind stdout is 1 without a word.
     """
 
     @functools.wraps(main)
-    def run(*arguments, **options):
+    def run(argv=None, *arguments, **options):
         try:
-            status = main(*arguments, **options)
+            status = main(argv, *arguments, **options)
             sys.stdout.flush()  # here, where what is wrong with it is still caught
             return status
         except BrokenPipeError:  # whoever read stdout, such as `head`, has seen enough
@@ -29,6 +31,8 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE
         except (OSError, ValueError, ImportError) as error:
+            if TRACEBACK in (sys.argv[1:] if argv is None else argv):
+                traceback.print_exc()
             print("error:", *str(error).split(), file=sys.stderr)
             return WRONG_INPUT
         except KeyboardInterrupt:

@@ -8,11 +8,12 @@ import zlib
 from collections.abc import Collection
 from pathlib import Path
 
-from ..data.dataset_entry import LOCAL, get_dataset
+from ..data.dataset_entry import get_dataset
 from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
+from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
-from .errors import command, refuse_overwriting
+from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
 
@@ -45,18 +46,14 @@ def _read_record(line, where):
     """Title and facts of a document."""
     try:
         record = json.loads(line)
-        return record["title"], [
-            {
-                "title": record["title"],
-                "h_idx": triple["head"]["entity"],
-                "t_idx": triple["tail"]["entity"],
-                "r": triple["relation"],
-            }
-            for triple in record["triples"]
-        ]
-    except (ValueError, LookupError, TypeError):
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or "triples" not in record:
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
-        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}") from None
+        raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}")
+    title = parse_record(record, source=where)["title"]
+    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
+    return title, [{"title": title, "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
 
 
 def compare_files(
@@ -114,43 +111,8 @@ def compare_files(
     return {**result, "type_prior": report}, f"{format_scores(result, floor, 'type prior')}\n{note}"
 
 
-_HELP = """
-Scores predicted facts against annotated documents, by the official definitions of DocRED and Re-DocRED.
-
-PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
-`comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
---train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
-prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
-
-  %(prog)s --predictions results.json --truth test.json --train_facts train.json
-"""
-
-
-@command
-def main(argv=None, prog="comm-docre evaluate") -> int:
-    """The command: prints the table and writes `--output`."""
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
-    parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
-    parser.add_argument(
-        "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
-    )
-    parser.add_argument(
-        "--type_prior_train", help="documents that the type prior counts; default: those of --train_facts"
-    )
-    parser.add_argument("--dataset_config", default=LOCAL.name, help="the registered data set that TRUTH belongs to")
-    parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
-    parser.add_argument(
-        "--allow_missing_documents",
-        action="store_true",
-        help="score JSON lines that lack documents of TRUTH; without it they are refused",
-    )
-    args = parser.parse_args(argv)
+def run(args: argparse.Namespace) -> int:
+    """The command: prints the table and writes `--output`; returns the exit status."""
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     if args.output:
         refuse_overwriting([args.output], filter(None, files))

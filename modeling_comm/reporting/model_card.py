@@ -1,13 +1,13 @@
 """
 Model cards, rendered from the records that `run_docre.py` writes.
 
-    python -m modeling_comm.reporting.model_card --run outputs/redocred --output outputs/redocred/README.md
+    comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
 What is not in the record, a card does not state. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
 not run.
 """
 
-import argparse
+import dataclasses
 import json
 import logging
 import shlex
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..commands.errors import command
 from ..configuration_comm import TASK, CommConfig
 from ..data.dataset_entry import LOCAL
+from ..decoding import DecisionSettings
 from ..evaluation.scoring import format_scores
-from ..processing_comm import encoding_report
+from ..losses import get_loss
+from ..processing_comm import CommProcessor, encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
@@ -70,6 +71,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "model": repo_id or name,
         "record": record,
         "config": record["config"],
+        "processor": card_tables.processor_settings(record),
         "metadata": Markdown(_metadata(record, name, sources, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
         "sources": sources,
@@ -88,7 +90,9 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "has_kept_row": has_kept_row,
         "tables": {
             "results": card_tables.results_table(metrics, scores, seeds if summary else ()) if was_run else None,
-            "relations": card_tables.relations_table(scores, record["config"]["relation_names"]) if scores else None,
+            "relations": card_tables.relations_table(scores, card_tables.processor_settings(record)["relation_names"])
+            if scores
+            else None,
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
             "log": log,
@@ -170,6 +174,7 @@ def trainer_record(trainer) -> dict:
         },
         "ign_reference": ign_reference_record(trainer.ign_reference),
         "config": trainer.model.config.to_dict(),
+        "processor": trainer.processing_class.settings,
         "training_arguments": trainer.args.to_sanitized_dict(),
         "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
         "log": epoch_log(state.log_history),
@@ -192,8 +197,10 @@ def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], 
         field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None
     }
     config = CommConfig(**fields).to_dict()
-    for field in {"text_config", "window_size", "window_stride", "id2label", "label2id"} - set(fields):
+    for field in {"text_config", "id2label", "label2id"} - set(fields):
         del config[field]  # the backbone's and the data's, which are not loaded
+    settings = {name: getattr(model, name) for name in CommProcessor.setting_names() if getattr(model, name, None)}
+    decision = DecisionSettings(get_loss(config["loss"]).decision_threshold)
     return {
         "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
         "base_model": model.model_name_or_path,
@@ -201,6 +208,7 @@ def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], 
         "seeds": arguments.run.seeds,
         "data": {"config": arguments.data.dataset_config, "files": files, "published": published},
         "config": config,
+        "processor": {"markers": "star", **dataclasses.asdict(decision), **settings},
         "training_arguments": training.to_sanitized_dict(),
     }
 
@@ -261,7 +269,7 @@ def _eval_results(record, metrics, seeds):
     return results
 
 
-# -------------------------------------------------------------------------------------------------- template and command
+# ----------------------------------------------------------------------------------------------------------- template
 
 
 _TEMPLATES = jinja2.Environment(
@@ -284,31 +292,9 @@ _TEMPLATES.filters |= {
 }
 
 
-@command
-def main(argv: list[str] | None = None) -> int:
-    """The command: prints a card or writes it to `--output`."""
-    parser = argparse.ArgumentParser(
-        "python -m modeling_comm.reporting.model_card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
-    parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
-    parser.add_argument("--output", help="file to write; without it the card is printed")
-    args = parser.parse_args(argv)
-    record, scores, summary = read_run(args.run)
-    write_card(render_model_card(record, scores, args.repo_id, summary=summary), args.output)
-    return 0
-
-
 def write_card(card: str, path: str | None = None) -> None:
     """Writes a card to a file, or prints it."""
     if path:
         Path(path).write_text(card, encoding="utf-8")
     else:
         sys.stdout.write(card)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -127,7 +127,7 @@ class RunRecord(Provenance):
         distillation (`dict`, *optional*): `weight`, `raw_logits`, and `teacher`, the contents of `teacher.json`.
         ign_reference (`dict`, *optional*): see [`ign_reference_record`].
         base_model (`str`, *optional*): the model on the Hub that training started from; None for a local folder.
-        config (`dict`), training_arguments (`dict`): of the model and of the trainer.
+        config (`dict`), processor (`dict`), training_arguments (`dict`): of the model, of its processor and of the trainer.
         metrics (`dict[str, float]`): of training, evaluation and prediction.
         log (`list[dict]`): see [`epoch_log`].
         best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept.
@@ -141,6 +141,7 @@ class RunRecord(Provenance):
     ign_reference: dict | None
     base_model: str | None
     config: dict
+    processor: dict
     training_arguments: dict
     metrics: dict[str, float]
     log: list[dict]
@@ -163,6 +164,7 @@ class RunRecord(Provenance):
             seed=trainer.args.seed,
             ign_reference=ign_reference_record(trainer.ign_reference),
             config=trainer.model.config.to_dict(),
+            processor=trainer.processing_class.settings,
             training_arguments=trainer.args.to_sanitized_dict(),
             log=epoch_log(trainer.state.log_history),
             best_checkpoint_step=trainer.state.best_global_step,

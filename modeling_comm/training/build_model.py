@@ -4,12 +4,16 @@ import json
 from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedConfig
+from transformers.utils import logging
 
 from ..configuration_comm import CommConfig
+from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..relation_encoders import get_relation_encoder
-from .script_arguments import ModelArguments, given_fields
+from .script_arguments import ModelArguments, given_fields, given_settings
+
+logger = logging.get_logger(__name__)
 
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
@@ -33,17 +37,18 @@ def new_model(
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
         id2label=dict(enumerate(labels)),
-        relation_names={label: relation_names[label] for label in labels if label in relation_names},
         backbone_overrides=json.loads(arguments.backbone_overrides or "{}"),
         attn_implementation=arguments.attn_implementation,
         **given_fields(arguments),
         **hub,
     )
+    names = {label: relation_names[label] for label in labels if label in relation_names}
     processor = CommProcessor.from_backbone(
         source,
         model.config,
-        word_leading_space=arguments.word_leading_space,
         trust_remote_code=arguments.trust_remote_code,
+        relation_names=names,
+        **given_settings(arguments),
         **hub,
     )
     return model, processor
@@ -59,31 +64,37 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     source, hub, fields = arguments.model_name_or_path, _hub_arguments(arguments), given_fields(arguments)
     config = CommConfig.from_pretrained(source, **hub)
     # What the weights depend on.
-    settings = get_relation_encoder(config.relation_encoder).settings
-    fixed = ("relation_encoder", *(setting.field for setting in settings))
+    declared = get_relation_encoder(config.relation_encoder).settings
+    fixed = ("relation_encoder", *(setting.field for setting in declared))
     refused = [name for name in fixed if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
-    refused += [] if arguments.word_leading_space else ["word_leading_space"]
+    processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
+    settings = given_settings(arguments)
+    if settings.get("word_leading_space") not in (None, processor.word_leading_space):
+        refused.append("word_leading_space")
     if refused:
         raise ValueError(
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
         )
-    config = CommConfig.from_pretrained(source, **fields, **hub)
+    saved_loss, config = config.loss, CommConfig.from_pretrained(source, **fields, **hub)
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=arguments.attn_implementation, **hub
     )
-    processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
-    processor.update_from_config(model.config)
-    return model, processor
+    if config.loss != saved_loss:
+        of_loss = {"decision_threshold": get_loss(config.loss).decision_threshold, "threshold_offset": 0.0}
+        settings = of_loss | settings
+        decision = {name: settings[name] for name in of_loss}
+        logger.warning("the loss is %s, no longer %s: what decides is %s", config.loss, saved_loss, decision)
+    return model, processor.with_settings(**settings)
 
 
 def prepare_for_training(
     model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
 ) -> None:
-    """Converts weights to float32, and resets an offset that was tuned for the weights before training."""
+    """Converts weights to float32, and clears an offset that was tuned for other weights unless a flag gives one."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
-    model.config.threshold_offset = arguments.threshold_offset or 0.0
-    processor.update_from_config(model.config)
+    if arguments.threshold_offset is None:
+        processor.decision.clear_offset()
 
 
 def _hub_arguments(arguments):

@@ -98,7 +98,7 @@ def predict_teacher_logits(
             documents.
         FloatingPointError: a logit is not finite, or too large for float16.
     """
-    processor.check_config(model.config)
+    processor.check_model(model.config)
     folder = Path(folder)
     settings = {
         "format": _FORMAT,

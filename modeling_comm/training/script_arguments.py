@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 from transformers import HfArgumentParser
 
+from ..commands.errors import TRACEBACK
 from ..configuration_comm import own_settings, registered_settings
 from ..extensions import import_extensions
 from ..losses import available_losses
+from ..processing_comm import CommProcessor
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting
 from .training_args import CommTrainingArguments
@@ -29,9 +31,24 @@ class ModelArguments:
             "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
         },
     )
-    word_leading_space: bool = field(
-        default=True,
-        metadata={"help": "Byte-level tokenizers read words with their leading space; the originals do not."},
+    decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
+    threshold_offset: float | None = field(
+        default=None, metadata={"help": "Margin over the threshold that predictions need (0)."}
+    )
+    max_relations_per_pair: int | None = field(
+        default=None, metadata={"help": "Cap on the relations of a pair (none)."}
+    )
+    markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
+    window_size: int | None = field(
+        default=None, metadata={"help": "Word pieces that the backbone sees at once (512)."}
+    )
+    window_stride: int | None = field(default=None, metadata={"help": "Word pieces that windows share (a quarter)."})
+    window_end_tokens: int | None = field(
+        default=None, metadata={"help": "End tokens of all windows but the last (1)."}
+    )
+    word_leading_space: bool | None = field(
+        default=None,
+        metadata={"help": "Byte-level tokenizers read words with their leading space (true); the originals do not."},
     )
     extensions: list[str] | None = field(
         default=None,
@@ -164,6 +181,12 @@ def given_fields(model_args: ModelArguments) -> dict[str, Any]:
     """The fields of the configuration that were given by a flag or in a file."""
     values = {field: getattr(model_args, field, None) for field in configuration_settings()}
     return {field: value for field, value in values.items() if value is not None}
+
+
+def given_settings(model_args: ModelArguments) -> dict[str, Any]:
+    """The settings of the processor that were given by a flag or in a file."""
+    values = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def model_arguments_class() -> type[ModelArguments]:
@@ -307,11 +330,13 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument(TRACEBACK, action="store_true", help="Show where an error comes from, not only one line.")
     unknown = sorted(set(settings) - {action.dest for action in parser._actions})
     if unknown:
         raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
     parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
-    return Arguments(*parser.parse_args_into_dataclasses(args=argv))
+    *groups, _rest = parser.parse_args_into_dataclasses(args=argv)  # the rest is --traceback
+    return Arguments(*groups)
 
 
 def _named_extensions(argv):

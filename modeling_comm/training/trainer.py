@@ -15,7 +15,7 @@ from ..configuration_comm import __version__
 from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
-from ..losses import loss_from_config
+from ..losses import get_loss, loss_from_config
 from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
@@ -96,7 +96,7 @@ class CommTrainer(Trainer):
         if processing_class is None:
             raise ValueError("CommTrainer needs processing_class, the CommProcessor of the model")
         if model is not None:  # before anything is encoded
-            processing_class.check_config(model.config)
+            processing_class.check_model(model.config)
         self.ign_reference = ign_reference
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
@@ -125,7 +125,8 @@ class CommTrainer(Trainer):
             data_collator=DocumentCollator(processing_class),
             **kwargs,
         )
-        processing_class.check_config(self.model.config)  # of a model_init, too
+        processing_class.check_model(self.model.config)  # of a model_init, too
+        self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
 
@@ -238,7 +239,25 @@ class CommTrainer(Trainer):
     def _documents_of_step(self):
         return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
 
-    def train(self, resume_from_checkpoint=None, **kwargs):
+    def _warn_of_other_threshold(self):
+        loss, found = self.model.config.loss, self.processing_class.decision.decision_threshold
+        expected = get_loss(loss).decision_threshold
+        if found != expected:
+            logger.warning(
+                "the loss %r decides with decision_threshold=%r; the processor has %r", loss, expected, found
+            )
+
+    def train(self, resume_from_checkpoint=None, *, keep_threshold_offset: bool = False, **kwargs):
+        """
+        As the parent's, with two differences.
+
+        Args:
+            resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
+            keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
+                set to 0, because what was tuned for other weights does not fit the trained ones.
+        """
+        if not keep_threshold_offset:
+            self.processing_class.decision.clear_offset()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
@@ -328,7 +347,7 @@ class CommTrainer(Trainer):
     def tune_threshold_offset(self, eval_dataset=None) -> float:
         """
         Chooses the margin over the threshold that a relation needs for the best F1 on labelled documents, and sets it in the
-        model's configuration and in the processor: from then on they predict with it, and it is saved with them.
+        processor: from then on it decides with it, and it is saved with it.
 
         Args:
             eval_dataset: labelled documents that are not the test ones; by default the trainer's `eval_dataset`.
@@ -344,10 +363,9 @@ class CommTrainer(Trainer):
         )
         if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        config = self.accelerator.unwrap_model(self.model).config
-        config.threshold_offset, _ = tune_offset(margins, labels, int(labels.sum()))
-        self.processing_class.update_from_config(config)
-        return config.threshold_offset
+        offset, _ = tune_offset(margins, labels, int(labels.sum()))
+        self.processing_class.decision.threshold_offset = offset
+        return offset
 
 
 def encode_dataset(dataset, processor, max_length=None, num_proc=None):

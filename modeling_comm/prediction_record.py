@@ -1,0 +1,208 @@
+"""The record of a prediction: what the pipeline returns for a document and `comm-docre predict` writes. Its reference is
+`docs/record.md`."""
+
+import math
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, NotRequired, TypedDict
+
+from .documents import DocumentChecker
+
+RECORD_VERSION = 1
+_LIST = (list, tuple)
+
+
+class RecordMention(TypedDict):
+    """A mention of an entity; its text is `record["text"][start:end]`.
+
+    Attributes:
+        start, end (`int`): characters `[start, end)` of the document's text.
+        sentence (`int`): index of the sentence that it is in.
+    """
+
+    start: int
+    end: int
+    sentence: int
+
+
+class RecordEntity(TypedDict):
+    """An entity.
+
+    Attributes:
+        name (`str`): its name.
+        type (`str`): its type, such as `"PER"`.
+        mentions (`list[RecordMention]`): where it is mentioned.
+        ids (`list[str]`, *optional*): its ids in a knowledge base.
+    """
+
+    name: str
+    type: str
+    mentions: list[RecordMention]
+    ids: NotRequired[list[str]]
+
+
+class RecordExplanation(TypedDict):
+    """A sentence that the attention of a triple's pair rests on.
+
+    Attributes:
+        sentence (`int`): index of the sentence.
+        weight (`float`): its share of the attention.
+    """
+
+    sentence: int
+    weight: float
+
+
+class RecordTriple(TypedDict):
+    """A predicted triple.
+
+    Attributes:
+        head, tail (`int`): indices of the entities.
+        relation (`str`): the data set's id of the relation, such as `"P17"`.
+        relation_name (`str`): its readable name, or else the id.
+        score (`float`): sigmoid of the margin over the threshold; not calibrated.
+        explanation (`list[RecordExplanation]`): heaviest first; empty if none was asked for, or the pair has no common
+            context.
+        probability (`float`, *optional*): calibrated probability that the triple is right.
+        evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
+    """
+
+    head: int
+    tail: int
+    relation: str
+    relation_name: str
+    score: float
+    explanation: list[RecordExplanation]
+    probability: NotRequired[float]
+    evidence: NotRequired[list[int]]
+
+
+class PredictionRecord(TypedDict):
+    """What is predicted for a document.
+
+    Attributes:
+        version (`int`): version of this form, [`RECORD_VERSION`].
+        id (`str` or `int`, *optional*): what `comm-docre predict` calls the document.
+        title (`str`): its title; empty if it has none.
+        text (`str`): its text.
+        sentences (`list[list[int]]`): `[start, end]` of each sentence in the text, the end exclusive, in order.
+        entities (`list[RecordEntity]`): its entities.
+        triples (`list[RecordTriple]`): the triples, which point to entities and sentences by index.
+        lost (`dict[str, int]`): counts of what could not be read or was cut; empty if nothing.
+    """
+
+    version: int
+    id: NotRequired[str | int]
+    title: str
+    text: str
+    sentences: list[list[int]]
+    entities: list[RecordEntity]
+    triples: list[RecordTriple]
+    lost: dict[str, int]
+
+
+def parse_record(record: Any, index: int | None = None, source: str | None = None) -> PredictionRecord:
+    """
+    Checks a record that was read, such as a line of `comm-docre predict`. Fields beyond those of [`PredictionRecord`] are
+    allowed.
+
+    Args:
+        record (`Any`): the JSON value.
+        index (`int`, *optional*): the record's position, for the message.
+        source (`str`, *optional*): where it comes from, for the message.
+
+    Returns:
+        `PredictionRecord`: the same object.
+
+    Raises:
+        DocumentError: the first thing that is wrong. Its `field` is `"version"` for a record of another version.
+    """
+    checker = _RecordChecker(record, index, source)
+    checker.check(
+        record, Mapping, None, "a record: an object with version, title, text, sentences, entities, triples, lost"
+    )
+    checker.check_version(record)
+    checker.check(record.get("id", ""), (str, Integral), "id", "a text or an integer")
+    checker.read(record, "title", str, "", "a title, empty if there is none")
+    text = checker.read(record, "text", str, "", "the document's text")
+    sentences = checker.read(record, "sentences", _LIST, "", "a list of character spans")
+    entities = checker.read(record, "entities", _LIST, "", "a list of entities")
+    triples = checker.read(record, "triples", _LIST, "", "a list of triples")
+    lost = checker.read(record, "lost", Mapping, "", "an object of counts, empty if nothing was lost")
+    checker.check_sentences(sentences, len(text))
+    for number, entity in enumerate(entities):
+        checker.check_entity(entity, f"entities[{number}]", len(text), len(sentences))
+    for number, triple in enumerate(triples):
+        checker.check_triple(triple, f"triples[{number}]", len(entities), len(sentences))
+    for name in lost:
+        checker.read(lost, name, Integral, "lost.", "a count")
+    return record
+
+
+class _RecordChecker(DocumentChecker):
+    def check_version(self, record):
+        expected = f"{RECORD_VERSION}; predict again what an earlier version of this library wrote"
+        if self.read(record, "version", Integral, "", expected) != RECORD_VERSION:
+            self.fail("version", record["version"], expected)
+
+    def check_sentences(self, sentences, length):
+        last = 0
+        for number, span in enumerate(sentences):
+            field = f"sentences[{number}]"
+            expected = f"a span [start, end), {last} <= start <= end <= {length}, after the sentence before"
+            self.check(span, _LIST, field, expected)
+            whole = all(isinstance(offset, Integral) and not isinstance(offset, bool) for offset in span)
+            if len(span) != 2 or not whole or not last <= span[0] <= span[1] <= length:
+                self.fail(field, span, expected)
+            last = span[1]
+
+    def check_entity(self, entity, field, length, sentences):
+        self.check(entity, Mapping, field, "an entity: an object with name, type and mentions")
+        path = f"{field}."
+        self.read(entity, "name", str, path, "the entity's name")
+        self.read(entity, "type", str, path, "an entity type such as 'PER'")
+        for number, mention in enumerate(self.read(entity, "mentions", _LIST, path, "a list of mentions")):
+            self._check_mention(mention, f"{path}mentions[{number}]", length, sentences)
+        if "ids" in entity:
+            expected = "a list of ids (texts), or no such field"
+            for number, identifier in enumerate(self.read(entity, "ids", _LIST, path, expected)):
+                self.check(identifier, str, f"{path}ids[{number}]", expected)
+
+    def _check_mention(self, mention, field, length, sentences):
+        self.check(mention, Mapping, field, "a mention: an object with start, end and sentence")
+        path = f"{field}."
+        start = self.read(mention, "start", Integral, path, "an offset in the text")
+        end = self.read(mention, "end", Integral, path, "an offset in the text")
+        if not 0 <= start < end <= length:
+            self.fail(field, [start, end], f"character offsets [start, end), 0 <= start < end <= {length}")
+        self.read_index(mention, "sentence", sentences, path, "a sentence")
+
+    def check_triple(self, triple, field, entities, sentences):
+        self.check(triple, Mapping, field, "a triple: an object with head, tail, relation and score")
+        path = f"{field}."
+        for end in ("head", "tail"):
+            self.read_index(triple, end, entities, path, "an entity")
+        self.read(triple, "relation", str, path, "a relation such as 'P17'")
+        self.read(triple, "relation_name", str, path, "a relation's name such as 'country'")
+        self._check_number(triple, "score", path, 1)
+        expected = "a list of sentences with weights"
+        for number, sentence in enumerate(self.read(triple, "explanation", _LIST, path, expected)):
+            self._check_explanation(sentence, f"{path}explanation[{number}]", sentences)
+        if "probability" in triple:
+            self._check_number(triple, "probability", path, 1)
+        if "evidence" in triple:
+            expected = f"a list of sentence indices (integers, 0 <= index < {sentences}), or no such field"
+            for number, sentence in enumerate(self.read(triple, "evidence", _LIST, path, expected)):
+                if not 0 <= self.check(sentence, Integral, f"{path}evidence[{number}]", expected) < sentences:
+                    self.fail(f"{path}evidence[{number}]", sentence, expected)
+
+    def _check_explanation(self, sentence, field, sentences):
+        self.check(sentence, Mapping, field, "an object with sentence and weight")
+        self.read_index(sentence, "sentence", sentences, f"{field}.", "a sentence")
+        self._check_number(sentence, "weight", f"{field}.", math.inf)
+
+    def _check_number(self, record, name, path, largest):
+        expected = f"a number from 0 to {largest}" if largest < math.inf else "a finite number, 0 or more"
+        number = self.read(record, name, Real, path, expected)
+        if not (math.isfinite(number) and 0 <= number <= largest):
+            self.fail(f"{path}{name}", number, expected)
