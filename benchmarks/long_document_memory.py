@@ -3,8 +3,8 @@ Peak memory of predicting one long document: encoding, the model, and the decisi
 
     python benchmarks/long_document_memory.py --backbone "$(python examples/minilm.py)" --words 40000
 
-By default a tenth of the words are mentions, of 400 entities. The classifier is untrained and its threshold class wins, so that few
-relations are predicted. Peaks are of the whole process, which is why each size needs a run of its own.
+By default a tenth of the words are mentions, of 400 entities. The classifier is untrained and its threshold class wins, so that
+few relations are predicted. Peaks are of the whole process, which is why each size needs a run of its own.
 """
 
 import argparse
