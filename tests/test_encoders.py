@@ -61,7 +61,7 @@ def make_system(kind, settings, **fields):
     if norms:
         model.relation_encoder.train()
         with torch.no_grad():
-            model(**processor([random_document(min(9, settings.get("fixed_grid", 9)), 30, seed=99)]))
+            model(**processor([random_document(min(9, getattr(config, "fixed_grid", None) or 9), 30, seed=99)]))
         model.eval()
     for norm in norms:
         norm.momentum = 0.1

@@ -125,7 +125,8 @@ def test_head(card, record):
     start = " ".join(sections(card)[""].split())
     assert start.startswith("# comm-tiny Extracts relations")
     assert (
-        "encoder `atlop` around a bert encoder (2 layers, hidden size 32); loss `cmm` (m = 0.2, gamma = 1.0)" in start
+        "encoder `atlop` around a bert encoder (2 layers, hidden size 32); loss `cmm` (margin = 0.2, gamma = 1.0)"
+        in start
     )
     assert f"; {len(record['config']['id2label']) - 1} relations." in start
 

@@ -132,6 +132,12 @@ def _setting_rows(config, relation_encoder="", loss=""):
     return [[code(field), config[field]] for field in fields if config.get(field) is not None]
 
 
+def loss_settings(config):
+    """The loss's settings in words, as far as it is registered here."""
+    found = {setting.keyword: config.get(setting.field) for setting in settings_of("", config["loss"])}
+    return plain(", ".join(f"{keyword} = {value}" for keyword, value in found.items() if value is not None))
+
+
 def base_model(record):
     """The encoder's name on the Hub; None if it was a folder, or is not recorded."""
     name = record.get("base_model")

@@ -74,6 +74,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "processor": card_tables.processor_settings(record),
         "metadata": Markdown(_metadata(record, name, sources, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
+        "loss_settings": card_tables.loss_settings(record["config"]),
         "sources": sources,
         "domains": list(dict.fromkeys(source["domain"] for source in sources if source["domain"])),
         "is_local": data["config"] == LOCAL.name,
