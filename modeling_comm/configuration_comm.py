@@ -130,7 +130,7 @@ class CommConfig(PreTrainedConfig):
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
     Raises:
-        `ValueError`: a field does not fit ([`SettingError`] and Transformers' own checks), or nobody declares it
+        `ValueError`: a field does not fit ([`SettingError`] and Transformers' own checks), or is not declared
             ([`UnknownFieldError`]); the message names the field, its value and what is allowed.
 
     Example:
