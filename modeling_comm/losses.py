@@ -28,7 +28,15 @@ from typing import Annotated, Any, Literal
 import torch
 from torch.nn.functional import log_softmax, logsigmoid, relu
 
-from .settings import AtLeast, InRange, Setting, SettingError, declared_by_function
+from .settings import (
+    AtLeast,
+    InRange,
+    Setting,
+    SettingError,
+    check_registered_name,
+    check_result,
+    declared_by_function,
+)
 
 DECISION_THRESHOLDS = ("th", "zero")
 
@@ -64,8 +72,9 @@ def register_loss(
     Decorator that makes a loss available under `name`.
 
     Each keyword argument after `reduction` is a setting: `margin` of the loss `"cmm"` is the field `cmm_margin` of the
-    configuration and the flag `--cmm_margin`. The function that comes back checks the settings that it is called with. A mapping
-    from relations to numbers reaches the function with columns of the logits in place of relations; see [`relation_values`].
+    configuration and the flag `--cmm_margin`. The function that comes back checks the settings that it is called with,
+    and the shape of the result. A mapping from relations to numbers reaches the function with columns of the logits in
+    place of relations; see [`relation_values`].
 
     Args:
         name (`str`): The name that the configuration uses.
@@ -73,9 +82,9 @@ def register_loss(
         reference (`str`, *optional*, defaults to `""`): Who published it.
 
     Raises:
-        `ValueError`: `decision_threshold` is unknown, a setting lacks a type or a default or would have the name of a field that
-        `CommConfig` has already, or another function is registered under `name`. The same function once more (a reloaded
-        module, a notebook cell run twice) replaces the earlier one.
+        `ValueError`: `name` or `decision_threshold` cannot serve, a setting lacks a type or a default or would have
+            the name of a field that `CommConfig` has already, or another function is registered under `name`. The same
+            function once more (a reloaded module, a notebook cell run twice) replaces the earlier one.
 
     Example:
 
@@ -87,6 +96,7 @@ def register_loss(
     ...     return reduce_losses((shortfall**2).sum(dim=1), reduction)
     ```
     """
+    check_registered_name("register_loss", name)
     if decision_threshold not in DECISION_THRESHOLDS:
         raise ValueError(
             f"decision_threshold of loss {name!r} must be one of {DECISION_THRESHOLDS}, got {decision_threshold!r}."
@@ -100,14 +110,14 @@ def register_loss(
                 f"register {_full_name(function)} under another name."
             )
         settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
-        checked = _with_checks(function, settings)
+        checked = _with_checks(name, function, settings)
         _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference)
         return checked
 
     return register
 
 
-def _with_checks(function, settings):
+def _with_checks(name, function, settings):
     declared = {setting.keyword: setting for setting in settings}
 
     @functools.wraps(function)
@@ -115,9 +125,12 @@ def _with_checks(function, settings):
         for keyword, value in values.items():
             if keyword in declared and not declared[keyword].fits(value):
                 raise SettingError(function.__name__, keyword, value, declared[keyword].expected)
-        return function(logits, labels, reduction, **values)
+        result = function(logits, labels, reduction, **values)
+        shape, meaning = ((len(logits),), "one value per pair") if reduction == "none" else ((), "one number")
+        check_result(f"the loss {name!r} with reduction={reduction!r}", result, shape, meaning)
+        return result
 
-    return checked if settings else function
+    return checked
 
 
 def _full_name(function: Callable) -> str:

@@ -23,6 +23,7 @@ from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
+from .settings import check_result
 from .windows import WindowMentions, Windows, merge_attention, merge_states
 
 logger = logging.get_logger(__name__)
@@ -360,6 +361,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index
             )
             logits = self.relation_encoder(documents)
+            shape = (len(pair_index), self.config.num_labels)
+            check_result(
+                f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
+            )
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, num_items_in_batch, self_pairs)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .relation_encoder_base import RelationEncoder
-from .settings import Setting, declared_by_class
+from .settings import Setting, check_registered_name, declared_by_class
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,11 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
         reference (`str`, *optional*): Who published it.
 
     Raises:
-        `ValueError`: The name is taken by another class, the class is not a `RelationEncoder`, or a setting lacks a type or a
-            default, or has the name of a field that `CommConfig` has already.
+        `ValueError`: The name cannot serve or is taken by another class, the class is not a `RelationEncoder`, or a
+            setting lacks a type or a default, or has the name of a field that `CommConfig` has already.
     """
+
+    check_registered_name("register_relation_encoder", name)
 
     def register(encoder):
         owner = f"register_relation_encoder({name!r})"

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
+
 _WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 # Names that belong to the configuration itself, to the processor or to Transformers. `configuration_comm` fills it in.
@@ -58,6 +60,50 @@ def check_field(holder: Any, field: str, fits: bool, expected: str) -> None:
     """
     if not fits:
         raise SettingError(type(holder).__name__, field, getattr(holder, field), expected)
+
+
+class WrongResultError(ValueError):
+    """
+    A registered loss or relation encoder returned what it may not.
+
+    Args:
+        owner (`str`): Which one.
+        found (`str`): What it returned.
+        expected (`str`): What it should return.
+    """
+
+    def __init__(self, owner: str, found: str, expected: str):
+        super().__init__(f"{owner} returned {found}; expected {expected}")
+        self.owner, self.found, self.expected = owner, found, expected
+
+    def __reduce__(self):
+        return type(self), (self.owner, self.found, self.expected)
+
+
+def check_result(owner: str, result: Any, shape: tuple[int, ...], meaning: str) -> None:
+    """
+    Checks what a registered loss or relation encoder returned.
+
+    Args:
+        owner (`str`): How the error calls it.
+        result (`Any`): What it returned.
+        shape (`tuple[int]`): The expected shape.
+        meaning (`str`): What the shape stands for, in words.
+
+    Raises:
+        `WrongResultError`: The result is not a floating tensor of that shape.
+    """
+    if isinstance(result, torch.Tensor) and result.is_floating_point() and tuple(result.shape) == tuple(shape):
+        return
+    is_tensor = isinstance(result, torch.Tensor)
+    found = f"a {result.dtype} tensor of shape {tuple(result.shape)}" if is_tensor else f"a {type(result).__name__}"
+    raise WrongResultError(owner, found, f"a floating tensor of shape {tuple(shape)}, {meaning}")
+
+
+def check_registered_name(decorator: str, name: Any) -> None:
+    """Raises [`SettingError`] where a decorator has no name, or one that cannot begin the name of a field."""
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise SettingError(decorator, "name", name, f'letters, digits and underscores, as in @{decorator}("my_name")')
 
 
 @dataclass(frozen=True)

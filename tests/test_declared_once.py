@@ -278,6 +278,14 @@ def test_a_setting_that_is_a_field_already_fails_at_registration():
     register_loss("win")(own)
 
 
+def test_a_setting_with_the_name_of_a_flag_of_the_script(monkeypatch):
+    monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
+    settings = type("Settings", (), {"__annotations__": {"learning_rate": float}, "learning_rate": 1.0})
+    register_relation_encoder("own_rate")(type("OwnRate", (RelationEncoder,), {"Settings": settings}))
+    with pytest.raises(ValueError, match="--learning_rate"):
+        parse()
+
+
 def test_a_loss_and_an_encoder_with_one_field_do_not_go_together(work):
     import_extensions([work / "own_la.py"])
     settings = type("Settings", (), {"__annotations__": {"la_tau": float}, "la_tau": 2.0})

@@ -29,6 +29,7 @@ from modeling_comm.losses import loss_from_config
 from modeling_comm.pair_grids import PairGrids
 from modeling_comm.relation_encoder_docunet import GridNorm
 from modeling_comm.relation_encoders import get_relation_encoder
+from modeling_comm.settings import WrongResultError
 
 OWN_GRIDS = {name: small_encoder(name) for name in available_relation_encoders()}
 GRIDS = [
@@ -329,12 +330,33 @@ def test_projections_can_be_replaced(system, settings):
     with torch.no_grad():
         expected = model(**batch).logits
     encoder = model.relation_encoder
-    encoder.head_projection, encoder.tail_projection = map(Adapter, (encoder.head_projection, encoder.tail_projection))
+    linears = [name for name, module in encoder.named_children() if type(module) is torch.nn.Linear]
+    for name in linears:
+        setattr(encoder, name, Adapter(getattr(encoder, name)))
     logits = model(**batch).logits
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
     logits.square().sum().backward()
-    for projection in (encoder.head_projection, encoder.tail_projection):
-        assert projection.added.weight.grad.abs().max() > 0
+    for name in linears:
+        assert getattr(encoder, name).added.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda logits: None,
+        lambda logits: (logits,),
+        lambda logits: logits[:-1],
+        lambda logits: logits[:, 1:],
+        torch.Tensor.long,
+    ],
+)
+def test_results_that_are_no_logits(system, wrong):
+    model, processor = system(OWN_GRIDS["atlop"])
+    forward = model.relation_encoder.forward
+    model.relation_encoder.forward = lambda encoded: wrong(forward(encoded))
+    with pytest.raises(WrongResultError) as error:
+        model(**processor(documents()))
+    assert "'atlop'" in error.value.owner
 
 
 @each

@@ -28,6 +28,7 @@ from modeling_comm.losses import (
     register_loss,
     relation_distances,
 )
+from modeling_comm.settings import WrongResultError
 
 CMM_MARGINS, CMM_GAMMAS = (0.1, 0.2, 0.3, 0.4), (1.0, 1.2, 1.4, 1.6, 2.0)  # the axes of the golden arrays
 BUILT_IN = available_losses()
@@ -421,11 +422,41 @@ def test_taken_name_and_unknown_threshold_are_refused(own_registry):
     assert get_loss("cmm").function is losses.cmm_loss
 
 
+@pytest.mark.parametrize("name", [losses.atl_loss, None, "my loss", "3rd"])
+def test_names_that_cannot_serve(own_registry, name):
+    with pytest.raises(SettingError) as error:
+        register_loss(name)
+    assert (error.value.field, error.value.value) == ("name", name)
+
+
+@pytest.mark.parametrize(
+    ("result", "reduction"),
+    [
+        (None, "mean"),
+        (0.5, "mean"),
+        (torch.zeros(3), "mean"),
+        (torch.zeros(3), "sum"),
+        (torch.zeros(1), "sum"),
+        (torch.tensor(2), "sum"),
+        (torch.zeros(()), "none"),
+        (torch.zeros(3, 3), "none"),
+    ],
+)
+def test_results_that_are_no_losses(own_registry, result, reduction):
+    @register_loss("mine")
+    def mine(logits, labels, reduction="mean"):
+        return result
+
+    with pytest.raises(WrongResultError) as error:
+        mine(torch.zeros(3, 4), torch.zeros(3, 4), reduction=reduction)
+    assert "'mine'" in error.value.owner
+
+
 def test_the_same_function_may_be_registered_again(own_registry):
     def version(value):
         @register_loss("mine")
         def mine(logits, labels, reduction="mean"):
-            return value
+            return logits.sum() * 0 + value
 
         return mine
 

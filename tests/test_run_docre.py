@@ -29,6 +29,7 @@ from modeling_comm.decoding import DecisionSettings
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
+from modeling_comm.training.script_arguments import UnknownArgumentsError
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.utils.locks import LockedError, locked_folder
 from modeling_comm.utils.unchanged import SettingsChangedError
@@ -148,13 +149,32 @@ def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
     [
         ({"lerning_rate": 1, "loss": "atl", "sed": 3}, r"unknown arguments \['lerning_rate', 'sed'\]; --help lists"),
         (["--loss", "atl"], "found a list; expected a mapping of argument names to values"),
-        ({"loss": ["atl", "aml"]}, r"not used by the HfArgumentParser: \['aml'\]"),
     ],
 )
 def test_wrong_settings_in_a_file(tmp_path, settings, message):
     (tmp_path / "wrong.json").write_text(json.dumps(settings))
     with pytest.raises(ValueError, match=message):
         run_docre.parse_arguments([str(tmp_path / "wrong.json")])
+
+
+@pytest.mark.parametrize(
+    ("flags", "unknown", "nearest"),
+    [
+        (["--cmm_margn", "0.1", "--sed=3"], ["--cmm_margn", "--sed"], ["--cmm_margin", "--seed"]),
+        (["--zzzzzz"], ["--zzzzzz"], []),
+        (["--loss", "atl", "aml"], ["aml"], []),
+    ],
+)
+def test_unknown_flags(flags, unknown, nearest):
+    with pytest.raises(UnknownArgumentsError) as error:
+        run_docre.parse_arguments(flags)
+    assert (error.value.unknown, error.value.nearest) == (unknown, nearest)
+
+
+def test_an_error_in_a_flag_does_not_list_all_flags(capsys):
+    with pytest.raises(SystemExit):
+        run_docre.parse_arguments(["--cmm_margin", "x"])
+    assert len(capsys.readouterr().err.splitlines()) == 2
 
 
 def test_wrong_type_in_a_file(tmp_path, capsys):

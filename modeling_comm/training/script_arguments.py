@@ -2,8 +2,9 @@
 
 import argparse
 import copy
+import difflib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,27 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
 )
 
 
+class UnknownArgumentsError(ValueError):
+    """
+    Arguments that the script does not have.
+
+    Args:
+        unknown (`list[str]`): Their names.
+        known (`Iterable[str]`): The names of all arguments.
+        where (`str`, *optional*, defaults to `"arguments"`): Where they are.
+
+    Attributes:
+        nearest (`list[str]`): The known arguments that were probably meant.
+    """
+
+    def __init__(self, unknown: list[str], known: Iterable[str], where: str = "arguments"):
+        self.where, self.unknown, self.known = where, unknown, sorted(known)
+        matches = (difflib.get_close_matches(name, self.known, n=1, cutoff=0.75) for name in unknown)
+        self.nearest = [match for found in matches for match in found]
+        hint = f" (expected {', '.join(self.nearest)}?)" if self.nearest else ""
+        super().__init__(f"{where}: unknown arguments {unknown}; --help lists the known ones{hint}")
+
+
 def parse_arguments(argv: list[str], description: str | None = None, prog: str | None = None) -> Arguments:
     """
     Arguments from a JSON or YAML file, if the first one is one, and from flags, which override it.
@@ -314,8 +336,9 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         description (`str`, *optional*), prog (`str`, *optional*): what `--help` shows of the program.
 
     Raises:
-        ValueError: the file is malformed or names unknown arguments, or values do not fit.
-        SystemExit: `--help`, or flags that do not exist.
+        UnknownArgumentsError: the file or the command line has arguments that do not exist.
+        ValueError: the file is malformed, a setting of `--extensions` has the name of a flag, or values do not fit.
+        SystemExit: `--help`, or a value that does not have its flag's type.
     """
     argv, settings = list(argv), {}
     path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
@@ -327,19 +350,29 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
             )
     argv = [*as_flags(settings), *argv]
     import_extensions(_named_extensions(argv))
-    parser = HfArgumentParser(
-        [model_arguments_class(), DataArguments, CommTrainingArguments, DistillationArguments, RunArguments],
-        prog=prog,
-        description=description,
-        formatter_class=_HelpFormatter,
-        allow_abbrev=False,
-    )
+    try:
+        parser = HfArgumentParser(
+            [model_arguments_class(), DataArguments, CommTrainingArguments, DistillationArguments, RunArguments],
+            prog=prog,
+            usage="%(prog)s [SETTINGS.yaml] [--FLAG VALUE ...]",  # the list of all flags would hide an error
+            description=description,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+    except argparse.ArgumentError as error:  # by a setting of an extension, which becomes a flag
+        flag = error.argument_name
+        raise ValueError(f"a setting of --extensions is {flag}, a flag already; expected another name") from error
     parser.add_argument(TRACEBACK, action="store_true", help="Show where an error comes from, not only one line.")
-    unknown = sorted(set(settings) - {action.dest for action in parser._actions})
+    known = {action.dest for action in parser._actions}
+    unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(f"{path}: unknown arguments {unknown}; --help lists the known ones")
+        raise UnknownArgumentsError(unknown, known, where=str(path))
     parser.set_defaults(**{name: None for name, value in settings.items() if value is None})
-    *groups, _rest = parser.parse_args_into_dataclasses(args=argv)  # the rest is --traceback
+    # Before the remaining words comes --traceback.
+    *groups, _traceback, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    if rest:
+        flags = [word.partition("=")[0] for word in rest if word.startswith("--")]
+        raise UnknownArgumentsError(flags or rest, [f"--{name}" for name in known])
     return Arguments(*groups)
 
 
