@@ -376,7 +376,7 @@ assert "401 Unauthorized" in message and "Invalid credentials in Authorization h
 os.environ["HF_TOKEN"] = TOKEN
 publish("redocred", data_dir=data, repo_id=name, private=True)
 message = error_of(publish, "redocred", data_dir=data, repo_id="org/mine", private=True)
-assert message.startswith("ValueError: org/mine is there already and is public; expected a private or a new"), message
+assert message.startswith("ValueError: org/mine exists already and is public; expected a private or a new"), message
 message = error_of(publish, "redocred", data_dir=data, repo_id="org/mine")
 assert message.startswith("ValueError: org/mine has a README.md that something else wrote and that would be"), message
 del os.environ["HF_TOKEN"]

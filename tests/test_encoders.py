@@ -47,7 +47,7 @@ ENTITIES = [(5, 30), (5, 12), (0, 9), (7, 60), (1, 20), (2, 12), (3, 12), (12, 4
 
 @pytest.fixture(params=TOKENIZERS)
 def system(request):
-    """What makes a model and its processor, of either kind."""
+    """A function that makes a model and its processor, of either kind."""
     return functools.partial(make_system, request.param)
 
 
@@ -313,7 +313,7 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
 
 @each
 def test_projections_can_be_replaced(system, settings):
-    """As adapters and quantization do: what stands in a linear layer's place is called."""
+    """As adapters and quantization do: the module in a linear layer's place is called."""
 
     class Adapter(torch.nn.Module):
         def __init__(self, linear):
