@@ -19,13 +19,13 @@ Predicts the relation triples of documents and writes a line of JSON for each as
   txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
           in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
           document.
-  jsonl   one document a line:
+  jsonl   one document per line:
             "text" or {"text": "..."}                                                       needs --ner
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
             {"text": "...", "entities": [{"type": "PER", "mentions": [{"start": 0, "end": 3}, ...]}, ...]}
             {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
           with "title" and "id" if wanted; offsets count characters, the end is exclusive. Empty lines are skipped.
-  docred  the official files, a JSON array of documents in DocRED's format, or one a line. Labels are not looked at.
+  docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are not looked at.
 JSON may be compressed by gzip.
 
 A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
@@ -44,7 +44,7 @@ OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (n
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
 
 exit status:
-  0 every document is in OUTPUT; 3 some were rejected, all others are there; 2 the command cannot be carried out, one
+  0 every document is in OUTPUT; 3 some were rejected, OUTPUT has all others; 2 the command cannot be carried out, one
   line says why; 1 whatever read standard output has closed it; 130 interrupted
 
 examples:
@@ -118,7 +118,7 @@ Scores predicted facts against annotated documents, by the official definitions 
 
 PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
---train_facts, Ign F1 leaves out what training showed. Beside the scores stands the F1 of a baseline that reads no text: a
+--train_facts, Ign F1 leaves out what training showed. The F1 of a baseline that reads no text is given beside the scores: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
 beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
 

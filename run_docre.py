@@ -6,7 +6,7 @@ documents in DocRED's format.
     python run_docre.py --dataset_config redocred --data_dir DATA --model_name_or_path roberta-large \
         --do_train --do_eval --do_predict --output_dir outputs/redocred
 
-Arguments may also stand in a JSON or YAML file, given first; flags after it override it:
+Arguments may also be in a JSON or YAML file, given first; flags after it override it:
 
     python run_docre.py examples/redocred_mini_cpu.yaml --seed 7
 

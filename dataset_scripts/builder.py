@@ -1,4 +1,4 @@
-"""Registered data sets and files of one's own as a `datasets` builder, read from JSON in DocRED's format, wherever it is."""
+"""Registered data sets and the user's files as a `datasets` builder, read from JSON in DocRED's format, wherever it is."""
 
 import json
 import logging
@@ -70,7 +70,7 @@ def _to_row(document):
 
 
 def to_document(row) -> dict:
-    """The document in DocRED's format that a row of the data set stands for; one without labels has no such field."""
+    """A row of the data set as a document in DocRED's format; one without labels has no such field."""
     document = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:
         document["labels"] = [
@@ -172,7 +172,7 @@ def load_splits(
     Loads a registered data set.
 
     Args:
-        name (`str`): name of its [`~modeling_comm.data.DatasetEntry`]; `"local"` for files of one's own.
+        name (`str`): name of its [`~modeling_comm.data.DatasetEntry`]; `"local"` for the user's own files.
         data_dir (`str` or `list[str]`, *optional*): folders with the entry's files, plain or with `.gz` added to the
             name.
         data_files (`dict[str, str]`, *optional*): path or address of each split's file, whatever its name. Without it
@@ -182,7 +182,7 @@ def load_splits(
         on_bad_document, relations: as in [`~modeling_comm.data.reading.iterate_documents`].
         streaming (`bool`, defaults to `False`): read the files while iterating, in bounded memory and without a copy
             on disk. Skipped documents are then logged but not in the provenance.
-        cache_dir (`str`, *optional*): where `datasets` keeps what it has prepared. A changed file is prepared anew.
+        cache_dir (`str`, *optional*): where `datasets` keeps what it has prepared. A changed file is prepared again.
 
     Returns:
         `DatasetDict`, or `IterableDatasetDict` if streaming, with the rows of [`Documents`].
@@ -343,7 +343,7 @@ def relation_labels(
     else:
         relations = sorted(set(names) - {null_label}) or occurring
     if null_label in occurring:
-        raise ValueError(f"found a label with the relation {null_label!r}, which stands for none; leave it out")
+        raise ValueError(f"found a label with the relation {null_label!r}, which means no relation; leave it out")
     if not relations:
         where = ", ".join(_folders(data_dir)) or "no data_dir"
         raise ValueError(f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents")

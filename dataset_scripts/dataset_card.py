@@ -156,7 +156,7 @@ def _table(head, rows):
 
 
 def _all_of(sources, field):
-    """What the sources say in a field, alone or as a list, without repetition."""
+    """The sources' values of a field, one alone or several as a list, without repetition."""
     given = (source[field] for source in sources)
     values = sorted({value for some in given for value in (some if isinstance(some, list) else [some])})
     return values[0] if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""What a data set holds and what a tokenizer will lose of it."""
+"""Descriptions of data sets: their counts, and the losses that a tokenizer will cause."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -138,7 +138,7 @@ _ROWS = (
 )
 # A row's name, the count, and the count that it is a share of.
 _ENCODING_ROWS = (
-    ("word pieces", "tokens", None),
+    ("subword tokens", "tokens", None),
     ("  truncated", "lost_tokens", None),
     ("windows", "windows", None),
     ("mentions truncated", "lost_mentions", "mentions"),
@@ -159,7 +159,7 @@ def format_description(
     Args:
         stats_by_split (`dict[str, dict]`): what [`describe_documents`] returned for each split.
         encoding_by_split (`dict[str, dict[str, int]]`, *optional*): what a tokenizer made of each split, counts as
-            [`~modeling_comm.processing_comm.encoding_report`] gives them: `tokens` (word pieces), `lost_tokens`,
+            [`~modeling_comm.processing_comm.encoding_report`] gives them: `tokens` (subword tokens), `lost_tokens`,
             `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`. Counts that
             no split has are left out.
         relation_names (`dict[str, str]`, *optional*): readable names for the list of relation frequencies.

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 @dataclass
 class Data:
     """
-    What a run reads.
+    The documents that a run reads.
 
     Attributes:
         splits (`dict[str, Dataset | IterableDataset]`): rows of `train`, `validation` and `test`, as far as there are any.
@@ -42,7 +42,7 @@ class Data:
         return map(to_document, self.splits.get(split, ()))
 
     def is_streamed(self, split: str) -> bool:
-        """Whether a split is there and its number of documents unknown."""
+        """Returns whether there is such a split and its number of documents is unknown."""
         return isinstance(self.splits.get(split), IterableDataset)
 
     def check_splits(self, needed: Mapping[str, str]) -> None:
@@ -55,7 +55,7 @@ class Data:
 
 def load_data(arguments: Arguments) -> Data:
     """
-    Loads what the arguments name: all splits that are there, or, for a teacher, the documents that it predicts.
+    Loads what the arguments name: all splits that exist, or, for a teacher, the documents that it predicts.
 
     Raises:
         DocumentError: a document is malformed, see `--on_bad_document`.

@@ -1,4 +1,4 @@
-"""What the rows of a data set were read from, kept in its `DatasetInfo`, so that it survives the cache, `filter` and `select`."""
+"""The sources of a data set's rows, kept in its `DatasetInfo`, so that they survive the cache, `filter` and `select`."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import datasets
 
 class FileProvenance(TypedDict):
     """
-    Where the rows of a split are from.
+    The source of a split's rows.
 
     Args:
         source (`str`): path or address of the file.
@@ -30,7 +30,7 @@ def write_provenance(info: datasets.DatasetInfo, provenance: Mapping[str, FilePr
 
 def read_provenance(loaded: datasets.DatasetDict | datasets.Dataset | Mapping) -> dict[str, FileProvenance]:
     """
-    What [`write_provenance`] kept of a data set.
+    Reads back the provenance that [`write_provenance`] stored.
 
     Args:
         loaded (`DatasetDict`, `Dataset`, their iterable kinds, or a `dict` of splits): what

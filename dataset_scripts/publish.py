@@ -80,7 +80,7 @@ def publish(
             head of this module.
 
     Returns:
-        `dict`: the record that lies beside the rows (`record.json`): by split the source file, its SHA-256, what was
+        `dict`: the record beside the rows (`record.json`): by split the source file, its SHA-256, what was
         skipped and the statistics.
 
     Raises:
@@ -143,7 +143,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
         loaded[split].to_parquet(folder / f"{split}.parquet")
         name = found["source"] if "://" in found["source"] else os.path.basename(found["source"])
         files[split] = {
-            "source": redact(name),  # not the path, which is nobody else's business
+            "source": redact(name),  # not the path, which is private
             "sha256": found["sha256"],
             "skipped": [
                 {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
@@ -171,7 +171,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
 
 
 def _copy_licences(data_dir, folder):
-    """The notices that lie beside the documents, which licences want to be passed on."""
+    """The notices beside the documents, which licences require to be passed on."""
     folders = [] if data_dir is None else [data_dir] if isinstance(data_dir, (str, os.PathLike)) else data_dir
     notices = dict.fromkeys(
         path.read_bytes() for path in (Path(place) / "LICENSE" for place in folders) if path.is_file()
@@ -186,7 +186,7 @@ def _push(folder, repo_id, private):
     api.create_repo(repo_id, repo_type="dataset", private=private or None, exist_ok=True)
     before = api.dataset_info(repo_id)
     if private and not before.private:
-        raise ValueError(f"{repo_id} is there already and is public; expected a private or a new repository")
+        raise ValueError(f"{repo_id} exists already and is public; expected a private or a new repository")
     with tempfile.TemporaryDirectory() as temporary:
         api.snapshot_download(
             repo_id,
@@ -202,8 +202,8 @@ def _push(folder, repo_id, private):
             repo_id=repo_id,
             repo_type="dataset",
             folder_path=temporary,
-            delete_patterns=f"{folder.name}/*",  # splits that are no longer there
-            parent_commit=before.sha,  # a card of all configurations is right as long as nobody else adds one
+            delete_patterns=f"{folder.name}/*",  # splits that no longer exist
+            parent_commit=before.sha,  # a card of all configurations is right unless somebody else adds one
             commit_message=f"Publish {folder.name}",
         )
 

@@ -80,7 +80,7 @@ def write_noisy(source, folder, remove=0.0, add=0.0, seed=1):
     repository: a folder in it is refused, but for `outputs`, which version control ignores."""
     source, folder = Path(source), Path(folder).resolve()
     if folder.is_relative_to(ROOT) and not folder.is_relative_to(ROOT / "outputs"):
-        raise ValueError(f"{folder} lies in the repository; expected a folder outside of it (or in outputs)")
+        raise ValueError(f"{folder} is in the repository; expected a folder outside of it (or in outputs)")
     documents, report = with_noise(read_json(source), remove, add, seed)
     path = folder / f"{source.stem}-remove{remove:g}-add{add:g}-seed{seed}.json"
     write_json(path, documents)

@@ -139,7 +139,7 @@ def write_margins(file, results):
 
 
 def document_counts(predictions, documents):
-    """Distinct facts that are `correct`, `predicted` and `gold`, a list each with one number a document."""
+    """Distinct facts that are `correct`, `predicted` and `gold`, each a list with one number per document."""
     predicted = {document["title"]: set() for document in documents}
     for one in predictions:
         predicted[one["title"]].add((one["h_idx"], one["t_idx"], one["r"]))

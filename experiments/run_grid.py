@@ -5,7 +5,7 @@ in the grid's order. What came out of a cell is one file, `results/runs/NAME.jso
     python experiments/run_grid.py experiments/grids/tier_a.yaml --data_dir DATA --model MODEL --parallel 4
     python experiments/run_grid.py experiments/grids/tier_a.yaml --list
 
-The same command goes on where a killed one stopped: finished runs are skipped, an unfinished one goes on from its checkpoint, a
+The same command resumes a killed one: finished runs are skipped, an unfinished one resumes from its checkpoint, a
 failed one is tried again. `experiments/README.md` describes the grid files. Needs Linux or macOS.
 """
 
@@ -74,7 +74,7 @@ class Cell:
 
 
 def read_grid(path) -> list[Cell]:
-    """The cells of a grid file in its order; a cell that stands in two blocks comes twice (for two tables)."""
+    """The cells of a grid file in its order; a cell of two blocks comes twice (for two tables)."""
     path = Path(path)
     grid = _read_mapping(path)
     base = _read_mapping(path.parent / grid["base"]) if "base" in grid else {}
@@ -84,7 +84,7 @@ def read_grid(path) -> list[Cell]:
     for cell in cells:
         first_seed[cell.group] = min(cell.axes["seed"], first_seed.get(cell.group, cell.axes["seed"]))
         if arguments.setdefault(cell.name, cell.arguments) != cell.arguments:
-            raise ValueError(f"{path}: {cell.name} stands there with two kinds of arguments; give one of them a tag")
+            raise ValueError(f"{path}: {cell.name} has two kinds of arguments; give one of them a tag")
     unknown = sorted(
         {*shared["blind"].values()} - {*first_seed} | {*shared["excluded"]} - {*arguments},
     )
@@ -109,7 +109,7 @@ def _cells_of(block, path, shared):
     for values in itertools.product(*lists.values()):
         given = dict(AXES)
         for key, value in zip(lists, values, strict=True):
-            # A mapping sets several things at once, whatever the name of the list that it stands in.
+            # A mapping sets several things at once, whatever the name of its list.
             given |= value if isinstance(value, dict) else {key: value}
         axes = {key: given.pop(key) for key in AXES}
         is_cmm = axes["loss"] == "cmm"
@@ -137,7 +137,7 @@ def read_record(name, options):
 
 
 def is_finished(cell, options):
-    """Whether there is a record of success and, where the run predicts the blind test, its predictions."""
+    """Returns whether there is a record of success and, where the run predicts the blind test, its predictions."""
     blind = [f"{cell.blind}{suffix}.json" for suffix in BLIND_SUFFIXES] if cell.blind else []
     is_there = all((options.results_dir / "blind" / name).is_file() for name in blind)
     return is_there and (read_record(cell.name, options) or {}).get("status") == "finished"

@@ -1,9 +1,9 @@
 """
-Tables of the experiments in Markdown, from the records alone; what a grid plans and was not run stands there as not run.
+Tables of the experiments in Markdown, from the records alone; planned runs that were not run are listed as not run.
 
     python experiments/tables.py --fill RESULTS.md > results/tables.md
 
-With --fill, what stands in a text between `<!-- TITLE -->` and `<!-- end -->` becomes that table of today's records.
+With --fill, the part of a text between `<!-- TITLE -->` and `<!-- end -->` becomes that table of today's records.
 """
 
 import argparse
@@ -41,7 +41,7 @@ and the offset of each seed. *Epoch*: the one with the best dev F1 (without the 
 last one (of the seed where they are closest).
 
 *Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents, which says nothing
-about other seeds. Each loss is there with its row that is best on dev: by dev F1 where it decides at its own threshold, by
+about other seeds. Each loss is listed with its row that is best on dev: by dev F1 where it decides at its own threshold, by
 dev F1 with the offset where it has one. A comparison counts if the best epochs of both come before the last, and one of the
 other loss's rows has at least as many steps as CMM's.
 """
@@ -49,7 +49,7 @@ other loss's rows has at least as many steps as CMM's.
 
 @dataclass(eq=False)
 class Row:
-    """What a table shows of runs that differ in nothing but the seed."""
+    """A table's row: runs that differ in nothing but the seed."""
 
     cell: Cell  # one of them
     runs: list = field(default_factory=list)  # records
@@ -57,17 +57,17 @@ class Row:
     remarks: list = field(default_factory=list)  # on runs that failed or are excluded
 
     def without(self, *axes):
-        """What rows share that differ in these axes (and in the seed) only."""
+        """The key of rows that differ in these axes (and in the seed) only."""
         return str({key: value for key, value in self.cell.axes.items() if key not in (*axes, "seed")})
 
     @property
     def is_cmm(self):
-        """Whether it is CMM as a whole, not one of its halves."""
+        """Returns whether it is CMM as a whole, not one of its halves."""
         return self.cell.axes["loss"] == "cmm" and bool(self.cell.axes["m"] and self.cell.axes["gamma"])
 
     @property
     def competitor(self):
-        """The loss that it stands for where losses are compared: CMM with any m and gamma is one, each of its halves another."""
+        """Its name where losses are compared: CMM with any m and gamma is one loss, each of its halves another."""
         return "CMM" if self.is_cmm else self.loss
 
     @property
@@ -263,7 +263,7 @@ def breakdown_table(rows, split):
 
 
 def parts_of(rows):
-    """What is printed under a heading."""
+    """The parts that are printed under a heading."""
     finished = [run for row in rows for run in row.runs]
     if rows[0].cell.choose and not finished:
         yield f"None of the {len(rows)} candidates was run.\n"

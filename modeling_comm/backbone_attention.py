@@ -24,7 +24,7 @@ UNSUITABLE_BACKBONES = {
     **dict.fromkeys(("longformer", "big_bird", "reformer", "nystromformer", "yoso", "mra"), _LOCAL),
     **dict.fromkeys(("layoutlm", "tapas", "luke", "perceiver", "modernvbert"), _NOT_TEXT_ALONE),
     **dict.fromkeys(("esm", "esmc"), "it reads proteins"),
-    "funnel": "it shortens its input, so that its states do not belong to word pieces",
+    "funnel": "it shortens its input, so that its states do not belong to subword tokens",
     "convbert": "its convolutions mix padding into the text, so that results would depend on the batch",
     "fnet": "it has no attention",
     "squeezebert": "it returns attention scores instead of probabilities",

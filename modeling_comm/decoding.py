@@ -27,7 +27,8 @@ _FIELDS = {
 @dataclasses.dataclass(slots=True)
 class DecisionSettings:
     """
-    How logits become triples. A [`CommProcessor`] owns one and saves its fields beside its own. Each assignment is checked.
+    Settings by which logits become triples. A [`CommProcessor`] owns one and saves its fields beside its own. Each assignment
+    is checked.
 
     Args:
         decision_threshold (`str`, defaults to `"th"`): what a relation's margin is measured from: `"th"`, the logit of the
@@ -53,9 +54,7 @@ class DecisionSettings:
     def clear_offset(self):
         """Sets `threshold_offset` to 0 and says so, because training further makes other weights than it was tuned for."""
         if self.threshold_offset:
-            logger.warning(
-                "threshold_offset is 0 from now on; %.3f was tuned for other weights", self.threshold_offset
-            )
+            logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
 
 
@@ -106,7 +105,7 @@ def _decide_margins(margins, pairs, settings):
 @dataclasses.dataclass
 class Predictions:
     """
-    What is predicted for one document. Pipeline, trainer, scorer and experiments share it; the official JSON and triples in
+    The predictions for one document. Pipeline, trainer, scorer and experiments share it; the official JSON and triples in
     words are two ways to write it.
 
     Args:
@@ -132,7 +131,7 @@ class Predictions:
 
     @classmethod
     def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
-        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are there at once, and keeps all margins."""
+        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are computed at once, and keeps all margins."""
         pairs, margins = pairs.cpu(), relation_margins(logits, settings.decision_threshold).cpu()
         triples, removed = _decide_margins(margins, pairs, settings)
         return cls(triples, dataclasses.replace(settings), removed, pairs.numpy(), margins.numpy())

@@ -22,8 +22,8 @@ class DocumentError(ValueError):
         title (`str`, *optional*): its title, if it has one.
         field (`str`, *optional*): path of the wrong field, such as `"vertexSet[3][0].pos"`; nothing if the document is
             no object at all.
-        found (`str`): what is there.
-        expected (`str`): what should be there.
+        found (`str`): the value found.
+        expected (`str`): the value expected.
     """
 
     noun: ClassVar[str] = "document"
@@ -160,7 +160,7 @@ def validate_document(
         index (`int`, *optional*): the document's position, for the message.
         source (`str`, *optional*): where the document comes from, for the message.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
-        require (`Collection[str]`, defaults to `("sents", "pos", "type")`): which of these fields and `"labels"` must be there.
+        require (`Collection[str]`, defaults to `("sents", "pos", "type")`): which of these fields and `"labels"` are required.
             Where a field is not required and there, it is checked all the same (`pos` only beside `sents`).
 
     Raises:

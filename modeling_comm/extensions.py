@@ -1,4 +1,4 @@
-"""What a user's own relation encoder or loss is built from, and how its file travels with a checkpoint that uses it.
+"""Tools for a user's own relation encoder or loss, whose file is saved with each checkpoint that uses it.
 
 Transformers copies the modules that a model class imports. A registered extension is imported by the user, not by the
 model, so its file is copied here, and a small entry module that imports it first becomes what the Auto classes load.
@@ -107,7 +107,7 @@ def extension_files(config) -> list[Path]:
 def _source_file(extension):
     try:
         file = inspect.getsourcefile(inspect.unwrap(extension))
-    except (OSError, TypeError):  # typed in, or from a module that nobody keeps
+    except (OSError, TypeError):  # typed in, or from a module that is not kept
         file = None
     if file is None or extension.__module__ == "__main__":
         name = getattr(extension, "__qualname__", repr(extension))
@@ -122,7 +122,7 @@ def save_extensions(config, save_directory):
     """Adds the files of `config`'s extensions to a saved model, and an entry module that the Auto classes load.
 
     Raises:
-        ValueError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or lies in
+        ValueError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or is in
             `save_directory` itself.
     """
     files = extension_files(config)
@@ -141,7 +141,7 @@ def save_extensions(config, save_directory):
     ]
     for file in files:
         if (folder / file.name).resolve() == file.resolve():
-            raise ValueError(f"{file} lies in the folder that the model is saved to; its copy there would replace it")
+            raise ValueError(f"{file} is in the folder that the model is saved to; its copy there would replace it")
         (folder / file.name).write_text(_relocated(file, folder), encoding="utf-8")
         lines.append(f"from .{file.stem} import *  # noqa: F403")
     (folder / f"{ENTRY_MODULE}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")

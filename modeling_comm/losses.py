@@ -148,7 +148,7 @@ def available_losses() -> list[str]:
 
 
 def is_built_in_loss(name: str) -> bool:
-    """Whether `name` comes with the library; another one's source travels with the checkpoint."""
+    """Returns whether `name` comes with the library; another one's source is saved with the checkpoint."""
     return get_loss(name).function.__module__ == __name__
 
 

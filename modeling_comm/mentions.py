@@ -67,7 +67,7 @@ def _mentions(found):
         )
     if any("entity" in mention and "index" in mention for mention in found):
         raise ValueError(
-            "ner gave word pieces, not entities; expected a token-classification pipeline made with "
+            "ner gave subword tokens, not entities; expected a token-classification pipeline made with "
             "aggregation_strategy='simple' (or 'first', 'average', 'max')"
         )
     if any(mention.get(end) is None for mention in found for end in ("start", "end")):
@@ -90,7 +90,7 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
 
     1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, possessive 's, a leading
        article and punctuation; dates and numbers (TIME, NUM) as they are, but for case.
-    2. An abbreviation, a word of which at least half is capitals, joins the longer name that it stands behind in brackets, or
+    2. An abbreviation, a word of which at least half is capitals, joins the longer name that it follows in brackets, or
        the name of several words whose initials it is (with or without "of", "the" and the like).
     3. A person's name joins the longer person's name that ends with it ("Jr." aside).
 
@@ -154,7 +154,7 @@ def _check_groups(checker, groups, size):
 
 
 def normalize_name(name: str, kind: str | None = None) -> str:
-    """What two mentions of one entity have in common, see [`group_mentions`]."""
+    """Normalizes a name: two mentions with the same result are one entity, see [`group_mentions`]."""
     name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
     if kind in _AMOUNTS:
         return name
@@ -195,13 +195,13 @@ def _group_by_name(text, mentions):
 
 
 def _last_targets(name):
-    """What a name is short for in the end: its targets may be short for others."""
+    """Follows the targets of a short name to names that are not short for others."""
     for target in name.targets:
         yield from _last_targets(target) if target.targets else (target,)
 
 
 class _Name:
-    """What mentions that read alike share; `members` are their indices, `targets` the names that it may be short for."""
+    """A name and the mentions that read alike; `members` are their indices, `targets` the names that it may be short for."""
 
     def __init__(self, key, text, kind):
         self.key, self.text, self.type = key, text, kind
@@ -209,7 +209,7 @@ class _Name:
 
 
 def _expansions(text, mentions, name, names):
-    """What an abbreviation may stand for."""
+    """The names that an abbreviation may be short for."""
     if not _is_abbreviation(name.text) or name.type in _AMOUNTS:
         return []
     others = [
@@ -230,7 +230,7 @@ def _is_abbreviation(text):
 
 
 def _in_brackets(text, long, short):
-    """Whether `short` stands in brackets behind `long` and has its letters from there, the first one first."""
+    """Returns whether `short` follows `long` in brackets and takes its letters from there, the first one first."""
     letters = iter(long["text"].casefold())
     wanted = normalize_name(short["text"])
     return (

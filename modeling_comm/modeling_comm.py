@@ -39,9 +39,9 @@ class CommOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): returned when `labels` are given.
-        logits (`torch.FloatTensor` of shape `(P, R + 1)`): one row a pair, the threshold class in column 0.
+        logits (`torch.FloatTensor` of shape `(P, R + 1)`): one row per pair, the threshold class in column 0.
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
-        hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row a window.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row per window.
         attentions (`tuple(torch.FloatTensor)`, *optional*): the backbone's, with eager attention.
         documents ([`EncodedDocuments`], *optional*): what the relation encoder got, which also knows the pairs' attention; with
             `output_documents=True`.
@@ -92,7 +92,7 @@ class CommPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
         """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments. Weights are read from
-        safetensors, never from a pickle, whatever lies beside them.
+        safetensors, never from a pickle, whatever other files there are.
 
         Raises:
             ValueError: the checkpoint is a bare encoder or a pickle (the message says what to do instead), or lacks weights.
@@ -130,7 +130,7 @@ class CommPreTrainedModel(PreTrainedModel):
             **kwargs,
         )
         missing = sorted(info["missing_keys"])
-        if missing and not wants_info:  # whoever asks for the loading info looks at it
+        if missing and not wants_info:  # a caller who asks for the loading info looks at it
             raise ValueError(
                 f"{pretrained_model_name_or_path!r} lacks {len(missing)} weights of this model, which would have stayed "
                 f"untrained: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
@@ -384,14 +384,14 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             return loss_function(logits, labels, reduction=self.config.loss_reduction)
         loss = loss_function(logits, labels, reduction="sum")
         pairs = len(logits)
-        if self_pairs is not None:  # so many rows of zeros more, see `RelationEncoder`
+        if self_pairs is not None:  # adds `self_pairs` rows of zeros, see `RelationEncoder`
             zeros = logits.new_zeros(1, self.config.num_labels)
             loss = loss + self_pairs * loss_function(zeros, zeros, reduction="sum")
             pairs = (pairs + self_pairs).clamp(min=1)
         return loss / (pairs if num_items_in_batch is None else num_items_in_batch) if mean else loss
 
     def _reads_rows(self):
-        """Whether the backbone returns the mentions' attention rows alone; with eager attention it returns all rows."""
+        """Returns whether the backbone gives only the mentions' attention rows; with eager attention it returns all rows."""
         text_config = self.backbone.config
         check_attention_implementation(text_config._attn_implementation)
         if text_config._attn_implementation == "sdpa":  # by `set_attn_implementation`, which does not know ours

@@ -1,7 +1,7 @@
 """Grids of entity pairs, for relation encoders that look at all pairs of a document together.
 
-A document of n entities has a grid of n x n cells: head by row, tail by column, the diagonal included. The grids of a batch lie
-cell after cell in one tensor, without padding: layers that work on single cells need no mask, the others run once for each
+A document of n entities has a grid of n x n cells: head by row, tail by column, the diagonal included. A batch's grids
+follow each other in one tensor, without padding: layers that work on single cells need no mask, the others run once for each
 group of neighbouring documents of equal size, and memory follows the real number of pairs.
 """
 
@@ -39,7 +39,7 @@ def count_entities(documents: EncodedDocuments, fixed_grid: int | None = None) -
 
 
 class PairGrids:
-    """Where the cells of a batch's grids lie.
+    """The layout of the cells of a batch's grids.
 
     Args:
         sizes (`list[int]`): rows of each document's grid; 0 for a document without a grid.
@@ -50,7 +50,7 @@ class PairGrids:
         self._groups = [(size, len(list(same))) for size, same in itertools.groupby(sizes) if size]
 
     def split(self, cells: torch.Tensor) -> list[torch.Tensor]:
-        """Cells `(Q, k)` of all documents as grids `(documents, size, size, k)`, one tensor a group of equal size."""
+        """Cells `(Q, k)` of all documents as grids `(documents, size, size, k)`, one tensor per group of equal size."""
         lengths = [count * size * size for size, count in self._groups]
         shapes = [(count, size, size) for size, count in self._groups]
         return [part.unflatten(0, shape) for part, shape in zip(cells.split(lengths), shapes, strict=True)]

@@ -20,8 +20,8 @@ from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
-# Documents are sorted by length within so many batches, which is also how many are read ahead.
-_WINDOW = 8
+# Number of batches that are read ahead, and within which documents are sorted by length.
+_LOOKAHEAD_BATCHES = 8
 
 
 class NoEntitiesError(DocumentError):
@@ -29,8 +29,8 @@ class NoEntitiesError(DocumentError):
 
 
 class LoadingArguments(dict):
-    """How a model was loaded (`trust_remote_code`, `token`, ...), because its processor is loaded alike. Copies and pickles
-    of it are empty: a model that is pickled must not take an access token along."""
+    """Arguments that a model was loaded with (`trust_remote_code`, `token`, ...), for loading its processor. Copies and
+    pickles of it are empty: a model that is pickled must not take an access token along."""
 
     def __reduce__(self):
         return dict, ()
@@ -108,8 +108,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
             attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
-            averages the pair's context), heaviest first. The weight is the sentence's share of it; the rest lies on other
-            sentences and, often most of it, on special tokens. It is not trained to point
+            averages the pair's context), heaviest first. The weight is the sentence's share of it; other sentences
+            and special tokens have the rest, the latter often most of it. It is not trained to point
             at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
             without common context (far apart in a long document) has none.
 
@@ -176,7 +176,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             return self.postprocess({"outputs": outputs, "examples": chosen}, **postprocess_params)
 
         examples = examples()
-        size = batch_size * _WINDOW if batch_size > 1 else 1
+        size = batch_size * _LOOKAHEAD_BATCHES if batch_size > 1 else 1
         window = failure = None
         while failure is None and (window is None or len(window) == size):
             window = []
@@ -318,7 +318,7 @@ def _read_input(item, index, ner, coreference, sentence_splitter):
 
 
 def _refuse_misspelt(checker, item):
-    """Fields of one's own are welcome, but what almost names the entities would be passed over for what `ner` finds."""
+    """Other fields are allowed, but a misspelt name of the entities would be ignored in favour of what `ner` finds."""
     for name in item:
         if meant := difflib.get_close_matches(str(name).lower(), ("entities", "mentions"), n=1, cutoff=0.7):
             checker.fail(str(name), item[name], f"no field of this name; is {meant[0]!r} meant?")

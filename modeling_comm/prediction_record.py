@@ -78,7 +78,7 @@ class RecordTriple(TypedDict):
 
 
 class PredictionRecord(TypedDict):
-    """What is predicted for a document.
+    """The prediction for a document.
 
     Attributes:
         version (`int`): version of this form, [`RECORD_VERSION`].

@@ -112,7 +112,7 @@ class CommProcessor(ProcessorMixin):
             tokenizer (`PreTrainedTokenizerFast`): the backbone's.
             config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
                 what its backbone can take: 512 subword tokens or less, a quarter of them shared.
-            settings: other arguments of the class, in place of these or of its defaults; None stands for the default.
+            settings: other arguments of the class, in place of these or of its defaults; None is the default.
 
         Raises:
             ValueError: a setting does not fit, or the backbone cannot take the windows.
@@ -200,7 +200,7 @@ class CommProcessor(ProcessorMixin):
         ]
 
     def to_dict(self) -> dict:
-        """What `processor_config.json` holds: the decision settings stand beside the others."""
+        """The content of `processor_config.json`: the decision settings are beside the others."""
         return super().to_dict() | dataclasses.asdict(self.decision)
 
     @property
@@ -216,8 +216,8 @@ class CommProcessor(ProcessorMixin):
         Args:
             documents (`dict` or `list[dict]`): in DocRED format. `labels` are returned if every document has them.
             return_tensors (`str`): `"pt"` only.
-            max_length (`int`, *optional*): truncate documents to so many word pieces, special tokens included. What is lost
-                is logged as a warning and counted in [`encode`]'s features. No truncation by default.
+            max_length (`int`, *optional*): truncate documents to this many subword tokens, special tokens included. The
+                loss is logged as a warning and counted in [`encode`]'s features. No truncation by default.
 
         Returns:
             [`BatchFeature`] with the arguments of the model's forward.
@@ -239,7 +239,7 @@ class CommProcessor(ProcessorMixin):
     def encode(self, documents, max_length=None) -> list[dict]:
         """
         One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
-        `mention_entities`, `sentence_starts` (the first word piece of each sentence, its opening marker included),
+        `mention_entities`, `sentence_starts` (the first subword token of each sentence, its opening marker included),
         `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
         (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
         """
@@ -253,7 +253,7 @@ class CommProcessor(ProcessorMixin):
         return [self._encode_document(document, pieces, max_length) for document in documents]
 
     def _tokenize_words(self, documents) -> dict[str, list[int]]:
-        """Word pieces of every distinct word. Words are tokenized on their own, so that the alignment is exact."""
+        """Subword tokens of every distinct word. Words are tokenized on their own, so that the alignment is exact."""
         words = sorted({word for document in documents for sentence in document["sents"] for word in sentence})
         if not words:
             return {}
@@ -328,8 +328,8 @@ class CommProcessor(ProcessorMixin):
 
     def collate(self, features) -> dict[str, torch.Tensor]:
         """
-        Batches features from [`encode`]; what the model's forward takes. An empty list gives a batch without pairs, which a
-        process that has no documents left can run beside the others.
+        Batches features from [`encode`] into the arguments of the model's forward. An empty list gives a batch without pairs,
+        which a process that has no documents left can run beside the others.
         """
         features = features or [_no_document(self._start_id, self._end_id)]
         rows, windows, window_mentions, window_entities = [], [], [], []
@@ -501,7 +501,7 @@ class CommProcessor(ProcessorMixin):
 
 
 def encoding_report(features) -> dict[str, int]:
-    """Sums what encoding did over features: documents, word pieces, mentions, and everything that was lost."""
+    """Sums what encoding did over features: documents, subword tokens, mentions, and everything that was lost."""
     report = {
         "documents": len(features),
         "tokens": sum(len(feature["input_ids"]) for feature in features),

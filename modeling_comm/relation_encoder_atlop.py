@@ -17,7 +17,7 @@ from .relation_encoder_registry import register_relation_encoder
 class AtlopRelationEncoder(RelationEncoder):
     """ATLOP: `z_h = tanh(W_h [e_h; c])`, `z_t = tanh(W_t [e_t; c])`, logits = grouped bilinear of `z_h` and `z_t`.
 
-    Per document with E entities, P pairs, C word pieces, A attention heads and hidden size d: `E^2 C (A + d)`
+    Per document with E entities, P pairs, C subword tokens, A attention heads and hidden size d: `E^2 C (A + d)`
     multiply-adds for the contexts, `P d emb_size * 2` for the projections, `P emb_size block_size (R + 1)` for the
     classifier, which dominates.
     """

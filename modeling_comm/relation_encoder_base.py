@@ -207,8 +207,8 @@ class RelationEncoder(nn.Module):
     self_pairs_in_loss = False
 
     class Settings:
-        """What an encoder reads from the configuration. Each attribute is a field of [`CommConfig`] where the encoder is chosen,
-        and a flag; see [`~modeling_comm.settings`]. A subclass adds attributes of its own."""
+        """Settings that an encoder reads from the configuration. Each attribute is a field of [`CommConfig`] where the encoder is
+        chosen, and a flag; see [`~modeling_comm.settings`]. A subclass adds attributes of its own."""
 
         emb_size: Annotated[
             int,

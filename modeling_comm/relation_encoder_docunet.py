@@ -28,7 +28,7 @@ class DocunetRelationEncoder(RelationEncoder):
     border there are zeros. With `config.fixed_grid` it is the original's instead: it always has that size, and the cells beyond
     the document's entities repeat the last entity's attention, so that they shape the results.
 
-    Per document with n entities, C word pieces, A attention heads, hidden size d and U-Net width w (`unet_down_dim`):
+    Per document with n entities, C subword tokens, A attention heads, hidden size d and U-Net width w (`unet_down_dim`):
     `n^2 C (A + d)` multiply-adds for the contexts, about `50 n^2 w^2` for the U-Net, `2 n^2 emb_size unet_out_dim` for the
     projections and `n^2 emb_size block_size (R + 1)` for the classifier. The largest tensors, in float32: `4 n^2 (C + d)` bytes
     of context weights and contexts, and `8 n^2 w` of the U-Net's widest map (training keeps about `60 n^2 w` for the backward
@@ -86,7 +86,7 @@ class GridNorm(nn.BatchNorm1d):
 
     def forward(self, grids: list[torch.Tensor]) -> list[torch.Tensor]:
         """Takes and gives grids `(documents, channels, size, size)`."""
-        # Cells lie last: where channels do, torch sums them in float32 on CPU, at the cost of two digits.
+        # Cells are the last dimension: where channels do, torch sums them in float32 on CPU, at the cost of two digits.
         cells = torch.cat([grid.movedim(1, 0).flatten(1) for grid in grids], dim=1)[None]
         if self.training and cells.shape[-1] == 1:  # a single cell has no variance
             cells = functional.batch_norm(

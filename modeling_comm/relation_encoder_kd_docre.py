@@ -30,7 +30,7 @@ class KdDocreRelationEncoder(RelationEncoder):
     always has that size, cells beyond the document's entities hold what zero vectors give, nothing masks them, and the loss
     counts every entity paired with itself (`self_pairs_in_loss`).
 
-    Per document with n entities, C word pieces, A attention heads and hidden size d: `n^2 C (A + d)` multiply-adds for the
+    Per document with n entities, C subword tokens, A attention heads and hidden size d: `n^2 C (A + d)` multiply-adds for the
     contexts, `2 n^2 d emb_size` for the projections, `n^2 emb_size block_size d` for the features, and per layer `9 n^2 d^2` for
     its linear maps and `4 n^3 d` for attention. The largest tensors, in float32: `4 n^2 (C + d)` bytes of context weights and
     contexts, and, per layer, about `55 n^2 d` that training keeps for the backward pass; the fused kernels of

@@ -20,5 +20,5 @@ _BUILT_IN = frozenset(available_relation_encoders())
 
 
 def is_built_in_encoder(name: str) -> bool:
-    """Whether `name` comes with the library; another one's source travels with the checkpoint."""
+    """Returns whether `name` comes with the library; another one's source is saved with the checkpoint."""
     return name in _BUILT_IN

@@ -1,4 +1,4 @@
-"""Which file weights are read from: safetensors, which holds numbers; never a pickle, which can run any code when it is read."""
+"""The files that weights are read from: safetensors, which hold numbers; never a pickle, which can run any code when read."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from transformers.utils import (
     is_peft_available,
 )
 
-# Where Transformers looks for weights: it takes the first file that is there.
+# The files in which Transformers looks for weights: it takes the first one that exists.
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -49,7 +49,7 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, **hub)
 
 
 def _first_found(source, names, subfolder="", **hub):
-    """The first one of the names that is there, as a list; of an index, the files that it lists; else an empty list."""
+    """The first one of the names that exists, as a list; of an index, the files that it lists; else an empty list."""
     if Path(source).is_file():
         return [str(source)]
     for name in names:

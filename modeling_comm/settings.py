@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
-# Names that belong to the configuration itself or to Transformers. `configuration_comm` fills it in.
+# Names that belong to the configuration itself, to the processor or to Transformers. `configuration_comm` fills it in.
 RESERVED_FIELDS: set[str] = set()
 
 
@@ -114,7 +114,7 @@ class Setting:
         type (`Any`): `bool`, `int`, `float`, `str`, a `Literal` of texts, `dict[str, float]`, `dict[str, int]`, or one of them
             `| None`.
         default (`Any`): Value where none is given.
-        ranges (`tuple`): Each number has to lie in all of them; see [`AtLeast`], [`InRange`], [`MultipleOf`].
+        ranges (`tuple`): Each number has to be in all of them; see [`AtLeast`], [`InRange`], [`MultipleOf`].
         help (`str`): What it is, for people.
     """
 
@@ -132,19 +132,19 @@ class Setting:
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it maps relations to numbers."""
+        """Returns whether it maps relations to numbers."""
         return get_origin(self.kind) is dict
 
     @property
     def expected(self) -> str:
-        """What is allowed, in words."""
+        """The allowed values, in words."""
         words = _describe(get_args(self.kind)[1] if self.is_mapping else self.kind, self.ranges)
         if self.is_mapping:
             words = f"a mapping of relations to {words}"
         return words if self.kind is self.type else f"{words}, or None"
 
     def fits(self, value: Any) -> bool:
-        """Whether `value` has the type and lies in the ranges."""
+        """Returns whether `value` has the type and is in the ranges."""
         if value is None:
             return self.kind is not self.type
         if self.is_mapping:

@@ -49,7 +49,7 @@ _ABBREVIATIONS = (
     *("approx", "ca", "cf", "dept", "ed", "eds", "est", "etc", "fig", "pp", "resp", "vol", "vs"),
 )
 _ABBREVIATION = "|".join(re.escape(word) for word in sorted(_ABBREVIATIONS, key=len, reverse=True))
-_MARK = "\u0300"  # stands for every combining or formatting character
+_MARK = "\u0300"  # replaces every combining or formatting character
 _LETTER = rf"(?:[^\W\d_]{_MARK}*)"
 _WORD = rf"(?:[^\W_]{_MARK}*)"
 # A full stop after one of these belongs to it: an abbreviation, an initial, letters with full stops between them.
@@ -57,7 +57,7 @@ _STOPS_INSIDE = re.compile(rf"(?:^|[^\w'’]|_)(?:{_ABBREVIATION}|{_LETTER}(?:\.
 _SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
 _TOKEN = re.compile(
     rf"""
-      (?:{_ABBREVIATION})\.(?=\s)              # Dr. (at a sentence's end the full stop stands alone)
+      (?:{_ABBREVIATION})\.(?=\s)              # Dr. (at a sentence's end the full stop is a word of its own)
     | {_LETTER}(?:\.{_LETTER})+(?!{_WORD})\.?  # U.S., i.e.
     | {_LETTER}\.(?=\s)                        # J. Smith
     | \d+(?:[.,:]\d+)+                         # 1,000.5
@@ -77,7 +77,7 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     Sentences of a text by rules, as spans `[start, end)` without white space around them.
 
     A line break ends a sentence, and so does `.`, `!`, `?` or `…` before white space, unless a small letter follows; a full stop
-    does not after an abbreviation, an initial or letters such as "U.S.". When in doubt a sentence goes on.
+    does not after an abbreviation, an initial or letters such as "U.S.". When in doubt a sentence continues.
     """
     spans = []
     start = 0
@@ -183,7 +183,7 @@ def document_from_text(text, entities, title=None, sentence_splitter=None, *, in
     """
     Text and character spans as a document in DocRED's format, with the way back to the text.
 
-    Words begin and end at every mention's borders, wherever these lie, and no sentence ends inside a mention. White space
+    Words begin and end at every mention's borders, wherever these are, and no sentence ends inside a mention. White space
     around a span is left out of it, with a warning.
 
     Args:
@@ -276,13 +276,13 @@ def read_spans(checker, text, mentions, field) -> list[tuple[int, int]]:
 
 
 def _around(text, start, end):
-    """What is near a span that does not fit."""
+    """The text near a span that does not fit."""
     low, high = (min(max(offset, 0), len(text)) for offset in sorted((start, end)))
     return repr(text[max(0, low - 20) : min(high + 20, low + 60)])
 
 
 def _check_word_borders(checker, text, spans):
-    """Offsets that count words, bytes or UTF-16 units often lie in the text too, and would then mark the wrong places: an error
+    """Offsets that count words, bytes or UTF-16 units are often in the text too, and would then mark the wrong places: an error
     where most of several mentions begin inside a word; a warning where most begin or end there (some languages add endings
     to names)."""
     begins = [span for span in spans if _inside_word(text, span[0])]
@@ -323,7 +323,7 @@ def _sentences(checker, text, splitter, spans):
         sentences += _without_spaces(text, [(int(start), int(end))])
         position = end
     starts = [start for start, _ in sentences]
-    joined = set()  # sentences that go on from the one before
+    joined = set()  # sentences that continue the one before
     for start, end in (span for mentions in spans for span in mentions):
         joined.update(range(bisect.bisect_right(starts, start), bisect.bisect_left(starts, end)))
     merged = []

@@ -90,7 +90,7 @@ def save_again(folder, model, processor):
 
 
 def as_hub_cache(folder, home, repo_id):
-    """Puts a saved model where a download of `repo_id` would lie."""
+    """Puts a saved model into the place of a download of `repo_id`."""
     cache = Path(home) / "hub" / f"models--{repo_id.replace('/', '--')}"
     commit = "0" * 40
     (cache / "refs").mkdir(parents=True)

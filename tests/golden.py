@@ -183,7 +183,7 @@ def golden_rows(arrays, info, relation_encoder, kind):
 
 
 def features_from_ids(arrays, info):
-    """What the processor's `encode` gives, taken from the golden token ids, mention positions and labels."""
+    """Features as the processor's `encode` gives them, taken from the golden token ids, mention positions and labels."""
     pairs = golden_pairs(arrays, info)
     facts = [[] for _ in info["entity_pos"]]
     for row, relation in zip(*np.nonzero(arrays["labels"][:, 1:]), strict=True):
@@ -192,7 +192,7 @@ def features_from_ids(arrays, info):
     features = []
     for document, clusters in enumerate(info["entity_pos"]):
         tokens = arrays["input_ids"][document, arrays["attention_mask"][document] > 0].tolist()
-        # The golden positions do not count [CLS]. A mention is lost if its start marker is not a word piece any more.
+        # The golden positions do not count [CLS]. A mention is lost if its start marker is not a subword token any more.
         mentions = [(start + 1, entity) for entity, cluster in enumerate(clusters) for start, _ in cluster]
         features.append(
             {

@@ -1,4 +1,4 @@
-"""What several test modules need: where the team's shared data lies, and tiny models, tokenizers and documents that need no
+"""Tools of several test modules: the place of the team's shared data, and tiny models, tokenizers and documents that need no
 file at all."""
 
 import os
@@ -107,7 +107,7 @@ TOKENIZERS = {"bert": word_piece_tokenizer, "roberta": byte_level_tokenizer}
 
 
 def random_document(entities, words=40, mentions=2, seed=0, labels=True, title=None):
-    """A document of about ten words a sentence; mentions lie anywhere, entity types and facts are drawn too."""
+    """A document of about ten words per sentence; mentions are anywhere, entity types and facts are drawn too."""
     draw = random.Random(seed)
     tokens = [draw.choice(WORDS) for _ in range(words)]
     sents = [tokens[start : start + 10] for start in range(0, words, 10)]

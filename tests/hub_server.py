@@ -36,7 +36,7 @@ class Repository:
     tags: dict = field(default_factory=dict)
 
     def find(self, revision):
-        """The commit that a branch, a tag or an id stands for; None if there is none."""
+        """The commit of a branch, a tag or an id; None if there is none."""
         wanted = self.branches.get(revision) or self.tags.get(revision) or revision
         return next((commit for commit in self.commits if commit[0] == wanted), None)
 
@@ -113,16 +113,16 @@ class HubServer:
             request (`str`): regular expression, searched in `METHOD /path`.
             status (`int`, *optional*): the answer. Without one the connection ends when half of the request's body is read.
             action (callable, *optional*): is called before the connection ends.
-            after (`int`): so many such requests go well first.
+            after (`int`): number of such requests that go well first.
         """
         self._faults.append(_Fault(request, status, action, after))
 
     def faults_left(self):
-        """How many requests are still to go wrong."""
+        """Number of requests that are still to go wrong."""
         return len(self._faults)
 
     def next_fault(self, request):
-        """What is to go wrong with a request, if anything."""
+        """The fault of the next request, if there is one."""
         with self._lock:
             for fault in self._faults:
                 if re.search(fault.request, request):
@@ -193,8 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _repository(self, name):
         repository = self.hub.repositories.get(name)
         if (repository is None or repository.private) and not self.headers.get("Authorization"):
-            # Whoever may not see it does not learn whether it is there. The code is needed because this is not https, where the
-            # library would know by the address.
+            # A user who may not see it does not learn whether it exists. The code is needed because this is not https, where
+            # the library would know by the address.
             raise _Refused(401, X_Error_Code="RepoNotFound")
         if repository is None:
             raise _Refused(404, X_Error_Code="RepoNotFound")

@@ -87,7 +87,7 @@ def test_token_ids_and_mentions(case):
 
 
 def test_no_gap_between_windows():
-    """From 1,022 word pieces the original leaves rows between its two windows that are zero. Ours takes a third window."""
+    """From 1,022 subword tokens the original leaves rows between its two windows that are zero. Ours takes a third window."""
     case = Case("tiny_roberta", "cut1024")
     arrays, info = case.load()
     gap = info["rows_covered_by_no_window"]
@@ -109,7 +109,7 @@ def test_no_gap_between_windows():
 
 
 def test_truncated_document_in_a_longer_batch():
-    """A document cut at 128 word pieces beside one of 161. The original takes the padded length for the document's, and
+    """A document cut at 128 subword tokens beside one of 161. The original takes the padded length for the document's, and
     reads the mentions beyond 128 from padding; ours gives what the document alone gives."""
     case = Case("tiny", "batch_trunc_short")
     arrays, info = case.load()

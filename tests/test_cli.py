@@ -269,7 +269,7 @@ def test_records_of_another_version_are_refused(predict, tmp_path, capsys, versi
         assert ("found 2" in line) == (version == 2) and "expected 1" in line
 
 
-def test_evaluate_refuses_records_that_are_not_all_there(predict, begun, tmp_path, capsys):
+def test_evaluate_refuses_records_that_are_not_all_there(predict, interrupted, tmp_path, capsys):
     given = documents(4)
     source, output = tmp_path / "in.json", tmp_path / "out.jsonl"
     source.write_text(json.dumps(given))
@@ -285,7 +285,7 @@ def test_evaluate_refuses_records_that_are_not_all_there(predict, begun, tmp_pat
     assert run(*words, "--allow_missing_documents") == 0
     assert "warning: " in capsys.readouterr().err
     assert json.loads((tmp_path / "scores.json").read_text())["documents"] == 4
-    assert run("evaluate", "--predictions", begun / "out.jsonl", "--truth", source) == 2
+    assert run("evaluate", "--predictions", interrupted / "out.jsonl", "--truth", source) == 2
     assert "not finished, 16 documents are done" in error_line(capsys)
 
 
@@ -495,7 +495,7 @@ def texts(tmp_path):
         "a.txt": TEXT,
         "b/c.txt": f"{TEXT}\n\n{TEXT}",
         "b/empty.txt": "",
-        "a.md": "passed over",
+        "a.md": "skipped",
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
     return folder
@@ -766,7 +766,7 @@ SPACY_MODELS = (
         ({"--input": "."}, "--input .: found a folder, expected a file; only --format txt takes folders"),
         (
             {"--input": "array.json"},
-            "array.json: found the beginning of a JSON array, expected a document a line; `predict --format docred`",
+            "array.json: found the beginning of a JSON array, expected one document per line; `predict --format docred`",
         ),
         (
             {"--input": "in.jsonl", "--format": "txt", "--ner": "ner"},
@@ -899,20 +899,20 @@ def test_standard_output(predict, tmp_path, stdin, capsysbinary):
     assert not Path("-").exists() and not Path("-.settings.json").exists()
 
 
-# --------------------------------------------------------------------------------------------- predict: begun and gone on with
+# --------------------------------------------------------------------------------------------- predict: started and resumed
 
 
 @pytest.fixture(scope="module")
-def begun(model, tmp_path_factory):
+def interrupted(model, tmp_path_factory):
     """A folder with an input and what a run wrote that Ctrl-C ended within its third batch of eight."""
-    folder = tmp_path_factory.mktemp("begun")
+    folder = tmp_path_factory.mktemp("interrupted")
     write_lines(folder / "in.jsonl", [*documents(5), b"broken", *documents(16, first=5)])
     flags = ["--model", model, "--input", folder / "in.jsonl", "--format", "jsonl", "--output", folder / "out.jsonl"]
     calls = []
 
     def interrupted(file):
         calls.append(file)
-        if len(calls) == 5:  # two files a batch
+        if len(calls) == 5:  # two files per batch
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -926,9 +926,9 @@ def begun(model, tmp_path_factory):
 
 
 @pytest.fixture
-def going_on(begun, tmp_path, predict):
-    """Copies what was begun; goes on with it, with other flags if wanted."""
-    for file in begun.iterdir():
+def resume(interrupted, tmp_path, predict):
+    """Copies an interrupted run and resumes it, with other flags if wanted."""
+    for file in interrupted.iterdir():
         shutil.copy(file, tmp_path)
 
     def call(*flags):
@@ -944,7 +944,7 @@ def assert_whole(folder, output="out.jsonl"):
     assert states[0] | {"command": ""} == states[1] | {"command": ""} and states[0]["finished"]
 
 
-def test_goes_on_and_is_done_once(going_on, tmp_path, monkeypatch, capsys):
+def test_resumes_and_is_done_once(resume, tmp_path, monkeypatch, capsys):
     extracted = []
     predict_batch = predict_command._predict_batch
     monkeypatch.setattr(
@@ -952,12 +952,12 @@ def test_goes_on_and_is_done_once(going_on, tmp_path, monkeypatch, capsys):
         "_predict_batch",
         lambda extract, batch: extracted.extend(batch) or predict_batch(extract, batch),
     )
-    assert going_on() == 3
+    assert resume() == 3
     assert_whole(tmp_path)
     assert [item.place for item in extracted] == list(range(17, 23))  # what was done is not done again
     report = capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setattr(predict_command, "pipeline", lambda *_, **__: pytest.fail("a finished run loads no model"))
-    assert going_on() == 3
+    assert resume() == 3
     assert capsys.readouterr().err.splitlines() == [report]
     assert_whole(tmp_path)
 
@@ -976,15 +976,15 @@ def replace(path, old, new):
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_another_input_is_refused(going_on, tmp_path, change, capsys):
+def test_another_input_is_refused(resume, tmp_path, change, capsys):
     CHANGES[change](tmp_path)
     before = (tmp_path / "out.jsonl").read_bytes()
-    assert going_on() == 2
+    assert resume() == 2
     line = error_line(capsys)
     assert "out.jsonl has other settings" in line and "input was 'sha256 " in line and "--restart" in line
     assert ("documents was 22, is 23" in line) == (change == "one more document")
     assert (tmp_path / "out.jsonl").read_bytes() == before
-    assert going_on("--restart") == 3
+    assert resume("--restart") == 3
     assert len(read_lines(tmp_path / "out.jsonl")) == len(documents(21)) + 0
 
 
@@ -999,45 +999,45 @@ def test_another_input_is_refused(going_on, tmp_path, change, capsys):
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_other_settings_are_refused(going_on, model, ner, tmp_path, monkeypatch, capsys, flags, message):
+def test_other_settings_are_refused(resume, model, ner, tmp_path, monkeypatch, capsys, flags, message):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ner, "ner")
     shutil.copytree(model, "another")
     config = Path("another", "config.json")
     config.write_text(config.read_text().replace('"country"', '"nation"'))
-    assert going_on(*flags) == 2
+    assert resume(*flags) == 2
     assert message in error_line(capsys)
 
 
-def test_a_copy_of_the_model_is_the_same(going_on, model, tmp_path):
+def test_a_copy_of_the_model_is_the_same(resume, model, tmp_path):
     shutil.copytree(model, tmp_path / "copy")
     (tmp_path / "copy" / "results.json").write_text("[]")
-    assert going_on("--model", tmp_path / "copy") == 3
+    assert resume("--model", tmp_path / "copy") == 3
     assert_whole(tmp_path)
 
 
-def test_files_that_do_not_fit_are_refused(going_on, tmp_path, capsys):
+def test_files_that_do_not_fit_are_refused(resume, tmp_path, capsys):
     output, state = tmp_path / "out.jsonl", tmp_path / "out.jsonl.settings.json"
     content, stored = output.read_bytes(), state.read_bytes()
     written = json.loads(stored)["files"][0]["bytes"]
     output.write_bytes(content[:100])
-    assert going_on() == 2
+    assert resume() == 2
     line = error_line(capsys)
     assert "out.jsonl: found 100 bytes" in line and f"{written:,}" in line and "--restart" in line
     output.write_bytes(b"X" + content[1:])
-    assert going_on() == 2
+    assert resume() == 2
     assert "found other content" in error_line(capsys)
     output.write_bytes(content)
     state.unlink()
-    assert going_on() == 2
+    assert resume() == 2
     assert "without out.jsonl.settings.json" in error_line(capsys) and output.read_bytes() == content
     state.write_text(json.dumps({"read": 1}))  # of another version
-    assert going_on() == 2
+    assert resume() == 2
     assert "out.jsonl.settings.json: found no state" in error_line(capsys)
     state.write_bytes(stored[:50])
-    assert going_on() == 2
+    assert resume() == 2
     assert "out.jsonl.settings.json: found no valid JSON" in error_line(capsys)
-    assert going_on("--restart") == 3
+    assert resume("--restart") == 3
     assert_whole(tmp_path)
 
 
@@ -1052,15 +1052,15 @@ SPOILED = {
 
 @pytest.mark.parametrize("ending", ["", ".rejected.jsonl"])
 @pytest.mark.parametrize("how", SPOILED)
-def test_a_finished_run_is_believed_only_with_its_files(going_on, tmp_path, capsys, how, ending):
-    """Neither `predict` nor `evaluate` takes what is no longer there for done."""
-    assert going_on() == 3
+def test_a_finished_run_is_believed_only_with_its_files(resume, tmp_path, capsys, how, ending):
+    """Neither `predict` nor `evaluate` takes missing output for done."""
+    assert resume() == 3
     path = tmp_path / f"out.jsonl{ending}"
     size = path.stat().st_size
     SPOILED[how](path)
     left = path.read_bytes() if path.exists() else None
     capsys.readouterr()
-    assert going_on() == 2
+    assert resume() == 2
     line = error_line(capsys)
     assert f"{path}: found " in line and f"{size:,}" in line and "--restart" in line
     assert how == "other bytes" or f"{len(left or b''):,} bytes" in line
@@ -1070,23 +1070,23 @@ def test_a_finished_run_is_believed_only_with_its_files(going_on, tmp_path, caps
         truth.write_text(json.dumps(documents(21)))
         assert run("evaluate", "--predictions", tmp_path / "out.jsonl", "--truth", truth) == 2
         assert str(path) in error_line(capsys)
-    assert going_on("--restart") == 3
+    assert resume("--restart") == 3
     assert_whole(tmp_path)
 
 
-def test_two_processes_do_not_write_the_same_file(going_on, tmp_path, capsys):
+def test_two_processes_do_not_write_the_same_file(resume, tmp_path, capsys):
     fcntl = pytest.importorskip("fcntl", reason="locks need POSIX")
     with open(tmp_path / "out.jsonl", "ab") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         for flags in ([], ["--restart"]):
-            assert going_on(*flags) == 2
+            assert resume(*flags) == 2
             assert "out.jsonl is in use by another process" in error_line(capsys)
-    assert going_on() == 3
+    assert resume() == 3
     assert_whole(tmp_path)
 
 
-def test_standard_input_goes_on_if_it_begins_the_same(predict, begun, tmp_path, stdin, monkeypatch, capsys):
-    content = (begun / "in.jsonl").read_bytes()
+def test_standard_input_resumes_if_it_begins_the_same(predict, interrupted, tmp_path, stdin, monkeypatch, capsys):
+    content = (interrupted / "in.jsonl").read_bytes()
     stdin(content)
     with monkeypatch.context() as patch:
         patch.setattr(predict_command, "_predict_batch", interrupt_third(predict_command._predict_batch))
@@ -1096,11 +1096,11 @@ def test_standard_input_goes_on_if_it_begins_the_same(predict, begun, tmp_path, 
     for other in (content.replace(b"Title 3", b"Title X"), content[: len(content) // 3]):
         stdin(other)
         assert predict("-", "jsonl", "--batch_size", "8") == 2
-        assert "- begins otherwise than when" in error_line(capsys)
+        assert "begins otherwise" in error_line(capsys)
         assert (tmp_path / "out.jsonl").read_bytes() == before
     stdin(content)
     assert predict("-", "jsonl", "--batch_size", "8") == 3
-    assert (tmp_path / "out.jsonl").read_bytes() == (begun / "whole.jsonl").read_bytes()
+    assert (tmp_path / "out.jsonl").read_bytes() == (interrupted / "whole.jsonl").read_bytes()
 
 
 def interrupt_third(function):
@@ -1118,7 +1118,7 @@ def interrupt_third(function):
 # ---------------------------------------------------------------------------------------------------- predict: killed
 
 # Runs the command in a fork of a process that has imported everything, and kills it there: just before its n-th call that makes
-# something last (`os.fsync`, `os.replace`), or after so many seconds.
+# something last (`os.fsync`, `os.replace`), or after a number of seconds.
 RUNNER = """
 import json, os, signal, sys, time
 import comm_docre, modeling_comm.commands.predict
@@ -1181,15 +1181,15 @@ def killer(tmp_path_factory):
 
 
 @pytest.fixture
-def words(model, begun, tmp_path):
-    """The command's words, for the input of `begun`."""
-    shutil.copytree(begun, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out*"))
+def words(model, interrupted, tmp_path):
+    """The command's words, for the input of `interrupted`."""
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out*"))
     files = ["--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl"]
     return ["predict", "--model", model, "--format", "jsonl", "--batch_size", "8", *files]
 
 
 def half_lines(folder):
-    """What a machine that fails may leave behind the last line that was complete."""
+    """Incomplete ends of a file, as a machine that fails may leave them behind the last complete line."""
     for ending in ("", ".rejected.jsonl"):
         with open(folder / f"out.jsonl{ending}", "ab") as file:
             file.write(b'{"id": "half a li')
@@ -1200,9 +1200,9 @@ def read_so_far(folder):
 
 
 def test_killed_before_every_call_that_makes_something_last(killer, words, tmp_path):
-    """The next run always goes on where the one before was killed, at a later moment of its own each time."""
+    """Each run resumes the one before, which was killed, and is killed at a later moment itself."""
     call, done = 2, [0]
-    assert killer(words, call=1) == -signal.SIGKILL  # no settings are there yet
+    assert killer(words, call=1) == -signal.SIGKILL  # no settings exist yet
     while (status := killer(words, call=call)) == -signal.SIGKILL:
         done.append(read_so_far(tmp_path))
         half_lines(tmp_path)

@@ -132,7 +132,7 @@ def test_a_setting_of_another_loss_says_whose_it_is():
 
 
 def test_fields_of_transformers_are_known(tmp_path):
-    """What Transformers writes, or takes, beside a model's own fields."""
+    """Fields that Transformers writes, or takes, beside a model's own."""
     config = CommConfig(
         dtype="float16", attn_implementation="eager", output_hidden_states=True, name_or_path="x", _name_or_path="y"
     )

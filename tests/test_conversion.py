@@ -266,7 +266,7 @@ def test_markers(bert, tmp_path):
 
 @pytest.mark.parametrize("relation_encoder", ["docunet", "kd_docre"])
 def test_padding_is_not_masked_in_a_fixed_grid(relation_encoder, bert, tmp_path):
-    """What the switch reproduces: results depend on the grid's size, as the originals' do."""
+    """The switch reproduces this: results depend on the grid's size, as the originals' do."""
     _, tensors = original_of(relation_encoder, bert)
     logits = []
     for grid in (8, 9):
@@ -341,7 +341,7 @@ def test_labels_that_do_not_fit_are_refused(rel2id, message, bert, tmp_path):
 
 
 class Harmful:
-    """What a file that runs code on loading holds."""
+    """An object of a file that runs code on loading."""
 
     def __reduce__(self):
         return Path.touch, (Path("harm"),)

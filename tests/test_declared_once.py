@@ -86,7 +86,7 @@ PRIOR = {"P17": 0.5, "P131": 0.25}
 
 @pytest.fixture(scope="module", autouse=True)
 def registries():
-    """What the files register is gone after this module."""
+    """Removes after this module what the files register."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
         patch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))

@@ -84,7 +84,7 @@ def as_rows(documents):
 
 
 def stored(folder, documents=DOCUMENTS):
-    """What lies in a folder for each document."""
+    """The content of a folder for each document."""
     logits = TeacherLogits(folder)
     return [logits[logits.position(document)] for document in documents]
 
@@ -239,7 +239,7 @@ def test_documents_are_read_when_they_are_needed(tmp_path):
 
 @pytest.mark.parametrize("world_size", [2, 3, 5])
 def test_several_processes_write_what_one_writes(tmp_path, folder, world_size):
-    for rank in reversed(range(world_size)):  # whoever comes first
+    for rank in reversed(range(world_size)):  # in any order
         before = set(tmp_path.glob("*.safetensors"))
         number = predict_teacher_logits(
             *make_system(), DOCUMENTS, tmp_path, shard_size=4, rank=rank, world_size=world_size
@@ -764,7 +764,7 @@ def test_any_encoder_teaches_any_encoder(make_trainer, folders, encoder, student
 
 
 def test_a_step_that_decides_at_zero(make_trainer, tmp_path):
-    """Where the loss fixes the logits themselves, they are compared as they are."""
+    """If the loss fixes the logits themselves, they are compared as they are."""
     fields = {"loss": "balanced_softmax"}
     folder, system = label(tmp_path / "zero", FEW, make_system(**fields)), make_system(seed=5, **fields)
     expected = by_hand(*copy.deepcopy(system), FEW, stored(folder, FEW), 1.0, False)

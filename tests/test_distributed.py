@@ -1,7 +1,7 @@
 """Two processes on the CPU, started by torchrun and by Accelerate, train and score as one process with the same global batches.
 
 Seven training documents, one of them without an entity and one without a pair, make the processes' shares uneven; with one
-document a process and step, the last step of each epoch leaves a process without any."""
+document per process and step, the last step of each epoch leaves a process without any."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def flags(tmp_path_factory):
     return [str(flag) for flag in flags]
 
 
-# Documents a process and step, accumulated batches; one process takes twice the documents of two.
+# Documents per process and step, accumulated batches; one process takes twice the documents of two.
 BATCHES = {"torchrun": (1, 1), "accelerate": (1, 2)}
 
 

@@ -1,6 +1,6 @@
-"""What `docs/` and `README.md` say is true: Python blocks run, commands run or are parsed, flags, files and links exist.
+"""Pages of `docs/` and `README.md`: Python blocks run, commands run or are parsed, flags, files and links exist.
 
-The blocks of a page run in their order, in one namespace and one folder, where what they name lies: `examples`, `outputs/demo`,
+The blocks of a page run in their order, in one namespace and one folder with all that they name: `examples`, `outputs/demo`,
 data in `path/to/...`, and small random models under names of the Hub. Python whose first line is `# NAME.py`, and YAML likewise,
 is written to that file; a `text` block is what the Python before it prints. Training stops after two steps on four documents."""
 
@@ -281,7 +281,7 @@ def test_flags_exist(page, flags):
     def flags_in(texts):
         return {flag for text in texts for flag in re.findall(r"(?<!\S)--\w[\w-]*", text)}
 
-    # A file of one's own has flags of its own, which stand in the command that names the file.
+    # A file of one's own has flags of its own, which follow in the command that names the file.
     texts = [*code_spans(page), *(block.text for block in read_blocks(page))]
     own = flags_in(text for text in texts if "--extensions" in text)
     assert flags_in(code_spans(page)) <= flags | own

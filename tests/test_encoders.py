@@ -47,7 +47,7 @@ ENTITIES = [(5, 30), (5, 12), (0, 9), (7, 60), (1, 20), (2, 12), (3, 12), (12, 4
 
 @pytest.fixture(params=TOKENIZERS)
 def system(request):
-    """What makes a model and its processor, of either kind."""
+    """A function that makes a model and its processor, of either kind."""
     return functools.partial(make_system, request.param)
 
 
@@ -61,7 +61,7 @@ def make_system(kind, settings, **fields):
     if norms:
         model.relation_encoder.train()
         with torch.no_grad():
-            model(**processor([random_document(min(9, settings.get("fixed_grid", 9)), 30, seed=99)]))
+            model(**processor([random_document(min(9, getattr(config, "fixed_grid", None) or 9), 30, seed=99)]))
         model.eval()
     for norm in norms:
         norm.momentum = 0.1
@@ -313,7 +313,7 @@ def test_prediction_in_parts_is_that_in_one(system, settings, monkeypatch):
 
 @each
 def test_projections_can_be_replaced(system, settings):
-    """As adapters and quantization do: what stands in a linear layer's place is called."""
+    """As adapters and quantization do: the module in a linear layer's place is called."""
 
     class Adapter(torch.nn.Module):
         def __init__(self, linear):

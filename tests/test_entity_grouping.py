@@ -1,4 +1,4 @@
-"""Where mentions come from and which of them are one entity."""
+"""Finding mentions, and grouping them into entities."""
 
 import json
 import re
@@ -202,7 +202,7 @@ def test_the_rules_find_docreds_entities():
 
 @pytest.fixture(scope="module")
 def recognizer():
-    """A token classifier, at most 66 word pieces long, that takes every word for a place."""
+    """A token classifier, at most 66 subword tokens long, that takes every word for a place."""
     tokenizer = word_piece_tokenizer()
     tokenizer.model_max_length = 66
     config = tiny_text_config("bert", tokenizer, id2label={0: "O", 1: "B-LOC"}, label2id={"O": 0, "B-LOC": 1})
@@ -236,7 +236,7 @@ def test_transformers_pipelines_read_long_sentences_to_the_end(recognizer, known
     assert [(one["start"], one["end"]) for one in found] == [match.span() for match in re.finditer(r"\S+", text)]
 
 
-def test_word_pieces_are_refused(recognizer):
+def test_subword_tokens_are_refused(recognizer):
     with pytest.raises(ValueError, match="aggregation_strategy='simple'"):
         find_mentions(pipeline(**recognizer), "Omar built a town")
 

@@ -69,7 +69,7 @@ def squared_margin_loss(logits, labels, reduction="mean", margin: float = 1.0):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where a user's own files lie; what a test imports from there and registers is gone after it."""
+    """The folder of a user's own files; what a test imports from there and registers is removed after it."""
     monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
     monkeypatch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))
     folder = tmp_path / "own"
@@ -297,7 +297,7 @@ def test_two_files_and_a_built_in_partner_are_saved(folder, tmp_path):
 
 def test_a_model_is_not_saved_over_the_own_file(folder, tmp_path):
     import_file(folder, OWN_FILE)
-    with pytest.raises(ValueError, match=r"my_parts.py lies in the folder that the model is saved to"):
+    with pytest.raises(ValueError, match=r"my_parts\.py"):
         own_model().save_pretrained(tmp_path / "own")
     assert (tmp_path / "own" / "my_parts.py").read_text(encoding="utf-8") == OWN_FILE
 

@@ -279,7 +279,7 @@ NEGATIVE, POSITIVE = torch.tensor([[0, 0]]), torch.tensor([[0, 1]])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_cmm_drops_easy_negatives_exactly(dtype):
     cmm = get_loss("cmm").function
-    for margin, distance in ((0.2, -1.4), (0.2, -30.0), (0.2, -1e4), (0.5, 0.0)):  # the last lies on the cut-off
+    for margin, distance in ((0.2, -1.4), (0.2, -30.0), (0.2, -1e4), (0.5, 0.0)):  # the last is on the cut-off
         values, gradient = loss_and_gradient(
             functools.partial(cmm, margin=margin), one_relation(distance, dtype), NEGATIVE
         )

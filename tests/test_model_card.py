@@ -90,7 +90,7 @@ def card(work):
 
 
 def sections(card):
-    """`{heading: text}`; what stands before the first one is under ""."""
+    """`{heading: text}`; the text before the first one is under ""."""
     parts = re.split(r"^## (.+)\n", ModelCard(card).text, flags=re.MULTILINE)
     return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
 
@@ -125,7 +125,8 @@ def test_head(card, record):
     start = " ".join(sections(card)[""].split())
     assert start.startswith("# comm-tiny Extracts relations")
     assert (
-        "encoder `atlop` around a bert encoder (2 layers, hidden size 32); loss `cmm` (m = 0.2, gamma = 1.0)" in start
+        "encoder `atlop` around a bert encoder (2 layers, hidden size 32); loss `cmm` (margin = 0.2, gamma = 1.0)"
+        in start
     )
     assert f"; {len(record['config']['id2label']) - 1} relations." in start
 
@@ -172,7 +173,7 @@ def test_setting_and_log(card, record):
     setting = dict(setting[2:])
     assert setting["`cmm_margin`"] == "0.2"
     assert setting["`cmm_gamma`"] == "1.0"
-    assert (setting["`emb_size`"], setting["Documents a step"], setting["Length"]) == ("16", "2", "3 epochs")
+    assert (setting["`emb_size`"], setting["Documents per step"], setting["Length"]) == ("16", "2", "3 epochs")
     assert (setting["Learning rate of the backbone"], setting["Learning rate of the rest"]) == ("0.001", "0.01")
     assert (setting["Seed"], setting["Relations of a pair, at most"]) == ("42", "4")
     evaluations = [entry for entry in record["log"] if "eval_f1" in entry][:3]
@@ -249,7 +250,7 @@ def test_citation_is_that_of_the_repository(card):
 
 
 def assert_valid(data):
-    """What the Hub asks of a card's head."""
+    """Checks a card's head as the Hub does."""
     assert data.license == "apache-2.0"
     assert data.library_name == "transformers"
     assert data.pipeline_tag is None, "the task is not on the Hub's list"
@@ -422,7 +423,7 @@ def test_run_without_scores(record):
     found = sections(render_model_card(changed))
     assert found["Results"].strip() == "This run was not scored."
     _, rows = tables(found["Training"])
-    assert [row[:2] for row in rows[2:]] == [["1.00", "2"], ["2.00", "4"], ["3.00", "**6**"]], "one row an epoch"
+    assert [row[:2] for row in rows[2:]] == [["1.00", "2"], ["2.00", "4"], ["3.00", "**6**"]], "one row per epoch"
     assert rows[2][2] == f"{(log[0]['loss'] + log[1]['loss']) / 2:.4f}"
 
 
@@ -499,7 +500,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE, ids=map(str, range(len(HOSTILE))))
 def test_hostile_text(record, scores, text):
-    """Wherever it stands in a record, it is shown as it is, in a card of the same structure as with a harmless word."""
+    """Wherever it is in a record, it is shown as it is, in a card of the same structure as with a harmless word."""
     relation = next(iter(scores["scores"]["per_relation"]))
 
     def rendered(text):
@@ -645,7 +646,7 @@ def test_command_with_a_wrong_file(main, flags, capsys):
 
 
 def test_card_of_a_run_needs_no_extra(work):
-    """Whoever has a run's folder can render its card, without what training needs."""
+    """A run's folder is enough to render its card, without the packages of training."""
     code = """
 import importlib.machinery, sys
 find = importlib.machinery.PathFinder.find_spec

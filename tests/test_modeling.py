@@ -38,7 +38,7 @@ from modeling_comm.windows import EntityAttention
 BACKBONES = ["bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert"]
 each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 each_backbone = pytest.mark.parametrize("backbone", BACKBONES)
-# Entities and words: the first, third and sixth have one window; the second has so many that some pairs have no context.
+# Entities and words: the first, third and sixth have one window; the second has enough that some pairs have no context.
 SIZES = [(3, 6), (6, 90), (0, 8), (1, 25), (12, 40), (2, 2)]
 
 
@@ -176,7 +176,7 @@ def test_result_does_not_depend_on_the_batch(backbone, documents):
                 found = logits_by_pair(model(**processor(document)))
                 alone |= {(index, h, t): logits for (_, h, t), logits in found.items()}
             assert_same(together, alone, 1e-5)
-            # What stands in padded places is never looked at (but RoBERTa and MPNet count positions by the padding id).
+            # The values at padded places are never looked at (but RoBERTa and MPNet count positions by the padding id).
             batch["input_ids"] = torch.where(batch["attention_mask"] == 1, batch["input_ids"], 7)
             if "roberta" not in backbone and backbone != "mpnet":
                 assert_same(logits_by_pair(model(**batch)), together, 1e-5)
@@ -223,7 +223,7 @@ def test_lost_mentions(model, processor):
 
 
 def documents_seen(model, batch):
-    """What the relation encoder gets."""
+    """Records the documents that the relation encoder gets."""
     seen = []
     hook = model.relation_encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():

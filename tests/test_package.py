@@ -1,4 +1,4 @@
-"""What importing the package needs, and what it offers."""
+"""Imports of the package: what they need, and what they offer."""
 
 import configparser
 import subprocess

@@ -194,7 +194,7 @@ def test_what_the_cap_leaves_out_is_counted(documents, records):
 
 
 def test_what_encoding_loses_is_reported(extractor):
-    document = random_document(8, 300, mentions=1, seed=1)  # windows of 32 word pieces
+    document = random_document(8, 300, mentions=1, seed=1)  # windows of 32 subword tokens
     feature = extractor.processor.encode([document])[0]
     assert feature["pairs_without_context"] > 0
     record = extractor(document)

@@ -37,7 +37,7 @@ def mention(document, sent_id, start, end, kind="LOC"):
     return {"name": name, "sent_id": sent_id, "pos": [start, end], "type": kind}
 
 
-# --- words to word pieces
+# --- words to subword tokens
 
 
 def naive_encoding(document, tokenizer, marker, space=""):
@@ -68,7 +68,7 @@ def test_alignment_is_exact(processor, markers, seed):
     assert (feature["input_ids"], feature["mention_positions"]) == (ids, rows)
     if markers == "star":
         assert {ids[row] for row in rows} == {star}
-        # What stands between the markers is the mention.
+        # The tokens between the markers are the mention.
         names = [mention["name"] for cluster in document["vertexSet"] for mention in cluster]
         for row, name in zip(rows, names, strict=True):
             text = tokenizer.decode(ids[row:]).replace("*", "").replace(" ", "")
@@ -113,8 +113,8 @@ def test_entity_type_markers():
 
 
 def test_words_without_pieces():
-    """White space and control characters give no word piece. A mention of nothing else has no state to read, unless markers
-    stand around it."""
+    """White space and control characters give no subword token. A mention of nothing else has no state to read, unless markers
+    are around it."""
     document = {"title": "T", "sents": [["Bergen", " ", "\u200b", "town"], [], ["\x07"]]}
     document["vertexSet"] = [[mention(document, 0, 0, 1)], [mention(document, 0, 1, 3)], [mention(document, 2, 0, 1)]]
     marked, plain = (tiny_processor(markers=markers).encode([document])[0] for markers in ("star", "none"))
@@ -173,7 +173,7 @@ def test_leading_space_is_for_byte_level_tokenizers_alone():
 
 
 def trimmed(batch, document):
-    """What a batch says of one document, without padding."""
+    """The part of a batch that is one document, without padding."""
     rows = batch["windows"][:, 0] == document
     mask = batch["attention_mask"][rows].bool()
     pairs = batch["pair_index"][:, 0] == document
@@ -499,9 +499,9 @@ def test_unsuitable_tokenizers():
 # --- saving, loading, and the model's configuration
 
 
-@pytest.mark.parametrize("kind", ["word pieces", "byte level"])
+@pytest.mark.parametrize("kind", ["wordpiece", "byte level"])
 def test_save_and_load(kind, tmp_path):
-    tokenizer = word_piece_tokenizer() if kind == "word pieces" else byte_level_tokenizer()
+    tokenizer = word_piece_tokenizer() if kind == "wordpiece" else byte_level_tokenizer()
     settings = {
         "relation_names": {"P17": "country"},
         "markers": "star",

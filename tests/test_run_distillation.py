@@ -135,7 +135,7 @@ def test_fine_tuning_the_student_on_human_labels(work, always, student):
 
 
 def test_another_teacher_is_another_run(work, always, student_flags, student, logits):
-    """What lies in the folder counts, not its name alone."""
+    """The content of the folder counts, not its name alone."""
     other = shutil.copytree(logits, work / "other")
     flags = [*student_flags, "--teacher_logits", other, "--max_steps", "1"]
     run(*flags, "--output_dir", work / "first")

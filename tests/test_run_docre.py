@@ -420,7 +420,7 @@ def test_titles_that_repeat_are_not_predicted(first, work, always):
     document = read(SAMPLE / "test_revised.json")[0]
     (work / "twice.json").write_text(json.dumps([{**document, "labels": None}] * 2))
     flags = [*always, "--model_name_or_path", first[0], "--test_file", work / "twice.json", "--do_predict"]
-    with pytest.raises(ValueError, match=f"1 titles stand on several .* {re.escape(repr([document['title']]))}"):
+    with pytest.raises(ValueError, match=f"{re.escape(repr([document['title']]))}"):
         run(*flags, "--output_dir", work / "twice")
 
 
@@ -499,7 +499,7 @@ def test_losses_run(work, new_model, loss, threshold):
         (["--loss", "atl", "--max_relations_per_pair", "4"], "atl", "th", 4),
     ],
 )
-def test_going_on_from_a_checkpoint_with_another_loss(first, always, flags, loss, threshold, cap):
+def test_training_further_from_a_checkpoint_with_another_loss(first, always, flags, loss, threshold, cap):
     folder, *_ = first
     arguments = run_docre.parse_arguments([*always, "--model_name_or_path", str(folder), *flags])
     model, processor = load_checkpoint(arguments.model)
@@ -821,7 +821,7 @@ def checkpoint_steps(folder, complete):
 
 
 def kill_soon(process, folder, further, delay, while_saving):
-    """Kills a run some time after it has saved so many further checkpoints, or in the middle of saving the last of them."""
+    """Kills a run some time after it has saved further checkpoints, `further` of them, or while it saves the last one."""
     before = max(checkpoint_steps(folder, complete=True), default=0)
     left_over = checkpoint_steps(folder, complete=False)
     deadline = time.monotonic() + 120

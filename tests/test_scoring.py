@@ -160,7 +160,7 @@ def test_ign_takes_known_facts_out_of_the_precision_only(documents, predictions)
     assert result["ign_f1"] == pytest.approx(2 * (1 / 5) * (1 / 2) / (1 / 5 + 1 / 2))
     reference = result["ign_reference"]
     assert (reference["facts"], reference["known_gold"], reference["known_correct"]) == (2, 1, 1)
-    # Names of the two entities must stand in this relation and this order.
+    # Names of the two entities must have this relation and this order.
     other = score(predictions, documents, ign_reference=[["London", "Ada", "P19"], ["Ada", "London", "P20"]])
     assert other["ign_reference"]["known_gold"] == 0
     assert other["ign_f1"] == other["f1"]

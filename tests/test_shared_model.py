@@ -27,7 +27,7 @@ except FetchError as error:
 
 
 class CommModelTester:
-    """Two documents of two overlapping windows, with three entities of one mention; the middle one lies in the overlap."""
+    """Two documents of two overlapping windows, with three entities of one mention; the middle one is in the overlap."""
 
     batch_size = 2
     seq_length = 12

@@ -96,7 +96,7 @@ def test_no_more_documents_are_read_than_the_buffer_holds(buffer_size):
 
     drawn = flat(batches(50, Counted(), buffer_size, batch_size=2))
     assert len(read) == len(drawn) + buffer_size
-    # A document is drawn after so many have come behind it at the earliest, and never before it was read.
+    # A document is drawn after as many have come behind it at the earliest, and never before it was read.
     assert all(number <= place + buffer_size for place, number in enumerate(drawn))
     assert (drawn != sorted(drawn)) == (buffer_size > 1)
 

@@ -39,7 +39,7 @@ def entity(*spans, **fields):
 
 
 def check(text, entities, converted):
-    """What holds for every text."""
+    """Checks what holds for every text."""
     validate_document(converted.document)
     sents, vertex_set = converted.document["sents"], converted.document["vertexSet"]
     assert "".join(word for sentence in sents for word in sentence) == "".join(text.split())

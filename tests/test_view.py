@@ -20,7 +20,7 @@ RELATION_NAMES |= {"P36": "capital", "P551": "residence"}
 
 
 def make_record(text, names, triples=(), sentences=None, types=None, **fields):
-    """A record whose entities are mentioned wherever their names stand in the text; a triple is `(head, tail, relation, score)`
+    """A record whose entities are mentioned wherever their names are in the text; a triple is `(head, tail, relation, score)`
     and, optionally, its explanation as `(sentence, weight)`."""
     entities = []
     for number, name in enumerate(names):
@@ -239,7 +239,7 @@ def test_no_documents(show):
 
 
 def chosen_parts(page):
-    """What a chosen fact marks: mentions by role, explaining sentences with weights, row and edge."""
+    """The parts that a chosen fact marks: mentions by role, explaining sentences with weights, row and edge."""
     return (
         page.locator("mark:not([data-role=''])").evaluate_all(
             "all => all.map((m) => `${m.dataset.role} ${m.textContent}`)"

@@ -26,7 +26,7 @@ each_loader = pytest.mark.parametrize(
 
 
 class Pickle:
-    """What unpickles to a new folder, as a sign that it was."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, sign):
         self.sign = sign
@@ -200,7 +200,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_going_on_executes_no_pickle(trained, tmp_path, offer, name):
+def test_resuming_executes_no_pickle(trained, tmp_path, offer, name):
     shutil.copytree(trained / "checkpoint-1", tmp_path / "run" / "checkpoint-1")
     trainer = make_trainer(tmp_path / "run")
     offer(tmp_path / "run" / "checkpoint-1", name)

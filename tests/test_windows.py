@@ -1,4 +1,4 @@
-"""What is stored by window equals what straight loops over whole documents give, whatever the windows' overlap."""
+"""Results by window equal those of straight loops over whole documents, whatever the windows' overlap."""
 
 import itertools
 

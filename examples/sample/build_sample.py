@@ -106,7 +106,7 @@ class Document:
                 f"{where}: evidence {evidence} out of range or order, expected rising numbers below {len(self.sents)}"
             )
         if (head, relation, tail) in self.facts:
-            raise MarkupError(f"{where}: fact {head} {relation} {tail} stands twice")
+            raise MarkupError(f"{where}: fact {head} {relation} {tail} is repeated")
         self.facts.add((head, relation, tail))
         self.labels.append({"h": head - 1, "t": tail - 1, "r": relation, "evidence": evidence})
 
@@ -121,7 +121,7 @@ class Document:
         return {"title": self.title, "sents": self.sents, "vertexSet": vertices, "labels": self.labels}
 
     def _refuse_unmarked_names(self):
-        """A name marked once must be marked wherever it stands, or the entity would lose mentions."""
+        """A name marked once must be marked wherever it occurs, or the entity would lose mentions."""
         everything = [mention for mentions in self.mentions.values() for mention in mentions]
         names = {tuple(mention["name"].split()) for mention in everything}
         for sent_id, tokens in enumerate(self.sents):
@@ -131,7 +131,7 @@ class Document:
                     span = range(start, start + len(name))
                     if tuple(tokens[start : start + len(name)]) == name and marked.isdisjoint(span):
                         where = self.sentence_lines[sent_id]
-                        raise MarkupError(f"{where}: {' '.join(name)!r} stands here without a mark")
+                        raise MarkupError(f"{where}: {' '.join(name)!r} has no mark here")
 
 
 def parse(text, source):

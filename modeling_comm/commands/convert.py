@@ -34,7 +34,7 @@ _LEFT_OUT = (r"model\.embeddings\.(position_ids|token_type_ids)", r"model\.poole
 
 
 class _System(NamedTuple):
-    """What is particular to one of the original systems: its loss; from a name of ours to its own, in steps of (regular
+    """One of the original systems: its loss; the steps from our names to its own, each a (regular
     expression, replacement); which tensor's dimension gives which field of the configuration; tensors that it never reads."""
 
     loss: str
@@ -215,8 +215,8 @@ def convert_original_checkpoint(
     Sizes come from the tensors' shapes; only KD-DocRE's 8 attention heads leave no trace in them. What makes COMM compute as the
     originals do is set in the processor: two windows for a long document (`window_stride=0`), of which RoBERTa's first closes
     with two `</s>`; RoBERTa's words without their leading space; the system's loss and with it the decision threshold; at most 4
-    relations on a pair; the fixed grid. One thing is not reproduced: from 1,022 word pieces on, the originals' two windows leave
-    out the middle, and COMM reads it.
+    relations on a pair; the fixed grid. One thing is not reproduced: with 1,022 or more subword tokens, the originals' two
+    windows leave out the middle, and COMM reads it.
 
     Args:
         relation_encoder (`str`): `"atlop"`, `"docunet"` or `"kd_docre"`.

@@ -1,4 +1,4 @@
-"""What every command line of this library has in common."""
+"""The common parts of all command lines of this library."""
 
 import functools
 import os
@@ -26,7 +26,7 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
             status = main(argv, *arguments, **options)
             sys.stdout.flush()  # here, where what is wrong with it is still caught
             return status
-        except BrokenPipeError:  # whoever read stdout, such as `head`, has seen enough
+        except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
             # Otherwise Python would fail again when it closes stdout.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return CLOSED_PIPE

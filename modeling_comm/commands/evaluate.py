@@ -64,7 +64,7 @@ def compare_files(
     allow_missing_documents: bool = False,
     frequent_relations: Collection[str] | None = None,
 ) -> tuple[dict, str]:
-    """What the command does with its files: scores beside the type prior's.
+    """Scores the files of the command, and the type prior beside them.
 
     Args:
         predictions (`str`): file of predictions, see [`read_predictions`].

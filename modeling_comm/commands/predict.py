@@ -1,4 +1,4 @@
-"""The command `comm-docre predict`: documents in, relation triples out as JSON lines; a run that is killed can go on."""
+"""The command `comm-docre predict`: documents in, relation triples out as JSON lines; a run that is killed can be resumed."""
 
 import argparse
 import hashlib
@@ -87,7 +87,7 @@ def _predict(args, output):
     for _ in islice(items, output.read):
         pass  # done by an earlier run; their ids count
     if output.read and digest.hexdigest() != output.input_sha256:
-        raise ValueError(f"{args.input} begins otherwise than when {args.output} was begun; --restart begins anew")
+        raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
     ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
@@ -104,7 +104,7 @@ def _predict(args, output):
         threshold_offset=args.threshold_offset,
     )
     with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
-        # A run that goes on meets the same batches again: the last bits of scores depend on them.
+        # A resumed run has the same batches again: the last bits of scores depend on them.
         while batch := list(islice(items, args.batch_size)):
             records, rejected = _predict_batch(extract, batch)
             for item, error in rejected:

@@ -19,7 +19,7 @@ _JSON_SUFFIXES = {".json", ".jsonl"}
 
 
 class Item(NamedTuple):
-    """What stands for one document in an input.
+    """The part of an input that is one document.
 
     Attributes:
         kind (`str`): what it is a part of the input as, `"line"`, `"document"` (of an array) or `"file"`.
@@ -45,12 +45,12 @@ def read_items(source, form) -> Iterator[Item]:
     Args:
         source (`str`): file; for `"txt"` also a folder; `"-"` for standard input.
         form (`str`): `"txt"` (a file is a document; a folder has one in each of its [`text_files`]), `"jsonl"` (a line is a text
-            or an object that the pipeline takes; empty lines are passed over) or `"docred"` (a JSON array of documents in
-            DocRED's format, or one a line).
+            or an object that the pipeline takes; empty lines are skipped) or `"docred"` (a JSON array of documents in
+            DocRED's format, or one per line).
 
     Raises:
         OSError: the input cannot be read.
-        ValueError: there is no way to go on after a mistake: an array that is no JSON, a compressed file that breaks off, JSON
+        ValueError: the rest cannot be read after a mistake: an array that is no JSON, a compressed file that breaks off, JSON
             in another form than `form`.
     """
     try:
@@ -146,13 +146,11 @@ def _document_items(stream, source, docred):
                 value = json.loads(raw)
             except json.JSONDecodeError as wrong:
                 if array:  # over several lines, all of which would be wrong
-                    expected = (
-                        "a document a line; `predict --format docred` reads an array of documents in DocRED's format"
-                    )
+                    expected = "one document per line; `predict --format docred` reads an array of documents in DocRED's format"
                     raise ValueError(f"{name}: found the beginning of a JSON array, expected {expected}") from None
-                error = f"found no valid JSON ({wrong.msg} at character {wrong.pos}), expected a document a line"
+                error = f"found no valid JSON ({wrong.msg} at character {wrong.pos}), expected one document per line"
             except (ValueError, RecursionError) as wrong:  # a number of a million digits, a thousand brackets
-                error = f"found no valid JSON ({wrong}), expected a document a line"
+                error = f"found no valid JSON ({wrong}), expected one document per line"
         array = False
         item = Item("line", number, raw, value, error)
         yield item if error else _checked(item, docred)
@@ -206,7 +204,7 @@ def _with_id(item, position, taken):
 
 
 def hashed(items: Iterable[Item], digest) -> Iterator[Item]:
-    """Items, each added to a hash before it is handed on, so that the hash stands for all that was read so far."""
+    """Items, each added to a hash before it is handed on, so that the hash covers all that was read so far."""
     for item in items:
         digest.update(f"{item.kind} {item.place}\n{item.raw}\n".encode("utf-8", "backslashreplace"))
         yield item

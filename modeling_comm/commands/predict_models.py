@@ -20,7 +20,7 @@ _WEIGHTS = "model.safetensors"
 
 
 def model_identity(name, trust_remote_code=False) -> str:
-    """What tells whether a model is the same as before: the version of a spaCy package, the hash of the files in a folder
+    """The identity of a model, by which a change is found: the version of a spaCy package, the hash of the files in a folder
     (its code among them where that is trusted), or the commit on the Hub."""
     if package := _spacy_package(name):
         return f"{name} {package.dist.version}"
@@ -88,8 +88,8 @@ def check_ner(name, trust_remote_code=False):
 
 
 def load_ner(name, device=None, trust_remote_code=False):
-    """What finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers token-classification model,
-    which [`check_ner`] accepts."""
+    """Loads a function that finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers
+    token-classification model, which [`check_ner`] accepts."""
     if not _is_spacy(name):
         return pipeline(
             "token-classification",

@@ -1,4 +1,4 @@
-"""Where `comm-docre predict` writes: standard output, or a file with which the same command resumes."""
+"""Outputs of `comm-docre predict`: standard output, or a file with which the same command resumes."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from ..utils.locks import lock
 from ..utils.unchanged import check_unchanged
 from .predict_inputs import Item
 
-_RESTART = "`predict --restart` deletes what is there and predicts again"
+_RESTART = "`predict --restart` deletes the old output and predicts again"
 _PIECE = 1 << 20  # bytes that are hashed at a time
 _STATE_FIELDS = {"command", "settings", "finished", "read", "input_sha256", "files", "counts"}
 
@@ -25,7 +25,7 @@ def _json_lines(values) -> bytes:
 
 class StandardOutput:
     """
-    Writes records to standard output. It cannot be gone on with; what is rejected is on stderr only.
+    Writes records to standard output. It cannot be resumed; what is rejected is on stderr only.
 
     Attributes:
         settings (`dict`): what decides the records, as far as that is kept.

@@ -1,4 +1,4 @@
-"""What the library knows of data sets, and how it reads their files."""
+"""Data sets that the library knows, and the reading of their files."""
 
 from .dataset_entry import (
     DatasetEntry,

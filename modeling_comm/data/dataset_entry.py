@@ -10,7 +10,7 @@ DEFAULT_SPLITS = ("train", "validation", "test")
 @dataclass(frozen=True, kw_only=True)
 class DatasetSource:
     """
-    Who published documents, and on which terms.
+    The publisher of documents, and the terms of use.
 
     Args:
         name (`str`): what its authors call it.
@@ -89,8 +89,8 @@ class DatasetEntry:
 
     def published_sources(self, files: Mapping[str, Mapping]) -> dict[str, dict]:
         """
-        Sources of the files that were read from their public addresses, for the record of a run and its card. What lies anywhere
-        else is somebody's own file, whatever its name.
+        Sources of the files that were read from their public addresses, for the record of a run and its card. A file
+        from anywhere else is the user's own, whatever its name.
 
         Args:
             files (`dict[str, dict]`): by split, what [`~dataset_scripts.provenance.read_provenance`] returned.
@@ -137,7 +137,7 @@ def available_datasets() -> list[str]:
     return sorted(_DATASETS)
 
 
-# Documents of one's own, of which nothing else is known. The default.
+# The user's own documents, of which nothing else is known. The default.
 LOCAL = register_dataset(
     DatasetEntry(
         name="local",

@@ -18,7 +18,7 @@ def iterate_documents(path, on_bad_document="error", relations=None, source=None
 
     Args:
         path (`str`): the file; it may be compressed by gzip.
-        on_bad_document (`str`, defaults to `"error"`): `"error"` raises; `"skip"` logs a warning and goes on with the
+        on_bad_document (`str`, defaults to `"error"`): `"error"` raises; `"skip"` logs a warning and continues with the
             next document. A file that is no JSON always raises.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         source (`str`, *optional*): how messages call the file. Its path by default.

@@ -104,7 +104,7 @@ class IgnReference:
     sha256: str
 
     def knows(self, head_mentions, tail_mentions, relation) -> bool:
-        """Whether any name of the head stands with any name of the tail in this relation."""
+        """Returns whether any name of the head has this relation to any name of the tail in these facts."""
         return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
 
 
@@ -341,7 +341,7 @@ def average_precision(scores, correct, total_gold) -> float:
 def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
     """The cut-off with the best micro F1 when every candidate with `score > offset` is predicted, and that F1.
 
-    The offset lies half-way between the last score that is predicted and the next one; of equally good offsets it
+    The offset is half-way between the last score that is predicted and the next one; of equally good offsets it
     is the highest. Where no candidate is correct, nothing is predicted; without any candidate it is 0.
 
     Args:

@@ -86,7 +86,7 @@ class TypePrior:
         [`~modeling_comm.evaluation.scoring.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
         bound on what this baseline reaches there."""
         pairs, facts = _count(parse_documents(documents, require=_LABELLED))
-        # All candidates of one type pair and relation share a score, so counts stand for the candidates themselves.
+        # All candidates of one type pair and relation share a score, so counts replace the candidates themselves.
         cells = [
             (probability, facts[types, relation], pairs[types])
             for types, relations in self.probabilities.items()

@@ -63,7 +63,7 @@ def data_table(data):
         return [shown(entries[split][key]) if key in entries.get(split, {}) else None for split in splits]
 
     counted = {"Documents": "documents", "Entities": "entities", "Mentions": "mentions"}
-    counted |= {"Word pieces": "tokens", "Windows": "windows"}
+    counted |= {"Subword tokens": "tokens", "Windows": "windows"}
     columns = {"": splits, "File": column(files, "source", lambda source: code(base_name(source)))}
     columns |= {name: column(reports, key, count) for name, key in counted.items()}
     columns["Skipped"] = column(files, "skipped", len)
@@ -86,7 +86,7 @@ def lost_in_encoding(data):
 
 
 def processor_settings(record):
-    """How a run's processor encoded and decided. Records of the first version hold that in the model's configuration."""
+    """Settings of a run's processor. Records of the first version hold them in the model's configuration."""
     return record.get("processor", record["config"])
 
 
@@ -119,7 +119,7 @@ def setting_table(record, seeds):
         ],
         ["AdamW", f"epsilon {arguments['adam_epsilon']}, weight decay {arguments['weight_decay']}"],
         ["Gradient norm, at most", arguments["max_grad_norm"]],
-        ["Documents a step", documents * processes],
+        ["Documents per step", documents * processes],
         ["Length", f"{steps} steps" if steps > 0 else f"{arguments['num_train_epochs']:g} epochs"],
         ["Seeds" if len(seeds) > 1 else "Seed", ", ".join(map(str, seeds))],
     ]
@@ -130,6 +130,12 @@ def _setting_rows(config, relation_encoder="", loss=""):
     """One row per setting of a relation encoder or a loss, as far as it is registered here."""
     fields = (setting.field for setting in settings_of(relation_encoder, loss))
     return [[code(field), config[field]] for field in fields if config.get(field) is not None]
+
+
+def loss_settings(config):
+    """The loss's settings in words, as far as it is registered here."""
+    found = {setting.keyword: config.get(setting.field) for setting in settings_of("", config["loss"])}
+    return plain(", ".join(f"{keyword} = {value}" for keyword, value in found.items() if value is not None))
 
 
 def base_model(record):
@@ -187,7 +193,7 @@ def log_table(record):
 
 
 def is_evaluation(entry):
-    """Whether an entry of a log is an evaluation."""
+    """Returns whether an entry of a log is an evaluation."""
     return any(key.startswith("eval_") for key in entry)
 
 
@@ -199,7 +205,7 @@ def kept_step(record):
 
 
 def run_table(record):
-    """Where and with what the run was made."""
+    """The environment of the run: commit, device, time and versions."""
     device, commit = record["device"], record.get("commit")
     seconds = {"training": record["metrics"].get("train_runtime"), "all of it": record.get("seconds")}
     rows = [

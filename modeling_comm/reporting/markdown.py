@@ -1,4 +1,4 @@
-"""Markdown from text that nobody has checked: it cannot become markup, nor break a table or a block of code."""
+"""Markdown from unchecked text: it cannot become markup, nor break a table or a block of code."""
 
 import re
 

@@ -3,7 +3,7 @@ Model cards, rendered from the records that `run_docre.py` writes.
 
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
-What is not in the record, a card does not state. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
+A card states nothing that the record lacks. `python -m dataset_scripts.recipe_card` renders the card of a recipe that was
 not run.
 """
 
@@ -48,7 +48,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         repo_id (`str`, *optional*): the model's name on the Hub, for the examples.
         name (`str`, *optional*): title of the card; by default the last part of `repo_id` or of the run's folder.
         summary (`dict`, *optional*): content of `summary.json`, where `record` is one of several runs with different seeds; its
-            means and standard deviations then stand for the record's metrics.
+            means and standard deviations then replace the record's metrics.
         tags (`Iterable[str]`): further tags of the metadata.
 
     Returns:
@@ -74,6 +74,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
         "processor": card_tables.processor_settings(record),
         "metadata": Markdown(_metadata(record, name, sources, metrics, len(seeds), tags).to_yaml()),
         "backbone": card_tables.backbone(record),
+        "loss_settings": card_tables.loss_settings(record["config"]),
         "sources": sources,
         "domains": list(dict.fromkeys(source["domain"] for source in sources if source["domain"])),
         "is_local": data["config"] == LOCAL.name,
@@ -160,7 +161,7 @@ def _read(path):
 
 
 def trainer_record(trainer) -> dict:
-    """What a [`CommTrainer`] itself knows of its run: the part of a record that needs no script around it."""
+    """The part of a run's record that a [`CommTrainer`] knows without a script around it."""
     state = trainer.state
     documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
     return {
@@ -184,7 +185,7 @@ def trainer_record(trainer) -> dict:
 
 def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], published: Mapping[str, dict]) -> dict:
     """
-    What a settings file for `run_docre.py` plans, in the form of a record without a run.
+    The plan of a settings file for `run_docre.py`, in the form of a record without a run.
 
     Args:
         path (`str`): the settings file, for the command.

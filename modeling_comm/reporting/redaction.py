@@ -22,7 +22,7 @@ _IN_TEXT = (
     (re.compile(rf"""(["'](?:{_NAMES})["']\s*:\s*)(?:"[^"]*"|'[^']*')""", re.I), rf'\1"{HIDDEN}"'),
     # --token secret, in a text that holds a whole command or a program
     (re.compile(rf"""(--(?:{_NAMES})\b["']?[=,\s]+){_WORD}""", re.I), rf"\1{HIDDEN}"),
-    # The Hub's own, wherever it stands
+    # The Hub's own, wherever it occurs
     (re.compile(r"\bhf_[A-Za-z0-9]{20,}"), HIDDEN),
 )
 

@@ -25,7 +25,7 @@ def command_line() -> str:
 
 
 def commit_of(path) -> str | None:
-    """Commit of the repository that `path` lies in, with `+changes` where its files differ from it; None outside one."""
+    """Commit of the repository of `path`, with `+changes` where its files differ from it; None outside one."""
 
     def git(*arguments):
         return subprocess.run(
@@ -76,11 +76,11 @@ def ign_reference_record(reference) -> dict | None:
 @dataclass(kw_only=True)
 class Provenance:
     """
-    How a file was made. It holds no secrets, see [`~modeling_comm.reporting.redaction.redact`].
+    The making of a file. It holds no secrets, see [`~modeling_comm.reporting.redaction.redact`].
 
     Attributes:
         command (`str`): as it can be typed again.
-        commit (`str`, *optional*): of the repository that the code lies in.
+        commit (`str`, *optional*): of the repository of the code.
         versions (`dict[str, str | None]`): of Python and packages.
         device (`dict`): see [`device_record`].
         seconds (`float`): of wall clock.
@@ -118,7 +118,7 @@ class Provenance:
 @dataclass(kw_only=True)
 class RunRecord(Provenance):
     """
-    What `run_docre.py` writes to `run.json`: everything needed to trust a number, or to get it again.
+    The content of `run.json`, which `run_docre.py` writes: everything needed to trust a number, or to reproduce it.
 
     Attributes:
         seed (`int`): the run's.
@@ -207,7 +207,7 @@ def _peak_memory():
 
 
 def epoch_log(log_history) -> list[dict]:
-    """Evaluations and losses of a trainer's history, one dict an entry, without the timing columns."""
+    """Evaluations and losses of a trainer's history, one dict per entry, without the timing columns."""
     dropped = ("_runtime", "_per_second")
     return [
         {key: value for key, value in entry.items() if not key.endswith(dropped)}

@@ -10,13 +10,13 @@ from torch.utils.data import Dataset, Sampler
 
 from ..processing_comm import encoding_report
 
-# What a batch is made from.
+# Columns that a batch is made from.
 FEATURE_COLUMNS = ("input_ids", "mention_positions", "mention_entities", "num_entities", "facts", "has_labels")
 
 
 class DocumentBatchSampler(Sampler):
     """
-    Lists of document indices, one list a step, for one of several processes.
+    Lists of document indices, one list per step, for one of several processes.
 
     All processes together walk through the same global batches, in the same order, as one process with the same global batch
     size would; the last batch is shared out as it is, so that a process may get fewer documents than the others or none. No
@@ -25,7 +25,7 @@ class DocumentBatchSampler(Sampler):
 
     Args:
         lengths (`list[int]`): length of each document, for `group_by_length`; the data set's size is its own.
-        batch_size (`int`): documents a process and step.
+        batch_size (`int`): documents per process and step.
         world_size, rank (`int`): number of processes, and which one this is.
         seed (`int`): of the shuffling.
         order (`str`): `"random"`, `"sequential"` or `"group_by_length"` (random, with documents of similar length together).
@@ -93,7 +93,7 @@ class DocumentStream:
     prepared before. Training needs `max_steps`, and begins the documents again when they end.
 
     Args:
-        documents: DocRED documents (or rows of the loader with `streaming=True`); iterating has to begin anew each time.
+        documents: DocRED documents (or rows of the loader with `streaming=True`); every iteration starts at their beginning.
         max_length (`int`, *optional*): as in [`CommProcessor`].
         buffer_size (`int`, defaults to 1000): documents among which the next one is drawn at random.
 
@@ -117,9 +117,9 @@ class DocumentStream:
 
 class StreamedBatches(Sampler):
     """
-    Lists of documents of a [`DocumentStream`], one list a step, without end, for one of several processes. All processes read
-    all documents and share out the same batches that one process would make. The order depends on the seed only, so that a
-    run that goes on skips what it has seen, without encoding it again.
+    Lists of documents of a [`DocumentStream`], one list per step, without end, for one of several processes. All processes
+    read all documents and share out the same batches that one process would make. The order depends on the seed only, so that a
+    resumed run skips what it has seen, without encoding it again.
 
     Args:
         stream (`DocumentStream`), batch_size, world_size, rank, seed: as in [`DocumentBatchSampler`].

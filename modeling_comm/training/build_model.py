@@ -17,7 +17,7 @@ logger = logging.get_logger(__name__)
 
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
-    """Whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
+    """Returns whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
     config, _ = PreTrainedConfig.get_config_dict(arguments.model_name_or_path, **_hub_arguments(arguments))
     return config.get("model_type") == CommConfig.model_type
 

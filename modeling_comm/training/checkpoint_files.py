@@ -18,7 +18,7 @@ def _numbered(folder):
 
 
 def own_checkpoints(folder: str | Path) -> list[Path]:
-    """The folders `checkpoint-NUMBER` that a trainer has completed, by number. Others are somebody else's."""
+    """The folders `checkpoint-NUMBER` that a trainer has completed, by number. Others are not the trainer's."""
     return [path for path in _numbered(folder) if (path / "trainer_state.json").is_file()]
 
 
@@ -58,7 +58,7 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
 
 
 def _is_complete(file):
-    """Whether a file is there to its end, which each of these formats tells."""
+    """Returns whether a file exists and is not truncated, which each of these formats tells."""
     try:
         if file.suffix == ".json":
             json.loads(file.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from .script_arguments import Arguments
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
-# What decides the outcome of a training besides model and data: where one of these differs, it is another run.
+# Arguments that decide the outcome of a training besides model and data: if one differs, it is another run.
 DECISIVE_ARGUMENTS = (
     *("learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type"),
     *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
@@ -31,7 +31,7 @@ DECISIVE_ARGUMENTS = (
     *("load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
 )
 
-# What a configuration says about itself, its files and its versions.
+# Fields in which a configuration describes itself, its files and its versions.
 _DESCRIPTIVE_FIELDS = (
     *(
         "_name_or_path",
@@ -55,8 +55,8 @@ def run_settings(
     processor: CommProcessor,
 ) -> dict:
     """
-    What decides the outcome of a training, as JSON has it: settings, what gives the weights their meaning, and hashes of all
-    files that are read.
+    The settings that decide the outcome of a training, as JSON has them: arguments, the fields that give the weights their
+    meaning, and hashes of all files that are read.
 
     Args:
         arguments (`Arguments`): all of the run's.
@@ -95,7 +95,7 @@ def config_settings(config: CommConfig) -> dict:
 
 
 def processor_settings(processor: CommProcessor) -> dict:
-    """How the processor reads documents: its settings, and the hash of its tokenizer."""
+    """The processor's identity: its settings, and the hash of its tokenizer."""
     fields = {name: value for name, value in processor.to_dict().items() if name not in _LABEL_FIELDS}
     tokenizer = processor.tokenizer
     if tokenizer.is_fast:
@@ -108,7 +108,7 @@ def processor_settings(processor: CommProcessor) -> dict:
 @dataclass
 class Progress:
     """
-    What an earlier call of the same run has left in its folder.
+    The progress of earlier calls of the same run, read from its folder.
 
     Attributes:
         checkpoint (`str`, *optional*): folder of the checkpoint to resume from.

@@ -1,7 +1,7 @@
 """Knowledge distillation on distantly supervised documents, as KD-DocRE does it (Tan et al., ACL Findings 2022).
 
-A teacher labels the documents once: its logits for every entity pair lie on disk, in half precision. A student then trains on
-those documents with `loss + weight * MSE(student, teacher)`, and on human labels alone afterwards.
+A teacher labels the documents once: its logits for every entity pair are stored on disk, in half precision. A student then
+trains on those documents with `loss + weight * MSE(student, teacher)`, and on human labels alone afterwards.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ logger = logging.get_logger(__name__)
 _SETTINGS = "teacher.json"
 _SHARD = "logits-{:05d}.safetensors"
 _FORMAT = 1
-_FINISHED = ("documents", "encoding", "record")  # what is added once all shards are there
+_FINISHED = ("documents", "encoding", "record")  # fields that are added once all shards exist
 _POSITION = "teacher_position"
 _IDENTITY = ("title", "sents", "vertexSet")
-# What decides beside the teacher's weights which logits a document gets.
+# Settings that decide, beside the teacher's weights, which logits a document gets.
 _READING = ("markers", "window_size", "window_stride", "window_end_tokens", "word_leading_space")
 
 
@@ -84,7 +84,7 @@ def predict_teacher_logits(
         folder (`str`): where the shards are written, as float16 in safetensors, beside `teacher.json`, which says what made
             them.
         batch_size (`int`, defaults to 8): documents a forward pass.
-        shard_size (`int`, defaults to 500): documents a file; what an interruption can cost.
+        shard_size (`int`, defaults to 500): documents per file; what an interruption can cost.
         max_length (`int`, *optional*): as in [`CommProcessor`].
         rank, world_size (`int`): which of several processes this is; each reads all documents and labels its shards.
         autocast (callable, *optional*): gives the context of the forward passes, for half precision.
@@ -141,7 +141,7 @@ def predict_teacher_logits(
 
 def finish_teacher_logits(folder, documents, record=None) -> dict:
     """
-    Says in `teacher.json` that all shards are there. To be called once [`predict_teacher_logits`] is done in all processes; a
+    Says in `teacher.json` that all shards exist. To be called once [`predict_teacher_logits`] is done in all processes; a
     folder that is finished stays as it is.
 
     Args:
@@ -206,7 +206,7 @@ def _label(model, processor, documents, batch_size, max_length, autocast):
     what encoding lost."""
     unlabelled = [{key: value for key, value in one.items() if key != "labels"} for one in documents]
     features = processor.encode(unlabelled, max_length=max_length)
-    # Similar lengths side by side: no word piece is padded needlessly, and a document's logits do not depend on its batch.
+    # Similar lengths side by side: nothing is padded needlessly, and a document's logits do not depend on its batch.
     order = sorted(range(len(features)), key=lambda index: len(features[index]["input_ids"]))
     found = [None] * len(features)
     for start in range(0, len(order), batch_size):
@@ -231,7 +231,8 @@ def _label(model, processor, documents, batch_size, max_length, autocast):
 
 class TeacherLogits:
     """
-    What [`predict_teacher_logits`] has stored, found by the identity of a document. Memory holds 40 bytes a document.
+    The logits that [`predict_teacher_logits`] has stored, found by the identity of a document. Memory holds 40 bytes per
+    document.
 
     Args:
         folder (`str`): the one that was given to [`predict_teacher_logits`].
@@ -284,7 +285,7 @@ class TeacherLogits:
                 )
 
     def position(self, document) -> int:
-        """Where the document's logits are. Raises `ValueError` if the teacher has not labelled exactly this document."""
+        """The position of the document's logits. Raises `ValueError` if the teacher has not labelled exactly this document."""
         (key,) = np.frombuffer(document_key(document), self._keys.dtype)
         place = self._keys.searchsorted(key)
         if place == len(self) or self._keys[place] != key:
@@ -297,7 +298,7 @@ class TeacherLogits:
     def __getitem__(self, position) -> torch.Tensor:
         """Logits `(p, R + 1)` float16 of a document's pairs, in the processor's order."""
         shard, index = divmod(position, self.settings["shard_size"])
-        # Opened anew: what lies in a file's mapped pages is the system's to forget, and workers can be started.
+        # Opened for each call: the system may then forget a file's mapped pages, and workers can be started.
         with safe_open(self.folder / _SHARD.format(shard), "pt") as file:
             first, end = file.get_slice("rows")[index : index + 2].tolist()
             return file.get_slice("logits")[first:end]

@@ -23,12 +23,12 @@ from .training_args import CommTrainingArguments
 
 @dataclass
 class ModelArguments:
-    """Which model. [`model_arguments_class`] adds the fields of its configuration."""
+    """Arguments that choose the model. [`model_arguments_class`] adds the fields of its configuration."""
 
     model_name_or_path: str | None = field(
         default=None,
         metadata={
-            "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to go on with."
+            "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to train further."
         },
     )
     decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
@@ -40,9 +40,11 @@ class ModelArguments:
     )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
     window_size: int | None = field(
-        default=None, metadata={"help": "Word pieces that the backbone sees at once (512)."}
+        default=None, metadata={"help": "Subword tokens that the backbone sees at once (512)."}
     )
-    window_stride: int | None = field(default=None, metadata={"help": "Word pieces that windows share (a quarter)."})
+    window_stride: int | None = field(
+        default=None, metadata={"help": "Subword tokens that windows share (a quarter)."}
+    )
     window_end_tokens: int | None = field(
         default=None, metadata={"help": "End tokens of all windows but the last (1)."}
     )
@@ -72,7 +74,7 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Which documents, and how they are read."""
+    """Arguments that choose the documents and how they are read."""
 
     dataset_config: str = field(
         default="local",
@@ -118,9 +120,11 @@ class DataArguments:
         },
     )
     max_length: int | None = field(
-        default=None, metadata={"help": "Truncate documents to so many word pieces; by default nothing is truncated."}
+        default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
     )
-    max_train_documents: int | None = field(default=None, metadata={"help": "Use the first so many only (debugging)."})
+    max_train_documents: int | None = field(
+        default=None, metadata={"help": "Use only the first N documents (debugging)."}
+    )
     max_eval_documents: int | None = field(default=None, metadata={"help": "Likewise for evaluation."})
     max_predict_documents: int | None = field(default=None, metadata={"help": "Likewise for prediction."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that encode documents."})
@@ -152,13 +156,13 @@ class DistillationArguments:
 
 @dataclass
 class RunArguments:
-    """How the script runs."""
+    """Arguments of the script itself."""
 
     seeds: list[int] | None = field(
-        default=None, metadata={"help": "Several runs in one call, one a seed, with mean and standard deviation."}
+        default=None, metadata={"help": "Several runs in one call, one per seed, with mean and standard deviation."}
     )
     early_stopping_patience: int | None = field(
-        default=None, metadata={"help": "Stop after so many evaluations without a better one."}
+        default=None, metadata={"help": "Stop after this many evaluations without improvement."}
     )
     tune_threshold_offset: bool = field(
         default=False,
@@ -167,9 +171,9 @@ class RunArguments:
         },
     )
     restart: bool = field(
-        default=False, metadata={"help": "Delete output_dir's checkpoints instead of going on from them."}
+        default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
     )
-    show_triples: int = field(default=0, metadata={"help": "Print so many predicted triples in words."})
+    show_triples: int = field(default=0, metadata={"help": "Number of predicted triples to print in words."})
 
 
 def configuration_settings() -> dict[str, Setting]:

@@ -90,8 +90,8 @@ class CommTrainer(Trainer):
             raise ValueError(f"CommTrainer: args is {type(args).__name__}; expected CommTrainingArguments")
         if args.n_gpu > 1:
             raise ValueError(
-                f"{args.n_gpu} GPUs are visible to one process. Start one process a GPU: torchrun --nproc_per_node {args.n_gpu} "
-                "run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
+                f"{args.n_gpu} GPUs are visible to one process. Start one process per GPU: torchrun "
+                f"--nproc_per_node {args.n_gpu} run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
             )
         if processing_class is None:
             raise ValueError("CommTrainer needs processing_class, the CommProcessor of the model")
@@ -232,7 +232,7 @@ class CommTrainer(Trainer):
         self._step_documents = []
 
     def gather_stream_report(self) -> dict[str, int]:
-        """What encoding made of the documents of a stream and lost, summed over processes."""
+        """Counts of encoding and its losses over the documents of a stream, summed over processes."""
         reports = gather_object([dict(self.stream_report)])
         return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
 
@@ -271,7 +271,7 @@ class CommTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
             (folder / "trainer_state.json").unlink(missing_ok=True)
-        # The parent would delete whatever is called checkpoint-*, somebody else's too.
+        # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             super()._save_checkpoint(model, trial)
@@ -282,7 +282,7 @@ class CommTrainer(Trainer):
 
     def _save(self, output_dir=None, state_dict=None):
         super()._save(output_dir, state_dict)
-        # A pickle, and all that it holds is in the run's record: whoever is given a checkpoint should not have to unpickle.
+        # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
     def create_model_card(self, model_name=None, tags=()):
@@ -393,7 +393,7 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
         return {column: [feature[column] for feature in features] for column in features[0]}
 
-    from datasets import Features, List, Value  # an extra; whoever hands over a Dataset has it
+    from datasets import Features, List, Value  # an extra; it is installed where a Dataset is given
 
     numbers = List(Value("int32"))
     columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
@@ -424,8 +424,8 @@ def check_titles(dataset):
     repeated = sorted(title for title, count in titles.items() if count > 1)
     if repeated:
         raise ValueError(
-            f"{len(repeated)} titles stand on several evaluation documents, {repeated[:3]} for example; expected unique titles, "
-            "by which facts are told apart"
+            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
+            "unique titles, by which facts are told apart"
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 _SAMPLING = ("random", "sequential", "group_by_length")
-# What the parent offers and the trainer's own loss, batches and evaluation would pass over in silence.
+# Options of the parent that the trainer's own loss, batches and evaluation would ignore silently.
 _REFUSED = (
     *("remove_unused_columns", "label_smoothing_factor", "dataloader_drop_last", "auto_find_batch_size"),
     *("bf16_full_eval", "fp16_full_eval", "prediction_loss_only", "batch_eval_metrics", "eval_accumulation_steps"),
@@ -26,7 +26,7 @@ class CommTrainingArguments(TrainingArguments):
       `metric_for_best_model` `"f1"`, `logging_steps` 50.
     - `hub_strategy` `"end"`, and nothing else: with `push_to_hub` one push after training. The others would publish half-trained
       models, and beside them pickles (`training_args.bin`, a checkpoint's `optimizer.pt`, `scheduler.pt`, `rng_state.pth`).
-      These stay in `checkpoint-*`, and a run that goes on reads numbers from them and nothing else (`weights_only`).
+      These stay in `checkpoint-*`, and a resumed run reads numbers from them and nothing else (`weights_only`).
     - `restore_callback_states_from_checkpoint` True: the patience of early stopping outlives an interruption.
     - `remove_unused_columns` False and `ddp_find_unused_parameters` False: the trainer builds its batches itself, and every
       parameter gets a gradient.
@@ -44,7 +44,7 @@ class CommTrainingArguments(TrainingArguments):
     )
     adam_epsilon: float = field(default=1e-6, metadata={"help": "Epsilon of AdamW."})
     num_train_epochs: float = field(default=30.0, metadata={"help": "Passes over the training documents."})
-    per_device_train_batch_size: int = field(default=4, metadata={"help": "Documents a process and step."})
+    per_device_train_batch_size: int = field(default=4, metadata={"help": "Documents per process and step."})
     warmup_steps: float = field(
         default=0.06, metadata={"help": "Steps of linear warm-up; below 1, a share of all steps."}
     )
@@ -57,10 +57,10 @@ class CommTrainingArguments(TrainingArguments):
         default=True, metadata={"help": "End with the best checkpoint, not the last."}
     )
     metric_for_best_model: str | None = field(default="f1", metadata={"help": "What is best: f1, ign_f1, ..."})
-    logging_steps: float = field(default=50, metadata={"help": "Log loss and learning rate every so many steps."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two logs of loss and learning rate."})
     restore_callback_states_from_checkpoint: bool = field(
         default=True,
-        metadata={"help": "Go on with the callbacks' counters, too, such as the patience of early stopping."},
+        metadata={"help": "Resume the callbacks' counters, too, such as the patience of early stopping."},
     )
     hub_strategy: str = field(
         default="end", metadata={"help": "When to push: end. The other ways would publish pickles and are refused."}

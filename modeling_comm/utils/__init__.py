@@ -1,1 +1,1 @@
-"""What several folders share."""
+"""Tools that several folders share."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 class SettingsChangedError(ValueError):
     """
-    What is there was made with other settings.
+    A folder or file was made with other settings.
 
     Attributes:
         place (`str`): the folder or file.
@@ -49,7 +49,7 @@ def _flat(settings, prefix="") -> Iterator[tuple[str, object]]:
 
 
 def _change(name, was, now):
-    """What has changed; of two lists the first difference."""
+    """A change in words; of two lists the first difference."""
     if isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
         index = next(index for index in range(len(was)) if was[index] != now[index])
         return f"{name}[{index}] was {was[index]!r}, is {now[index]!r}"

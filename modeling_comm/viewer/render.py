@@ -61,12 +61,12 @@ def _hash(content):
 
 
 def _embed(value):
-    """JSON that may stand between script tags: without `<` nothing in it can end the element or open a comment."""
+    """JSON for use between script tags: without `<` nothing in it can end the element or open a comment."""
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _page_data(record: PredictionRecord):
-    """What the page needs of a record, with offsets in UTF-16 code units, which is how JavaScript counts."""
+    """The data of a record for the page, with offsets in UTF-16 code units, which is how JavaScript counts."""
     units = list(accumulate((1 + (character > "\uffff") for character in record["text"]), initial=0))
     return {
         "id": str(record.get("id", "")),
