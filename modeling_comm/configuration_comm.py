@@ -202,7 +202,8 @@ class CommConfig(PreTrainedConfig):
         settings = self.declared_settings()
         known = {*OWN_FIELDS, *(setting.field for setting in settings)}
         for field, value in vars(self).items():
-            if field not in known and field not in RESERVED_FIELDS and not field.startswith("_"):
+            is_of_transformers = field.startswith("_") or (field in RESERVED_FIELDS and field not in PROCESSOR_FIELDS)
+            if field not in known and not is_of_transformers:
                 raise UnknownFieldError(field, value, known)
         for setting in settings:
             setting.check(self)
@@ -272,7 +273,9 @@ _TRANSFORMERS_FIELDS = {field.name for field in dataclasses.fields(PreTrainedCon
 OWN_FIELDS = frozenset(field.name for field in dataclasses.fields(CommConfig)) - _TRANSFORMERS_FIELDS
 
 # Transformers sets these, or keeps them for text generation; no setting can have such a name.
-RESERVED_FIELDS.update(dir(CommConfig), vars(PreTrainedConfig()), vars(GenerationConfig()), OWN_FIELDS)
+RESERVED_FIELDS.update(
+    dir(CommConfig), vars(PreTrainedConfig()), vars(GenerationConfig()), OWN_FIELDS, PROCESSOR_FIELDS
+)
 RESERVED_FIELDS.update(("attn_implementation", "experts_implementation", "per_layer_config"))
 RESERVED_FIELDS.update(("auto_map", "custom_pipelines", "quantization_config", "transformers_weights"))
 for _name in available_losses():

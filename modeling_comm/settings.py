@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
-# Names that belong to the configuration itself or to Transformers. `configuration_comm` fills it in.
+# Names that belong to the configuration itself, to the processor or to Transformers. `configuration_comm` fills it in.
 RESERVED_FIELDS: set[str] = set()
 
 
