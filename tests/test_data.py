@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pickle
+import re
 import sys
 import threading
 import tracemalloc
@@ -211,7 +212,7 @@ def test_bad_document_is_named(tmp_path, load, changes, field, found, expected, 
 @pytest.mark.parametrize(("documents", "skipped"), [([], 0), (["no document"], 1)])
 def test_file_without_documents(tmp_path, load, documents, skipped):
     path = write(tmp_path / "train_revised.json", documents)
-    with pytest.raises(ValueError, match=rf"{path}: found no document \({skipped} skipped\)"):
+    with pytest.raises(ValueError, match=rf"{path}.*\b{skipped} skipped"):
         load(data_dir=tmp_path, on_bad_document="skip")
 
 
@@ -245,7 +246,7 @@ def test_skipping_a_stream_logs_each_document(tmp_path, load, caplog):
 
 def test_unknown_way_with_bad_documents(tmp_path, load):
     write(tmp_path / "train_revised.json", [make_document()])
-    with pytest.raises(ValueError, match="on_bad_document is 'ignore'; expected 'error' or 'skip'"):
+    with pytest.raises(ValueError, match="on_bad_document"):
         load(data_dir=tmp_path, on_bad_document="ignore")
 
 
@@ -256,9 +257,9 @@ def test_builder_alone(tmp_path):
     assert builder.as_dataset("test").num_rows == 1
     assert read_provenance(builder.as_dataset())["test"]["sha256"] == file_sha256(path)
     assert pickle.loads(pickle.dumps(builder)).config == builder.config
-    with pytest.raises(ValueError, match="Documents needs data_files"):
+    with pytest.raises(ValueError, match="data_files"):
         Documents(config_name="docred")
-    with pytest.raises(ValueError, match=r"data_files\['test'\] has 2 files; expected one"):
+    with pytest.raises(ValueError, match=r"data_files\['test'\]"):
         Documents(config_name="docred", data_files={"test": [path, str(write(tmp_path / "other.json", []))]})
 
 
@@ -291,24 +292,22 @@ def test_folders_with_odd_names_and_compressed_files(tmp_path, load):
 def test_missing_files(tmp_path, load):
     write(tmp_path / "train_revised.json", [make_document()])
     assert set(load(data_dir=tmp_path)) == {"train"}
-    expected = f"expected dev_revised.json for the split validation in {tmp_path}, found no such file"
-    with pytest.raises(FileNotFoundError, match=expected):
+    with pytest.raises(FileNotFoundError, match="dev_revised"):
         load(data_dir=tmp_path, splits=["train", "validation"])
-    expected = "expected train_annotated.json for the split train and dev.json for .* and test.json for .* in "
-    with pytest.raises(FileNotFoundError, match=f"data set 'docred': {expected}"):
+    with pytest.raises(FileNotFoundError, match=r"train_annotated.*dev.*test"):
         load("docred", data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"test_revised.json for the split test in data_files"):
+    with pytest.raises(FileNotFoundError, match="test_revised"):
         load(data_files={"train": tmp_path / "train_revised.json"}, splits=["test"])
-    with pytest.raises(FileNotFoundError, match=r"nowhere.json: expected a file, found none"):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
         load(data_files={"train": tmp_path / "nowhere.json"})
 
 
 def test_arguments_that_make_no_sense(tmp_path):
-    with pytest.raises(ValueError, match="'tacred'; expected one of docred, docred_mixed, local, redocred"):
+    with pytest.raises(ValueError, match="'tacred'"):
         find_data_files("tacred")
-    with pytest.raises(ValueError, match="both given"):
+    with pytest.raises(ValueError, match="data_dir"):
         find_data_files("local", data_dir=tmp_path, data_files={"train": "x.json"})
-    with pytest.raises(ValueError, match="dev: no such split; expected some of train, validation, test, train_dist"):
+    with pytest.raises(ValueError, match="dev"):
         find_data_files("local", data_files={"dev": "x.json"})
 
 
@@ -324,9 +323,7 @@ def test_public_addresses():
         "train_distant": f"{docred_address}train_distant.json.gz"
     }
     assert get_dataset("redocred").relation_info_address == f"{docred_address}rel_info.json.gz"
-    with pytest.raises(
-        FileNotFoundError, match=r"'local': expected train.json for the split train .* public addresses"
-    ):
+    with pytest.raises(FileNotFoundError, match="train"):
         find_data_files("local")
 
 
@@ -355,9 +352,11 @@ def test_download(tmp_path, load, server):
     assert to_document(loaded["validation"][0]) == make_document()
     assert read_provenance(loaded)["validation"]["source"] == address
     write(tmp_path / "served" / "bad.json", [{}])
-    with pytest.raises(DocumentError, match=rf"^{server}/bad\.json: document 0, field title: found no such field"):
+    with pytest.raises(DocumentError) as caught:
         load(data_files={"train": f"{server}/bad.json"})
-    with pytest.raises(ConnectionError, match=rf"no\.json could not be downloaded from {server}/no\.json .* data_dir"):
+    error = caught.value
+    assert (error.source, error.index, error.field, error.found) == (f"{server}/bad.json", 0, "title", "no such field")
+    with pytest.raises(ConnectionError, match=rf"{server}/no\.json"):
         load(data_files={"train": f"{server}/no.json"})
 
 
@@ -421,9 +420,10 @@ def test_broken_item_is_reported_before_the_rest_is_read():
 def test_unreadable_file(tmp_path, content, found):
     path = tmp_path / "mine.json"
     path.write_bytes(content)
-    with pytest.raises(DocumentError, match=r"mine.json: document 0: found .*; is the file complete?") as caught:
+    with pytest.raises(DocumentError) as caught:
         list(iterate_documents(path, on_bad_document="skip"))  # the rest of the file cannot be read
-    assert found in str(caught.value)
+    assert (caught.value.source, caught.value.index, caught.value.field) == (str(path), 0, None)
+    assert found in caught.value.found
 
 
 def test_stream_reads_in_bounded_memory(tmp_path, load):
@@ -462,32 +462,26 @@ def test_relation_files_are_looked_for_in_and_beside_the_folder(tmp_path):
 def test_relations_of_the_documents(tmp_path):
     labels, names = relation_labels(tmp_path, [make_document(), unlabelled("none")])
     assert (labels, names) == (["Na", "P19"], {"P19": "P19"})
-    with pytest.raises(ValueError, match=r"found neither rel2id.json nor rel_info.json in .*, and no relations in"):
+    with pytest.raises(ValueError, match="rel2id"):
         relation_labels(tmp_path, [unlabelled("none")])
     with pytest.raises(ValueError, match="'Na'"):
         relation_labels(tmp_path, [make_document(labels=[{"h": 0, "t": 1, "r": "Na"}])])
     assert relation_labels(tmp_path, [make_document()], null_label="no_relation")[0] == ["no_relation", "P19"]
     path = write(tmp_path / "rel_info.json", {"P1": "one"})
-    with pytest.raises(ValueError, match=f"{path}: expected all relations of the documents, found no P19"):
+    with pytest.raises(ValueError, match=f"{path}.*P19"):
         relation_labels(tmp_path, [make_document()])
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ({"Na": 0, "P1": 2}, r"found the ids \[0, 2\], expected 0, 1, ..., each once"),
-        ({"Na": 0, "P1": 1, "P2": 1}, r"found the ids \[0, 1, 1\], expected 0, 1, ..., each once"),
-        ({"Na": "0"}, "found {'Na': '0'}, expected an object of labels and their ids"),
-        (["Na"], r"found \['Na'\], expected an object of labels and their ids"),
-        ({}, r"found the ids \[\], expected"),
-    ],
+    "content", [{"Na": 0, "P1": 2}, {"Na": 0, "P1": 1, "P2": 1}, {"Na": "0"}, ["Na"], {}], ids=repr
 )
-def test_malformed_label_order(tmp_path, content, message):
+def test_malformed_label_order(tmp_path, content):
     path = write(tmp_path / "rel2id.json", content)
-    with pytest.raises(ValueError, match=f"{path}: {message}"):
+    shown = list(content.values()) if isinstance(content, dict) and "0" not in content.values() else content
+    with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + re.escape(repr(shown))):
         relation_labels(tmp_path)
     path.write_text("{")
-    with pytest.raises(ValueError, match=f"{path}: found no JSON"):
+    with pytest.raises(ValueError, match=str(path)):
         relation_labels(tmp_path)
 
 

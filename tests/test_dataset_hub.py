@@ -265,14 +265,15 @@ def test_published_rows_are_checked(tmp_path, write_to):
 
 
 def test_a_mistake_is_one_line_and_with_a_flag_its_place_too(tmp_path, capsys):
-    words = ["--data_dir", str(tmp_path / "absent"), "--output_dir", str(tmp_path / "out")]
+    words = ["--dataset_config", "redocred", "--output_dir", str(tmp_path / "out")]
+    words += ["--data_dir", str(tmp_path / "absent")]
     assert module.main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert module.main([*words, "--traceback"]) == 2
     assert capsys.readouterr().err.startswith("Traceback (most recent call last):")
     with pytest.raises(SystemExit, match="2"):
-        module.main(["--data_di", str(tmp_path)])
+        module.main([*words[:-2], "--data_di", str(tmp_path)])
 
 
 def test_help_teaches(capsys):

@@ -229,7 +229,7 @@ def test_other_settings_under_the_same_name(results, work, change, changed):
 def test_failed_run_is_recorded_and_stops_no_other(results, work):
     record = read(results / "runs" / f"{FAILS}.json")
     assert record["status"] == "failed"
-    assert record["error"].startswith("ValueError: ")
+    assert record["error"].startswith("SettingError: ")
     assert "emb_size" in record["error"]
     assert record["arguments"]["emb_size"] == 17
     assert sorted(path.stem for path in (results / "runs").iterdir()) == sorted([CMM, ATL, FAILS])

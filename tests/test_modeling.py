@@ -33,6 +33,7 @@ from modeling_comm import (
 )
 from modeling_comm.backbone_attention import SDPA_WITH_ROWS, sdpa_attention_with_rows
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
+from modeling_comm.settings import SettingError
 from modeling_comm.windows import EntityAttention
 
 BACKBONES = ["bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert"]
@@ -473,7 +474,7 @@ def test_reentrant_checkpointing_is_refused():
     """It cuts what leaves a layer beside its output off from the gradient, in silence."""
     model = tiny_model()
     enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-    with pytest.raises(ValueError, match=r"COMM needs \{'use_reentrant': False\}"):
+    with pytest.raises(ValueError, match="use_reentrant"):
         enable({"use_reentrant": True})
     assert not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
@@ -572,9 +573,9 @@ def test_without_pairs_logits_are_empty(model, batch):
 
 
 def test_missing_arguments_are_named(model, batch):
-    with pytest.raises(ValueError, match="forward lacks windows, entity_mask;"):
+    with pytest.raises(ValueError, match="windows, entity_mask"):
         model(**{name: value for name, value in batch.items() if name not in ("windows", "entity_mask")})
-    with pytest.raises(ValueError, match="forward lacks pair_index;"):
+    with pytest.raises(ValueError, match="pair_index"):
         model(batch["input_ids"], batch["attention_mask"], labels=torch.zeros(0, len(LABELS)))
 
 
@@ -585,7 +586,7 @@ def test_unknown_arguments_are_refused(model, batch):
 
 def test_data_parallel_is_refused(model, batch):
     replica = model._replicate_for_data_parallel()
-    with pytest.raises(RuntimeError, match="torchrun --nproc_per_node"):
+    with pytest.raises(RuntimeError, match="torchrun"):
         replica(**batch)
 
 
@@ -603,20 +604,18 @@ def test_unsuitable_backbones_are_named(backbone):
             setattr(text_config, field, 1)
     if backbone == "llama":
         text_config.vocab_size, text_config.hidden_size, text_config.intermediate_size = 50, 32, 16
-    with pytest.raises(ValueError, match=f"'{backbone}' cannot be COMM's backbone: it"):
+    with pytest.raises(ValueError, match=f"'{backbone}'"):
         CommForDocumentRelationExtraction(CommConfig(text_config=text_config))
 
 
 def test_decoders_are_refused():
-    with pytest.raises(ValueError, match="'bert' cannot be COMM's backbone: it is configured as a decoder"):
+    with pytest.raises(ValueError, match="decoder"):
         CommForDocumentRelationExtraction(tiny_config(text_fields={"is_decoder": True}))
 
 
 def test_local_attention_in_the_last_layer_is_refused():
     config = tiny_config("modernbert", {"layer_types": ["full_attention", "sliding_attention"]})
-    with pytest.raises(
-        ValueError, match="'modernbert' cannot be COMM's backbone: its last layer has sliding_attention"
-    ):
+    with pytest.raises(ValueError, match="sliding_attention"):
         CommForDocumentRelationExtraction(config)
     published = AutoConfig.for_model("modernbert")
     assert published.layer_types[-1] == "full_attention"
@@ -689,19 +688,20 @@ def test_from_backbone_arguments(encoder_folder):
     assert build(encoder_folder, eager).backbone.config._attn_implementation == "eager"
     changed = build(encoder_folder, backbone_overrides={"attention_probs_dropout_prob": 0.0}, **FIELDS)
     assert changed.config.text_config.attention_probs_dropout_prob == 0.0
-    with pytest.raises(ValueError, match=r"'bert' has no field 'attention_dropout_prob'"):
+    with pytest.raises(ValueError, match="attention_dropout_prob"):
         build(encoder_folder, backbone_overrides={"attention_dropout_prob": 0.0}, **FIELDS)
-    with pytest.raises(ValueError, match=r"either config or its fields, not both \(got config and \['loss'\]\)"):
+    with pytest.raises(ValueError, match="'loss'"):
         build(encoder_folder, config, loss="cmm")
-    with pytest.raises(ValueError, match="CommConfig: cmm_margin is 2; expected"):
-        build(encoder_folder, cmm_margin=2, **FIELDS)
+    with pytest.raises(SettingError) as caught:
+        build(encoder_folder, **FIELDS | {"loss": "cmm", "cmm_margin": 2})
+    assert (caught.value.owner, caught.value.field, caught.value.value) == ("CommConfig", "cmm_margin", 2)
 
 
 def test_from_backbone_lacking_weights(tmp_path, encoder_folder):
     encoder = BertModel.from_pretrained(encoder_folder)
     state = {name: value for name, value in encoder.state_dict().items() if "layer.1.output" not in name}
     encoder.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(ValueError, match=r"lacks 4 of its own weights \(encoder\.layer\.1\.output"):
+    with pytest.raises(ValueError, match=r"encoder\.layer\.1\.output"):
         CommForDocumentRelationExtraction.from_backbone(str(tmp_path), **FIELDS)
 
 
@@ -740,30 +740,30 @@ def test_bare_encoder_is_refused_with_the_call_to_make(encoder_folder):
     assert f"CommForDocumentRelationExtraction.from_backbone({encoder_folder!r}, id2label=...)" in message
     eval(message[message.index("CommFor") :].replace("id2label=...", "num_labels=3, emb_size=16, block_size=4"))
     # And the other way round: a finished checkpoint is no encoder.
-    with pytest.raises(ValueError, match=r"lacks .* weights of this model, which would have stayed untrained"):
+    with pytest.raises(ValueError, match=r"backbone\.embeddings"):
         CommForDocumentRelationExtraction.from_pretrained(encoder_folder, config=tiny_config())
 
 
 def test_comm_checkpoint_is_no_backbone(tmp_path, model):
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="'comm' cannot be COMM's backbone: it is a COMM model already; load it with"):
+    with pytest.raises(ValueError, match="from_pretrained"):
         CommForDocumentRelationExtraction.from_backbone(str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("arguments", "field"),
     [
-        ({}, "no labels"),
-        ({"num_labels": 3, "labels": ["P17"]}, r"no fields \['labels'\]"),
-        ({"num_labels": 3, "gamma": 2.0}, r"no fields \['gamma'\]"),
-        ({"num_labels": 3, "dtype": torch.bfloat16}, r"found \['dtype'\]"),
-        ({"num_labels": 3, "trust_remote_code": True}, r"found \['trust_remote_code'\]"),
+        ({}, "labels"),
+        ({"num_labels": 3, "labels": ["P17"]}, "'labels'"),
+        ({"num_labels": 3, "gamma": 2.0}, "'gamma'"),
+        ({"num_labels": 3, "dtype": torch.bfloat16}, "'dtype'"),
+        ({"num_labels": 3, "trust_remote_code": True}, "'trust_remote_code'"),
     ],
 )
-def test_new_model_passes_nothing_over(given, message, tmp_path):
+def test_new_model_ignores_no_argument(arguments, field, tmp_path):
     tiny_config().text_config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=f"from_backbone: .*{message}"):
-        CommForDocumentRelationExtraction.from_backbone(str(tmp_path), **given)
+    with pytest.raises(ValueError, match=field):
+        CommForDocumentRelationExtraction.from_backbone(str(tmp_path), **arguments)
 
 
 def test_buffer_that_no_checkpoint_holds_is_refused():
@@ -773,7 +773,7 @@ def test_buffer_that_no_checkpoint_holds_is_refused():
             self.register_buffer("scale", torch.tensor(3.0), persistent=False)
 
     register_relation_encoder("forgetful")(Forgetful)
-    with pytest.raises(ValueError, match=r"Forgetful has the non-persistent buffers \['scale'\]"):
+    with pytest.raises(ValueError, match="'scale'"):
         CommForDocumentRelationExtraction(tiny_config(relation_encoder="forgetful"))
 
 
@@ -792,7 +792,7 @@ def test_grouped_keys():
 def test_checkpoint_lacking_weights_is_refused(tmp_path, model):
     state = {name: value for name, value in model.state_dict().items() if "classifier" not in name}
     model.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(ValueError, match=r"lacks 2 weights of this model.*relation_encoder\.classifier\.linear\.bias"):
+    with pytest.raises(ValueError, match=r"relation_encoder\.classifier\.linear\.bias"):
         CommForDocumentRelationExtraction.from_pretrained(tmp_path)
     complete = tmp_path / "complete"
     model.save_pretrained(complete)

@@ -4,6 +4,7 @@ import copy
 import itertools
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -106,9 +107,7 @@ def test_entity_type_markers():
     expected = "[CLS] [unused5] Bergen north [unused11] town king [unused61] [SEP]"
     assert pieces == expected.split()
     document["vertexSet"][1][0]["type"] = "GPE"
-    with pytest.raises(
-        ValueError, match=r"document 'T', entity 1: type is 'GPE'; entity_type markers exist for \['-'"
-    ):
+    with pytest.raises(ValueError, match="'GPE'"):
         processor(document)
 
 
@@ -160,7 +159,7 @@ def test_byte_level_words_without_their_leading_space():
     feature = tiny_processor(tokenizer=tokenizer, word_leading_space=False).encode([document])[0]
     assert (feature["input_ids"], feature["mention_positions"]) == naive_encoding(document, tokenizer, star)
     assert feature["input_ids"] != tiny_processor(tokenizer=tokenizer).encode([document])[0]["input_ids"]
-    with pytest.raises(ValueError, match=r"word_leading_space=False.*add_prefix_space=False"):
+    with pytest.raises(ValueError, match="word_leading_space"):
         tiny_processor(tokenizer=byte_level_tokenizer(add_prefix_space=True), word_leading_space=False)
 
 
@@ -299,7 +298,7 @@ def test_truncation_is_asked_for_counted_and_logged(processor, caplog):
     processor(random_document(3, 10))
     assert not caplog.messages
     for wrong in (2, 0, -5, 20.0, "20"):
-        with pytest.raises(ValueError, match="max_length is"):
+        with pytest.raises(ValueError, match="max_length"):
             processor(document, max_length=wrong)
 
 
@@ -412,17 +411,17 @@ def test_outputs_of_other_documents_are_refused(processor):
 
     assert post_process(documents) == [[], []]
     for wrong in (documents[:1], documents[::-1], [*documents, random_document(2)], [], documents[0]):
-        with pytest.raises(ValueError, match="the outputs hold 18 pairs of 2 documents; these"):
+        with pytest.raises(ValueError, match="18 pairs"):
             post_process(wrong)
-    with pytest.raises(ValueError, match="these 2 documents have 18 pairs"):
+    with pytest.raises(ValueError, match="18 pairs"):
         post_process(documents, pair_index=torch.cat([pair_index[:17], pair_index[:1]]))
     for wrong in (logits[:-1], logits[:, :-1], torch.zeros(18, len(LABELS) + 1)):
-        with pytest.raises(ValueError, match=r"logits have the shape .*expected one row for each of 18 pairs"):
+        with pytest.raises(ValueError, match="logits"):
             post_process(documents, logits=wrong)
     for wrong in (float("nan"), float("inf")):
         broken = logits.clone()
         broken[7, 2] = wrong
-        with pytest.raises(ValueError, match=f"document {documents[1]['title']!r}: the model's logits are not finite"):
+        with pytest.raises(ValueError, match=re.escape(repr(documents[1]["title"]))):
             post_process(documents, logits=broken)
 
 
@@ -432,23 +431,25 @@ def test_outputs_of_other_documents_are_refused(processor):
 def test_wrong_documents_are_named(processor):
     good, bad = random_document(2, seed=1), random_document(2, seed=2, title="Bad one")
     bad["vertexSet"][1][0]["pos"] = [3, 99]
-    with pytest.raises(
-        DocumentError, match=r"document 1 \('Bad one'\), field vertexSet\[1\]\[0\]\.pos: found \[3, 99\]"
-    ):
+    with pytest.raises(DocumentError) as caught:
         processor([good, bad])
-    with pytest.raises(DocumentError, match=r"labels\[0\]\.r: found 'P6'.* 4 known relations"):
-        processor({**good, "labels": [{"h": 0, "t": 1, "r": "P6"}]})
-    with pytest.raises(DocumentError, match=r"labels\[0\]\.r: found 'Na'"):
-        processor({**good, "labels": [{"h": 0, "t": 1, "r": "Na"}]})
-    with pytest.raises(DocumentError, match="found 'Oslo is a town'"):
+    error = caught.value
+    assert (error.index, error.title, error.field) == (1, "Bad one", "vertexSet[1][0].pos")
+    assert error.found.startswith("[3, 99]")
+    for relation in ("P6", "Na"):
+        with pytest.raises(DocumentError) as caught:
+            processor({**good, "labels": [{"h": 0, "t": 1, "r": relation}]})
+        assert (caught.value.field, caught.value.found) == ("labels[0].r", repr(relation))
+    with pytest.raises(DocumentError) as caught:
         processor(["Oslo is a town"])
+    assert (caught.value.field, caught.value.found) == (None, "'Oslo is a town'")
 
 
 def test_wrong_arguments_are_named(processor):
     document = random_document(2)
-    with pytest.raises(ValueError, match="return_tensors is 'np'; expected 'pt'"):
+    with pytest.raises(ValueError, match="return_tensors"):
         processor(document, return_tensors="np")
-    with pytest.raises(ValueError, match=r"no arguments \['truncation'\]; truncation is asked for by max_length"):
+    with pytest.raises(ValueError, match="'truncation'"):
         processor(document, truncation=True)
     with pytest.raises(TypeError, match="widow_size"):
         tiny_processor(widow_size=64)
@@ -478,21 +479,19 @@ def test_wrong_settings_are_named(field, value):
 
 
 def test_unsuitable_tokenizers():
-    with pytest.raises(ValueError, match="has no padding token"):
+    with pytest.raises(ValueError, match="padding"):
         tiny_processor(tokenizer=word_piece_tokenizer(pad=None))
-    with pytest.raises(ValueError, match=r"markers='star' need the token '\*'.*'none'"):
+    with pytest.raises(ValueError, match="markers='star'"):
         tiny_processor(tokenizer=word_piece_tokenizer(star=False))
     assert tiny_processor(tokenizer=word_piece_tokenizer(star=False), markers="none").markers == "none"
-    with pytest.raises(ValueError, match=r"markers='entity_type' need the token '\[unused61\]'"):
+    with pytest.raises(ValueError, match="unused61"):
         tiny_processor(tokenizer=word_piece_tokenizer(unused=60), markers="entity_type")
-    with pytest.raises(ValueError, match=r"markers='entity_type' need the token '\[unused1\]'"):
+    with pytest.raises(ValueError, match="unused1"):
         tiny_processor(tokenizer=byte_level_tokenizer(), markers="entity_type")
     bare = word_piece_tokenizer().backend_tokenizer
     bare.post_processor = None
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bare, pad_token="[PAD]", unk_token="[UNK]")
-    with pytest.raises(
-        ValueError, match=r"puts the special tokens \[\] around a text; expected one before and one after"
-    ):
+    with pytest.raises(ValueError, match="special tokens"):
         tiny_processor(tokenizer=tokenizer)
 
 
@@ -556,7 +555,7 @@ def test_windows_follow_the_backbone():
         processor = CommProcessor.from_config(tokenizer, config)
         assert (processor.window_size, processor.window_stride) == (size, stride)
     assert CommProcessor.from_config(tokenizer, config, window_size=2000).window_stride == 500
-    with pytest.raises(ValueError, match="window_size is 67"):
+    with pytest.raises(ValueError, match="window_size"):
         CommProcessor.from_config(tokenizer, tiny_config(), window_size=67)
 
 
@@ -583,7 +582,7 @@ def test_slow_tokenizer_is_refused():
 
     processor = tiny_processor()
     processor.tokenizer = Slow()
-    with pytest.raises(ValueError, match=r"Slow is not a fast tokenizer; expected one with a `tokenizer\.json`"):
+    with pytest.raises(ValueError, match="Slow"):
         processor._check_tokenizer()
 
 

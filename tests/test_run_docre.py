@@ -777,7 +777,7 @@ def test_restart_deletes_its_own_checkpoints_only(work, new_model):
         run(*new_model, "--do_train", "--output_dir", folder)
 
 
-def test_all_processes_start_anew_together(first, work):
+def test_all_processes_restart_together(first, work):
     """The second process looks for checkpoints after the first one has deleted them."""
     folder = shutil.copytree(first[0], work / "processes")
     settings = {"seed": 2}

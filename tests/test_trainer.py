@@ -107,56 +107,56 @@ def test_direction_of_the_metric(tmp_path, metric, more_is_better):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("argument", "value"),
     [
-        ({"head_learning_rate": 0.0}, "head_learning_rate is 0.0; expected a number above 0"),
-        ({"train_sampling_strategy": "batch_rebalance"}, "train_sampling_strategy is 'batch_rebalance'"),
-        ({"remove_unused_columns": True}, "remove_unused_columns is True"),
-        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor is 0.1"),
-        ({"bf16_full_eval": True}, "bf16_full_eval is True"),
-        ({"dataloader_drop_last": True}, "dataloader_drop_last is True"),
+        ("head_learning_rate", 0.0),
+        ("train_sampling_strategy", "batch_rebalance"),
+        ("remove_unused_columns", True),
+        ("label_smoothing_factor", 0.1),
+        ("bf16_full_eval", True),
+        ("dataloader_drop_last", True),
     ],
 )
-def test_refused_arguments(tmp_path, arguments, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        CommTrainingArguments(tmp_path, use_cpu=True, **arguments)
+def test_refused_arguments(tmp_path, argument, value):
+    with pytest.raises(ValueError, match=argument):
+        CommTrainingArguments(tmp_path, use_cpu=True, **{argument: value})
 
 
 def test_processes_that_do_not_know_each_other_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")  # what torchrun sets; without LOCAL_RANK no process group is joined
-    with pytest.raises(ValueError, match=r"2 processes were started, but each of them sees 1 .*--use_cpu"):
+    with pytest.raises(ValueError, match="--use_cpu"):
         CommTrainingArguments(tmp_path, use_cpu=False)
 
 
 def test_several_gpus_in_one_process_are_refused(make_trainer, monkeypatch):
     monkeypatch.setattr(CommTrainingArguments, "n_gpu", property(lambda self: 2))
-    with pytest.raises(ValueError, match=r"2 GPUs are visible .*torchrun --nproc_per_node 2 run_docre.py"):
+    with pytest.raises(ValueError, match="torchrun --nproc_per_node 2"):
         make_trainer()
 
 
 def test_wrong_arguments_of_the_trainer(tmp_path, make_trainer):
     model, processor = tiny_model(), tiny_processor()
-    with pytest.raises(ValueError, match="args is TrainingArguments; expected CommTrainingArguments"):
+    with pytest.raises(ValueError, match="CommTrainingArguments"):
         CommTrainer(model=model, args=TrainingArguments(tmp_path), processing_class=processor)
     args = CommTrainingArguments(tmp_path, use_cpu=True)
-    with pytest.raises(ValueError, match="needs processing_class"):
+    with pytest.raises(ValueError, match="processing_class"):
         CommTrainer(model=model, args=args, train_dataset=TRAIN)
     longer = tiny_processor(tiny_config(text_fields={"max_position_embeddings": 70}), window_size=70)
-    with pytest.raises(ValueError, match="window_size is 70"):
+    with pytest.raises(ValueError, match="window_size"):
         CommTrainer(model=model, args=args, processing_class=longer)
-    with pytest.raises(ValueError, match="the data set is a dict; expected a list of documents"):
+    with pytest.raises(ValueError, match="dict"):
         make_trainer(dev={"a": DEV})
-    with pytest.raises(ValueError, match="requires a train_dataset with documents"):
+    with pytest.raises(ValueError, match="train_dataset"):
         make_trainer(train=[]).train()
-    with pytest.raises(ValueError, match="requires a train_dataset with documents"):
+    with pytest.raises(ValueError, match="train_dataset"):
         make_trainer(train=None).train()
-    with pytest.raises(ValueError, match="evaluation requires an eval_dataset"):
+    with pytest.raises(ValueError, match="eval_dataset"):
         make_trainer(dev=None).evaluate()
 
 
 def test_unlabelled_training_documents_are_refused(make_trainer):
     bare = random_document(3, seed=9, labels=False, title="No labels")
-    with pytest.raises(ValueError, match=r"1 training documents have no labels, the first ones \['No labels'\]"):
+    with pytest.raises(ValueError, match="No labels"):
         make_trainer(train=[*TRAIN, bare]).train()
 
 
@@ -345,7 +345,7 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     trainer.save_model(str(tmp_path / "tuned"))
     assert AutoProcessor.from_pretrained(tmp_path / "tuned").decision.threshold_offset == offset
     unlabelled = [{key: value for key, value in document.items() if key != "labels"} for document in DEV]
-    with pytest.raises(ValueError, match="found documents without labels"):
+    with pytest.raises(ValueError, match="labels"):
         trainer.tune_threshold_offset(unlabelled)
     assert trainer.processing_class.decision.threshold_offset == offset
 
@@ -442,15 +442,13 @@ def test_evaluation_stops_at_logits_that_are_not_finite(make_trainer):
     with torch.no_grad():
         for parameter in trainer.model.relation_encoder.parameters():
             parameter.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match=re.escape(f"document 0 ({DEV[0]['title']!r}) are not finite")):
+    with pytest.raises(FloatingPointError, match=re.escape(DEV[0]["title"])):
         trainer.evaluate()
 
 
 def test_unlabelled_documents_cannot_choose_the_best(make_trainer):
     bare = random_document(3, seed=9, labels=False, title="No labels")
-    with pytest.raises(
-        ValueError, match=r"1 evaluation documents have no labels, the first ones \['No labels'\]; load"
-    ):
+    with pytest.raises(ValueError, match="load_best_model_at_end"):
         make_trainer(dev=[*DEV, bare])
     make_trainer(dev=[*DEV, bare], load_best_model_at_end=False).evaluate()
 
@@ -651,7 +649,7 @@ def test_saved_model_predicts_the_same(make_trainer, kind):
 
 def test_metric_that_is_not_there(make_trainer):
     trainer = make_trainer(metric_for_best_model="ign_f1")  # there is no reference
-    with pytest.raises(KeyError, match=r"eval_ign_f1.*not found in the evaluation metrics"):
+    with pytest.raises(KeyError, match="eval_ign_f1"):
         trainer.train()
 
 
@@ -719,8 +717,8 @@ def test_interrupted_training_ends_with_the_same_weights(make_trainer, kind, ord
     assert_equal_weights(weights(resumed), weights(whole))
 
 
-def test_there_is_nothing_to_go_on_from(make_trainer):
-    with pytest.raises(ValueError, match="no complete checkpoint in"):
+def test_resuming_without_a_checkpoint_is_refused(make_trainer):
+    with pytest.raises(ValueError, match="resume_from_checkpoint"):
         make_trainer().train(resume_from_checkpoint=True)
 
 

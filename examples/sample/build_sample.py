@@ -178,7 +178,7 @@ def build(folder):
                 raise MarkupError(f"{path.name}: title {title!r} is taken by a document of {sources[title]}")
             sources[title] = path.name
             splits[split].append(json.dumps(document, ensure_ascii=False))
-    # One document a line, so that a change shows as one line.
+    # One document per line, so that a change shows as one line.
     files = {FILES[split]: "[\n" + ",\n".join(lines) + "\n]\n" for split, lines in splits.items()}
     return files | {"rel_info.json": json.dumps(RELATIONS, indent=1) + "\n"}
 
