@@ -1003,7 +1003,8 @@ def test_other_settings_are_refused(resume, model, ner, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ner, "ner")
     shutil.copytree(model, "another")
-    config = Path("another", "config.json")
+    config = Path("another", "processor_config.json")
+    assert '"country"' in config.read_text()
     config.write_text(config.read_text().replace('"country"', '"nation"'))
     assert resume(*flags) == 2
     assert message in error_line(capsys)

@@ -74,7 +74,7 @@ def test_two_processes_train_and_score_as_one(name, flags, tmp_path):
     check_losses(two, one, steps=EPOCHS * (4 if accumulated == 1 else 2))
     check_weights(two, one, Path(flags[flags.index("--model_name_or_path") + 1]))
     check_evaluation(two, flags, tmp_path / "alone")
-    tuned = read(two / "config.json")["threshold_offset"] != 0
+    tuned = read(two / "processor_config.json")["threshold_offset"] != 0
     assert tuned == (name == "accelerate"), "what it was scored with"
     newest = max(two.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert last_complete_checkpoint(two, world_size=2) == str(newest)

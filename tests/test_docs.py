@@ -263,10 +263,12 @@ def ends_well(main, arguments):
 
 @pytest.fixture(scope="module")
 def flags():
-    """Every flag of every command, the launchers' included."""
+    """Every flag of every command, the launchers' and the benchmarks' included."""
     parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
     of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
-    return of_parsers.union(*map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
+    benchmarks = (file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.py"))
+    of_benchmarks = {flag for text in benchmarks for flag in re.findall(r'add_argument\(\s*"(--\w+)"', text)}
+    return of_parsers.union(of_benchmarks, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
 
 
 def flags_in_help(main):
