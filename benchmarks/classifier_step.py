@@ -220,7 +220,9 @@ def measure_memory(arguments, emb_size):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--backbone", required=True)
     parser.add_argument(
         "--train_file", required=True, help="documents in DocRED's format; four middling ones are timed"

@@ -40,7 +40,9 @@ def long_document(words: int, mentions: int, entities: int) -> dict:
 
 def main():
     imported = peak_mebibytes()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--words", type=int, default=40_000)
     parser.add_argument("--mentions", type=int, help="a tenth of the words by default")

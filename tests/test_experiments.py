@@ -371,7 +371,7 @@ def test_tables_and_figures_from_the_records(results, work, capsys):
     mixed = 100 * (record["test"]["f1"] - other["test_offset"]["f1"])
     assert rows[3][1] == "only the other with offset"
     assert rows[3][2].startswith(f"{mixed:+.1f} [")
-    assert f"- `{FAILS}` failed: ValueError: " in text
+    assert f"- `{FAILS}` failed: SettingError: CommConfig: emb_size" in text
     assert f"train_annotated.json (sha256 {record['ign_reference']['sha256'][:12]})" in text
     figures.main(places)
     assert sorted(path.name for path in (results / "figures").iterdir()) == ["cmm-loss.png", "losses.png"]

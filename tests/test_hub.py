@@ -112,7 +112,7 @@ def test_several_seeds_cannot_be_pushed(tmp_path):
         "--use_cpu",
         *PUSH,
     ]
-    with pytest.raises(ValueError, match=r"--push_to_hub with --seeds 3 4: .* one --seed"):
+    with pytest.raises(ValueError, match="--push_to_hub"):
         run_script(*flags, "--output_dir", str(tmp_path / "runs"), "--seeds", "3", "4")
     assert not (tmp_path / "runs").exists()
 
