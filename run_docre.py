@@ -31,7 +31,6 @@ from modeling_comm.training.script_arguments import Arguments, ModelArguments, c
 
 if TYPE_CHECKING:
     from dataset_scripts.loading import Data
-    from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 
 logger = logging.getLogger("run_docre")
 
@@ -47,7 +46,7 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     """Does what the arguments ask for; returns the metrics of each seed's run."""
     check_arguments(arguments)
     # Imported here and below, not at the head: they take seconds, which `--help` and a mistyped flag can do without.
-    from dataset_scripts.loading import load_data
+    from dataset_scripts.loading import describe_data, load_data
     from modeling_comm.reporting.model_card import write_model_card
     from modeling_comm.reporting.run_record import summarize
     from modeling_comm.training.predict_teacher import predict_teacher
@@ -59,7 +58,7 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
     data = load_data(arguments)
     if arguments.data.describe_data:
-        print(describe(arguments, data))
+        print(describe_data(arguments, data))
         return []
     data.check_splits(arguments.splits_needed())
     if arguments.distillation.do_predict_teacher:
@@ -67,11 +66,8 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
         predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
         return []
 
-    seeds, folder, is_first = (
-        arguments.seeds,
-        Path(arguments.training.output_dir),
-        arguments.training.process_index == 0,
-    )
+    seeds, folder = arguments.seeds, Path(arguments.training.output_dir)
+    is_first = arguments.training.process_index == 0
     metrics = []
     for seed in seeds:
         run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
@@ -91,13 +87,14 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     """One run with one seed: trains, evaluates and predicts, and writes its record; returns the metrics."""
     from transformers import set_seed
 
+    from dataset_scripts.loading import load_model
     from modeling_comm.reporting.model_card import read_run
     from modeling_comm.reporting.run_record import RunRecord
     from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
     from modeling_comm.training.build_trainer import build_trainer
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
     from modeling_comm.training.encode_splits import encode_splits
-    from modeling_comm.training.predict_test import predict_test
+    from modeling_comm.training.predict_split import predict_test
     from modeling_comm.utils.files import write_json
 
     started, training = time.time(), arguments.training
@@ -188,32 +185,6 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     elif training.do_train:
         trainer.create_model_card()
     return record.metrics
-
-
-def load_model(arguments: Arguments, data: "Data") -> tuple["CommForDocumentRelationExtraction", "CommProcessor"]:
-    """The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder."""
-    from dataset_scripts.loading import load_labels
-    from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoint, new_model
-
-    if is_comm_checkpoint(arguments.model):
-        return load_checkpoint(arguments.model)
-    return new_model(arguments.model, *load_labels(arguments, data))
-
-
-def describe(arguments: Arguments, data: "Data") -> str:
-    """A table of what is in the data and, where a model is named, what its tokenizer would drop."""
-    from dataset_scripts.describe import describe_documents, format_description
-    from dataset_scripts.loading import load_labels
-    from modeling_comm.training.encode_splits import encode_splits
-
-    reports = None
-    if arguments.model.model_name_or_path:
-        _, processor = load_model(arguments, data)
-        _, reports = encode_splits(data.splits, processor, arguments)
-    described = {split: describe_documents(data.documents(split)) for split in data.splits}
-    has_labels = any(counts["relations"] for counts in described.values())
-    names = load_labels(arguments, data)[1] if has_labels else None
-    return format_description(described, reports, names, data.entry.published_statistics)
 
 
 if __name__ == "__main__":

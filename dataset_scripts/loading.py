@@ -9,11 +9,15 @@ from pathlib import Path
 
 from datasets import Dataset, IterableDataset
 
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import DatasetEntry, get_dataset
 from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
+from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoint, new_model
+from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.script_arguments import Arguments, DataArguments
 
 from .builder import find_data_files, load_splits, relation_labels, to_document
+from .describe import describe_documents, format_description
 from .provenance import FileProvenance, read_provenance
 
 logger = logging.getLogger(__name__)
@@ -159,3 +163,22 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
         cache_dir=arguments.model.cache_dir,
         null_label=data.entry.null_label,
     )
+
+
+def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
+    """The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder."""
+    if is_comm_checkpoint(arguments.model):
+        return load_checkpoint(arguments.model)
+    return new_model(arguments.model, *load_labels(arguments, data))
+
+
+def describe_data(arguments: Arguments, data: Data) -> str:
+    """A table of what is in the data and, where a model is named, what its tokenizer would drop."""
+    reports = None
+    if arguments.model.model_name_or_path:
+        _, processor = load_model(arguments, data)
+        _, reports = encode_splits(data.splits, processor, arguments)
+    described = {split: describe_documents(data.documents(split)) for split in data.splits}
+    has_labels = any(counts["relations"] for counts in described.values())
+    names = load_labels(arguments, data)[1] if has_labels else None
+    return format_description(described, reports, names, data.entry.published_statistics)
