@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
-from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 from .losses import available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
@@ -24,6 +24,8 @@ from .settings import (
     check_names,
     described_arguments,
 )
+
+logger = logging.get_logger(__name__)
 
 __version__ = "0.1.0"
 
@@ -153,7 +155,11 @@ class CommConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.text_config = _text_config(self.text_config)
-        for setting in self.declared_settings():
+        settings, known = self.declared_settings(), self._known_fields()
+        for field, value in kwargs.items():
+            if not _is_known(field, known):
+                raise UnknownFieldError(field, value, known)
+        for setting in settings:
             setattr(self, setting.field, kwargs.pop(setting.field, copy.copy(setting.default)))
         self.comm_version = self.comm_version or __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
@@ -197,15 +203,12 @@ class CommConfig(PreTrainedConfig):
                 raise UnknownNameError(field, getattr(self, field), names)
         return settings_of(self.relation_encoder, self.loss)
 
+    def _known_fields(self) -> set[str]:
+        return {*OWN_FIELDS, *(setting.field for setting in self.declared_settings())}
+
     def validate_declared_fields(self):
-        """Part of `@strict`: the settings of loss and relation encoder fit, and there are no other fields."""
-        settings = self.declared_settings()
-        known = {*OWN_FIELDS, *(setting.field for setting in settings)}
-        for field, value in vars(self).items():
-            is_of_transformers = field.startswith("_") or (field in RESERVED_FIELDS and field not in PROCESSOR_FIELDS)
-            if field not in known and not is_of_transformers:
-                raise UnknownFieldError(field, value, known)
-        for setting in settings:
+        """Part of `@strict`: the settings of loss and relation encoder fit."""
+        for setting in self.declared_settings():
             setting.check(self)
             if setting.is_mapping:
                 unknown = sorted(set(getattr(self, setting.field) or ()) - set(self.id2label.values()), key=str)
@@ -237,15 +240,29 @@ class CommConfig(PreTrainedConfig):
         saved = {name: value for name, value in saved.items() if name not in dropped}
         return super().from_dict({**saved, **given}, **kwargs)
 
+    def save_pretrained(self, save_directory, **kwargs):
+        known = self._known_fields()
+        if unknown := sorted(field for field in vars(self) if not _is_known(field, known)):
+            logger.warning("CommConfig: %s, set by hand, is no field and is not saved", ", ".join(unknown))
+        super().save_pretrained(save_directory, **kwargs)
+
     def to_dict(self):
+        # An attribute of another name that was set by hand is left out: the checkpoint could not be loaded with it.
+        known = self._known_fields()
+        output = {field: value for field, value in super().to_dict().items() if _is_known(field, known)}
         # Not what the attribute holds: `pipeline` puts classes there.
-        output = super().to_dict() | {"custom_pipelines": copy.deepcopy(_PIPELINES)}
+        output["custom_pipelines"] = copy.deepcopy(_PIPELINES)
         # A local path of the machine that trained the model must not be published, nor a licence to run foreign code.
         text_config = output.get("text_config")
         if isinstance(text_config, dict):
             text_config["_name_or_path"] = ""
             text_config.pop("trust_remote_code", None)
         return output
+
+
+def _is_known(field: str, known: set[str]) -> bool:
+    """Whether a field is one of `known`, or Transformers' own."""
+    return field in known or field.startswith("_") or (field in RESERVED_FIELDS and field not in PROCESSOR_FIELDS)
 
 
 def _with_plain_errors(function: Callable) -> Callable:

@@ -660,8 +660,10 @@ def test_other_settings_in_the_same_folder(work, new_model):
     flags = [*new_model, "--do_train", "--output_dir", folder]
     run(*flags)
     weights = (folder / "model.safetensors").read_bytes()
+    settings_of_losses = {"config.cmm_margin": (0.2, None), "config.cmm_gamma": (1.0, None)}
+    settings_of_losses["config.aml_margin"] = (None, 1.0)
     for change, changed in (
-        (["--loss", "aml"], {"loss": (None, "aml"), "config.loss": ("cmm", "aml")}),
+        (["--loss", "aml"], {"loss": (None, "aml"), "config.loss": ("cmm", "aml"), **settings_of_losses}),
         (["--learning_rate", "0.1"], {"learning_rate": (5e-5, 0.1)}),
         (["--gradient_accumulation_steps", "2"], {"gradient_accumulation_steps": (1, 2)}),
         (["--max_train_documents", "4"], {"max_train_documents": (6, 4)}),
