@@ -65,7 +65,9 @@ def run_settings(
         config (`CommConfig`), processor (`CommProcessor`): of the model before training.
     """
     data, training, teacher_logits = arguments.data, arguments.training, arguments.distillation.teacher_logits
-    settings = {key: value for key, value in vars(arguments.model).items() if key not in ("token", "cache_dir")}
+    # Flags that are not given are left out: which there are depends on the losses that happen to be registered.
+    given = {key: value for key, value in vars(arguments.model).items() if value is not None}
+    settings = {key: value for key, value in given.items() if key not in ("token", "cache_dir")}
     settings |= {key: getattr(data, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
     settings |= {key: getattr(data, key) for key in ("train_split", "streaming")}
     settings |= {key: value for key, value in vars(arguments.distillation).items() if key != "do_predict_teacher"}
