@@ -6,7 +6,17 @@ import random
 import pytest
 from helpers import SHARED, random_document, requires_shared
 
-from modeling_comm.rules import Atom, Fact, Rule, derive_facts, facts_of, mine_rules, read_rules, rules_to_text
+from modeling_comm.incomplete_labels.rules import (
+    Atom,
+    Fact,
+    Rule,
+    complete_labels,
+    derive_facts,
+    facts_of,
+    mine_rules,
+    read_rules,
+    rules_to_text,
+)
 
 
 def document(*facts, entities=6):
@@ -64,6 +74,16 @@ def test_premises_are_given_or_follow_earlier():
         assert len(premises) == len(rule.conditions)
         seen.add(fact)
     assert len(seen) == 15 + 15
+
+
+def test_completed_labels_say_what_they_follow_from():
+    one = document((0, "a", 1))
+    completed = complete_labels(one, [Rule.parse("a(x, y) => b(y, x)")])
+    assert len(one["labels"]) == 1, "the document itself is as it was"
+    assert completed["labels"] == [
+        *one["labels"],
+        {"h": 1, "t": 0, "r": "b", "evidence": [], "rule": "a(x, y) => b(y, x)", "premises": [[0, 1, "a"]]},
+    ]
 
 
 def test_mined_rules_by_hand():

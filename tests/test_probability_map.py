@@ -4,7 +4,7 @@ documents."""
 import numpy as np
 import pytest
 
-from modeling_comm.evaluation.calibration import ProbabilityMap, fit_probability_map, reliability
+from modeling_comm.incomplete_labels.probability_map import ProbabilityMap, fit_probability_map, reliability
 
 
 def drawn(documents=60, pairs=40, relations=6, slope=0.7, spread=1.5, seed=0):

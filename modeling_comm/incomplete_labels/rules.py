@@ -151,6 +151,29 @@ def facts_of(document: Mapping) -> set[Fact]:
     return {Fact(label["h"], label["t"], label["r"]) for label in document.get("labels") or ()}
 
 
+def complete_labels(document: Mapping, rules: Iterable[Rule]) -> dict:
+    """
+    A document whose labels are completed by rules.
+
+    Args:
+        document (`dict`): in DocRED's format, with labels.
+        rules (`Iterable[Rule]`): see [`derive_facts`].
+
+    Returns:
+        `dict`: a copy whose `labels` also have what follows. Such a label has no evidence, a text `rule`, and in `premises`
+            the facts
+        `[head, tail, relation]` that it follows from.
+    """
+    added = [
+        {
+            **{"h": one.fact.head, "t": one.fact.tail, "r": one.fact.relation, "evidence": []},
+            **{"rule": str(one.rule), "premises": [list(premise) for premise in one.premises]},
+        }
+        for one in derive_facts(facts_of(document), rules)
+    ]
+    return {**document, "labels": [*document["labels"], *added]}
+
+
 def mine_rules(
     documents: Iterable[Mapping], min_confidence: float = 0.8, min_support: int = 5, chains: bool = True
 ) -> list[Rule]:
