@@ -7,6 +7,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import DatasetSource
+from modeling_comm.reporting.markdown import join_cells
 
 _TEMPLATE = Path(__file__).with_name("dataset_card.md")
 _MARK = "<!-- Written by `python -m dataset_scripts.publish`"  # how the template begins
@@ -89,7 +90,7 @@ def render_card(records: dict[str, dict], repo_id: str | None = None, default: s
         tables="\n\n".join(f"### `{name}`\n\n{_content(record)}" for name, record in records.items()),
         types=_in_code(types) and f": {_in_code(types)}",
         null_labels=_in_code(record["null_label"] for record in records.values()),
-        files=_table(("configuration", "split", "file", "SHA-256"), _file_rows(records)),
+        files=join_cells(("configuration", "split", "file", "SHA-256"), _file_rows(records)),
         sources="\n\n".join(map(_about, sources.values())),
     )
     return f"---\n{header}\n---\n\n{body}"
@@ -136,7 +137,7 @@ def _content(record):
             notes.append(
                 f"* `{split}`: **not the official file**, which has {official:,} documents; this one has {found + skipped:,}."
             )
-    return "\n\n".join([_table(["", *files], rows), *(["\n".join(notes)] if notes else [])])
+    return "\n\n".join([join_cells(["", *files], rows), *(["\n".join(notes)] if notes else [])])
 
 
 def _cell(value):
@@ -149,10 +150,6 @@ def _file_rows(records):
     for name, record in records.items():
         for split, file in record["files"].items():
             yield [f"`{name}`", f"`{split}`", f"`{file['source']}`", f"`{file['sha256']}`"]
-
-
-def _table(head, rows):
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _all_of(sources, field):

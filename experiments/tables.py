@@ -18,6 +18,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.run_grid import AXES, ROOT, Cell, read_grid
+from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.utils.files import read_json
 
 LOSSES = {"cmm": "CMM", "atl": "ATL", "balanced_softmax": "Balanced Softmax", "aml": "AML", "afl": "AFL"}
@@ -186,10 +187,6 @@ def counts_as_fair(cmm, other, candidates):
 # -------------------------------------------------------------------------------------------------------------- Markdown
 
 
-def markdown(head, lines):
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *lines)) + "\n"
-
-
 def score_table(rows):
     columns = {"F1": ("test", "f1"), "Ign F1": ("test", "ign_f1"), "P": ("test", "precision"), "R": ("test", "recall")}
     columns |= {"AP": ("test", "average_precision"), "F1, offset": ("test_offset", "f1")}
@@ -199,7 +196,7 @@ def score_table(rows):
     for row in rows:
         scores = [row.percent(*keys) for keys in columns.values()]
         lines.append([row.label, row.seeds, row.paper, *scores, row.offset, row.epoch, row.steps])
-    return markdown(["loss", "seeds", "paper", *columns, "offset", "epoch", "steps"], lines)
+    return join_cells(["loss", "seeds", "paper", *columns, "offset", "epoch", "steps"], lines) + "\n"
 
 
 def best_on(split, rows):
@@ -219,7 +216,7 @@ def choice_table(rows):
             is_best = len(rivals) > 1 and keys[1] == "f1" and row is best_on(keys[0], rivals)
             line.append(f"**{row.percent(*keys)}**" if is_best else row.percent(*keys))
         lines.append([*line, row.epoch, row.steps])
-    return markdown(["loss", "seeds", *columns, "epoch", "steps"], lines)
+    return join_cells(["loss", "seeds", *columns, "epoch", "steps"], lines) + "\n"
 
 
 DECISIONS = {  # how CMM and the other loss decide, and by what their rows are chosen
@@ -249,7 +246,7 @@ def difference_table(rows):
                 found = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in bootstrap_difference(*counts)))
                 cmm, other = (row.label for row in pair)
                 lines.append([f"{cmm} minus {other}", title, found, counts_as_fair(*pair, of_other)])
-    return markdown(["difference", "decided with", "F1", "counts"], lines)
+    return join_cells(["difference", "decided with", "F1", "counts"], lines) + "\n"
 
 
 def breakdown_table(rows, split):
@@ -259,7 +256,7 @@ def breakdown_table(rows, split):
     for row in (row for row in rows if row.runs):
         predicted = f"{statistics.fmean(row.values(split, 'predictions')):,.0f}"
         lines.append([row.label, *(row.percent(split, *keys) for keys in columns.values()), predicted])
-    return markdown(["F1" if split == "test" else "F1, offset", *columns, "predicted facts"], lines)
+    return join_cells(["F1" if split == "test" else "F1, offset", *columns, "predicted facts"], lines) + "\n"
 
 
 def parts_of(rows):

@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.figures import GAMMAS, MARGINS, cmm_at
-from experiments.tables import markdown
+from modeling_comm.reporting.markdown import join_cells
 
 _DISTANCES = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
 
@@ -37,7 +37,7 @@ def main():
         [f"m {margin:g}", *(f"{100 * required_probability(margin, gamma):.0f} %" for gamma in GAMMAS)]
         for margin in MARGINS
     ]
-    print(markdown(["", *(f"gamma {gamma:g}" for gamma in GAMMAS)], rows), end="")
+    print(join_cells(["", *(f"gamma {gamma:g}" for gamma in GAMMAS)], rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Markdown from unchecked text: it cannot become markup, nor break a table or a block of code."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 # Control characters, line ends, and the characters that turn the direction of the text around them.
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]+")
@@ -40,8 +41,14 @@ def _longest_fence(value):
     return max(map(len, re.findall("`+", value)), default=0)
 
 
-def table(header, rows) -> Markdown:
+def table(header: Iterable, rows: Iterable[Iterable]) -> Markdown:
     """A table of plain text and Markdown, with a dash for None."""
-    lines = [["–" if cell is None else plain(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
-    lines.insert(1, ["---"] * len(header))
-    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    head, *lines = (
+        ["–" if cell is None else plain(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)
+    )
+    return join_cells(head, lines)
+
+
+def join_cells(header: Sequence[str], rows: Iterable[Iterable[str]]) -> Markdown:
+    """A table of cells that are Markdown already."""
+    return Markdown("\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)))
