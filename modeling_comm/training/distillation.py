@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..losses import reduce_losses
+from ..loss_base import reduce_losses
 from ..processing_comm import encoding_report
 from ..utils.files import read_json, write_json
 from ..utils.unchanged import check_unchanged
