@@ -23,8 +23,9 @@ from ..configuration_comm import TASK, CommConfig
 from ..data.dataset_entry import LOCAL
 from ..decoding import DecisionSettings
 from ..evaluation.scoring import format_scores
+from ..features import encoding_report
 from ..losses import get_loss
-from ..processing_comm import CommProcessor, encoding_report
+from ..processing_comm import CommProcessor
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
