@@ -9,12 +9,13 @@ margin: Annotated[float, InRange(0, 1), "Distance from the threshold."] = 0.2
 The fields of the configuration, the flags of the training script, the checks and the rows of model cards are derived from it.
 """
 
+import dataclasses
 import inspect
 import itertools
 import math
 import textwrap
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -229,7 +230,7 @@ def declared_by_function(function: Callable, owner: str, prefix: str, after: str
                 f"{owner}: found the argument {parameters[name]}; expected settings with names of their own"
             )
         entries.append((name, hints.get(name), parameters[name].default))
-    return _declare(owner, prefix, entries, inspect.getdoc(function))
+    return check_names(owner, _declare(owner, prefix, entries, inspect.getdoc(function)))
 
 
 def declared_by_class(declaration: type, owner: str) -> tuple[Setting, ...]:
@@ -252,17 +253,26 @@ def declared_by_class(declaration: type, owner: str) -> tuple[Setting, ...]:
     }
     names = dict.fromkeys([*hints, *plain])
     entries = [(name, hints.get(name), plain.get(name, inspect.Parameter.empty)) for name in names]
-    return _declare(owner, "", entries, inspect.getdoc(declaration))
+    return check_names(owner, _declare(owner, "", entries, inspect.getdoc(declaration)))
 
 
-def check_names(owner: str, settings: Iterable[Setting]) -> None:
-    """Raises `ValueError` where a setting's field belongs to the configuration itself or to Transformers."""
+def declared_by_dataclass(declaration: type) -> dict[str, Setting]:
+    """The settings that a dataclass of the library declares, by field; they need not be fields of the configuration."""
+    hints = get_type_hints(declaration, include_extras=True)
+    entries = [(field.name, hints[field.name], field.default) for field in dataclasses.fields(declaration)]
+    settings = _declare(declaration.__name__, "", entries, inspect.getdoc(declaration))
+    return {setting.field: setting for setting in settings}
+
+
+def check_names(owner: str, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    """The settings; raises `ValueError` where the field of one belongs to the configuration itself or to Transformers."""
     for setting in settings:
         if setting.field in RESERVED_FIELDS:
             raise ValueError(
                 f"{owner}: the setting {setting.keyword!r} would be the field {setting.field!r} of CommConfig, which exists "
                 "already; expected another name"
             )
+    return settings
 
 
 def described_arguments(docstring: str | None) -> dict[str, str]:
@@ -302,7 +312,6 @@ def _declare(owner, prefix, entries, docstring):
         if not setting.fits(default):
             raise SettingError(f"{owner}, default", name, default, setting.expected)
         settings.append(setting)
-    check_names(owner, settings)
     return tuple(settings)
 
 
