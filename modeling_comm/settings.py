@@ -10,12 +10,13 @@ The fields of the configuration, the flags of the training script, the checks an
 """
 
 import dataclasses
+import difflib
 import inspect
 import itertools
 import math
 import textwrap
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -61,6 +62,20 @@ def check_field(holder: Any, field: str, fits: bool, expected: str) -> None:
     """
     if not fits:
         raise SettingError(type(holder).__name__, field, getattr(holder, field), expected)
+
+
+def nearest_names(name: str, known: Iterable[str]) -> list[str]:
+    """
+    The known names that were probably meant: those in which a prefix comes before `name`, such as `cmm_margin` for `margin`, or
+    else the most similar one, if any is.
+
+    Args:
+        name (`str`): A name that is not known.
+        known (`Iterable[str]`): The known names.
+    """
+    known = sorted(known)
+    without_prefix = [one for one in known if one.endswith(f"_{name.lstrip('-')}")]
+    return without_prefix or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
 
 
 class WrongResultError(ValueError):
@@ -185,10 +200,13 @@ class Setting:
     @property
     def expected(self) -> str:
         """The allowed values, in words."""
+        return self.expected_of_value if self.kind is self.type else f"{self.expected_of_value}, or None"
+
+    @property
+    def expected_of_value(self) -> str:
+        """The allowed values but for None, in words, such as a flag takes them."""
         words = _describe(get_args(self.kind)[1] if self.is_mapping else self.kind, self.ranges)
-        if self.is_mapping:
-            words = f"a mapping of relations to {words}"
-        return words if self.kind is self.type else f"{words}, or None"
+        return f"a mapping of relations to {words}" if self.is_mapping else words
 
     def fits(self, value: Any) -> bool:
         """Returns whether `value` has the type and is in the ranges."""
