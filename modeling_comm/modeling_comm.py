@@ -19,6 +19,7 @@ from .backbone_attention import (
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .losses import loss_from_config
+from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows, take_other_labels
 from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
@@ -30,7 +31,6 @@ logger = logging.get_logger(__name__)
 
 # Without gradients, the backbone reads this many subword tokens at once of documents that have several windows.
 TOKENS_AT_ONCE = 2**13
-_HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 
 
 @dataclass
@@ -95,10 +95,15 @@ class CommPreTrainedModel(PreTrainedModel):
         """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments. Weights are read from
         safetensors, never from a pickle, whatever other files there are.
 
+        Args:
+            id2label (`dict[int, str]`, *optional*): other relations than the checkpoint's, for further training. Needs
+                `ignore_mismatched_sizes=True`, as in Transformers; see [`set_labels`] for what becomes of the weights.
+
         Raises:
-            ValueError: the checkpoint is a bare encoder or a pickle (the message says what to do instead), or lacks weights.
+            ValueError: the checkpoint is a bare encoder or a pickle (the message says what to do instead), or lacks weights; or
+                `id2label` is not the checkpoint's, and `ignore_mismatched_sizes` is not set.
         """
-        hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         if isinstance(config, PreTrainedConfig):
             fields = vars(config)
         else:
@@ -120,6 +125,7 @@ class CommPreTrainedModel(PreTrainedModel):
                 adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),
                 **hub,
             )
+        config, other_labels = take_other_labels(pretrained_model_name_or_path, config, fields, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
         trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
         model, info = super().from_pretrained(
@@ -137,6 +143,8 @@ class CommPreTrainedModel(PreTrainedModel):
                 f"untrained: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
             )
         model.loading_arguments = LoadingArguments(trust_remote_code=trusted, **hub)
+        if other_labels is not None:
+            model.set_labels(other_labels)
         return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
@@ -231,7 +239,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         Raises:
             ValueError: the encoder cannot serve, or its checkpoint is a pickle or lacks weights that the model uses.
         """
-        loading = {key: kwargs.pop(key) for key in _HUB_ARGUMENTS if key in kwargs}
+        loading = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         attention = kwargs.pop("attn_implementation", None)
         if config is not None and kwargs:
             raise ValueError(
@@ -248,8 +256,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config = CommConfig(text_config=text_config, **kwargs)
         else:
             given_config = config
-            fields = config.to_dict() | {"text_config": text_config}
-            config = type(config)(**{key: value for key, value in fields.items() if key != "model_type"})
+            config = type(config)(**config_fields(config) | {"text_config": text_config})
             attention = attention or given_config._attn_implementation
         if attention is not None:
             config._attn_implementation = attention
@@ -279,6 +286,31 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         # Strict: every weight of the model's backbone comes from the checkpoint.
         model.backbone.load_state_dict({key: value for key, value in encoder.state_dict().items() if key in own})
         return model
+
+    def set_labels(self, id2label: dict[int, str]) -> "CommForDocumentRelationExtraction":
+        """
+        Gives the model other relations, in place: a trained encoder is the start for relations of one's own. What the relation
+        encoder knows of labels that stay is kept, by their names, and so is the threshold class; weights of other labels are
+        newly initialised. The processor needs the same labels: `CommProcessor.from_config(tokenizer, model.config)`.
+
+        Args:
+            id2label (`dict[int, str]`): the threshold class at 0, then the relations.
+
+        Returns:
+            the model itself.
+
+        Raises:
+            SettingError: the labels do not fit, or the loss has a setting for a relation that is not among them.
+        """
+        before = self.config.id2label
+        config = type(self.config)(**config_fields(self.config) | {"id2label": id2label})
+        config._attn_implementation = self.config._attn_implementation
+        encoder = get_relation_encoder(config.relation_encoder).build(config)
+        encoder.apply(self._init_weights)
+        encoder.to(device=self.device, dtype=self.dtype).train(self.relation_encoder.training)
+        copy_label_rows(self.relation_encoder, encoder, config, before, config.id2label)
+        self.config, self.relation_encoder = config, encoder
+        return self
 
     def get_input_embeddings(self):
         return self.backbone.get_input_embeddings()
