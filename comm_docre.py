@@ -72,7 +72,15 @@ def _add_predict(parser):
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the model (%(default)s)"
+        "--dtype",
+        choices=("float32", "float16", "bfloat16", "auto"),
+        default="float32",
+        help="of the model (%(default)s); auto: the one that it was saved in",
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help="int8 weights of the backbone's linear layers, faster on CPUs (default: none)",
     )
     parser.add_argument(
         "--threshold_offset",

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import pipeline
 
 from ..configuration_comm import __version__
+from ..deployment.quantization import quantize_backbone
 from ..documents import DocumentError
 from ..extensions import import_extensions
 from ..pipeline_comm import TASK, NoEntitiesError
@@ -24,6 +25,8 @@ from .predict_outputs import ResumableOutput, StandardOutput, output_files
 
 SOME_REJECTED = 3
 _DECIMALS = 6
+# Flags that decide the records, beside the models.
+_SETTINGS = ("format", "batch_size", "device", "dtype", "quantize", "threshold_offset")
 
 
 def _check(args):
@@ -44,6 +47,12 @@ def _check(args):
                 raise ValueError(f"--{flag} {error}") from error
     if args.format != "txt" and Path(args.input).is_dir():
         raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
+    if args.quantize and args.dtype != "float32":
+        raise ValueError(
+            f"--quantize {args.quantize} starts from float32; found --dtype {args.dtype}, expected float32"
+        )
+    if args.quantize and args.device not in (None, "cpu"):
+        raise ValueError(f"--quantize {args.quantize} is for CPUs; found --device {args.device}, expected cpu")
     if args.device is not None:
         try:
             torch.empty(0, device=args.device)
@@ -72,7 +81,7 @@ def _resumable_output(args):
     models = {name: getattr(args, name) for name in ("model", "ner")}
     settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
-    settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
+    settings |= {name: getattr(args, name) for name in _SETTINGS}
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
         digest = hashlib.sha256()
@@ -90,19 +99,7 @@ def _predict(args, output):
         raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
-    ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
-    extract = partial(
-        pipeline(
-            TASK,
-            model=args.model,
-            device=args.device,
-            dtype=args.dtype,
-            trust_remote_code=args.trust_remote_code,
-        ),
-        ner=ner,
-        batch_size=args.batch_size,
-        threshold_offset=args.threshold_offset,
-    )
+    extract = _load(args)
     with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
         # A resumed run has the same batches again: the last bits of scores depend on them.
         while batch := list(islice(items, args.batch_size)):
@@ -112,6 +109,18 @@ def _predict(args, output):
             output.write(records, rejected, output.read + len(batch), digest.hexdigest())
             bar.update(len(batch))
     output.finish()
+
+
+def _load(args):
+    """What makes records of documents."""
+    ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
+    device = "cpu" if args.quantize else args.device
+    extract = pipeline(
+        TASK, model=args.model, device=device, dtype=args.dtype, trust_remote_code=args.trust_remote_code
+    )
+    if args.quantize:
+        quantize_backbone(extract.model)
+    return partial(extract, ner=ner, batch_size=args.batch_size, threshold_offset=args.threshold_offset)
 
 
 def _predict_batch(extract, batch):
