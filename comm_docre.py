@@ -39,6 +39,11 @@ machine the file ends up the same, byte by byte. It refuses if input, model or s
 OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
 before; standard output does not.
 
+Several processes share the documents of one run:
+  torchrun --nproc_per_node 2 -m comm_docre predict ...     and likewise accelerate launch -m comm_docre predict ...
+Each GPU has a process, or each core. OUTPUT is the same as one process's; any number of processes resumes it. The status is
+0 then, too, if documents were rejected, because a launcher takes every other for a process that has died.
+
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
 OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.

@@ -225,8 +225,13 @@ def run_command(words):
                 run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split()]))
         case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
-            assert parsed.training_script == "run_docre.py"
-            run_docre.parse_arguments([*parsed.training_script_args, "--use_cpu"])
+            given = parsed.training_script_args
+            if parsed.module:
+                assert parsed.training_script == "comm_docre"
+                comm_docre.parser_of(given[0]).parse_args(given[1:])
+            else:
+                assert parsed.training_script == "run_docre.py"
+                run_docre.parse_arguments([*given, "--use_cpu"])
         case ["comm-docre", command, *arguments]:
             if command == "train":
                 run_command(["python", "run_docre.py", *arguments])
