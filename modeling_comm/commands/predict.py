@@ -16,18 +16,17 @@ from transformers import pipeline
 
 from ..configuration_comm import __version__
 from ..deployment.quantization import quantize_backbone
-from ..documents import DocumentError
 from ..extensions import import_extensions
-from ..pipeline_comm import TASK, NoEntitiesError
+from ..pipeline_comm import TASK
 from ..utils.files import file_sha256
 from .errors import refuse_overwriting
+from .predict_batch import predict_batch
 from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
 from .predict_processes import OneProcess, Result, SeveralProcesses, launched_processes, own_device
 
 SOME_REJECTED = 3
-_DECIMALS = 6
 # Flags that decide the records, beside the models.
 _SETTINGS = ("format", "batch_size", "device", "dtype", "quantize", "threshold_offset")
 
@@ -170,7 +169,7 @@ def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) 
             if not batch:
                 yield items.batches
                 return
-            result = Result(*_predict_batch(extract, batch), items.read, items.sha256)
+            result = Result(*predict_batch(extract, batch), items.read, items.sha256)
         except Exception as error:  # after what came before it is written
             processes.put(number, error)
             yield number + 1
@@ -190,42 +189,6 @@ def _load(args):
     if args.quantize:
         quantize_backbone(extract.model)
     return partial(extract, ner=ner, batch_size=args.batch_size, threshold_offset=args.threshold_offset)
-
-
-def _predict_batch(extract, batch):
-    """Records of a batch's documents, and the items that have none, each with the error."""
-    records, errors = [], {index: item.error for index, item in enumerate(batch) if item.document is None}
-    waiting = [index for index in range(len(batch)) if index not in errors]
-    while waiting:
-        done = 0
-        try:
-            for record in extract(batch[index].document for index in waiting):
-                records.append({"version": record["version"], "id": batch[waiting[done]].id, **_rounded(record)})
-                done += 1
-        except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
-                raise
-            if isinstance(error, DocumentError):
-                error.index = None  # its position among these means nothing to the user
-                if isinstance(error, NoEntitiesError):  # the pipeline's word for it is `ner=`
-                    error.expected = "entities, or mentions, or --ner NAME, which finds them"
-            errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
-        waiting = waiting[done + 1 :]
-    return records, [(batch[index], errors[index]) for index in sorted(errors)]
-
-
-def _is_out_of_memory(error):
-    # Only for the memory of GPUs does torch have a class of errors.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-
-
-def _rounded(record):
-    """The record without the digits of scores and weights that depend on what else was in the batch."""
-    for triple in record["triples"]:
-        triple["score"] = round(triple["score"], _DECIMALS)
-        for sentence in triple["explanation"]:
-            sentence["weight"] = round(sentence["weight"], _DECIMALS)
-    return record
 
 
 def _report(output):
