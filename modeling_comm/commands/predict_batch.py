@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from ..document_input import NoEntitiesError
 from ..documents import DocumentError
-from ..pipeline_comm import NoEntitiesError
 from .predict_inputs import Item
 
 _DECIMALS = 6
