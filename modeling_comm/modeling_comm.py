@@ -15,6 +15,7 @@ from .backbone_attention import (
     check_backbone_config,
     load_backbone_config,
     mark_last_attention,
+    without_capturing_hooks,
 )
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
@@ -89,6 +90,16 @@ class CommPreTrainedModel(PreTrainedModel):
                 "default where no arguments are given"
             )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
+
+    def __getstate__(self):
+        return without_capturing_hooks(self).__dict__
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        # In a process that never built such a backbone, Transformers does not know that its attention can be captured.
+        for module in self.modules():
+            if isinstance(module, PreTrainedModel):
+                PreTrainedModel.__init__(module.__new__(type(module)), module.config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
