@@ -7,8 +7,8 @@ import torch
 from helpers import TOKENIZERS, random_document, small_encoder, tiny_config, tiny_model, tiny_processor
 from torch import nn
 
-from modeling_comm.deployment.quantization import quantize_backbone
 from modeling_comm.relation_encoders import available_relation_encoders
+from modeling_comm.utils.quantization import quantize_backbone
 
 BACKBONES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert")
 

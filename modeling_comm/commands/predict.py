@@ -15,10 +15,10 @@ from tqdm import tqdm
 from transformers import pipeline
 
 from ..configuration_comm import __version__
-from ..deployment.quantization import quantize_backbone
 from ..extensions import import_extensions
 from ..pipeline_comm import TASK
 from ..utils.files import file_sha256
+from ..utils.quantization import quantize_backbone
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch
 from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_files, with_ids

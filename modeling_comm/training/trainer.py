@@ -12,11 +12,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..configuration_comm import __version__
 from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
-from ..features import LOSSES_OF_ENCODING
 from ..losses import get_loss, loss_from_config
 from ..processing_comm import CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
@@ -29,9 +27,9 @@ from .batching import (
     EncodedOnDemand,
     FeatureRows,
     StreamedBatches,
-    without_unknown_labels,
 )
 from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
 from .hyperparameter_search import HyperparameterSearch
 from .training_args import CommTrainingArguments
 
@@ -121,7 +119,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         elif train_dataset is not None and not isinstance(train_dataset, DocumentStream):
             train_dataset = encode_dataset(train_dataset, processing_class)
         if isinstance(eval_dataset, Mapping):
-            _check_metric_of_several(args, eval_dataset)
+            check_metric_of_several(args, eval_dataset)
             eval_dataset = {
                 name: self._prepare_evaluation(one, args, processing_class) for name, one in eval_dataset.items()
             }
@@ -147,7 +145,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         dataset = encode_dataset(dataset, processor)
         check_titles(dataset)
         if args.load_best_model_at_end:
-            _check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+            check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
         return dataset
 
     # ---------------------------------------------------------------------------------------------------------- training
@@ -157,8 +155,8 @@ class CommTrainer(HyperparameterSearch, Trainer):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
-        _check_labelled(self.train_dataset, "training", "all of them need labels")
-        lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
+        check_labelled(self.train_dataset, "training", "all of them need labels")
+        lengths = [len(ids) for ids in column_of(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
 
@@ -403,83 +401,6 @@ class CommTrainer(HyperparameterSearch, Trainer):
         offset, _ = tune_offset(margins, labels, int(labels.sum()))
         self.processing_class.decision.threshold_offset = offset
         return offset
-
-
-def encode_dataset(dataset, processor, max_length=None, num_proc=None):
-    """
-    Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
-
-    Args:
-        dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
-            bar); one that holds unlabelled documents says so in its column `has_labels`.
-    """
-    if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"the data set is a {type(dataset).__name__}; expected a list of documents or a datasets.Dataset"
-        )
-    if not len(dataset):
-        return []
-    if {*FEATURE_COLUMNS} <= {*dataset[0]}:
-        return dataset
-    if not hasattr(dataset, "map"):
-        features = processor.encode(dataset, max_length=max_length)
-        return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
-
-    def encode(rows, library):  # the version is part of the cache's key
-        documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
-        return {column: [feature[column] for feature in features] for column in features[0]}
-
-    from datasets import Features, List, Value  # an extra; it is installed where a Dataset is given
-
-    numbers = List(Value("int32"))
-    columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers)}
-    columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
-    return dataset.map(
-        encode,
-        # Said, not guessed from the first documents, which may have no facts or no entities.
-        features=Features({**dataset.features, **columns, "has_labels": Value("bool")}),
-        fn_kwargs={"library": __version__},
-        batched=True,
-        batch_size=100,
-        num_proc=num_proc,
-        desc="Encoding documents",
-    )
-
-
-def _check_metric_of_several(args, datasets):
-    """The best checkpoint is that of one of several evaluation sets, which the metric's name has to say."""
-    metric = args.metric_for_best_model
-    if args.load_best_model_at_end and not metric.removeprefix("eval_").startswith(
-        tuple(f"{name}_" for name in datasets)
-    ):
-        choices = ", ".join(f"{name}_{metric.removeprefix('eval_')}" for name in datasets)
-        raise ValueError(
-            f"metric_for_best_model is {metric!r}, of several evaluation sets; expected one such as {choices}"
-        )
-
-
-def _check_labelled(dataset, kind, why):
-    unlabelled = [index for index, known in enumerate(_column(dataset, "has_labels")) if not known]
-    if unlabelled:
-        titles = [dataset[index]["title"] for index in unlabelled[:5]]
-        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
-
-
-def check_titles(dataset):
-    """Raises `ValueError` where several documents have the same title."""
-    titles = Counter(_column(dataset, "title"))
-    repeated = sorted(title for title, count in titles.items() if count > 1)
-    if repeated:
-        raise ValueError(
-            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
-            "unique titles, by which facts are told apart"
-        )
-
-
-def _column(dataset, name):
-    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
 def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:

@@ -1,1 +1,0 @@
-"""What a trained model needs to run elsewhere, smaller or faster."""
