@@ -3,7 +3,7 @@ CPU seconds (user and system) that imports and help texts take, beside what they
 
     python benchmarks/import_time.py --output benchmarks/import_time.json
 
-Each is a process of its own. They take turns, and the least of all turns counts, so that other work on the machine matters little.
+Each is a process of its own. They take turns; the least of all turns counts, so that other work on the machine hardly matters.
 """
 
 import argparse
