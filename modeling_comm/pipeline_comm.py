@@ -6,10 +6,11 @@ from collections.abc import Sized
 from contextlib import contextmanager
 
 import torch
-from transformers import AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
-from .configuration_comm import TASK
+from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
@@ -312,3 +313,9 @@ def _explain(documents, triples, examples, max_sentences):
         heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
         explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
     return explanations
+
+
+if not (IS_REMOTE_CODE or TASK in PIPELINE_REGISTRY.get_supported_tasks()):  # registering twice warns
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=DocumentRelationExtractionPipeline, pt_model=AutoModel, type="text"
+    )

@@ -7,10 +7,24 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
+from .configuration_comm import (
+    IS_REMOTE_CODE,
+    PROCESSOR_FIELDS,
+    THRESHOLD_LABEL,
+    CommConfig,
+    usable_positions,
+    validate_labels,
+)
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
 from .documents import Document, validate_document
 from .features import (
@@ -436,3 +450,8 @@ class CommProcessor(ProcessorMixin):
         check_field(self, "relation_names", fits, "a dict of label to name")
         unknown = sorted(set(names) - labels, key=str)
         check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
+
+
+if not IS_REMOTE_CODE:
+    AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
+    CommProcessor.register_for_auto_class()  # so that the code is saved with it
