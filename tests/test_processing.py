@@ -26,7 +26,6 @@ from modeling_comm.decoding import DecisionSettings
 from modeling_comm.documents import DocumentError
 from modeling_comm.features import encoding_report
 from modeling_comm.settings import SettingError
-from modeling_comm.subword_tokens import read_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -575,14 +574,6 @@ def test_other_settings_leave_the_rest_as_it_is():
     assert other.settings == processor.settings | {"threshold_offset": 0.5, "markers": "none"}
     assert other.tokenizer is processor.tokenizer and other.id2label == processor.id2label
     assert processor.decision.threshold_offset == 0 and processor.markers == "star"
-
-
-def test_slow_tokenizer_is_refused():
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(ValueError, match="Slow"):
-        read_tokenizer(Slow(), "star", True)
 
 
 def test_many_words_of_every_script(processor):
