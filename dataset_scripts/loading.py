@@ -12,6 +12,7 @@ from datasets import Dataset, IterableDataset
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import DatasetEntry, get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
+from modeling_comm.documents import Document
 from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
 from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoint, new_model
 from modeling_comm.training.encode_splits import encode_splits
@@ -42,7 +43,7 @@ class Data:
     entry: DatasetEntry
     ign_reference: IgnReference | None = None
 
-    def documents(self, split: str) -> Iterator[dict]:
+    def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split in DocRED's format; none if there is no such split."""
         return map(to_document, self.splits.get(split, ()))
 
