@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from transformers.utils import logging
 
 from .documents import Document, OfficialPrediction, entity_name
 from .loss_registry import DECISION_THRESHOLDS
+from .prediction_record import PredictedTriple
 from .settings import AtLeast, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
@@ -62,23 +63,14 @@ class Triple(NamedTuple):
     margin: float
 
 
-class TripleInWords(TypedDict):
+class TripleInWords(PredictedTriple):
     """
-    A predicted relation, as [`CommProcessor.post_process_relation_extraction`] returns it.
+    A [`~prediction_record.PredictedTriple`] as [`CommProcessor.post_process_relation_extraction`] returns it.
 
     Attributes:
-        head, tail (`int`): entity indices.
-        relation (`str`): the relation's label, such as `"P17"`.
-        relation_name (`str`): its readable name, or else the label.
-        score (`float`): sigmoid of the margin over the threshold; not calibrated.
         head_name, tail_name (`str`): names of the entities' first mentions.
     """
 
-    head: int
-    tail: int
-    relation: str
-    relation_name: str
-    score: float
     head_name: str
     tail_name: str
 

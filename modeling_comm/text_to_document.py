@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 from transformers.utils import logging
 
 from .documents import Document, DocumentChecker, entity_name, validate_document
+from .prediction_record import RecordMention
 
 logger = logging.get_logger(__name__)
 
@@ -151,19 +152,10 @@ def _shape(text):
 # ---------------------------------------------------------------------------------------------------- text to document
 
 
-class TextMention(TypedDict):
-    """A mention in a text.
+class TextMention(RecordMention):
+    """A mention with its text."""
 
-    Attributes:
-        start, end (`int`): characters `[start, end)` of the text.
-        text (`str`): what is there.
-        sentence (`int`): index of the sentence that it is in.
-    """
-
-    start: int
-    end: int
     text: str
-    sentence: int
 
 
 class TextEntity(TypedDict):
