@@ -104,7 +104,7 @@ def marker_ids(
     document: Document, markers: dict[str, tuple[int, int]]
 ) -> tuple[dict[tuple[int, int], list[int]], dict[tuple[int, int], list[int]]]:
     """
-    Marker ids before and after boundary words, by sentence and word: one a word, that of the first mention that starts or ends
+    Marker ids before and after boundary words, by sentence and word: one per word, that of the first mention that starts or ends
     there.
 
     Args:
