@@ -400,7 +400,7 @@ def test_facts_come_back(processor):
         assert {(x["head"], x["tail"], x["relation"]) for x in triples} == facts and len(triples) == len(facts)
 
 
-def test_outputs_of_other_documents_are_refused(processor):
+def test_outputs_of_other_documents_are_refused(processor, caplog):
     documents = [random_document(n, seed=n) for n in (3, 4)]
     pair_index = processor(documents)["pair_index"]
     logits = torch.zeros(len(pair_index), len(LABELS))
@@ -410,7 +410,9 @@ def test_outputs_of_other_documents_are_refused(processor):
         return processor.post_process_relation_extraction(outputs, documents)
 
     assert post_process(documents) == [[], []]
-    for wrong in (documents[:1], documents[::-1], [*documents, random_document(2)], [], documents[0]):
+    assert post_process([*documents, random_document(2)]) == [[], [], []]
+    assert "18 of the 20 pairs" in caplog.text
+    for wrong in (documents[:1], documents[::-1], [], documents[0]):
         with pytest.raises(ValueError, match="18 pairs"):
             post_process(wrong)
     with pytest.raises(ValueError, match="18 pairs"):
