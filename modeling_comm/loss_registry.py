@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .settings import Setting, SettingError, check_registered_name, check_result, declared_by_function
+from .settings import Setting, SettingError, check_registered_name, check_result, declared_by_function, full_name
 
 DECISION_THRESHOLDS = ("th", "zero")
 
@@ -75,10 +75,10 @@ def register_loss(
 
     def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         known = _REGISTRY.get(name)
-        if known is not None and _full_name(known.function) != _full_name(function):
+        if known is not None and full_name(known.function) != full_name(function):
             raise ValueError(
-                f"The loss name {name!r} is taken by {_full_name(known.function)}; "
-                f"register {_full_name(function)} under another name."
+                f"The loss name {name!r} is taken by {full_name(known.function)}; "
+                f"register {full_name(function)} under another name."
             )
         settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
         checked = _with_checks(name, function, settings)
@@ -102,10 +102,6 @@ def _with_checks(name, function, settings):
         return result
 
     return checked
-
-
-def _full_name(function: Callable) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
 
 
 def get_loss(name: str) -> LossSpec:

@@ -26,8 +26,10 @@ from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.commands import convert, predict_models
 from modeling_comm.commands import predict as predict_command
+from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
+from modeling_comm.evaluation.scoring import PredictionError
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -267,6 +269,29 @@ def test_records_of_another_version_are_refused(predict, tmp_path, capsys, versi
         line = error_line(capsys)
         assert "other.jsonl, line 1" in line and "field version" in line
         assert ("found 2" in line) == (version == 2) and "expected 1" in line
+
+
+@pytest.mark.parametrize("others", ["more", "fewer", "renamed"])
+def test_evaluate_refuses_records_of_other_entities(predict, tmp_path, capsys, others):
+    given = documents(3)
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(given))
+    assert predict(source, "docred") == 0
+    entities, field = given[1]["vertexSet"], "entities"
+    if others == "more":
+        entities.append(entities[0])
+    elif others == "fewer":
+        entities.pop()
+        given[1]["labels"] = []
+    else:
+        entities[0], field = [{**mention, "name": "Somebody else"} for mention in entities[0]], "entities[0].name"
+    source.write_text(json.dumps(given))
+    with pytest.raises(PredictionError) as error:
+        compare_files(str(tmp_path / "out.jsonl"), str(source))
+    assert (error.value.title, error.value.field) == (given[1]["title"], field)
+    capsys.readouterr()
+    assert run("evaluate", "--predictions", tmp_path / "out.jsonl", "--truth", source) == 2
+    assert "out.jsonl" in error_line(capsys)
 
 
 def test_evaluate_refuses_records_that_are_not_all_there(predict, interrupted, tmp_path, capsys):

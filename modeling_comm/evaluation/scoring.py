@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..documents import DocumentChecker, DocumentError, validate_document
+from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
 from ..utils.files import read_json
 
 
-class Document(NamedTuple):
+class LabelledDocument(NamedTuple):
     """A checked document: lists of mentions, evidence by `(head, tail, relation)`, how many labels repeat a fact."""
 
     title: str
@@ -35,7 +35,7 @@ class PredictionError(DocumentError):
 
 
 def parse_prediction(
-    prediction: Any, index: int, truth: Mapping[str, Document] = MappingProxyType({})
+    prediction: Any, index: int, truth: Mapping[str, LabelledDocument] = MappingProxyType({})
 ) -> tuple[tuple[str, int, int, str], set[int]]:
     """
     `(title, head, tail, relation)` and the set of evidence sentences of one prediction in the official format.
@@ -43,7 +43,7 @@ def parse_prediction(
     Args:
         prediction (`dict`): `title`, `h_idx`, `t_idx`, `r` and optionally `evidence`.
         index (`int`): its position, for the message.
-        truth (`dict[str, Document]`): documents by title, if they are known.
+        truth (`dict[str, LabelledDocument]`): documents by title, if they are known.
 
     Raises:
         PredictionError: a field is missing or wrong, or an index exceeds the entities of that title's document.
@@ -57,14 +57,14 @@ def parse_prediction(
 
 
 def parse_documents(
-    documents: Iterable[dict], *, require: Collection[str] = ("labels",), source: str | None = None
-) -> list[Document]:
+    documents: Iterable[Document], *, require: Collection[str] = ("labels",), source: str | None = None
+) -> list[LabelledDocument]:
     """
     Checks documents in DocRED's format and reads what scoring needs of them, in the order given.
 
     Args:
-        documents (`Iterable[dict]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and what
-            `require` names.
+        documents (`Iterable[Document]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and
+            what `require` names.
         require (`Collection[str]`, defaults to `("labels",)`): as in [`~modeling_comm.documents.validate_document`].
         source (`str`, *optional*): where the documents come from, for the message.
 
@@ -81,7 +81,7 @@ def _parse_document(document, index, require, source):
     facts, labels = {}, document.get("labels") or []
     for label in labels:
         facts.setdefault((label["h"], label["t"], label["r"]), set()).update(label.get("evidence") or ())
-    return Document(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
+    return LabelledDocument(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
 
 
 def _check_list(value, name, expected):
@@ -108,7 +108,9 @@ class IgnReference:
         return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
 
 
-def load_ign_reference(source) -> IgnReference:
+def load_ign_reference(
+    source: str | os.PathLike | Iterable[Document] | Iterable[Sequence[str]] | IgnReference,
+) -> IgnReference:
     """Reads the facts that Ign F1 leaves out. They are hashed and never cached, so a changed file changes the score.
 
     Args:
@@ -184,8 +186,8 @@ def _ign_scores(ign_reference, truth, gold, correct, predicted):
 
 
 def score(
-    predictions: Iterable[dict],
-    documents: Iterable[dict],
+    predictions: Iterable[OfficialPrediction],
+    documents: Iterable[Document],
     *,
     ign_reference: str | os.PathLike | list | IgnReference | None = None,
     frequent_relations: Collection[str] | None = None,
@@ -198,10 +200,10 @@ def score(
     denominator of Ign precision has no 1e-5 added (0/0 is 0). Neither input is changed or reordered.
 
     Args:
-        predictions (`Iterable[dict]`): official format, `{"title", "h_idx", "t_idx", "r"}` and perhaps `"evidence"`.
-            Repeated ones count once (the first one's evidence holds). One with a title that no document has counts as
-            wrong, in neither `intra` nor `inter`. Evidence outside of the document is wrong evidence.
-        documents (`Iterable[dict]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
+        predictions (`Iterable[OfficialPrediction]`): predicted facts in the official format. Repeated ones count once (the
+            first one's evidence holds). One with a title that no document has counts as wrong, in neither `intra` nor
+            `inter`. Evidence outside of the document is wrong evidence.
+        documents (`Iterable[Document]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
             count once, with the union of the evidence.
         ign_reference (*optional*): what [`load_ign_reference`] takes. No default, because it changes Ign F1.
         frequent_relations (`Collection[str]`, *optional*): the relations that the data set calls frequent, as in
