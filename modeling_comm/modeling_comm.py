@@ -23,7 +23,7 @@ from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
-from .settings import check_result
+from .settings import SettingError, check_result
 from .windows import WindowMentions, Windows, merge_attention, merge_states
 
 logger = logging.get_logger(__name__)
@@ -142,9 +142,8 @@ class CommPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
         """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'."""
         if push_to_hub and extension_files(self.config):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends the model's own code too"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends the model's own code too"
+            raise SettingError("save_pretrained", "push_to_hub", push_to_hub, expected)
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
         if is_main_process:
             save_extensions(self.config, save_directory)
