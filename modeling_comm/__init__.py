@@ -21,8 +21,9 @@ from .utils.imports import import_after
 
 if TYPE_CHECKING:
     from .evaluation.docre_metric import load_metric as load_metric
-    from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
+    from .modeling_comm import CommForDocumentRelationExtraction, CommOutput
     from .pipeline_comm import DocumentRelationExtractionPipeline
+    from .pretrained_comm import CommPreTrainedModel
     from .processing_comm import CommProcessor
     from .training.trainer import CommTrainer as CommTrainer
     from .training.training_args import CommTrainingArguments as CommTrainingArguments
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _ON_DEMAND = {
     "CommForDocumentRelationExtraction": "modeling_comm",
     "CommOutput": "modeling_comm",
-    "CommPreTrainedModel": "modeling_comm",
+    "CommPreTrainedModel": "pretrained_comm",
     "CommProcessor": "processing_comm",
     "CommTrainer": "training.trainer",
     "CommTrainingArguments": "training.training_args",
