@@ -15,6 +15,7 @@ from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
 from .prediction_record import RECORD_VERSION
+from .settings import SettingError
 from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
@@ -241,9 +242,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends everything at once"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends everything at once"
+            raise SettingError("save_pretrained", "push_to_hub", kwargs["push_to_hub"], expected)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 

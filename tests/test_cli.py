@@ -666,7 +666,7 @@ def test_model_with_an_encoder_of_ones_own(model, tmp_path, monkeypatch, capsys)
     assert run(*words) == 2
     assert "own_atlop" in capsys.readouterr().err
     assert run(*words, "--extensions", tmp_path / "none.py") == 2
-    assert "none.py: found no such Python file" in capsys.readouterr().err
+    assert "none.py" in capsys.readouterr().err
     assert run(*words, "--extensions", file) == 0
     assert run(*words[:2], model, *words[3:-1], tmp_path / "other.jsonl") == 0
     scores, others = (

@@ -11,6 +11,7 @@ from helpers import ROOT, run_script, save_backbone
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from modeling_comm import CommConfig, CommProcessor
 from modeling_comm.data import DatasetEntry, DatasetFile, available_datasets, get_dataset, register_dataset
+from modeling_comm.settings import NameTakenError, SettingError
 
 ENTRY = """
 from modeling_comm.data import DatasetEntry, DatasetFile, register_dataset
@@ -122,10 +123,12 @@ def test_a_split_whose_file_is_missing_is_said(work, tmp_path):
 def test_a_name_is_given_once():
     entry = DatasetEntry(name="twice", title="Twice", files={"test": DatasetFile(name="a.json")})
     assert register_dataset(entry) is register_dataset(entry) is get_dataset("twice")
-    with pytest.raises(ValueError, match="'twice'"):
+    with pytest.raises(NameTakenError) as taken:
         register_dataset(DatasetEntry(name="twice", title="Twice", files={"test": DatasetFile(name="b.json")}))
-    with pytest.raises(ValueError, match="'thrice'"):
+    assert taken.value.name == "twice"
+    with pytest.raises(SettingError) as error:
         get_dataset("thrice")
+    assert error.value.value == "thrice"
 
 
 def test_only_files_at_their_public_address_are_the_published_ones():

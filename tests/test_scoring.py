@@ -21,6 +21,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
 from modeling_comm.evaluation.scoring import (
+    FactError,
     PredictionError,
     average_precision,
     format_scores,
@@ -29,6 +30,7 @@ from modeling_comm.evaluation.scoring import (
     tune_offset,
 )
 from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.settings import SettingError
 
 
 def entity(*mentions, kind="LOC"):
@@ -243,22 +245,24 @@ def test_malformed_documents_are_named(documents, damage, field):
     assert (caught.value.index, caught.value.field) == (1, field)
 
 
-@pytest.mark.parametrize(("given", "found"), [({}, "dict"), ("[]", "str"), (3, "int"), (None, "NoneType")])
-def test_what_is_no_list_is_refused(documents, given, found):
-    for arguments in ((given, documents), ([], given)):
-        with pytest.raises(ValueError, match=f"found {found}, expected a list of"):
+@pytest.mark.parametrize("given", [{}, "[]", 3, None])
+def test_what_is_no_list_is_refused(documents, given):
+    for field, arguments in (("predictions", (given, documents)), ("documents", ([], given))):
+        with pytest.raises(SettingError) as caught:
             score(*arguments)
+        assert (caught.value.field, caught.value.value) == (field, type(given))
 
 
 def test_malformed_references_are_named(documents, tmp_path):
-    with pytest.raises(ValueError, match=r"fact 1: found \['a', 'b'\], expected \[head name, tail name, relation\]"):
+    with pytest.raises(FactError) as caught:
         load_ign_reference([["a", "b", "P1"], ["a", "b"]])
+    assert (caught.value.source, caught.value.index, caught.value.found) == ("ign_reference", 1, "['a', 'b']")
     with pytest.raises(DocumentError) as caught:
         load_ign_reference([*documents, ["a", "b", "P1"]])
     assert (caught.value.source, caught.value.index, caught.value.field) == ("ign_reference", 2, None)
     broken = tmp_path / "broken.json"
     broken.write_text("[1,")
-    with pytest.raises(ValueError, match=r"broken\.json: found no valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json"):
         load_ign_reference(broken)
     with pytest.raises(FileNotFoundError):
         load_ign_reference(tmp_path / "absent.json")
@@ -316,12 +320,15 @@ def test_tuned_offset_at_the_edges():
 
 
 def test_curves_refuse_what_makes_no_sense():
-    with pytest.raises(ValueError, match=r"found shapes \(2,\) and \(1,\)"):
+    with pytest.raises(SettingError) as caught:
         average_precision([1, 2], [True], 1)
-    with pytest.raises(ValueError, match="found nan at position 1"):
+    assert caught.value.value == (1,)
+    with pytest.raises(SettingError) as caught:
         tune_offset([1.0, np.nan], [True, True], 2)
-    with pytest.raises(ValueError, match="total_gold: found 1, expected at least 2"):
+    assert caught.value.field == "scores[1]"
+    with pytest.raises(SettingError) as caught:
         tune_offset([1.0, 2.0], [True, True], 1)
+    assert (caught.value.field, caught.value.value) == ("total_gold", 1)
 
 
 # --- type prior
@@ -619,5 +626,5 @@ def test_metric_refuses_what_arrow_would_change_in_silence(metric, documents):
     with pytest.raises(PredictionError) as caught:
         metric.compute(predictions=[{"title": "A"}, {"title": "B", "facts": []}], references=documents)
     assert caught.value.field == "facts"
-    with pytest.raises(ValueError, match="Mismatch in the number of predictions"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b"):  # how many of each; the check is that of `evaluate`
         metric.compute(predictions=[{"title": "A", "facts": []}], references=documents)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
+from ..settings import SettingError
 from ..utils.files import read_json
 
 
@@ -32,6 +33,12 @@ class PredictionError(DocumentError):
     """A predicted fact, or a document's predicted facts, are malformed. Attributes as in [`DocumentError`]."""
 
     noun = "prediction"
+
+
+class FactError(DocumentError):
+    """A fact `[head name, tail name, relation]` is malformed. Attributes as in [`DocumentError`]."""
+
+    noun = "fact"
 
 
 def parse_prediction(
@@ -70,7 +77,7 @@ def parse_documents(
 
     Raises:
         DocumentError: the first thing that is wrong.
-        ValueError: `documents` is no list.
+        SettingError: `documents` is no list.
     """
     _check_list(documents, source or "documents", "a list of documents")
     return [_parse_document(document, index, require, source) for index, document in enumerate(documents)]
@@ -86,7 +93,7 @@ def _parse_document(document, index, require, source):
 
 def _check_list(value, name, expected):
     if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{name}: found {type(value).__name__}, expected {expected}")
+        raise SettingError("scoring", name, type(value), expected)
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,7 @@ def load_ign_reference(
     else:
         for index, fact in enumerate(content):
             if not (isinstance(fact, (list, tuple)) and len(fact) == 3 and all(isinstance(x, str) for x in fact)):
-                raise ValueError(f"{name}: fact {index}: found {fact!r}, expected [head name, tail name, relation]")
+                raise FactError(name, index, None, None, repr(fact), "[head name, tail name, relation]")
         facts = frozenset(map(tuple, content))
     if is_file:
         return IgnReference(facts, Path(source).name, hashlib.sha256(Path(source).read_bytes()).hexdigest())
@@ -311,14 +318,13 @@ def _cumulate(scores, correct, total_gold):
     if scores.dtype.kind != "f":
         scores = scores.astype(float)
     if scores.ndim != 1 or scores.shape != correct.shape:
-        raise ValueError(f"scores and correct: found shapes {scores.shape} and {correct.shape}, expected (n,) twice")
+        expected = f"one-dimensional, like the scores, whose shape is {scores.shape}"
+        raise SettingError("curve", "the shape of correct", correct.shape, expected)
     if not np.isfinite(scores).all():
         first = np.flatnonzero(~np.isfinite(scores))[0]
-        raise ValueError(f"scores: found {scores[first]} at position {first}, expected finite numbers")
+        raise SettingError("curve", f"scores[{first}]", float(scores[first]), "a finite number")
     if total_gold < correct.sum():
-        raise ValueError(
-            f"total_gold: found {total_gold}, expected at least {correct.sum()}, the number marked correct"
-        )
+        raise SettingError("curve", "total_gold", total_gold, f"at least {correct.sum()}, the number marked correct")
     order = np.argsort(-scores, kind="stable")
     scores = scores[order]
     last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
@@ -334,7 +340,7 @@ def average_precision(scores, correct, total_gold) -> float:
         total_gold (`int`): number of gold facts; those without a candidate count as missed.
 
     Raises:
-        ValueError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
+        SettingError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
     """
     _, hits, taken = _cumulate(scores, correct, total_gold)
     return float(_ratio((np.diff(hits, prepend=0) * hits / taken).sum(), total_gold))
