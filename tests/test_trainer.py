@@ -18,11 +18,11 @@ from helpers import TOKENIZERS, KillAt, random_document, tiny_config, tiny_model
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
 
-import modeling_comm.training.trainer
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
+from modeling_comm.training.evaluation import EvaluatedDocuments
 from modeling_comm.training.trainer import (
     CommTrainer,
     DocumentBatchSampler,
@@ -331,7 +331,7 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     trainer = make_trainer(
         system=tiny_system(text_fields=NO_DROPOUT, decision_threshold=threshold), ign_reference=TRAIN
     )
-    results, before = trainer.predict(DEV).predictions, trainer.evaluate()
+    results, before = trainer.predict(DEV, keep_margins=True).predictions, trainer.evaluate()
     margins, labels = (np.concatenate([getattr(one, key).ravel() for one in results]) for key in ("margins", "labels"))
     best = max(
         2 * labels[margins > cut].sum() / ((margins > cut).sum() + labels.sum()) for cut in np.append(margins, -1e9)
@@ -407,7 +407,7 @@ def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, c
 
 def test_average_precision_of_all_candidates(make_trainer):
     trainer = make_trainer()
-    output = trainer.predict(DEV)
+    output = trainer.predict(DEV, keep_margins=True)
     ranked = []
     for result, document in zip(output.predictions, DEV, strict=True):
         gold = {(fact["h"], fact["t"], fact["r"]) for fact in document["labels"]}
@@ -600,13 +600,13 @@ def test_unlabelled_rows_of_a_table():
 
 def give_scores(monkeypatch, **by_epoch):
     """Lets evaluation answer with these scores, one per epoch, whatever the model predicts."""
-    evaluate = modeling_comm.training.trainer.evaluate_results
+    evaluate = EvaluatedDocuments.metrics
 
-    def answer(results, documents, processor, reference):
-        metrics = evaluate(results, documents, processor, reference)
+    def answer(evaluated, documents, processor, reference):
+        metrics = evaluate(evaluated, documents, processor, reference)
         return {**metrics, **{key: values[answer.epoch] for key, values in by_epoch.items()}}
 
-    monkeypatch.setattr(modeling_comm.training.trainer, "evaluate_results", answer)
+    monkeypatch.setattr(EvaluatedDocuments, "metrics", answer)
 
     class Count(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):
@@ -641,7 +641,7 @@ def test_saved_model_predicts_the_same(make_trainer, kind):
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     again = make_trainer(folder="again", model=model, system=(model.config, processor))
     assert_equal_weights(weights(again), weights(trainer))
-    expected, found = (which.predict(DEV) for which in (trainer, again))
+    expected, found = (which.predict(DEV, keep_margins=True) for which in (trainer, again))
     for before, after in zip(expected.predictions, found.predictions, strict=True):
         np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
     assert again.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
