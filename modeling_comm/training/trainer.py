@@ -205,7 +205,7 @@ class CommTrainer(Trainer):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, pairs_at_once=self.args.pairs_at_once)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
