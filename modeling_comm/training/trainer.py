@@ -13,8 +13,8 @@ from transformers.utils import logging
 
 from ..configuration_comm import __version__
 from ..extensions import check_extensions
+from ..features import LOSSES_OF_ENCODING
 from ..losses import get_loss
-from ..processing_comm import LOSSES_OF_ENCODING
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
     FEATURE_COLUMNS,
