@@ -711,14 +711,11 @@ def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, 
 
 
 @pytest.mark.parametrize(
-    ("failure", "message"),
-    [
-        (lambda: torch.empty(1 << 50, dtype=torch.uint8), "DefaultCPUAllocator: can't allocate memory"),
-        (lambda: bytearray(1 << 60), "out of memory"),
-    ],
+    "failure",
+    [lambda: torch.empty(1 << 50, dtype=torch.uint8), lambda: bytearray(1 << 60)],
     ids=["torch", "python"],
 )
-def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monkeypatch, failure, message):
+def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monkeypatch, failure):
     forward = DocumentRelationExtractionPipeline._forward
 
     def short_of_memory(self, inputs, **options):
@@ -731,7 +728,8 @@ def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monk
     assert predict(write_lines(tmp_path / "in.jsonl", given), "jsonl") == 3
     assert [record["title"] for record in read_lines(tmp_path / "out.jsonl")] == [f"Title {seed}" for seed in range(4)]
     (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
-    assert entry["line"] == 3 and message in entry["error"]
+    assert entry["line"] == 3 and entry["error"].startswith("document ('long'): found out of memory with 'long' (")
+    assert "4 entities" in entry["error"] and "bfloat16" in entry["error"]
 
 
 def test_what_is_lost_is_reported(predict, tmp_path, capsys):

@@ -16,6 +16,7 @@ from ..configuration_comm import __version__
 from ..document_input import NoEntitiesError
 from ..documents import DocumentError
 from ..extensions import import_extensions
+from ..out_of_memory import is_out_of_memory
 from ..pipeline_comm import TASK
 from ..utils.files import file_sha256
 from .errors import refuse_overwriting
@@ -126,7 +127,7 @@ def _predict_batch(extract, batch):
                 records.append({"version": record["version"], "id": batch[waiting[done]].id, **_rounded(record)})
                 done += 1
         except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             if isinstance(error, DocumentError):
                 error.index = None  # its position among these means nothing to the user
@@ -135,11 +136,6 @@ def _predict_batch(extract, batch):
             errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
         waiting = waiting[done + 1 :]
     return records, [(batch[index], errors[index]) for index in sorted(errors)]
-
-
-def _is_out_of_memory(error):
-    # Only for the memory of GPUs does torch have a class of errors.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _rounded(record):

@@ -15,6 +15,7 @@ from ..configuration_comm import __version__
 from ..extensions import check_extensions
 from ..features import LOSSES_OF_ENCODING
 from ..losses import get_loss
+from ..out_of_memory import naming_documents, sizes_of_batch
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
     FEATURE_COLUMNS,
@@ -70,6 +71,7 @@ class CommTrainer(Trainer):
     Raises:
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
         FloatingPointError: a loss, gradient or logit is not finite; the message names step, documents and values.
+        DocumentMemoryError: out of memory; the message names the documents, their sizes and the settings that need less.
     """
 
     feature_columns = FEATURE_COLUMNS
@@ -201,6 +203,29 @@ class CommTrainer(Trainer):
             pairs = self.accelerator.gather(pairs.reshape(1)).sum()
         return pairs.clamp(min=1)
 
+    def training_step(self, model, inputs, *args, **kwargs):
+        indices, batch = inputs["document_index"], {**inputs}
+
+        def sizes():
+            return sizes_of_batch(batch, indices, self._titles(indices))
+
+        with naming_documents(sizes, self._less_memory("train")):
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    def _less_memory(self, stage):
+        """What would need less memory, as far as it is not used yet."""
+        args, advice = self.args, []
+        size = getattr(args, f"per_device_{stage}_batch_size")
+        if size > 1:
+            more = " with more gradient_accumulation_steps" if stage == "train" else ""
+            advice.append(f"per_device_{stage}_batch_size below {size}{more}")
+        if stage == "train":
+            bound = 1024 if args.pairs_at_once is None else args.pairs_at_once // 2
+            advice.append(f"pairs_at_once={max(bound, 1)}")
+            if not args.gradient_checkpointing:
+                advice.append("gradient_checkpointing=True")
+        return ", ".join([*advice, "or a max_length that cuts long documents"])
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
@@ -237,7 +262,10 @@ class CommTrainer(Trainer):
         return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
 
     def _documents_of_step(self):
-        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
+        return self._titles(self._step_documents)
+
+    def _titles(self, documents):
+        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in documents]
 
     def _warn_of_other_threshold(self):
         loss, found = self.model.config.loss, self.processing_class.decision.decision_threshold
@@ -349,10 +377,15 @@ class CommTrainer(Trainer):
         model.eval()
         evaluated = EvaluatedDocuments(keep_margins, self.args.world_size)
         for batch in dataloader:
-            if batch["document_index"]:
+            if indices := batch["document_index"]:
                 batch = self._prepare_inputs(batch)
-                with self.accelerator.autocast():
-                    evaluated.add(predict_batch(model, batch, self.processing_class, dataloader.dataset.documents))
+                documents = dataloader.dataset.documents
+
+                def sizes(batch=batch, indices=indices, documents=documents):
+                    return sizes_of_batch(batch, indices, [documents[index]["title"] for index in indices])
+
+                with self.accelerator.autocast(), naming_documents(sizes, self._less_memory("eval")):
+                    evaluated.add(predict_batch(model, batch, self.processing_class, documents))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
             evaluated, *others = gather_object([evaluated])

@@ -20,7 +20,7 @@ class CommTrainingArguments(TrainingArguments):
 
     - `head_learning_rate` (`float`, defaults to 1e-4): learning rate of all that is not the backbone, whose own is
       `learning_rate`.
-    - `pairs_at_once` (`int`, *optional*): entity pairs whose representations and losses are in memory at a time. Others are
+    - `pairs_at_once` None (all), or a number: entity pairs whose representations and losses are in memory at a time. Others are
       computed again for the backward pass, so that gradients are those of the whole batch.
     - `adam_epsilon` 1e-6, `num_train_epochs` 30, `per_device_train_batch_size` 4 documents, `warmup_steps` 0.06 (below 1 a share
       of all steps).
