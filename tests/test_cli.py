@@ -1229,6 +1229,44 @@ def test_killed_at_any_time(killer, words, tmp_path):
     assert_whole(tmp_path)
 
 
+KILLED_BY_LONG_DOCUMENTS = """
+import os, signal
+from modeling_comm import DocumentRelationExtractionPipeline
+
+forward = DocumentRelationExtractionPipeline._forward
+
+def killed_by_long_documents(self, inputs, **options):
+    if inputs["document_mask"].shape[1] > 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return forward(self, inputs, **options)
+
+DocumentRelationExtractionPipeline._forward = killed_by_long_documents
+"""
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_document_that_kills_the_process_is_set_aside_at_the_next_start(killer, model, tmp_path, batch_size):
+    extension, source, output = (tmp_path / name for name in ("deadly.py", "in.jsonl", "out.jsonl"))
+    extension.write_text(KILLED_BY_LONG_DOCUMENTS)
+    given = [*documents(3), random_document(4, 300, seed=5, title="long"), *documents(3, first=3)]
+    write_lines(source, given)
+    words = ["predict", "--model", model, "--input", source, "--format", "jsonl", "--output", output]
+    words += ["--batch_size", batch_size, "--extensions", extension]
+    assert killer(words) == -signal.SIGKILL
+    note = tmp_path / "out.jsonl.working.json"
+    assert 4 in json.loads(note.read_text())["items"]
+    assert killer(words) == 3
+    assert [record["title"] for record in read_lines(output)] == [f"Title {seed}" for seed in range(6)]
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert (
+        entry["line"] == 4
+        and "a document that kills the process" in entry["error"]
+        and json.loads(entry["raw"]) == given[3]
+    )
+    assert not note.exists()
+    assert killer([*words, "--restart"]) == -signal.SIGKILL, "it is tried again"
+
+
 def test_killed_process_of_its_own(words, tmp_path):
     """As a user meets it: killed as soon as something is written, then the same command again."""
     command = [sys.executable, "-m", "comm_docre", *map(str, words)]

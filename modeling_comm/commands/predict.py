@@ -23,6 +23,7 @@ from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
+from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
 _DECIMALS = 6
@@ -54,7 +55,9 @@ def _check(args):
     if args.output != STANDARD_STREAM:
         folder = args.format == "txt" and Path(args.input).is_dir()
         inputs = text_files(args.input)[0] if folder else [args.input]
-        refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ())])
+        refuse_overwriting(
+            [*output_files(args.output), working_file(args.output)], [*inputs, *(args.extensions or ())]
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,10 +108,11 @@ def _predict(args, output):
         batch_size=args.batch_size,
         threshold_offset=args.threshold_offset,
     )
+    suspects = Suspects(None if args.output == STANDARD_STREAM else args.output, args.restart)
     with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
         # A resumed run has the same batches again: the last bits of scores depend on them.
         while batch := list(islice(items, args.batch_size)):
-            records, rejected = _predict_batch(extract, batch)
+            records, rejected = suspects.predict(partial(_predict_batch, extract), batch)
             for item, error in rejected:
                 bar.write(f"rejected: {item.kind} {item.place}: {error}", file=sys.stderr)
             output.write(records, rejected, output.read + len(batch), digest.hexdigest())
