@@ -1,12 +1,12 @@
 """
-By how much a training step of ATLOP with CMM raises a process's memory over its bare backbone's, for documents with many entities:
-as it is, with pairs in memory bounded, and in the textbook form of the classifier.
+By how much a training step of ATLOP with CMM raises a process's memory over its bare backbone's, for documents with many
+entities: as it is, with pairs in memory bounded, and in the textbook form of the classifier.
 
     python benchmarks/training_memory.py --backbone "$(python examples/minilm.py)" --output benchmarks/training_memory.json
 
 One document of 400 words; the relations' gradients are dense, as in the first steps of a training, which is the worst case. Each
-step runs in a process of its own, whose peak is reset before it (Linux only). The goal is twice `4 P (2 emb_size + 97)` bytes (head
-and tail representations and logits, with their gradients) plus `4 E^2 (C + d)` for pooling.
+step runs in a process of its own, whose peak is reset before it (Linux only). The goal is twice `4 P (2 emb_size + 97)` bytes
+(head, tail and logits) plus `4 E^2 (C + d)` for pooling.
 """
 
 import argparse
