@@ -1,6 +1,7 @@
 """Documents with which an earlier run of `comm-docre predict` was killed, as the system does when memory runs out: the next run
 knows them, tries them in processes of their own, and sets aside those that kill these, too."""
 
+import glob
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,19 +20,28 @@ _EXPECTED = "a shorter document, fewer entities, or a machine with more memory"
 class Suspects:
     """
     Notes, in `FILE.working.json`, which items are being predicted, and removes the note after them: one that an earlier process
-    left names those with which it died.
+    left names those with which it died. Each of several processes has a note of its own.
 
     Args:
         path (`str`, *optional*): the run's output. Without one nothing is noted.
-        restart (`bool`, defaults to `False`): whether what is noted is forgotten.
+        rank (`int`, defaults to 0): which of the processes this is.
+        restart (`bool`, defaults to `False`): whether what is noted is not looked at.
     """
 
-    def __init__(self, path: str | None, restart: bool = False):
-        self._note = None if path is None else working_file(path)
-        self._places, self._alone = [], False
-        if self._note is not None and self._note.exists() and not restart:
-            left = read_json(self._note)
-            self._places, self._alone = left["items"], left["alone"]
+    def __init__(self, path: str | None, rank: int = 0, restart: bool = False):
+        self._note = None if path is None else working_file(path, rank)
+        self._notes = [] if path is None else [working_file(path), *working_file(path).parent.glob(_pattern(path))]
+        self._places, self._alone = set(), set()
+        for note in [] if restart else self._notes:
+            if note.exists():
+                left = read_json(note)
+                self._places |= {*left["items"]}
+                self._alone |= {*left["items"]} if left["alone"] else set()
+
+    def forget(self) -> None:
+        """Removes the notes of all processes."""
+        for note in self._notes:
+            note.unlink(missing_ok=True)
 
     def predict(self, predict: Callable[[Sequence[Item]], Outcome], batch: Sequence[Item]) -> Outcome:
         """
@@ -64,7 +74,7 @@ class Suspects:
         if item.document is None:
             return predict([item])
         killed = f"found a document that kills the process, expected {_EXPECTED}"
-        if self._alone and item.place in self._places:
+        if item.place in self._alone:
             return [], [(item, killed)]
         if _can_fork():
             with self._noting([item]):
@@ -84,9 +94,13 @@ class Suspects:
             self._note.unlink(missing_ok=True)
 
 
-def working_file(path: str) -> Path:
-    """The note of a run with `--output path`."""
-    return Path(f"{path}.working.json")
+def working_file(path: str, rank: int = 0) -> Path:
+    """The note of a process of a run with `--output path`."""
+    return Path(f"{path}.working{f'-{rank}' if rank else ''}.json")
+
+
+def _pattern(path):
+    return f"{glob.escape(Path(path).name)}.working-*.json"
 
 
 def _can_fork():
