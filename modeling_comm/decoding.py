@@ -121,8 +121,8 @@ class Predictions:
         settings (`DecisionSettings`): what decided on them.
         removed_by_cap (`int`, defaults to 0): relations above the threshold that `max_relations_per_pair` removed.
         pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
-        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs`, not kept where
-            the document was decided in parts.
+        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs` and `labels`, kept
+            only where somebody asks for them, and not where the document was decided in parts.
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
         document_index (`int`, *optional*): the document's place in its data set.

@@ -6,9 +6,8 @@ The command `comm-docre evaluate` sets the scores beside the type prior's.
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ import numpy as np
 from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
 from ..settings import SettingError
 from ..utils.files import read_json
+
+_NOTHING = frozenset()
 
 
 class LabelledDocument(NamedTuple):
@@ -65,9 +66,9 @@ def parse_prediction(
 
 def parse_documents(
     documents: Iterable[Document], *, require: Collection[str] = ("labels",), source: str | None = None
-) -> list[LabelledDocument]:
+) -> Iterator[LabelledDocument]:
     """
-    Checks documents in DocRED's format and reads what scoring needs of them, in the order given.
+    Checks documents in DocRED's format and reads what scoring needs of them, in the order given and one at a time.
 
     Args:
         documents (`Iterable[Document]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and
@@ -80,7 +81,7 @@ def parse_documents(
         SettingError: `documents` is no list.
     """
     _check_list(documents, source or "documents", "a list of documents")
-    return [_parse_document(document, index, require, source) for index, document in enumerate(documents)]
+    return (_parse_document(document, index, require, source) for index, document in enumerate(documents))
 
 
 def _parse_document(document, index, require, source):
@@ -173,23 +174,99 @@ def _sentence_distance(document, head, tail):
     return min(abs(h["sent_id"] - t["sent_id"]) for h in document.entities[head] for t in document.entities[tail])
 
 
-def _ign_scores(ign_reference, truth, gold, correct, predicted):
-    if ign_reference is None:
-        return {"ign_precision": None, "ign_f1": None, "ign_reference": None}
-    reference = load_ign_reference(ign_reference)
-    known = {
-        (title, head, tail, relation)
-        for title, head, tail, relation in gold
-        if reference.knows(truth[title].entities[head], truth[title].entities[tail], relation)
-    }
-    known_correct = len(known & correct)
-    precision = _ratio(len(correct) - known_correct, len(predicted) - known_correct)
-    counts = {"facts": len(reference.facts), "known_gold": len(known), "known_correct": known_correct}
-    return {
-        "ign_precision": precision,
-        "ign_f1": _f1(precision, _ratio(len(correct), len(gold))),
-        "ign_reference": {"source": reference.source, "sha256": reference.sha256, **counts},
-    }
+@dataclass
+class _Counts:
+    """Facts that are correct, predicted and gold."""
+
+    correct: int = 0
+    predicted: int = 0
+    gold: int = 0
+
+    def add(self, correct, predicted, gold):
+        self.correct += correct
+        self.predicted += predicted
+        self.gold += gold
+
+    def rates(self):
+        return _rates(self.correct, self.predicted, self.gold)
+
+
+@dataclass
+class _Tally:
+    """Sums over documents, of which none is kept."""
+
+    reference: IgnReference | None
+    long_distance: int
+    documents: int = 0
+    duplicate_labels: int = 0
+    known_gold: int = 0
+    known_correct: int = 0
+    gold_without_evidence: int = 0
+    by_relation: dict[str, _Counts] = field(default_factory=dict)
+    evidence: _Counts = field(default_factory=_Counts)
+    intra: _Counts = field(default_factory=_Counts)
+    inter: _Counts = field(default_factory=_Counts)
+    inter_long: _Counts = field(default_factory=_Counts)
+
+    def add(self, document, predicted):
+        """Counts a document; `predicted` has the evidence of its predicted facts."""
+        self.documents += 1
+        self.duplicate_labels += document.duplicate_labels
+        for fact in document.facts.keys() | predicted.keys():
+            head, tail, relation = fact
+            is_predicted, is_gold = fact in predicted, fact in document.facts
+            counted = (is_predicted and is_gold, is_predicted, is_gold)
+            distance = _sentence_distance(document, head, tail)
+            parts = [self.by_relation.setdefault(relation, _Counts()), self.inter if distance else self.intra]
+            if distance > self.long_distance:
+                parts.append(self.inter_long)
+            for counts in parts:
+                counts.add(*counted)
+            if is_gold:
+                gold_evidence = document.facts[fact]
+                self.gold_without_evidence += not gold_evidence
+                self.evidence.add(len(predicted.get(fact, _NOTHING) & gold_evidence), 0, len(gold_evidence))
+                if self.reference and self.reference.knows(document.entities[head], document.entities[tail], relation):
+                    self.known_gold += 1
+                    self.known_correct += is_predicted
+            self.evidence.add(0, len(predicted.get(fact, _NOTHING)), 0)
+
+    def add_unknown(self, predicted):
+        """Counts predicted facts of a title that no document has."""
+        for _, _, relation in predicted:
+            self.by_relation.setdefault(relation, _Counts()).add(0, 1, 0)
+
+    def breakdown(self, relations=None):
+        """Over all relations, or some."""
+        found = [one for name, one in self.by_relation.items() if relations is None or name in relations]
+        return _rates(*(sum(getattr(one, name) for one in found) for name in ("correct", "predicted", "gold")))
+
+    def ign_scores(self):
+        if self.reference is None:
+            return {"ign_precision": None, "ign_f1": None, "ign_reference": None}
+        everything = self.breakdown()
+        precision = _ratio(everything["correct"] - self.known_correct, everything["predictions"] - self.known_correct)
+        counts = {"known_gold": self.known_gold, "known_correct": self.known_correct}
+        about = {"source": self.reference.source, "sha256": self.reference.sha256, "facts": len(self.reference.facts)}
+        return {
+            "ign_precision": precision,
+            "ign_f1": _f1(precision, everything["recall"]),
+            "ign_reference": {**about, **counts},
+        }
+
+
+def _predictions_by_title(predictions):
+    """The distinct predicted facts of each title with their evidence; the position of each fact, for messages; and how many
+    predictions there are."""
+    predicted, positions, given = {}, {}, 0
+    for prediction in predictions:
+        (title, *fact), evidence = parse_prediction(prediction, given)
+        if title not in predicted:
+            predicted[title], positions[title] = {}, {}
+        positions[title].setdefault(tuple(fact), given)
+        predicted[title].setdefault(tuple(fact), frozenset(evidence) or _NOTHING)
+        given += 1
+    return predicted, positions, given
 
 
 def score(
@@ -248,72 +325,66 @@ def score(
 
     ```
     """
-    truth = {}
-    for index, document in enumerate(parse_documents(documents)):
-        if document.title in truth:
-            found, expected = f"{document.title!r} again", "a title that no other document has"
-            raise DocumentError(None, index, document.title, "title", found, expected)
-        truth[document.title] = document
-    gold = {(title, *fact): evidence for title, document in truth.items() for fact, evidence in document.facts.items()}
-    predicted, given = {}, 0
     _check_list(predictions, "predictions", "a list of predictions")
-    for prediction in predictions:
-        fact, evidence = parse_prediction(prediction, given, truth)
-        predicted.setdefault(fact, evidence)
-        given += 1
-    correct = predicted.keys() & gold.keys()
-    located = [fact for fact in predicted if fact[0] in truth]
+    _check_list(documents, "documents", "a list of documents")
+    # Of a hundred thousand documents, all that is kept is what was predicted.
+    predicted, positions, given = _predictions_by_title(predictions)
+    distinct = sum(map(len, predicted.values()))
+    tally = _Tally(None if ign_reference is None else load_ign_reference(ign_reference), long_distance)
+    titles = set()
+    for index, document in enumerate(parse_documents(documents)):
+        title = document.title
+        if title in titles:
+            found, expected = f"{title!r} again", "a title that no other document has"
+            raise DocumentError(None, index, title, "title", found, expected)
+        titles.add(title)
+        facts, places = predicted.pop(title, {}), positions.pop(title, {})
+        for head, tail, relation in facts:
+            if max(head, tail) >= len(document.entities):  # raises the error that names it
+                wrong = {"title": title, "h_idx": head, "t_idx": tail, "r": relation}
+                parse_prediction(wrong, places[head, tail, relation], {title: document})
+        tally.add(document, facts)
+    unknown = sum(map(len, predicted.values()))
+    for facts in predicted.values():
+        tally.add_unknown(facts)
 
-    by_relation = [Counter(relation for *_, relation in facts) for facts in (correct, predicted, gold)]
-    gold_relations = by_relation[2].keys()
-    per_relation = {
-        relation: _rates(*(counter[relation] for counter in by_relation))
-        for relation in sorted(gold_relations | by_relation[1].keys())
-    }
+    per_relation = {relation: counts.rates() for relation, counts in sorted(tally.by_relation.items())}
+    gold_relations = [relation for relation, rates in per_relation.items() if rates["gold"]]
     macro = {
         f"macro_{name}": _ratio(sum(per_relation[relation][name] for relation in gold_relations), len(gold_relations))
         for name in ("precision", "recall", "f1")
     }
-    distance = {fact: _sentence_distance(truth[fact[0]], fact[1], fact[2]) for fact in {*gold, *located}}
-
-    def breakdown(belongs):
-        return _rates(*(sum(map(belongs, facts)) for facts in (correct, predicted, gold)))
-
+    everything, evidence = tally.breakdown(), tally.evidence.rates()
     frequent = long_tail = None
     if frequent_relations is not None:
-        frequent = breakdown(lambda fact: fact[3] in frequent_relations)
-        long_tail = breakdown(lambda fact: fact[3] not in frequent_relations)
+        frequent = tally.breakdown(set(frequent_relations))
+        long_tail = tally.breakdown(per_relation.keys() - set(frequent_relations))
     return {
-        **_rates(len(correct), len(predicted), len(gold)),
-        **_ign_scores(ign_reference, truth, gold, correct, predicted),
+        **everything,
+        **tally.ign_scores(),
         **macro,
-        "documents": len(truth),
-        "duplicate_labels": sum(document.duplicate_labels for document in truth.values()),
+        "documents": tally.documents,
+        "duplicate_labels": tally.duplicate_labels,
         "predictions": given,  # repeated ones too, unlike in the breakdowns
-        "distinct_predictions": len(predicted),
-        "duplicates": given - len(predicted),
-        "unknown_titles": len(predicted) - len(located),
-        "unknown_relations": sum(relation not in gold_relations for *_, relation in predicted),
+        "distinct_predictions": distinct,
+        "duplicates": given - distinct,
+        "unknown_titles": unknown,
+        "unknown_relations": sum(rates["predictions"] for rates in per_relation.values() if not rates["gold"]),
         "long_distance": long_distance,
-        "intra": breakdown(lambda fact: distance.get(fact) == 0),
-        "inter": breakdown(lambda fact: distance.get(fact, 0) > 0),
-        "inter_long": breakdown(lambda fact: distance.get(fact, 0) > long_distance),
+        "intra": tally.intra.rates(),
+        "inter": tally.inter.rates(),
+        "inter_long": tally.inter_long.rates(),
         "frequent": frequent,
         "long_tail": long_tail,
         "evidence": {
-            **_rates(
-                sum(len(predicted[fact] & gold[fact]) for fact in correct),
-                sum(len(predicted[fact]) for fact in located),
-                sum(map(len, gold.values())),
-            ),
-            "share_of_facts_without_evidence": _ratio(sum(not evidence for evidence in gold.values()), len(gold)),
+            **evidence,
+            "share_of_facts_without_evidence": _ratio(tally.gold_without_evidence, everything["gold"]),
         },
         "per_relation": per_relation,
     }
 
 
-def _cumulate(scores, correct, total_gold):
-    """Distinct scores in falling order and, down to each, the number of correct candidates and of all candidates."""
+def _check_candidates(scores, correct, total_gold):
     scores, correct = np.asarray(scores), np.asarray(correct, dtype=bool)
     if scores.dtype.kind != "f":
         scores = scores.astype(float)
@@ -325,10 +396,16 @@ def _cumulate(scores, correct, total_gold):
         raise SettingError("curve", f"scores[{first}]", float(scores[first]), "a finite number")
     if total_gold < correct.sum():
         raise SettingError("curve", "total_gold", total_gold, f"at least {correct.sum()}, the number marked correct")
+    return scores, correct
+
+
+def _cumulate(scores, correct, counts):
+    """Distinct scores in falling order and, down to each, the number of correct candidates and of all candidates, where each
+    score stands for `counts` candidates."""
     order = np.argsort(-scores, kind="stable")
     scores = scores[order]
     last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
-    return scores[last_of_tie], np.cumsum(correct[order])[last_of_tie], last_of_tie + 1
+    return scores[last_of_tie], np.cumsum(correct[order])[last_of_tie], np.cumsum(counts[order])[last_of_tie]
 
 
 def average_precision(scores, correct, total_gold) -> float:
@@ -342,7 +419,8 @@ def average_precision(scores, correct, total_gold) -> float:
     Raises:
         SettingError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
     """
-    _, hits, taken = _cumulate(scores, correct, total_gold)
+    scores, correct = _check_candidates(scores, correct, total_gold)
+    _, hits, taken = _cumulate(scores, correct, np.ones(len(scores), np.int64))
     return float(_ratio((np.diff(hits, prepend=0) * hits / taken).sum(), total_gold))
 
 
@@ -355,7 +433,19 @@ def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
     Args:
         scores, correct, total_gold: as in [`average_precision`], as are the errors raised.
     """
-    values, hits, taken = _cumulate(scores, correct, total_gold)
+    scores, correct = _check_candidates(scores, correct, total_gold)
+    return tune_offset_of_groups(scores, correct, np.ones(len(scores), np.int64), total_gold)
+
+
+def tune_offset_of_groups(scores, correct, counts, total_gold) -> tuple[float, float]:
+    """[`tune_offset`] of groups of candidates: all of a group have the same score.
+
+    Args:
+        scores (`(n,)` float array): of each group.
+        correct, counts (`(n,)` int64 array): how many of its candidates are gold facts, and how many it has.
+        total_gold (`int`): as in [`average_precision`].
+    """
+    values, hits, taken = _cumulate(scores, correct, counts)
     if not len(values):
         return 0.0, 0.0
     f1 = 2 * hits / (taken + total_gold)
@@ -363,10 +453,16 @@ def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
     upper = values[best]
     if not hits[best]:
         return float(upper), 0.0
-    lower = values[best + 1] if best + 1 < len(values) else np.nextafter(upper, -np.inf, dtype=values.dtype)
+    return half_way(values[best + 1] if best + 1 < len(values) else -np.inf, upper), float(f1[best])
+
+
+def half_way(lower, upper) -> float:
+    """A cut-off between two neighbouring scores: the upper one is above it, the lower one, which may be -inf, is not."""
+    if not np.isfinite(lower):
+        lower = np.nextafter(upper, -np.inf, dtype=upper.dtype)
     middle = lower / 2 + upper / 2
     # Between neighbouring floats there is no middle, and rounding must not reach the upper one: `>` is strict.
-    return float(middle if lower <= middle < upper else lower), float(f1[best])
+    return float(middle if lower <= middle < upper else lower)
 
 
 def format_scores(result, baseline=None, baseline_name="baseline") -> str:

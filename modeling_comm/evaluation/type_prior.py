@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 
 from ..documents import Document, OfficialPrediction
-from .scoring import parse_documents, tune_offset
+from .scoring import parse_documents, tune_offset_of_groups
 
 _LABELLED = ("labels", "type")
 
@@ -67,18 +67,19 @@ class TypePrior:
 
     def scored(self, documents: Iterable[Document], cutoff: float = 0.0) -> list[ScoredPrediction]:
         """Candidates with a score above `cutoff`. Needs no labels."""
+        return list(self._candidates(documents, cutoff))
+
+    def _candidates(self, documents, cutoff):
         above = {
             types: [(relation, probability) for relation, probability in relations.items() if probability > cutoff]
             for types, relations in self.probabilities.items()
         }
-        candidates = []
         for document in parse_documents(documents, require=("type",)):
             types = _entity_types(document)
             for head, tail in permutations(range(len(types)), 2):
                 for relation, probability in above.get((types[head], types[tail]), ()):
                     fact = {"title": document.title, "h_idx": head, "t_idx": tail, "r": relation}
-                    candidates.append({**fact, "score": probability})
-        return candidates
+                    yield {**fact, "score": probability}
 
     @staticmethod
     def to_predictions(candidates: Iterable[ScoredPrediction]) -> list[OfficialPrediction]:
@@ -87,7 +88,7 @@ class TypePrior:
 
     def predict(self, documents: Iterable[Document], cutoff: float) -> list[OfficialPrediction]:
         """Every candidate with a score above `cutoff`, in the official format."""
-        return self.to_predictions(self.scored(documents, cutoff))
+        return self.to_predictions(self._candidates(documents, cutoff))
 
     def best_cutoff(self, documents: Iterable[Document]) -> tuple[float, float]:
         """The cut-off with the best micro F1 on labelled `documents`, and that F1, as
@@ -99,7 +100,7 @@ class TypePrior:
             (probability, facts[types, relation], pairs[types])
             for types, relations in self.probabilities.items()
             for relation, probability in relations.items()
+            if pairs[types]
         ]
-        scores = [np.full(count, probability) for probability, _, count in cells]
-        correct = [np.arange(count) < hits for _, hits, count in cells]
-        return tune_offset(np.concatenate([[], *scores]), np.concatenate([[], *correct]), sum(facts.values()))
+        scores, correct, counts = np.array(cells, dtype=float).reshape(-1, 3).T
+        return tune_offset_of_groups(scores, correct.astype(np.int64), counts.astype(np.int64), sum(facts.values()))
