@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import math
 import sys
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,6 +17,8 @@ from ..configuration_comm import __version__
 from ..documents import DocumentError
 from ..extensions import import_extensions
 from ..pipeline_comm import TASK, NoEntitiesError
+from ..settings import SettingError
+from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, hashed, read_items, text_files, with_ids
@@ -31,6 +34,7 @@ def _check(args):
         raise ValueError(f"--batch_size is {args.batch_size}; expected at least 1")
     if args.threshold_offset is not None and not math.isfinite(args.threshold_offset):
         raise ValueError(f"--threshold_offset is {args.threshold_offset}; expected a finite number")
+    selection = _selection(args)
     if args.format == "txt" and args.ner is None:
         raise ValueError(
             "--format txt needs --ner NAME, because raw text does not say what its entities are: an installed spaCy model, such "
@@ -39,9 +43,12 @@ def _check(args):
     for flag, check in (("model", check_model), ("ner", check_ner)):
         if getattr(args, flag) is not None:
             try:
-                check(getattr(args, flag), args.trust_remote_code)
+                checked = check(getattr(args, flag), args.trust_remote_code)
             except (ValueError, ImportError) as error:
                 raise ValueError(f"--{flag} {error}") from error
+        if flag == "model":
+            with _naming_flag():
+                selection.label_ids(checked.id2label, checked.relation_names)
     if args.format != "txt" and Path(args.input).is_dir():
         raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
     if args.device is not None:
@@ -59,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     import_extensions(args.extensions)
     _check(args)
-    with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
+    form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
+    standard = args.output == STANDARD_STREAM
+    with StandardOutput(form) if standard else _resumable_output(args, form) as output:
         if not output.finished:
             _predict(args, output)
     if not output.read:
@@ -68,17 +77,35 @@ def run(args: argparse.Namespace) -> int:
     return SOME_REJECTED if output.counts["rejected"] else 0
 
 
-def _resumable_output(args):
+@contextmanager
+def _naming_flag():
+    """Puts an error about a field of the selection in the words of the command line."""
+    try:
+        yield
+    except SettingError as error:
+        raise ValueError(f"--{error.field} is {error.value!r}; expected {error.expected}") from error
+
+
+def _selection(args):
+    """Which triples are wanted."""
+    with _naming_flag():
+        return TripleSelection(**{name: getattr(args, name) for name in TripleSelection.field_names()})
+
+
+def _resumable_output(args, form):
     models = {name: getattr(args, name) for name in ("model", "ner")}
     settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
+    settings |= _selection(args).given()
+    if form != "jsonl":
+        settings["output_format"] = form
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
         digest = hashlib.sha256()
         settings["documents"] = sum(1 for _ in hashed(read_items(args.input, args.format), digest))
         settings["input"] = f"sha256 {digest.hexdigest()}"
-    return ResumableOutput(args.output, settings, args.restart)
+    return ResumableOutput(args.output, settings, args.restart, form)
 
 
 def _predict(args, output):
@@ -102,16 +129,24 @@ def _predict(args, output):
         ner=ner,
         batch_size=args.batch_size,
         threshold_offset=args.threshold_offset,
+        **{name: getattr(args, name) for name in TripleSelection.field_names()},
     )
+    types, whole = set(), not output.read
+    if whole:
+        output.begin()
     with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
         # A resumed run has the same batches again: the last bits of scores depend on them.
         while batch := list(islice(items, args.batch_size)):
             records, rejected = _predict_batch(extract, batch)
             for item, error in rejected:
                 bar.write(f"rejected: {item.kind} {item.place}: {error}", file=sys.stderr)
+            types.update(entity["type"] for record in records for entity in record["entities"])
             output.write(records, rejected, output.read + len(batch), digest.hexdigest())
             bar.update(len(batch))
     output.finish()
+    if whole and output.counts["documents"]:  # of those of an earlier run the types are not known
+        for warning in type_warnings(_selection(args), types):
+            print(f"warning: --{warning}", file=sys.stderr)
 
 
 def _predict_batch(extract, batch):
