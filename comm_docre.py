@@ -160,6 +160,9 @@ def _add_evaluate(parser):
     parser.add_argument(
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
     )
+    parser.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
+    )
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     parser.add_argument(
         "--allow_missing_documents",

@@ -31,10 +31,11 @@ def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
     Mentions `{"start", "end", "type"}` that a named-entity source finds in a text.
 
     Args:
-        ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline made with an `aggregation_strategy`,
-            which reads the text sentence by sentence, and a sentence that is longer than its model can take in windows that
-            overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that takes a text and gives
-            a list of `{"start", "end", "type"}`.
+        ner (`Callable`): a spaCy pipeline, whose `doc.ents` are read, or, where there are none, the spans with a label in
+            `doc.spans`, which a span categorizer or span ruler fills; a Transformers token-classification pipeline made with an
+            `aggregation_strategy`, which reads the text sentence by sentence, and a sentence that is longer than its model can
+            take in windows that overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that
+            takes a text and gives a list of `{"start", "end", "type"}`.
         text (`str`): the text.
         sentence_splitter (`Callable`, *optional*): as in [`~text_to_document.document_from_text`].
 
@@ -60,7 +61,10 @@ def _windows(ner):
 
 def _mentions(found):
     if hasattr(found, "ents"):
-        return [{"start": ent.start_char, "end": ent.end_char, "type": ent.label_} for ent in found.ents]
+        # Groups without labels are something else, such as chains of coreference.
+        others = (span for group in getattr(found, "spans", {}).values() for span in group if span.label_)
+        spans = found.ents or others
+        return [{"start": span.start_char, "end": span.end_char, "type": span.label_} for span in spans]
     if not isinstance(found, (list, tuple)) or not all(isinstance(mention, Mapping) for mention in found):
         raise ValueError(
             f"ner gave {found!r:.100}; expected a list of {{'start', 'end', 'type'}}, or an object with ents as spaCy's"

@@ -95,7 +95,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 Offsets count characters, the end exclusive; type, name and title may be left out or None.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
-            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`].
+            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`]. Where it finds none in
+                all documents of a list, that is a warning.
             coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~mentions.group_mentions`].
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
@@ -135,7 +136,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
         if isinstance(inputs, (str, Mapping)):
             (record,) = records = list(self._records([inputs], 1, *parameters))
-            _warn_of_types(records, parameters[-1])
+            _warn_of_nothing_found(records, *parameters)
             return record
         records = self._records(inputs, size, *parameters)
         if show_progress_bar:
@@ -144,7 +145,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if not isinstance(inputs, (list, tuple)):
             return records
         records = list(records)
-        _warn_of_types(records, parameters[-1])
+        _warn_of_nothing_found(records, *parameters)
         return records
 
     def _sanitize_parameters(
@@ -286,8 +287,12 @@ class DocumentRelationExtractionPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def _warn_of_types(records, parameters):
-    selection = TripleSelection(**{name: parameters.get(name) for name in TripleSelection.field_names()})
+def _warn_of_nothing_found(records, preprocess_params, _, postprocess_params):
+    """What is strange of all records of a call together."""
+    if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
+        logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
+        return
+    selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
     for warning in type_warnings(selection, (entity["type"] for record in records for entity in record["entities"])):
         logger.warning(warning)
 

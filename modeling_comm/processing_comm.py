@@ -33,7 +33,9 @@ _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "r
 _TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
 _CLOSING = 50
 # What encoding counts, for each document, of what its features do not say.
-LOSSES_OF_ENCODING = ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context")
+LOSSES_OF_ENCODING = (
+    *("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context", "unknown_tokens", "unknown_facts"),
+)
 
 
 class CommProcessor(ProcessorMixin):
@@ -236,19 +238,32 @@ class CommProcessor(ProcessorMixin):
             logger.warning("Encoding %d documents: %s", len(documents), lost)
         return BatchFeature(self.collate(features))
 
-    def encode(self, documents, max_length=None) -> list[dict]:
+    def encode(self, documents, max_length=None, allow_unknown_relations=False) -> list[dict]:
         """
         One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
         `mention_entities`, `sentence_starts` (the first subword token of each sentence, its opening marker included),
-        `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
-        (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
+        `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost: `lost_tokens`,
+        `lost_mentions`, `lost_entities`, `pairs_without_context`, `unknown_tokens` (subword tokens that are not in the
+        vocabulary, of text that the model cannot read) and `unknown_facts` (distinct labels of relations that the model lacks).
+
+        Args:
+            documents (`list[dict]`): in DocRED's format.
+            max_length (`int`, *optional*): as in a call.
+            allow_unknown_relations (`bool`, defaults to `False`): whether labels may have relations that the model lacks. They
+                are counted and left out of `facts`. For documents that are scored, not for training.
+
+        Raises:
+            DocumentError: a document does not fit.
         """
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
         documents = list(documents)
         relations = set(self.id2label.values()) - {self.id2label[0]}
         for index, document in enumerate(documents):
-            validate_document(document, index=index, relations=relations)
+            validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
+            if allow_unknown_relations:  # but no label says "no relation"
+                given = {fact["r"] for fact in document.get("labels") or ()}
+                validate_document(document, index=index, relations=given - {self.id2label[0]})
         pieces = self._tokenize_words(documents)
         return [self._encode_document(document, pieces, max_length) for document in documents]
 
@@ -289,19 +304,24 @@ class CommProcessor(ProcessorMixin):
         found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
         labels = document.get("labels")
         label2id = self.label2id
+        known = [fact for fact in labels or () if fact["r"] in label2id]
+        unknown = {(fact["h"], fact["t"], fact["r"]) for fact in labels or () if fact["r"] not in label2id}
         return {
             "input_ids": tokens,
             "mention_positions": mention_positions,
             "mention_entities": mention_entities,
             "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
-            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
+            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
             "has_labels": labels is not None,
             "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
             "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
+            # A byte-level tokenizer reads every text: it has no such token, or never gives it.
+            "unknown_tokens": tokens[1:-1].count(self.tokenizer.unk_token_id),
+            "unknown_facts": len(unknown),
         }
 
     def _marker_ids(self, document):
@@ -515,7 +535,8 @@ def encoding_report(features) -> dict[str, int]:
 
 def what_was_lost(report) -> dict[str, int]:
     """The losses of an [`encoding_report`], as far as there are any."""
-    return {key: report[key] for key in LOSSES_OF_ENCODING if report[key]}
+    # A report of an earlier version counts fewer things.
+    return {key: report[key] for key in LOSSES_OF_ENCODING if report.get(key)}
 
 
 def _ordered_pairs(document, entities):

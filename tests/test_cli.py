@@ -571,6 +571,21 @@ def test_spacy_model(predict, tmp_path):
     assert [entity["name"] for entity in record["entities"]] == ["Marie Curie", "Warsaw", "Paris"]
 
 
+def test_a_spacy_model_that_finds_nothing_is_warned_of(predict, tmp_path, capsys):
+    spacy = pytest.importorskip("spacy", reason="needs spaCy, which the extra `text` brings")
+    nlp = spacy.blank("en")
+    nlp.to_disk(tmp_path / "empty")
+    nlp.add_pipe("span_ruler").add_patterns([{"label": "LOC", "pattern": "Oslo"}])
+    nlp.to_disk(tmp_path / "spans")
+    (tmp_path / "a.txt").write_text(TEXT)
+    for name, entities in (("empty", 0), ("spans", 1)):
+        output = tmp_path / f"{name}.jsonl"
+        assert predict(tmp_path / "a.txt", "txt", "--ner", tmp_path / name, output=output) == 0
+        (record,), heard = read_lines(output), capsys.readouterr().err
+        assert len(record["entities"]) == entities
+        assert ("found no entity" in heard) == ("without entities 1" in heard) == (entities == 0)
+
+
 def test_settings_reach_the_pipeline(predict, expected, tmp_path):
     source = write_lines(tmp_path / "in.jsonl", documents(3))
     flags = ["--threshold_offset", "3", "--dtype", "bfloat16", "--device", "cpu", "--batch_size", "3"]
@@ -743,7 +758,7 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
     assert [record["lost"]["relations_over_cap"] for record in records] == [12] * 5
     apart = sum(record["lost"].get("pairs_without_context", 0) for record in records)
     assert apart  # sentences of a long document
-    counts = {"documents": 5, "triples": 5 * 12 * 3, "rejected": 0}
+    counts = {"documents": 5, "without_entities": 0, "triples": 5 * 12 * 3, "rejected": 0}
     lost = {"relations_over_cap": 60, "pairs_without_context": apart}
     assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["counts"] == {**counts, "lost": lost}
     report = f"documents 5, triples 180, rejected 0; lost: relations over cap 60, pairs without context {apart}"

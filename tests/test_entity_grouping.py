@@ -253,6 +253,18 @@ def test_spacy_pipelines():
     ]
 
 
+def test_spacy_pipelines_that_fill_doc_spans():
+    spacy = pytest.importorskip("spacy", reason="needs spaCy, which the extra `text` brings")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler").add_patterns([{"label": "PER", "pattern": "Ada"}, {"label": "LOC", "pattern": "Oslo"}])
+    doc = nlp("Ada lives in Oslo.")
+    doc.spans["coref_clusters_1"] = [doc[0:1]]  # without a label: no named entity
+    found = [{"start": 0, "end": 3, "type": "PER"}, {"start": 13, "end": 17, "type": "LOC"}]
+    assert find_mentions(lambda text: doc, doc.text) == found
+    doc.set_ents([spacy.tokens.Span(doc, 3, 4, "GPE")])  # named entities come before spans
+    assert find_mentions(lambda text: doc, doc.text) == [{"start": 13, "end": 17, "type": "GPE"}]
+
+
 @pytest.mark.parametrize(
     "found",
     [None, "Oslo", [(0, 4)], {"start": 0}, [{"start": 0, "end": 4}, None]],

@@ -520,6 +520,14 @@ def test_bare_text_with_spacy(extractor):
     assert record["triples"]
 
 
+def test_a_source_that_finds_nothing_is_warned_of(extractor, caplog):
+    found = [{"start": 0, "end": 4}]
+    extractor([TEXT, TEXT], ner=lambda text: found)
+    assert "no entity" not in caplog.text
+    extractor([TEXT, TEXT], ner=lambda text: [])
+    assert "no entity in 2 documents" in caplog.text
+
+
 def test_entities_that_are_given_are_not_looked_for(extractor):
     def ner(text):
         raise AssertionError("called")

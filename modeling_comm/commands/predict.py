@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             _predict(args, output)
     if not output.read:
         print(f"warning: {args.input} has no document in it", file=sys.stderr)
-    _report(output)
+    _report(output, args.ner)
     return SOME_REJECTED if output.counts["rejected"] else 0
 
 
@@ -185,7 +185,13 @@ def _rounded(record):
     return record
 
 
-def _report(output):
-    numbers = [f"{name} {output.counts[name]:,}" for name in ("documents", "triples", "rejected")]
-    lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in output.counts["lost"].items()]
+def _report(output, ner):
+    counts = output.counts
+    if counts["documents"] and counts["documents"] == counts["without_entities"]:
+        found = f"--ner {ner} found no entity" if ner else "there is no entity"
+        print(f"warning: {found} in {counts['documents']:,} documents, so there are no triples", file=sys.stderr)
+    numbers = [f"{name} {counts[name]:,}" for name in ("documents", "triples", "rejected")]
+    if counts["without_entities"]:
+        numbers.insert(1, f"without entities {counts['without_entities']:,}")
+    lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in counts["lost"].items()]
     print(f"{', '.join(numbers)}; lost: {', '.join(lost) or 'nothing'}", file=sys.stderr)

@@ -40,13 +40,13 @@ class StandardOutput:
         settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
-        counts (`dict`): `documents`, `triples`, `rejected` and `lost`, the sums of the records' own.
+        counts (`dict`): `documents`, those of them `without_entities`, `triples`, `rejected`, and `lost`, summed over records.
     """
 
     def __init__(self, form: str = "jsonl"):
         self._header, self._lines = _FORMS[form]
         self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
-        self.counts = {"documents": 0, "triples": 0, "rejected": 0, "lost": {}}
+        self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
 
     def begin(self):
         """Writes what comes before all records."""
@@ -69,6 +69,7 @@ class StandardOutput:
         lost = self.counts["lost"]
         for record in records:
             self.counts["triples"] += len(record["triples"])
+            self.counts["without_entities"] += not record["entities"]
             for name, number in record["lost"].items():
                 lost[name] = lost.get(name, 0) + number
         self._store(self._lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
@@ -144,8 +145,9 @@ class ResumableOutput(StandardOutput):
             return
         check_unchanged(state["settings"], self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
-        for name in ("finished", "read", "input_sha256", "counts"):
+        for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
+        self.counts |= state["counts"]  # an earlier version did not count documents without entities
 
     def _write_state(self):
         state = {

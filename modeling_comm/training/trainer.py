@@ -12,11 +12,11 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..configuration_comm import __version__
-from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
-from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
+from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins
+from ..evaluation.scoring import tune_offset
 from ..extensions import check_extensions
 from ..losses import get_loss, loss_from_config
-from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
+from ..processing_comm import LOSSES_OF_ENCODING
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
     FEATURE_COLUMNS,
@@ -29,6 +29,7 @@ from .batching import (
     without_unknown_labels,
 )
 from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .results import breaks_tie, evaluate_results, nothing_predicted
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -102,6 +103,7 @@ class CommTrainer(Trainer):
         self.train_sampler = None
         self._step_documents = []
         self.stream_report = Counter()
+        self._evaluations_without_predictions = 0  # in a row
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
@@ -264,7 +266,16 @@ class CommTrainer(Trainer):
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         if self.args.save_strategy != "no":
             check_extensions(self.model)  # not after an epoch
+        self._evaluations_without_predictions = 0
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _determine_best_metric(self, metrics, trial):
+        if super()._determine_best_metric(metrics, trial):
+            return True
+        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def _save_checkpoint(self, model, trial):
         # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
@@ -298,7 +309,7 @@ class CommTrainer(Trainer):
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         if dataset is None:
             raise ValueError("CommTrainer: evaluation requires an eval_dataset")
-        dataset = encode_dataset(dataset, self.processing_class)
+        dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
             batch_size=self.args.per_device_eval_batch_size,
@@ -323,10 +334,18 @@ class CommTrainer(Trainer):
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        self._warn_if_nothing_is_predicted(description, nothing_predicted(metrics, results))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
+
+    def _warn_if_nothing_is_predicted(self, description, warning):
+        self._evaluations_without_predictions = self._evaluations_without_predictions + 1 if warning else 0
+        # The first epochs of a training that will do well may predict nothing.
+        last = self.state.global_step >= self.state.max_steps
+        if warning and (not self.is_in_train or last or self._evaluations_without_predictions == 3):
+            logger.warning("%s: %s", description, warning)
 
     @torch.no_grad()
     def _evaluate_batches(self, dataloader):
@@ -368,13 +387,15 @@ class CommTrainer(Trainer):
         return offset
 
 
-def encode_dataset(dataset, processor, max_length=None, num_proc=None):
+def encode_dataset(dataset, processor, max_length=None, num_proc=None, allow_unknown_relations=False):
     """
     Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
 
     Args:
         dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
             bar); one that holds unlabelled documents says so in its column `has_labels`.
+        processor, max_length, allow_unknown_relations: as in [`CommProcessor.encode`].
+        num_proc (`int`, *optional*): processes that encode a `Dataset`.
     """
     if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
         raise ValueError(
@@ -385,12 +406,13 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
     if {*FEATURE_COLUMNS} <= {*dataset[0]}:
         return dataset
     if not hasattr(dataset, "map"):
-        features = processor.encode(dataset, max_length=max_length)
+        features = processor.encode(dataset, max_length, allow_unknown_relations)
         return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
 
     def encode(rows, library):  # the version is part of the cache's key
         documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
+        documents = list(map(without_unknown_labels, documents))
+        features = processor.encode(documents, max_length, allow_unknown_relations)
         return {column: [feature[column] for feature in features] for column in features[0]}
 
     from datasets import Features, List, Value  # an extra; it is installed where a Dataset is given
@@ -465,27 +487,3 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
     return results
-
-
-def evaluate_results(
-    results: list[Predictions],
-    documents: list[dict],
-    processor: CommProcessor,
-    ign_reference: IgnReference | None = None,
-) -> dict[str, float]:
-    """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
-    over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
-    metrics = {
-        "predicted_positives": sum(len(result.triples) for result in results),
-        "removed_by_cap": sum(result.removed_by_cap for result in results),
-    }
-    margins, labels = flat_margins(results)
-    if labels is None:
-        return metrics
-    predicted = official_predictions(results, documents, processor.id2label)
-    scores = score(predicted, documents, ign_reference=ign_reference)
-    keys = ("f1", "precision", "recall", "ign_f1")
-    metrics |= {key: scores[key] for key in keys if scores[key] is not None}
-    metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
-    metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
-    return metrics
