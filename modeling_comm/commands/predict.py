@@ -14,9 +14,10 @@ from tqdm import tqdm
 from transformers import pipeline
 
 from ..configuration_comm import __version__
+from ..document_input import NoEntitiesError
 from ..documents import DocumentError
 from ..extensions import import_extensions
-from ..pipeline_comm import TASK, NoEntitiesError
+from ..pipeline_comm import TASK
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
