@@ -41,6 +41,9 @@ machine the file ends up the same, byte by byte. It refuses if input, model or s
 OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
 before; standard output does not.
 
+Progress is on stderr: documents, their rate and the time left, on a terminal as a bar, else as a line every 30 seconds.
+Standard input has no time left, because its length is unknown.
+
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
 OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
@@ -96,6 +99,9 @@ def _add_predict(parser):
         help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
     )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and predict again")
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress, only warnings, errors, and what was lost or rejected"
+    )
     parser.add_argument(
         "--output_format",
         choices=("jsonl", "csv"),

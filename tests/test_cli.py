@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -747,6 +748,28 @@ def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monk
     assert [record["title"] for record in read_lines(tmp_path / "out.jsonl")] == [f"Title {seed}" for seed in range(4)]
     (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
     assert entry["line"] == 3 and message in entry["error"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO], ids=["terminal", "file"])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress(predict, tmp_path, monkeypatch, stream, quiet):
+    source = write_lines(tmp_path / "in.jsonl", documents(3))
+    monkeypatch.setattr(predict_command, "_LOG_SECONDS", 0)
+    heard = stream()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", heard)
+        assert predict(source, "jsonl", "--batch_size", "1", *(["--quiet"] if quiet else [])) == 0
+    states = re.findall(r"(\d)/3 \[\d\d:\d\d<[^\r\n]*documents", heard.getvalue())
+    assert (states[-1:] == ["3"]) == (not quiet)
+    lines = re.findall(r"(?m)^[^\r\n]*\d/3 [^\r\n]*$", heard.getvalue())  # a bar overwrites itself, a line ends
+    assert bool(lines) == (stream is not Terminal and not quiet)
+    assert ("Loading weights" in heard.getvalue()) == (not quiet)
+    assert "relations over cap" in heard.getvalue()  # what was lost is said all the same
 
 
 def test_what_is_lost_is_reported(predict, tmp_path, capsys):

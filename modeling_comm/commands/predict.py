@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 from transformers import pipeline
+from transformers.utils import logging
 
 from ..configuration_comm import __version__
 from ..document_input import NoEntitiesError
@@ -28,6 +29,7 @@ from .predict_outputs import ResumableOutput, StandardOutput, output_files
 
 SOME_REJECTED = 3
 _DECIMALS = 6
+_LOG_SECONDS = 30  # between two lines of progress in a file
 
 
 def _check(args):
@@ -74,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
             _predict(args, output)
     if not output.read:
         print(f"warning: {args.input} has no document in it", file=sys.stderr)
-    _report(output, args.ner)
+    _report(output, args)
     return SOME_REJECTED if output.counts["rejected"] else 0
 
 
@@ -118,15 +120,12 @@ def _predict(args, output):
         raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
-    ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
+    with _loading(args.quiet):
+        ner = args.ner and load_ner(args.ner, args.device, args.trust_remote_code)
+        how = {name: getattr(args, name) for name in ("model", "device", "dtype", "trust_remote_code")}
+        extractor = pipeline(TASK, **how)
     extract = partial(
-        pipeline(
-            TASK,
-            model=args.model,
-            device=args.device,
-            dtype=args.dtype,
-            trust_remote_code=args.trust_remote_code,
-        ),
+        extractor,
         ner=ner,
         batch_size=args.batch_size,
         threshold_offset=args.threshold_offset,
@@ -135,7 +134,7 @@ def _predict(args, output):
     types, whole = set(), not output.read
     if whole:
         output.begin()
-    with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
+    with _progress(output, args.quiet) as bar:
         # A resumed run has the same batches again: the last bits of scores depend on them.
         while batch := list(islice(items, args.batch_size)):
             records, rejected = _predict_batch(extract, batch)
@@ -148,6 +147,41 @@ def _predict(args, output):
     if whole and output.counts["documents"]:  # of those of an earlier run the types are not known
         for warning in type_warnings(_selection(args), types):
             print(f"warning: --{warning}", file=sys.stderr)
+
+
+@contextmanager
+def _loading(quiet):
+    """Without Transformers' progress bars, if so wanted."""
+    shown = logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _progress(output, quiet):
+    """A bar with the number of documents, their rate and the time left; where stderr is no terminal, a line every half minute."""
+    how = {"total": output.settings.get("documents"), "initial": output.read, "unit": " documents", "disable": quiet}
+    if not sys.stderr.isatty():
+        how |= {"file": _Lines(sys.stderr), "ascii": True, "mininterval": _LOG_SECONDS, "delay": _LOG_SECONDS}
+    return tqdm(**how)
+
+
+class _Lines:
+    """A stream in which each state of a bar is a line of its own."""
+
+    def __init__(self, stream):
+        self.stream, self.encoding = stream, getattr(stream, "encoding", None)
+
+    def write(self, text):
+        if text := text.strip():
+            self.stream.write(f"{text}\n")
+
+    def flush(self):
+        self.stream.flush()
 
 
 def _predict_batch(extract, batch):
@@ -186,8 +220,8 @@ def _rounded(record):
     return record
 
 
-def _report(output, ner):
-    counts = output.counts
+def _report(output, args):
+    counts, ner = output.counts, args.ner
     if counts["documents"] and counts["documents"] == counts["without_entities"]:
         found = f"--ner {ner} found no entity" if ner else "there is no entity"
         print(f"warning: {found} in {counts['documents']:,} documents, so there are no triples", file=sys.stderr)
@@ -195,4 +229,6 @@ def _report(output, ner):
     if counts["without_entities"]:
         numbers.insert(1, f"without entities {counts['without_entities']:,}")
     lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in counts["lost"].items()]
+    if args.quiet and not (counts["lost"] or counts["rejected"]):
+        return
     print(f"{', '.join(numbers)}; lost: {', '.join(lost) or 'nothing'}", file=sys.stderr)
