@@ -135,6 +135,10 @@ def _add_view(parser):
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
     parser.add_argument("--output", required=True, help="the page")
     parser.add_argument("--title", help="of the page (default: the input's name)")
+    parser.add_argument(
+        "--truth",
+        help="JSON file of labelled documents: shows beside the predictions which are right and what was missed",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ evaluate

@@ -399,6 +399,28 @@ def test_view(predict, tmp_path, capsys, stdin):
     stdin((tmp_path / "out.jsonl").read_bytes())
     assert run("view", "--input", "-", "--output", tmp_path / "again.html", "--title", "Of kings") == 0
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+    labelled = documents(2)
+    (tmp_path / "truth.json").write_text(json.dumps(labelled))
+    judged = tmp_path / "judged.html"
+    assert run("view", "--input", tmp_path / "out.jsonl", "--output", judged, "--truth", tmp_path / "truth.json") == 0
+    data = json.loads(re.search(r"(?s)<script id=\"data\"[^>]*>(.*?)</script>", judged.read_text())[1])
+    for document, shown in zip(labelled, data["documents"][1:], strict=True):
+        gold = {(label["h"], label["t"], label["r"]) for label in document["labels"]}
+        found = [triple for triple in shown["triples"] if triple.get("gold") or triple.get("missed")]
+        assert {(triple["head"], triple["tail"], triple["relation"]) for triple in found} == gold
+    labelled[0]["vertexSet"].append(labelled[0]["vertexSet"][0])
+    (tmp_path / "truth.json").write_text(json.dumps(labelled))
+    capsys.readouterr()
+    wrong = [
+        "--input",
+        tmp_path / "out.jsonl",
+        "--output",
+        tmp_path / "wrong.html",
+        "--truth",
+        tmp_path / "truth.json",
+    ]
+    assert run("view", *wrong) == 2 and "out.jsonl, line 2: document ('Title 0')" in error_line(capsys)
+    assert run("view", "--input", tmp_path / "out.jsonl", "--output", judged, "--truth", judged) == 2
     capsys.readouterr()
     for wrong, message in (
         (b"{", "wrong.jsonl, line 3: found no valid JSON"),
