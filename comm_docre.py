@@ -173,6 +173,11 @@ def _add_evaluate(parser):
     parser.add_argument(
         "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
     )
+    parser.add_argument(
+        "--errors",
+        help="file for the errors of each relation, false positives and false negatives with their sentences: .csv for a "
+        "spreadsheet, or .json",
+    )
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     parser.add_argument(
         "--allow_missing_documents",

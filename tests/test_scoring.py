@@ -497,6 +497,22 @@ def test_table(documents, predictions):
     assert "no reference of facts" in plain and not any(line.startswith("Ign  ") for line in plain.splitlines())
 
 
+def test_rows_that_mean_nothing_are_left_out(documents, predictions):
+    """Of evidence where none was predicted, of frequent relations where all or no gold facts have one."""
+
+    def labels(frequent, predicted=predictions):
+        table = format_scores(score(predicted, documents, frequent_relations=frequent))
+        return {line[:9].strip() for line in table.splitlines()} & {"frequent", "long tail", "evidence"}, table
+
+    assert labels(FREQUENT)[0] == {"frequent", "long tail", "evidence"}
+    every = frozenset({"P17", "P19", "P22", "P27"})
+    for frequent in (None, frozenset(), frozenset({"P5"}), every):
+        assert labels(frequent)[0] == {"evidence"}
+    without = [{key: value for key, value in one.items() if key != "evidence"} for one in predictions]
+    found, table = labels(FREQUENT, without)
+    assert found == {"frequent", "long tail"} and "evidence" not in table
+
+
 def test_command(files, tmp_path, capsys):
     output = tmp_path / "scores.json"
     output.write_text("old")

@@ -14,8 +14,9 @@ from modeling_comm import DocumentRelationExtractionPipeline, SettingError
 from modeling_comm.commands.predict_outputs import OUTPUT_FORMATS
 from modeling_comm.decoding import Triple
 from modeling_comm.prediction_record import parse_record
-from modeling_comm.reporting.triple_table import COLUMNS, csv_header, csv_lines, triple_rows
+from modeling_comm.reporting.triple_table import COLUMNS, csv_lines, triple_rows
 from modeling_comm.triple_selection import RelatedPairs, TripleSelection, UnknownRelationError
+from modeling_comm.utils.spreadsheet import csv_header
 
 LABELS = {0: "Na", 1: "P17", 2: "P27", 3: "P19"}
 NAMES = {"P17": "country", "P27": "country of citizenship"}
@@ -259,7 +260,7 @@ def test_rows_of_a_table():
     )
     (proven,) = triple_rows({**RECORD, "triples": [{**RECORD["triples"][0], "evidence": [0], "probability": 0.5}]})
     assert proven["sentences"] == 'Ada said "Oslo", twice.' and proven["probability"] == 0.5
-    (read,) = read_csv(csv_header() + csv_lines([RECORD]))
+    (read,) = read_csv(csv_header(COLUMNS) + csv_lines([RECORD]))
     assert read == {key: "" if value is None else str(value) for key, value in row.items()}
 
 
@@ -267,11 +268,11 @@ def test_csv_of_the_command(predict, tmp_path, capsysbinary):
     assert predict("all.jsonl") == 0 and predict("all.CSV") == 0
     records = [json.loads(line) for line in (tmp_path / "all.jsonl").open(encoding="utf-8")]
     content = (tmp_path / "all.CSV").read_bytes()
-    expected = csv_header() + csv_lines(records)
+    expected = csv_header(COLUMNS) + csv_lines(records)
     assert content == expected and len(read_csv(content)) == sum(len(record["triples"]) for record in records)
     assert predict("all.CSV") == 0 and (tmp_path / "all.CSV").read_bytes() == content  # finished
     assert predict("none.csv", "--min_score", "0.999999") == 0
-    assert (tmp_path / "none.csv").read_bytes() == csv_header()  # a table without rows still names its columns
+    assert (tmp_path / "none.csv").read_bytes() == csv_header(COLUMNS)  # a table without rows still names its columns
     assert predict("all.jsonl", "--output_format", "csv") == 2  # a file holds one form
     assert predict("as_csv.txt", "--output_format", "csv") == 0
     assert (tmp_path / "as_csv.txt").read_bytes() == content
@@ -293,4 +294,8 @@ def test_an_interrupted_csv_has_one_header(predict, tmp_path, monkeypatch):
     part = (tmp_path / "again.csv").read_bytes()
     assert predict("again.csv", "--batch_size", "2") == 0
     whole = (tmp_path / "whole.csv").read_bytes()
-    assert (tmp_path / "again.csv").read_bytes() == whole and whole.startswith(part) and csv_header() < part < whole
+    assert (
+        (tmp_path / "again.csv").read_bytes() == whole
+        and whole.startswith(part)
+        and csv_header(COLUMNS) < part < whole
+    )

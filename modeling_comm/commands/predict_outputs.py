@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from ..reporting.run_record import command_line
-from ..reporting.triple_table import csv_header, csv_lines
+from ..reporting.triple_table import COLUMNS, csv_lines
 from ..utils.files import read_json, write_json
 from ..utils.locks import lock
+from ..utils.spreadsheet import csv_header
 from ..utils.unchanged import check_unchanged
 from .predict_inputs import Item
 
@@ -25,7 +27,7 @@ def _json_lines(values) -> bytes:
 
 
 # For each form of output, what the file begins with and how records are written.
-_FORMS = {"jsonl": (bytes, _json_lines), "csv": (csv_header, csv_lines)}
+_FORMS = {"jsonl": (bytes, _json_lines), "csv": (partial(csv_header, COLUMNS), csv_lines)}
 OUTPUT_FORMATS = tuple(_FORMS)
 
 

@@ -1,17 +1,14 @@
 """The triples of prediction records as rows of a table, and as CSV for spreadsheets."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator
 
 from ..prediction_record import PredictionRecord
+from ..utils.spreadsheet import csv_rows
 
 COLUMNS = (
     *("document", "head", "head_type", "relation", "relation_name", "tail", "tail_type", "score", "probability"),
     "sentences",
 )
-# Excel takes a file without it for one in the machine's own encoding.
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def triple_rows(record: PredictionRecord) -> Iterator[dict[str, str | int | float | None]]:
@@ -51,17 +48,6 @@ def triple_rows(record: PredictionRecord) -> Iterator[dict[str, str | int | floa
         }
 
 
-def csv_header() -> bytes:
-    """The first line of a CSV file, in UTF-8 with a byte order mark."""
-    return BYTE_ORDER_MARK + _csv([dict(zip(COLUMNS, COLUMNS, strict=True))])
-
-
 def csv_lines(records: Iterable[PredictionRecord]) -> bytes:
-    """The triples of some records as CSV in UTF-8, without a header."""
-    return _csv(row for record in records for row in triple_rows(record))
-
-
-def _csv(rows):
-    text = io.StringIO()
-    csv.DictWriter(text, COLUMNS).writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")
+    """The triples of some records as rows of a CSV file, see [`~modeling_comm.utils.spreadsheet.csv_rows`]."""
+    return csv_rows(COLUMNS, (row for record in records for row in triple_rows(record)))
