@@ -53,7 +53,11 @@ def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_m
     best = next(
         (entry for entry in state.log_history if entry["step"] == state.best_global_step and name in entry), {}
     )
-    return metrics.get("eval_average_precision", 0.0) >= best.get("eval_average_precision", 0.0)
+    # That of the same evaluation set, if there are several: "eval_dev_f1" has "eval_dev_average_precision" beside it.
+    parts = name.split("_")
+    keys = [f"{'_'.join(parts[:end])}_average_precision" for end in range(len(parts) - 1, 0, -1)]
+    key = next((key for key in keys if key in metrics), None)
+    return metrics.get(key, 0.0) >= best.get(key, 0.0)
 
 
 def nothing_predicted(metrics: dict[str, float], results: list[Predictions]) -> str | None:

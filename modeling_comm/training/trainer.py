@@ -1,6 +1,7 @@
 """Training and evaluation of COMM models with Transformers' Trainer."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,12 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..configuration_comm import __version__
 from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins
 from ..evaluation.scoring import tune_offset
 from ..extensions import check_extensions
-from ..features import LOSSES_OF_ENCODING
 from ..losses import get_loss, loss_from_config
 from ..reporting.model_card import trainer_record, write_model_card
+from .adapters import check_adapters, has_adapters, save_merged
 from .batching import (
     FEATURE_COLUMNS,
     DocumentBatchSampler,
@@ -26,9 +26,10 @@ from .batching import (
     EncodedOnDemand,
     FeatureRows,
     StreamedBatches,
-    without_unknown_labels,
 )
 from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
+from .hyperparameter_search import HyperparameterSearch
 from .results import breaks_tie, evaluate_results, nothing_predicted
 from .training_args import CommTrainingArguments
 
@@ -51,12 +52,13 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(Trainer):
+class CommTrainer(HyperparameterSearch, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
     Data sets are lists or `datasets.Dataset`s of DocRED documents; they are encoded with `processing_class` unless
-    they hold its features already. `train_dataset` may be a [`DocumentStream`], which is read while training runs. What differs
+    they hold its features already. `train_dataset` may be an `IterableDataset` or a [`DocumentStream`], which are read while
+    training runs; `eval_dataset` may be a dict of several, whose scores are then `eval_NAME_f1` and so on. What differs
     from the parent: learning rates of backbone and relation encoder; the loss is a mean over all pairs of a step, accumulated
     batches and processes included; evaluation scores whole documents (F1, Ign F1, average precision, predicted positives),
     identically on any number of processes; a loss or gradient that is not finite stops the run;
@@ -102,8 +104,9 @@ class CommTrainer(Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
+        self._saves_checkpoint = False
         self.stream_report = Counter()
-        self._evaluations_without_predictions = 0  # in a row
+        self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
@@ -111,13 +114,18 @@ class CommTrainer(Trainer):
             raise ValueError(
                 f"{', '.join(refused)} given; CommTrainer collates batches and computes the loss itself, leave it out"
             )
-        if train_dataset is not None and not isinstance(train_dataset, DocumentStream):
+        if hasattr(train_dataset, "__iter__") and not hasattr(train_dataset, "__len__"):
+            if not isinstance(train_dataset, DocumentStream):  # an IterableDataset
+                train_dataset = DocumentStream(train_dataset)
+        elif train_dataset is not None and not isinstance(train_dataset, DocumentStream):
             train_dataset = encode_dataset(train_dataset, processing_class)
-        if eval_dataset is not None:
-            eval_dataset = encode_dataset(eval_dataset, processing_class)
-            check_titles(eval_dataset)
-            if args.load_best_model_at_end:
-                _check_labelled(eval_dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+        if isinstance(eval_dataset, Mapping):
+            check_metric_of_several(args, eval_dataset)
+            eval_dataset = {
+                name: self._prepare_evaluation(one, args, processing_class) for name, one in eval_dataset.items()
+            }
+        elif eval_dataset is not None:
+            eval_dataset = self._prepare_evaluation(eval_dataset, args, processing_class)
         super().__init__(
             model=model,
             args=args,
@@ -128,9 +136,18 @@ class CommTrainer(Trainer):
             **kwargs,
         )
         processing_class.check_model(self.model.config)  # of a model_init, too
+        check_adapters(self.model)
         self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
+
+    @staticmethod
+    def _prepare_evaluation(dataset, args, processor):
+        dataset = encode_dataset(dataset, processor)
+        check_titles(dataset)
+        if args.load_best_model_at_end:
+            check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+        return dataset
 
     # ---------------------------------------------------------------------------------------------------------- training
 
@@ -139,8 +156,8 @@ class CommTrainer(Trainer):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
-        _check_labelled(self.train_dataset, "training", "all of them need labels")
-        lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
+        check_labelled(self.train_dataset, "training", "all of them need labels")
+        lengths = [len(ids) for ids in column_of(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
 
@@ -264,9 +281,9 @@ class CommTrainer(Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
-        if self.args.save_strategy != "no":
+        if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
-        self._evaluations_without_predictions = 0
+        self._evaluations_without_predictions.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _determine_best_metric(self, metrics, trial):
@@ -284,14 +301,21 @@ class CommTrainer(Trainer):
             (folder / "trainer_state.json").unlink(missing_ok=True)
         # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._saves_checkpoint = True
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+            self._saves_checkpoint = False
         if self.args.should_save:
             delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir=None, state_dict=None):
+        model = self.accelerator.unwrap_model(self.model)
+        if has_adapters(model) and not self._saves_checkpoint:
+            save_merged(model, output_dir or self.args.output_dir)
+            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+            return
         super()._save(output_dir, state_dict)
         # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
@@ -306,9 +330,7 @@ class CommTrainer(Trainer):
     # -------------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None):
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
-            raise ValueError("CommTrainer: evaluation requires an eval_dataset")
+        dataset = self._evaluation_documents(eval_dataset)
         dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
@@ -320,6 +342,19 @@ class CommTrainer(Trainer):
         return self._loader(FeatureRows(dataset), sampler)
 
     get_test_dataloader = get_eval_dataloader
+
+    def _evaluation_documents(self, given):
+        """The data set given, that of a name, or the trainer's only one."""
+        dataset = self.eval_dataset if given is None else given
+        if isinstance(given, str):
+            dataset = self.eval_dataset[given]
+        if dataset is None:
+            raise ValueError("CommTrainer: evaluation requires an eval_dataset")
+        if isinstance(dataset, Mapping):
+            raise ValueError(
+                f"CommTrainer: found several evaluation sets, {sorted(dataset)}; expected one of these names"
+            )
+        return dataset
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
@@ -334,18 +369,19 @@ class CommTrainer(Trainer):
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
-        self._warn_if_nothing_is_predicted(description, nothing_predicted(metrics, results))
+        self._warn_if_nothing_is_predicted(metric_key_prefix, nothing_predicted(metrics, results))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
 
-    def _warn_if_nothing_is_predicted(self, description, warning):
-        self._evaluations_without_predictions = self._evaluations_without_predictions + 1 if warning else 0
+    def _warn_if_nothing_is_predicted(self, prefix, warning):
+        in_a_row = self._evaluations_without_predictions
+        in_a_row[prefix] = in_a_row[prefix] + 1 if warning else 0
         # The first epochs of a training that will do well may predict nothing.
         last = self.state.global_step >= self.state.max_steps
-        if warning and (not self.is_in_train or last or self._evaluations_without_predictions == 3):
-            logger.warning("%s: %s", description, warning)
+        if warning and (not self.is_in_train or last or in_a_row[prefix] == 3):
+            logger.warning("%s: %s", prefix, warning)
 
     @torch.no_grad()
     def _evaluate_batches(self, dataloader):
@@ -369,7 +405,8 @@ class CommTrainer(Trainer):
         processor: from then on it decides with it, and it is saved with it.
 
         Args:
-            eval_dataset: labelled documents that are not the test ones; by default the trainer's `eval_dataset`.
+            eval_dataset: labelled documents that are not the test ones, or the name of one of several evaluation sets; by
+                default the trainer's `eval_dataset`.
 
         Returns:
             `float`: the offset; `max_relations_per_pair` is left out of account.
@@ -377,82 +414,12 @@ class CommTrainer(Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        margins, labels = flat_margins(
-            self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
-        )
+        margins, labels = flat_margins(self.predict(self._evaluation_documents(eval_dataset)).predictions)
         if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
         offset, _ = tune_offset(margins, labels, int(labels.sum()))
         self.processing_class.decision.threshold_offset = offset
         return offset
-
-
-def encode_dataset(dataset, processor, max_length=None, num_proc=None, allow_unknown_relations=False):
-    """
-    Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
-
-    Args:
-        dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
-            bar); one that holds unlabelled documents says so in its column `has_labels`.
-        processor, max_length, allow_unknown_relations: as in [`CommProcessor.encode`].
-        num_proc (`int`, *optional*): processes that encode a `Dataset`.
-    """
-    if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"the data set is a {type(dataset).__name__}; expected a list of documents or a datasets.Dataset"
-        )
-    if not len(dataset):
-        return []
-    if {*FEATURE_COLUMNS} <= {*dataset[0]}:
-        return dataset
-    if not hasattr(dataset, "map"):
-        features = processor.encode(dataset, max_length, allow_unknown_relations)
-        return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
-
-    def encode(rows, library):  # the version is part of the cache's key
-        documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        documents = list(map(without_unknown_labels, documents))
-        features = processor.encode(documents, max_length, allow_unknown_relations)
-        return {column: [feature[column] for feature in features] for column in features[0]}
-
-    from datasets import Features, List, Value  # an extra; it is installed where a Dataset is given
-
-    numbers = List(Value("int32"))
-    columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers)}
-    columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
-    return dataset.map(
-        encode,
-        # Said, not guessed from the first documents, which may have no facts or no entities.
-        features=Features({**dataset.features, **columns, "has_labels": Value("bool")}),
-        fn_kwargs={"library": __version__},
-        batched=True,
-        batch_size=100,
-        num_proc=num_proc,
-        desc="Encoding documents",
-    )
-
-
-def _check_labelled(dataset, kind, why):
-    unlabelled = [index for index, known in enumerate(_column(dataset, "has_labels")) if not known]
-    if unlabelled:
-        titles = [dataset[index]["title"] for index in unlabelled[:5]]
-        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
-
-
-def check_titles(dataset):
-    """Raises `ValueError` where several documents have the same title."""
-    titles = Counter(_column(dataset, "title"))
-    repeated = sorted(title for title, count in titles.items() if count > 1)
-    if repeated:
-        raise ValueError(
-            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
-            "unique titles, by which facts are told apart"
-        )
-
-
-def _column(dataset, name):
-    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
 def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
