@@ -46,7 +46,7 @@ class RecordExplanation(TypedDict):
 
     Attributes:
         sentence (`int`): index of the sentence.
-        weight (`float`): its share of the attention.
+        weight (`float`): its share of the attention on all sentences; those of a document add up to 1.
     """
 
     sentence: int

@@ -248,13 +248,17 @@ class CommProcessor(ProcessorMixin):
             logger.warning("Encoding %d documents: %s", len(documents), lost)
         return BatchFeature(self.collate(features))
 
-    def encode(self, documents: Iterable[Document], max_length: int | None = None) -> list[DocumentFeatures]:
+    def encode(
+        self, documents: Iterable[Document], max_length: int | None = None, allow_unknown_relations: bool = False
+    ) -> list[DocumentFeatures]:
         """
         One [`~features.DocumentFeatures`] per document: plain numbers, not padded, with counts of what was lost.
 
         Args:
             documents (`Iterable[Document]`): in DocRED format.
             max_length (`int`, *optional*): as for a call of the processor.
+            allow_unknown_relations (`bool`, defaults to `False`): whether labels may have relations that the model does not
+                have. They are counted and left out of `facts`. For documents that are scored, not for training.
 
         Raises:
             DocumentError: a document is not in DocRED format.
@@ -264,7 +268,10 @@ class CommProcessor(ProcessorMixin):
         documents = list(documents)
         relations = set(self.id2label.values()) - {self.id2label[0]}
         for index, document in enumerate(documents):
-            validate_document(document, index=index, relations=relations)
+            validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
+            if allow_unknown_relations:  # but no label says "no relation"
+                given = {fact["r"] for fact in document.get("labels") or ()}
+                validate_document(document, index=index, relations=given - {self.id2label[0]})
         pieces = tokenize_words(self.tokenizer, documents, self._traits.leading_space)
         return [self._encode_document(document, pieces, max_length) for document in documents]
 
@@ -295,19 +302,24 @@ class CommProcessor(ProcessorMixin):
         found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
         labels = document.get("labels")
         label2id = self.label2id
+        known = [fact for fact in labels or () if fact["r"] in label2id]
+        unknown = {(fact["h"], fact["t"], fact["r"]) for fact in labels or () if fact["r"] not in label2id}
         return {
             "input_ids": tokens,
             "mention_positions": mention_positions,
             "mention_entities": mention_entities,
             "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
-            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
+            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
             "has_labels": labels is not None,
             "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
             "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
+            # A byte-level tokenizer reads every text: it has no such token, or never gives it.
+            "unknown_tokens": tokens[1:-1].count(self.tokenizer.unk_token_id),
+            "unknown_facts": len(unknown),
         }
 
     def window_spans(self, length: int) -> list[tuple[int, int]]:

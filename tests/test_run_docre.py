@@ -449,6 +449,18 @@ def test_relations_that_training_does_not_show(work, new_model):
     assert read(folder / "listed" / "config.json")["label2id"]["P9999"] == 1
 
 
+def test_a_relation_that_only_the_test_file_has_is_counted_and_said(first, always, work, caplog):
+    documents = read(SAMPLE / "test_revised.json")[:2]
+    gold = sum(len(document["labels"]) for document in documents)
+    documents[0]["labels"][0]["r"] = "P9999"
+    file = work / "unknown_relation.json"
+    file.write_text(json.dumps(documents))
+    flags = [*always, "--model_name_or_path", first[0], "--do_predict", "--test_file", file]
+    run(*flags, "--output_dir", work / "unknown_relation")
+    assert "'unknown_facts': 1" in caplog.text and "P9999 (1)" in caplog.text
+    assert read(work / "unknown_relation" / "test_scores.json")["scores"]["gold"] == gold
+
+
 def test_titles_that_repeat_are_not_predicted(first, work, always):
     document = read(SAMPLE / "test_revised.json")[0]
     (work / "twice.json").write_text(json.dumps([{**document, "labels": None}] * 2))

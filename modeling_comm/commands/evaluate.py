@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..data.dataset_entry import get_dataset
+from ..evaluation.mismatch import mismatch_warnings, names_beside, read_relation_names, translate_relations
+from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
 from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents, score
 from ..evaluation.type_prior import TypePrior
 from ..prediction_record import parse_record
@@ -98,6 +100,8 @@ def compare_files(
     type_prior_train: str | None = None,
     allow_missing_documents: bool = False,
     frequent_relations: Collection[str] | None = None,
+    rel_info: str | None = None,
+    errors: str | None = None,
 ) -> tuple[dict, str]:
     """Scores the files of the command, and the type prior beside them.
 
@@ -110,6 +114,10 @@ def compare_files(
         allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
             facts then count as missed.
         frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
+        rel_info (`str`, *optional*): JSON file with the names of relations, by default the one beside `truth`. Predictions that
+            have a name for an id are read as that id.
+        errors (`str`, *optional*): file that is given the errors of each relation, see
+            [`~modeling_comm.evaluation.relation_errors.write_errors`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -127,11 +135,23 @@ def compare_files(
     if predicted is not None:
         check_entities(predicted, documents, predictions, truth)
     result = score(facts, documents, **settings)
+    names = read_relation_names(rel_info) if rel_info else names_beside(truth)
+    if result["unknown_relations"]:
+        relations = {label["r"] for document in documents for label in document.get("labels") or ()}
+        facts, changed = translate_relations(facts, relations, names)
+        if changed:
+            found = f"{changed:,} of {len(facts):,} predictions have names of relations for ids, or ids for names"
+            print(f"warning: {found}; they are scored as what the truth has", file=sys.stderr)
+            result = score(facts, documents, **settings)
+    for warning in mismatch_warnings(result, facts, documents):
+        print(f"warning: {predictions}: {warning}", file=sys.stderr)
     if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
         found = f"no record of {len(missing):,} of the {len(documents):,} documents of {truth}, such as {missing[0]!r}"
         if not allow_missing_documents:
             raise ValueError(f"{predictions}: found {found}; --allow_missing_documents counts their facts as missed")
         print(f"warning: {predictions} has {found}; their facts count as missed", file=sys.stderr)
+    if errors:
+        write_errors(errors, relation_errors(facts, documents, names))
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
     if not type_prior_train and not any(isinstance(item, dict) for item in training):
@@ -152,10 +172,12 @@ def compare_files(
 def run(args: argparse.Namespace) -> int:
     """The command: prints the table and writes `--output`; returns the exit status."""
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
-    if args.output:
-        refuse_overwriting([args.output], filter(None, files))
+    outputs = [path for path in (args.output, args.errors) if path]
+    refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))
+    if args.errors and Path(args.errors).suffix.lower() not in FORMATS:
+        raise ValueError(f"--errors {args.errors}: expected a file that ends in {' or '.join(FORMATS)}")
     frequent = get_dataset(args.dataset_config).frequent_relations
-    report, table = compare_files(*files, args.allow_missing_documents, frequent)
+    report, table = compare_files(*files, args.allow_missing_documents, frequent, args.rel_info, args.errors)
     print(table)
     if args.output:
         write_json(args.output, report)

@@ -466,10 +466,19 @@ def half_way(lower, upper) -> float:
 
 
 def format_scores(result, baseline=None, baseline_name="baseline") -> str:
-    """A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column."""
+    """
+    A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column.
+
+    Rows that would say nothing are left out: of evidence where none was predicted, of frequent and other relations where one of
+    the two has no gold fact.
+    """
     rows = {"all": "", "Ign": "ign_", "macro": "macro_", "intra": "intra", "inter": "inter"}
-    rows |= {f"inter > {result['long_distance']}": "inter_long", "frequent": "frequent", "long tail": "long_tail"}
-    rows["evidence"] = "evidence"
+    rows |= {f"inter > {result['long_distance']}": "inter_long"}
+    if all((result.get(key) or {}).get("gold") for key in ("frequent", "long_tail")):
+        rows |= {"frequent": "frequent", "long tail": "long_tail"}
+    has_evidence = bool(result["evidence"]["predictions"])
+    if has_evidence:
+        rows["evidence"] = "evidence"
     rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
 
     def rates(of, key):  # Ign has no recall of its own: the plain one holds
@@ -493,7 +502,10 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
             f", {reference['known_gold']:,} of the gold facts, {reference['known_correct']:,} of them predicted"
         )
     share = result["evidence"]["share_of_facts_without_evidence"]
-    lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those")
+    if has_evidence:
+        lines.append(
+            f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those"
+        )
     lines.append(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"
