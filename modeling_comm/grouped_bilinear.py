@@ -150,7 +150,9 @@ class _Backward:
         """Through the outer products of some pairs at a time."""
         gradient = gradient[:, columns].to(self.heads.dtype)
         weights = self.weights[columns]
-        weights_sum = None if self.weights_sum is None else torch.zeros_like(weights, dtype=self.weights_sum.dtype)
+        weights_sum = self.weights_sum
+        if weights_sum is not None and not isinstance(columns, slice):
+            weights_sum = torch.zeros_like(weights, dtype=weights_sum.dtype)
         for pairs, groups in _parts(self.heads):
             head, tail, some = self.heads[pairs, groups], self.tails[pairs, groups], gradient[pairs]
             if weights_sum is not None:
@@ -162,7 +164,7 @@ class _Backward:
                 self.heads_sum[pairs, groups] += (outer @ tail[..., :, None])[..., 0]
             if self.tails_sum is not None:
                 self.tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
-        if weights_sum is not None:
+        if weights_sum is not self.weights_sum:
             self.weights_sum[columns] += weights_sum
 
     def add_cells(self, gradient, columns):

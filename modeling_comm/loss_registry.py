@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 
-from .settings import NameTakenError, Setting, SettingError, check_registered_name, check_result, declared_by_function
+from .settings import (
+    NameTakenError,
+    Setting,
+    SettingError,
+    check_registered_name,
+    check_result,
+    declared_by_function,
+    full_name,
+)
 
 DECISION_THRESHOLDS = ("th", "zero")
 
@@ -74,8 +82,8 @@ def register_loss(
 
     def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         known = _REGISTRY.get(name)
-        if known is not None and _full_name(known.function) != _full_name(function):
-            raise NameTakenError("register_loss", name, _full_name(known.function))
+        if known is not None and full_name(known.function) != full_name(function):
+            raise NameTakenError("register_loss", name, full_name(known.function))
         settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
         checked = _with_checks(name, function, settings)
         _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference)
@@ -98,10 +106,6 @@ def _with_checks(name, function, settings):
         return result
 
     return checked
-
-
-def _full_name(function: Callable) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
 
 
 def get_loss(name: str) -> LossSpec:

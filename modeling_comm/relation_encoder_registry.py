@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .relation_encoder_base import RelationEncoder, RelationEncoderError, is_initialized
-from .settings import NameTakenError, Setting, SettingError, check_registered_name, declared_by_class
+from .settings import NameTakenError, Setting, SettingError, check_registered_name, declared_by_class, full_name
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
         if not (isinstance(encoder, type) and issubclass(encoder, RelationEncoder)):
             raise SettingError(owner, "the decorated object", encoder, "a subclass of RelationEncoder")
         known = _REGISTRY.get(name)
-        if known is not None and _full_name(known.encoder) != _full_name(encoder):
-            raise NameTakenError("register_relation_encoder", name, _full_name(known.encoder))
+        if known is not None and full_name(known.encoder) != full_name(encoder):
+            raise NameTakenError("register_relation_encoder", name, full_name(known.encoder))
         settings = declared_by_class(encoder.Settings, owner)
         if encoder.forward is RelationEncoder.forward:
             raise RelationEncoderError(encoder, "forward(documents)")
@@ -76,10 +76,6 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
         return encoder
 
     return register
-
-
-def _full_name(encoder):
-    return f"{encoder.__module__}.{encoder.__qualname__}"
 
 
 def available_relation_encoders() -> list[str]:

@@ -140,6 +140,11 @@ def check_registered_name(decorator: str, name: Any) -> None:
         raise SettingError(decorator, "name", name, f'letters, digits and underscores, as in @{decorator}("my_name")')
 
 
+def full_name(registered: Callable | type) -> str:
+    """Module and name of a function or a class, by which a registry knows it again after its module was reloaded."""
+    return f"{registered.__module__}.{registered.__qualname__}"
+
+
 @dataclass(frozen=True)
 class AtLeast:
     """Range of a number: `low <= value`."""

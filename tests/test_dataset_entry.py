@@ -1,6 +1,9 @@
 """A data set of one's own: an entry in a file of its own, three documents with other entity types and another null label."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 from helpers import ROOT, run_script, save_backbone
@@ -102,6 +105,19 @@ def test_files_of_ones_own_need_no_entry(work, capsys):
 def test_description_has_no_figures_of_other_data(work, capsys):
     run_script("--data_dir", work / "local", "--describe_data", "--cache_dir", work / "cache")
     assert capsys.readouterr().out.splitlines()[0].split() == ["train", "validation", "test"]
+
+
+def test_a_split_whose_file_is_missing_is_said(work, tmp_path):
+    for split in ("train", "test"):
+        shutil.copy(work / "local" / f"{split}.json", tmp_path)
+    words = [sys.executable, ROOT / "run_docre.py", "--data_dir", tmp_path, "--describe_data"]
+    done = subprocess.run([*words, "--cache_dir", work / "cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[0].split() == ["train", "test"]
+    (line,) = (line for line in done.stderr.splitlines() if "dev.json" in line)
+    assert "validation" in line and str(tmp_path) in line
+    named = ["--validation_file", work / "local" / "dev.json", "--cache_dir", work / "cache"]
+    done = subprocess.run([*words, *named], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[0].split() == ["train", "validation", "test"] and "dev.json" not in done.stderr
 
 
 def test_a_name_is_given_once():

@@ -467,14 +467,14 @@ def test_explanations_are_the_pairs_attention(encoder, words):
         starts = [*feature["sentence_starts"], length - 1]
         for triple in record["triples"]:
             one, other = (rows[triple[end]] for end in ("head", "tail"))
-            total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(length))
+            total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(starts[0], starts[-1]))
             expected = {}
             for sentence, (start, end) in enumerate(itertools.pairwise(starts)):
                 weight = sum(float((one[:, c] * other[:, c]).mean()) for c in range(start, end))
                 if weight:
                     expected[sentence] = weight / total
             weights = [sentence["weight"] for sentence in triple["explanation"]]
-            assert weights == sorted(weights, reverse=True) and sum(weights) <= 1 + 1e-6
+            assert weights == sorted(weights, reverse=True) and sum(weights) == pytest.approx(1 if total else 0)
             assert {s["sentence"]: s["weight"] for s in triple["explanation"]} == pytest.approx(expected, abs=1e-5)
     model.set_attn_implementation("sdpa")
     few = extractor(documents, batch_size=2, max_sentences=2)
@@ -522,6 +522,14 @@ def test_bare_text_with_spacy(extractor):
     assert [entity["type"] for entity in record["entities"]] == ["PER", "LOC", "PER", "LOC", "LOC"]
     assert record["text"][record["entities"][1]["mentions"][0]["start"] :].startswith("Oslo")
     assert record["triples"]
+
+
+def test_a_source_that_finds_nothing_is_warned_of(extractor, caplog):
+    found = [{"start": 0, "end": 4}]
+    extractor([TEXT, TEXT], ner=lambda text: found)
+    assert "no entity" not in caplog.text
+    extractor([TEXT, TEXT], ner=lambda text: [])
+    assert "no entity in 2 documents" in caplog.text
 
 
 def test_entities_that_are_given_are_not_looked_for(extractor):
