@@ -38,6 +38,10 @@ class GroupedBilinear(nn.Module):
         bias (`bool`, *optional*, defaults to `True`): whether a bias is added.
     """
 
+    def __new__(cls, *args, **kwargs):
+        _keep_out_of_graphs()
+        return super().__new__(cls)
+
     def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
         super().__init__()
         self.block_size = block_size
@@ -64,14 +68,23 @@ def is_plain_linear(layer: nn.Module) -> bool:
     return is_linear and "forward" not in vars(layer) and not any(hooks)
 
 
-@torch.compiler.disable
-def _apply(head, tail, weight, bias, is_compiling):
+def _product(head, tail, weight, bias, is_compiling):
     if is_compiling:
         logger.warning_once("torch.compile does not compile the grouped bilinear map; its graph breaks there")
     device = head.device.type
     autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocasts else weight.dtype
     return _GroupedBilinearFunction.apply(head, tail, weight, bias, dtype)
+
+
+_apply = _product
+
+
+def _keep_out_of_graphs():
+    """Has torch.compile call the product as it is. Done with the first layer: importing the compiler takes seconds."""
+    global _apply
+    if _apply is _product:
+        _apply = torch.compiler.disable(_product)
 
 
 class _GroupedBilinearFunction(torch.autograd.Function):

@@ -15,7 +15,7 @@ from .backbone_attention import (
     load_backbone_config,
     mark_last_attention,
 )
-from .configuration_comm import CommConfig
+from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .losses import loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
 from .pretrained_comm import CommPreTrainedModel
@@ -404,3 +404,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 "COMM does not run under torch.nn.DataParallel, which cuts its flat pair tensors apart. Start one process a "
                 "GPU instead: torchrun --nproc_per_node NUMBER_OF_GPUS run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
             )
+
+
+if not IS_REMOTE_CODE:
+    AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
+    CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")  # so that the code is saved with it

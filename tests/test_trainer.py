@@ -586,6 +586,22 @@ def test_several_processes_encode_the_same(kind):
         assert found == expected
 
 
+def test_relations_that_only_the_test_documents_have_count_as_missed(make_trainer):
+    trainer = make_trainer()
+    plain = trainer.evaluate(DEV)
+    with_unknown = json.loads(json.dumps(DEV))
+    with_unknown[0]["labels"] += [{"h": 0, "t": 1, "r": "P9999", "evidence": []}] * 2  # one fact
+    found = trainer.evaluate(with_unknown)
+    gold = sum(len(document["labels"]) for document in DEV)
+    assert found["eval_recall"] == pytest.approx(plain["eval_recall"] * gold / (gold + 1)) and plain["eval_recall"]
+    expected = plain["eval_average_precision"] * gold / (gold + 1)
+    assert found["eval_average_precision"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="P9999"):
+        make_trainer(train=with_unknown)
+    with pytest.raises(ValueError, match="Na"):
+        trainer.evaluate([{**DEV[0], "labels": [{"h": 0, "t": 1, "r": "Na"}]}])
+
+
 def test_unlabelled_rows_of_a_table():
     bare = random_document(3, seed=9, labels=False)
     empty = {**random_document(3, seed=8), "labels": []}
@@ -626,6 +642,41 @@ def test_best_checkpoint_is_loaded(make_trainer, monkeypatch, metric, best):
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
     last = load_file(folder / "checkpoint-8" / "model.safetensors")
     assert any(not torch.equal(last[name], value) for name, value in weights(trainer).items())
+
+
+@pytest.mark.parametrize(
+    ("f1", "precision", "best", "interrupted_at"),
+    [
+        ([0.0] * 4, [0.1, 0.3, 0.2, 0.2], 2, 5),  # nothing clears the threshold: average precision decides
+        ([0.0] * 4, [0.1, 0.3, 0.3, 0.2], 3, None),  # and of equal ones the later
+        ([0.0, 0.2, 0.2, 0.1], [0.9, 0.3, 0.2, 0.9], 2, None),
+    ],
+)
+def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, interrupted_at):
+    settings = {"num_train_epochs": 4, "callbacks": [give_scores(monkeypatch, f1=f1, average_precision=precision)]}
+    if interrupted_at:
+        with pytest.raises(InterruptedError):
+            make_trainer(**{**settings, "callbacks": [*settings["callbacks"], KillAt(interrupted_at)]}).train()
+    trainer = make_trainer(**settings)
+    trainer.train(resume_from_checkpoint=bool(interrupted_at))
+    folder = Path(trainer.args.output_dir)
+    assert trainer.state.best_global_step == 2 * best
+    assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
+
+
+def test_nothing_that_clears_the_threshold_is_warned_of(make_trainer, caplog):
+    trainer = make_trainer(num_train_epochs=5, learning_rate=1e-9, head_learning_rate=1e-9)
+    with torch.no_grad():
+        trainer.model.relation_encoder.classifier.linear.bias[0] = 100.0
+    trainer.train()
+    warnings = [message for message in caplog.messages if "clears the threshold" in message]
+    assert len(warnings) == 2  # after three evaluations without predictions, and at the end
+    assert trainer.state.best_global_step == trainer.state.global_step
+    caplog.clear()
+    assert trainer.evaluate()["eval_f1"] == 0 and "clears the threshold" in caplog.text
+    trainer.tune_threshold_offset()
+    caplog.clear()
+    assert trainer.evaluate()["eval_f1"] > 0 and "clears the threshold" not in caplog.text
 
 
 @each_kind

@@ -99,6 +99,16 @@ class CandidateRanking:
         counted = 0 if self._counts is None else int(self._counts.sum())
         return sum(map(len, self._gold)) + self._waiting + counted
 
+    @property
+    def num_gold(self) -> int:
+        """Number of gold candidates."""
+        return sum(map(len, self._gold))
+
+    @property
+    def highest(self) -> float:
+        """The highest score of all candidates; minus infinity if there is none."""
+        return float(max([self._highest, *(scores.max(initial=-np.inf) for scores in self._gold)]))
+
     def _cumulate(self):
         """Distinct gold scores in falling order; the number of gold candidates down to each; and two bounds of the number of
         others, equal where all are kept."""
@@ -117,29 +127,29 @@ class CandidateRanking:
             low, high = at_least[bins] - self._counts[bins], at_least[bins]
         return values[::-1], repeats[::-1].cumsum(), low, high
 
-    def average_precision(self) -> AveragePrecision:
-        """As [`~modeling_comm.evaluation.scoring.average_precision`] of all candidates, every gold fact being one of them."""
+    def average_precision(self, missed: int = 0) -> AveragePrecision:
+        """As [`~modeling_comm.evaluation.scoring.average_precision`] of all candidates; `missed` gold facts are none of them."""
         _, hits, low, high = self._cumulate()
         if not len(hits):
             return AveragePrecision(0.0, 0.0)
         new = np.diff(hits, prepend=0)
-        best, worst = (float((new * hits / (hits + others)).sum() / hits[-1]) for others in (low, high))
+        best, worst = (float((new * hits / (hits + others)).sum() / (hits[-1] + missed)) for others in (low, high))
         return AveragePrecision((best + worst) / 2, (best - worst) / 2)
 
-    def best_offset(self) -> tuple[float, float]:
-        """As [`~modeling_comm.evaluation.scoring.tune_offset`] of all candidates. Where candidates are counted, it is the
-        best of the bins' lower edges; its F1 is exact all the same."""
+    def best_offset(self, missed: int = 0) -> tuple[float, float]:
+        """As [`~modeling_comm.evaluation.scoring.tune_offset`] of all candidates; `missed` gold facts are none of them. Where
+        candidates are counted, it is the best of the bins' lower edges; its F1 is exact all the same."""
         values, hits, low, high = self._cumulate()
         if not len(values):
             return (float(self._highest) if len(self) else 0.0), 0.0
         if self._counts is not None:  # every gold score of the bin is taken with its lowest one
             bins = _bins(values)
             last = np.append(bins[1:] != bins[:-1], True)
-            f1 = 2 * hits[last] / (hits[last] + high[last] + hits[-1])
+            f1 = 2 * hits[last] / (hits[last] + high[last] + hits[-1] + missed)
             best = int(np.argmax(f1))
             edge = _lower_edges(bins[last][best : best + 1])[0]
             return float(np.nextafter(edge, np.float32(-np.inf))), float(f1[best])
-        f1 = 2 * hits / (hits + low + hits[-1])
+        f1 = 2 * hits / (hits + low + hits[-1] + missed)
         best = int(np.argmax(f1))
         upper = values[best]
         below = [scores[scores < upper].max(initial=-np.inf) for scores in (*self._others, values)]

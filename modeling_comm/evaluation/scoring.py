@@ -6,7 +6,7 @@ The command `comm-docre evaluate` sets the scores beside the type prior's.
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..documents import DocumentChecker, DocumentError, validate_document
+from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
+from ..settings import SettingError
 from ..utils.files import read_json
 
 _NOTHING = frozenset()
 
 
-class Document(NamedTuple):
+class LabelledDocument(NamedTuple):
     """A checked document: lists of mentions, evidence by `(head, tail, relation)`, how many labels repeat a fact."""
 
     title: str
@@ -35,8 +36,14 @@ class PredictionError(DocumentError):
     noun = "prediction"
 
 
+class FactError(DocumentError):
+    """A fact `[head name, tail name, relation]` is malformed. Attributes as in [`DocumentError`]."""
+
+    noun = "fact"
+
+
 def parse_prediction(
-    prediction: Any, index: int, truth: Mapping[str, Document] = MappingProxyType({})
+    prediction: Any, index: int, truth: Mapping[str, LabelledDocument] = MappingProxyType({})
 ) -> tuple[tuple[str, int, int, str], set[int]]:
     """
     `(title, head, tail, relation)` and the set of evidence sentences of one prediction in the official format.
@@ -44,7 +51,7 @@ def parse_prediction(
     Args:
         prediction (`dict`): `title`, `h_idx`, `t_idx`, `r` and optionally `evidence`.
         index (`int`): its position, for the message.
-        truth (`dict[str, Document]`): documents by title, if they are known.
+        truth (`dict[str, LabelledDocument]`): documents by title, if they are known.
 
     Raises:
         PredictionError: a field is missing or wrong, or an index exceeds the entities of that title's document.
@@ -58,20 +65,20 @@ def parse_prediction(
 
 
 def parse_documents(
-    documents: Iterable[dict], *, require: Collection[str] = ("labels",), source: str | None = None
-) -> Iterator[Document]:
+    documents: Iterable[Document], *, require: Collection[str] = ("labels",), source: str | None = None
+) -> Iterator[LabelledDocument]:
     """
     Checks documents in DocRED's format and reads what scoring needs of them, in the order given and one at a time.
 
     Args:
-        documents (`Iterable[dict]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and what
-            `require` names.
+        documents (`Iterable[Document]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and
+            what `require` names.
         require (`Collection[str]`, defaults to `("labels",)`): as in [`~modeling_comm.documents.validate_document`].
         source (`str`, *optional*): where the documents come from, for the message.
 
     Raises:
         DocumentError: the first thing that is wrong.
-        ValueError: `documents` is no list.
+        SettingError: `documents` is no list.
     """
     _check_list(documents, source or "documents", "a list of documents")
     return (_parse_document(document, index, require, source) for index, document in enumerate(documents))
@@ -82,12 +89,12 @@ def _parse_document(document, index, require, source):
     facts, labels = {}, document.get("labels") or []
     for label in labels:
         facts.setdefault((label["h"], label["t"], label["r"]), set()).update(label.get("evidence") or ())
-    return Document(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
+    return LabelledDocument(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
 
 
 def _check_list(value, name, expected):
     if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{name}: found {type(value).__name__}, expected {expected}")
+        raise SettingError("scoring", name, type(value), expected)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,9 @@ class IgnReference:
         return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
 
 
-def load_ign_reference(source) -> IgnReference:
+def load_ign_reference(
+    source: str | os.PathLike | Iterable[Document] | Iterable[Sequence[str]] | IgnReference,
+) -> IgnReference:
     """Reads the facts that Ign F1 leaves out. They are hashed and never cached, so a changed file changes the score.
 
     Args:
@@ -139,7 +148,7 @@ def load_ign_reference(source) -> IgnReference:
     else:
         for index, fact in enumerate(content):
             if not (isinstance(fact, (list, tuple)) and len(fact) == 3 and all(isinstance(x, str) for x in fact)):
-                raise ValueError(f"{name}: fact {index}: found {fact!r}, expected [head name, tail name, relation]")
+                raise FactError(name, index, None, None, repr(fact), "[head name, tail name, relation]")
         facts = frozenset(map(tuple, content))
     if is_file:
         return IgnReference(facts, Path(source).name, hashlib.sha256(Path(source).read_bytes()).hexdigest())
@@ -261,8 +270,8 @@ def _predictions_by_title(predictions):
 
 
 def score(
-    predictions: Iterable[dict],
-    documents: Iterable[dict],
+    predictions: Iterable[OfficialPrediction],
+    documents: Iterable[Document],
     *,
     ign_reference: str | os.PathLike | list | IgnReference | None = None,
     frequent_relations: Collection[str] | None = None,
@@ -275,10 +284,10 @@ def score(
     denominator of Ign precision has no 1e-5 added (0/0 is 0). Neither input is changed or reordered.
 
     Args:
-        predictions (`Iterable[dict]`): official format, `{"title", "h_idx", "t_idx", "r"}` and perhaps `"evidence"`.
-            Repeated ones count once (the first one's evidence holds). One with a title that no document has counts as
-            wrong, in neither `intra` nor `inter`. Evidence outside of the document is wrong evidence.
-        documents (`Iterable[dict]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
+        predictions (`Iterable[OfficialPrediction]`): predicted facts in the official format. Repeated ones count once (the
+            first one's evidence holds). One with a title that no document has counts as wrong, in neither `intra` nor
+            `inter`. Evidence outside of the document is wrong evidence.
+        documents (`Iterable[Document]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
             count once, with the union of the evidence.
         ign_reference (*optional*): what [`load_ign_reference`] takes. No default, because it changes Ign F1.
         frequent_relations (`Collection[str]`, *optional*): the relations that the data set calls frequent, as in
@@ -380,14 +389,13 @@ def _check_candidates(scores, correct, total_gold):
     if scores.dtype.kind != "f":
         scores = scores.astype(float)
     if scores.ndim != 1 or scores.shape != correct.shape:
-        raise ValueError(f"scores and correct: found shapes {scores.shape} and {correct.shape}, expected (n,) twice")
+        expected = f"one-dimensional, like the scores, whose shape is {scores.shape}"
+        raise SettingError("curve", "the shape of correct", correct.shape, expected)
     if not np.isfinite(scores).all():
         first = np.flatnonzero(~np.isfinite(scores))[0]
-        raise ValueError(f"scores: found {scores[first]} at position {first}, expected finite numbers")
+        raise SettingError("curve", f"scores[{first}]", float(scores[first]), "a finite number")
     if total_gold < correct.sum():
-        raise ValueError(
-            f"total_gold: found {total_gold}, expected at least {correct.sum()}, the number marked correct"
-        )
+        raise SettingError("curve", "total_gold", total_gold, f"at least {correct.sum()}, the number marked correct")
     return scores, correct
 
 
@@ -409,7 +417,7 @@ def average_precision(scores, correct, total_gold) -> float:
         total_gold (`int`): number of gold facts; those without a candidate count as missed.
 
     Raises:
-        ValueError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
+        SettingError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
     """
     scores, correct = _check_candidates(scores, correct, total_gold)
     _, hits, taken = _cumulate(scores, correct, np.ones(len(scores), np.int64))
@@ -458,10 +466,19 @@ def half_way(lower, upper) -> float:
 
 
 def format_scores(result, baseline=None, baseline_name="baseline") -> str:
-    """A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column."""
+    """
+    A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column.
+
+    Rows that would say nothing are left out: of evidence where none was predicted, of frequent and other relations where one of
+    the two has no gold fact.
+    """
     rows = {"all": "", "Ign": "ign_", "macro": "macro_", "intra": "intra", "inter": "inter"}
-    rows |= {f"inter > {result['long_distance']}": "inter_long", "frequent": "frequent", "long tail": "long_tail"}
-    rows["evidence"] = "evidence"
+    rows |= {f"inter > {result['long_distance']}": "inter_long"}
+    if all((result.get(key) or {}).get("gold") for key in ("frequent", "long_tail")):
+        rows |= {"frequent": "frequent", "long tail": "long_tail"}
+    has_evidence = bool(result["evidence"]["predictions"])
+    if has_evidence:
+        rows["evidence"] = "evidence"
     rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
 
     def rates(of, key):  # Ign has no recall of its own: the plain one holds
@@ -485,7 +502,10 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
             f", {reference['known_gold']:,} of the gold facts, {reference['known_correct']:,} of them predicted"
         )
     share = result["evidence"]["share_of_facts_without_evidence"]
-    lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those")
+    if has_evidence:
+        lines.append(
+            f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those"
+        )
     lines.append(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"

@@ -103,8 +103,13 @@ class EvaluatedDocuments:
         scores = score(predicted, documents, ign_reference=ign_reference)
         keys = ("f1", "precision", "recall", "ign_f1")
         metrics |= {key: scores[key] for key in keys if scores[key] is not None}
-        metrics["average_precision"], error = self.ranking.average_precision()
+        metrics["average_precision"], error = self.ranking.average_precision(unknown_facts(documents))
         if error:
             metrics["average_precision_error"] = error
         metrics["loss"] = sum(result.loss for result in self.results) / max(self.pairs, 1)
         return metrics
+
+
+def unknown_facts(documents: list[dict]) -> int:
+    """Number of gold facts whose relation the model does not have: whatever it predicts, it misses them."""
+    return sum(document.get("unknown_facts", 0) for document in documents)

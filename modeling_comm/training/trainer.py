@@ -28,8 +28,9 @@ from .batching import (
 )
 from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
-from .evaluation import EvaluatedDocuments, predict_batch
+from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
 from .hyperparameter_search import HyperparameterSearch
+from .results import breaks_tie, nothing_predicted
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -107,6 +108,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self._saves_checkpoint = False
         self.stream_report = Counter()
         self._keep_margins = False
+        self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
@@ -309,7 +311,16 @@ class CommTrainer(HyperparameterSearch, Trainer):
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
+        self._evaluations_without_predictions.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _determine_best_metric(self, metrics, trial):
+        if super()._determine_best_metric(metrics, trial):
+            return True
+        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def _save_checkpoint(self, model, trial):
         # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
@@ -348,7 +359,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
 
     def get_eval_dataloader(self, eval_dataset=None):
         dataset = self._evaluation_documents(eval_dataset)
-        dataset = encode_dataset(dataset, self.processing_class)
+        dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
             batch_size=self.args.per_device_eval_batch_size,
@@ -398,10 +409,19 @@ class CommTrainer(HyperparameterSearch, Trainer):
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluated.metrics(documents, self.processing_class, self.ign_reference)
+        self._warn_if_nothing_is_predicted(metric_key_prefix, nothing_predicted(metrics, evaluated.ranking))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
+
+    def _warn_if_nothing_is_predicted(self, prefix, warning):
+        in_a_row = self._evaluations_without_predictions
+        in_a_row[prefix] = in_a_row[prefix] + 1 if warning else 0
+        # The first epochs of a training that will do well may predict nothing.
+        last = self.state.global_step >= self.state.max_steps
+        if warning and (not self.is_in_train or last or in_a_row[prefix] == 3):
+            logger.warning("%s: %s", prefix, warning)
 
     @torch.no_grad()
     def _evaluate_batches(self, dataloader, keep_margins=False):
@@ -443,9 +463,10 @@ class CommTrainer(HyperparameterSearch, Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        ranking = self._evaluate_batches(self.get_eval_dataloader(eval_dataset)).ranking
+        loader = self.get_eval_dataloader(eval_dataset)
+        ranking = self._evaluate_batches(loader).ranking
         if ranking is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        offset, _ = ranking.best_offset()
+        offset, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
         self.processing_class.decision.threshold_offset = offset
         return offset
