@@ -26,13 +26,17 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling_comm.commands.errors import command
+from modeling_comm.commands.errors import command, refuse_overwriting
 from modeling_comm.training.script_arguments import Arguments, ModelArguments, check_arguments, parse_arguments
 
 if TYPE_CHECKING:
     from dataset_scripts.loading import Data
 
 logger = logging.getLogger("run_docre")
+
+# Files that a run may write into its folder, checkpoints aside.
+WRITTEN = ("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json")
+WRITTEN += ("trainer_state.json", "README.md")
 
 
 @command
@@ -54,6 +58,9 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     from modeling_comm.utils.files import write_json
     from modeling_comm.utils.locks import locked_folder
 
+    for seed in (None, *arguments.seeds):
+        run_folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
+        refuse_overwriting([run_folder / name for name in WRITTEN], arguments.input_files())
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
     data = load_data(arguments)
@@ -61,17 +68,18 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
         print(describe_data(arguments, data))
         return []
     data.check_splits(arguments.splits_needed())
+    is_first = arguments.training.process_index == 0
     if arguments.distillation.do_predict_teacher:
         total = None if data.is_streamed("train") else len(data.splits["train"])
-        predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
+        with locked_folder(arguments.distillation.teacher_logits) if is_first else nullcontext():
+            predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
         return []
 
     seeds, folder = arguments.seeds, Path(arguments.training.output_dir)
-    is_first = arguments.training.process_index == 0
     metrics = []
     for seed in seeds:
         run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
-        with locked_folder(run_folder) if arguments.training.do_train and is_first else nullcontext():
+        with locked_folder(run_folder) if is_first else nullcontext():
             metrics.append(run_seed(arguments.for_seed(seed, run_folder), data))
     if len(seeds) > 1 and is_first:
         summary = {"seeds": seeds, "metrics": summarize(metrics)}

@@ -305,6 +305,10 @@ def _local_file(source, cache_dir):
 _RELATION_PLACES = ("", "meta", os.path.join(os.pardir, "meta"))
 
 
+class NoRelationsError(ValueError):
+    """Nothing says which relations there are."""
+
+
 def relation_labels(
     data_dir: str | os.PathLike | Sequence | None = None,
     documents: Iterable[dict] | None = None,
@@ -330,7 +334,8 @@ def relation_labels(
         `rel_info.json`, or the relation itself where that is silent.
 
     Raises:
-        ValueError: a file is malformed or lacks relations of the documents, or there is nothing to take labels from.
+        NoRelationsError: there is nothing to take labels from.
+        ValueError: a file is malformed or lacks relations of the documents.
     """
     rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", _RELATION_PLACES)
     rel_info = (
@@ -345,8 +350,12 @@ def relation_labels(
     if null_label in occurring:
         raise ValueError(f"found a label with the relation {null_label!r}, which means no relation; leave it out")
     if not relations:
+        if rel2id or rel_info:
+            raise NoRelationsError(f"{rel2id or rel_info}: found no relation, expected at least one")
         where = ", ".join(_folders(data_dir)) or "no data_dir"
-        raise ValueError(f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents")
+        raise NoRelationsError(
+            f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents"
+        )
     unknown = sorted(set(occurring) - set(relations))
     if unknown:
         raise ValueError(

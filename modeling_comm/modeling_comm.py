@@ -22,7 +22,7 @@ from .losses import loss_from_config
 from .pipeline_comm import LoadingArguments
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
-from .safe_weights import check_weights
+from .safe_weights import check_weights, modes_of_weights, set_modes_of_weights
 from .settings import check_result
 from .windows import WindowMentions, Windows, merge_attention, merge_states
 
@@ -145,8 +145,10 @@ class CommPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends the model's own code too"
             )
+        modes = modes_of_weights(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
         if is_main_process:
+            set_modes_of_weights(save_directory, modes)
             save_extensions(self.config, save_directory)
 
 

@@ -33,13 +33,21 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         except (OSError, ValueError, ImportError) as error:
             if TRACEBACK in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            print("error:", *str(error).split(), file=sys.stderr)
+            _print_line(" ".join(["error:", *str(error).split()]))
             return WRONG_INPUT
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            _print_line("interrupted")
             return INTERRUPTED
 
     return run
+
+
+def _print_line(text):
+    """Prints a line of its own on stderr, also where a progress bar is."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
 
 
 def refuse_overwriting(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:

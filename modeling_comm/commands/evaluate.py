@@ -13,6 +13,7 @@ from ..evaluation.scoring import format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
+from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
@@ -118,7 +119,8 @@ def run(args: argparse.Namespace) -> int:
         refuse_overwriting([args.output], filter(None, files))
     frequent = get_dataset(args.dataset_config).frequent_relations
     report, table = compare_files(*files, args.allow_missing_documents, frequent)
-    print(table)
+    # A standard output that gets the JSON gets nothing else.
+    print(table, file=sys.stderr if args.output and is_standard_output(args.output) else sys.stdout)
     if args.output:
         write_json(args.output, report)
     return 0

@@ -17,6 +17,7 @@ from ..documents import DocumentError
 from ..extensions import import_extensions
 from ..pipeline_comm import TASK, NoEntitiesError
 from ..utils.files import file_sha256
+from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
@@ -59,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     import_extensions(args.extensions)
     _check(args)
-    with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
+    stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
+    standard = stream or args.output == STANDARD_STREAM
+    with StandardOutput(stream) if standard else _resumable_output(args) as output:
         if not output.finished:
             _predict(args, output)
     if not output.read:

@@ -1,15 +1,18 @@
 """Outputs of `comm-docre predict`: standard output, or a file with which the same command resumes."""
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import BinaryIO
 
 from ..reporting.run_record import command_line
 from ..utils.files import read_json, write_json
 from ..utils.locks import lock
 from ..utils.unchanged import check_unchanged
+from ..utils.writer import named_errors
 from .predict_inputs import Item
 
 _RESTART = "`predict --restart` deletes the old output and predicts again"
@@ -25,7 +28,10 @@ def _json_lines(values) -> bytes:
 
 class StandardOutput:
     """
-    Writes records to standard output. It cannot be resumed; what is rejected is on stderr only.
+    Writes records to standard output, or to a pipe or a device. It cannot be resumed; what is rejected is on stderr only.
+
+    Args:
+        stream (`BinaryIO`, *optional*): the pipe or device; standard output by default.
 
     Attributes:
         settings (`dict`): what decides the records, as far as that is kept.
@@ -34,7 +40,8 @@ class StandardOutput:
         counts (`dict`): `documents`, `triples`, `rejected` and `lost`, the sums of the records' own.
     """
 
-    def __init__(self):
+    def __init__(self, stream: BinaryIO | None = None):
+        self._stream = stream
         self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
         self.counts = {"documents": 0, "triples": 0, "rejected": 0, "lost": {}}
 
@@ -59,8 +66,10 @@ class StandardOutput:
         self._store(_json_lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
 
     def _store(self, records, rejected):
-        sys.stdout.buffer.write(records)
-        sys.stdout.buffer.flush()
+        stream = self._stream or sys.stdout.buffer
+        with named_errors(getattr(stream, "name", "standard output")):
+            stream.write(records)
+            stream.flush()
 
     def finish(self):
         """Notes that the whole input is done."""
@@ -100,7 +109,8 @@ class ResumableOutput(StandardOutput):
         self._written = [_Written(), _Written()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         created = not self.path.exists()
-        self._files = [self.path.open("ab")]
+        # Without a buffer, so that closing a file after an error does not write once more.
+        self._files = [self.path.open("ab", buffering=0)]
         lock(self._files[0].fileno(), self.path)
         try:
             if not restart:
@@ -111,7 +121,7 @@ class ResumableOutput(StandardOutput):
             raise
         if self.finished:
             return
-        self._files.append(self.rejected_path.open("ab"))
+        self._files.append(self.rejected_path.open("ab", buffering=0))
         self._write_state()  # before anything is cut off: it must hold at any moment
         for file, written in zip(self._files, self._written, strict=True):
             file.truncate(written.size)
@@ -145,9 +155,8 @@ class ResumableOutput(StandardOutput):
 
     def _store(self, *lines):
         for file, written, new in zip(self._files, self._written, lines, strict=True):
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
+            with named_errors(file.name):
+                _append(file, new, written.size)
             written.add(new)
         self._write_state()
 
@@ -160,6 +169,19 @@ class ResumableOutput(StandardOutput):
     def __exit__(self, *_):
         for file in self._files:
             file.close()
+
+
+def _append(file, content, size):
+    """Adds to a file without a buffer, which has this size before; on an error it has it again, as far as that is possible."""
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(size)
+        raise
 
 
 class _Written:

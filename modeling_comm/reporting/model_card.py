@@ -25,6 +25,7 @@ from ..decoding import DecisionSettings
 from ..evaluation.scoring import format_scores
 from ..losses import get_loss
 from ..processing_comm import CommProcessor, encoding_report
+from ..utils.writer import write_text
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
@@ -117,7 +118,7 @@ def write_model_card(folder, record=None, repo_id=None, name=None, tags=()) -> N
     [`render_model_card`]'s, and the errors [`read_run`]'s."""
     record, scores, summary = read_run(folder, record)
     card = render_model_card(record, scores, repo_id, name, summary, tags)
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    write_text(Path(folder) / "README.md", card)
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -296,6 +297,6 @@ _TEMPLATES.filters |= {
 def write_card(card: str, path: str | None = None) -> None:
     """Writes a card to a file, or prints it."""
     if path:
-        Path(path).write_text(card, encoding="utf-8")
+        write_text(path, card)
     else:
         sys.stdout.write(card)

@@ -9,9 +9,10 @@ from ..evaluation.scoring import IgnReference
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from .batching import DocumentStream
+from .checks import check_titles
 from .distillation import DistillationTrainer, TeacherLogits
 from .script_arguments import Arguments
-from .trainer import CommTrainer, check_titles
+from .trainer import CommTrainer
 
 
 def build_trainer(

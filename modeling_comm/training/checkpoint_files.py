@@ -57,6 +57,12 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
     return None
 
 
+def has_weights(folder: str | Path) -> bool:
+    """Returns whether a folder holds weights, none of them truncated."""
+    files = list(Path(folder).glob("*.safetensors"))
+    return bool(files) and all(map(_is_complete, files))
+
+
 def _is_complete(file):
     """Returns whether a file exists and is not truncated, which each of these formats tells."""
     try:

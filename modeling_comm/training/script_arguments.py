@@ -249,6 +249,12 @@ class Arguments:
         training.seed, training.output_dir = seed, str(output_dir)
         return replace(self, training=training)
 
+    def input_files(self) -> list[str]:
+        """The files that flags name to be read, addresses among them."""
+        data = self.data
+        files = (data.train_file, data.validation_file, data.test_file, data.train_distant_file, data.ign_reference)
+        return [*filter(None, files), *(self.model.extensions or ())]
+
     def splits_used(self) -> set[str]:
         """The splits that a run encodes, as far as there are any."""
         training = self.training

@@ -18,6 +18,7 @@ from ..extensions import check_extensions
 from ..losses import get_loss, loss_from_config
 from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
+from ..utils.writer import full_disk_is_named
 from .batching import (
     FEATURE_COLUMNS,
     DocumentBatchSampler,
@@ -28,7 +29,8 @@ from .batching import (
     StreamedBatches,
     without_unknown_labels,
 )
-from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .checkpoint_files import delete_old_checkpoints, has_weights, last_complete_checkpoint
+from .checks import check_labelled, check_learnable, check_titles, column
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -74,6 +76,7 @@ class CommTrainer(Trainer):
     """
 
     feature_columns = FEATURE_COLUMNS
+    learns_from_facts = True  # and from nothing else
 
     def __init__(
         self,
@@ -101,7 +104,7 @@ class CommTrainer(Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
-        self.stream_report = Counter()
+        self.stream_report, self._streamed_facts = Counter(), 0
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
@@ -115,7 +118,7 @@ class CommTrainer(Trainer):
             eval_dataset = encode_dataset(eval_dataset, processing_class)
             check_titles(eval_dataset)
             if args.load_best_model_at_end:
-                _check_labelled(eval_dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+                check_labelled(eval_dataset, "evaluation", "load_best_model_at_end chooses by their scores")
         super().__init__(
             model=model,
             args=args,
@@ -137,8 +140,9 @@ class CommTrainer(Trainer):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
-        _check_labelled(self.train_dataset, "training", "all of them need labels")
-        lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
+        check_labelled(self.train_dataset, "training", "all of them need labels")
+        check_learnable(self.train_dataset, self.model.config.id2label, self.learns_from_facts)
+        lengths = [len(ids) for ids in column(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
 
@@ -205,6 +209,8 @@ class CommTrainer(Trainer):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
+        if isinstance(self.train_dataset, DocumentStream):
+            self._streamed_facts = self._streamed_facts + inputs["labels"][:, 1:].sum()
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
@@ -264,7 +270,20 @@ class CommTrainer(Trainer):
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         if self.args.save_strategy != "no":
             check_extensions(self.model)  # not after an epoch
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and result.global_step:
+            facts = torch.as_tensor(self._streamed_facts, dtype=torch.float32, device=self.args.device)
+            if not self.accelerator.reduce(facts, "sum"):
+                logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
+        return result
+
+    def _load_best_model(self):
+        # The parent would keep the last weights without a word to anyone who reads the record.
+        if has_weights(self.state.best_model_checkpoint):
+            super()._load_best_model()
+            return
+        logger.warning("%s is gone: the last weights are kept, not the best", self.state.best_model_checkpoint)
+        self.state.best_model_checkpoint, self.state.best_global_step = None, self.state.global_step
 
     def _save_checkpoint(self, model, trial):
         # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
@@ -274,14 +293,22 @@ class CommTrainer(Trainer):
         # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            super()._save_checkpoint(model, trial)
+            with full_disk_is_named(self._get_output_dir(trial), self._checkpoint_size()):
+                super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
         if self.args.should_save:
             delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
 
+    def _checkpoint_size(self):
+        """Bytes of weights and optimizer, about."""
+        states = sum(len(state) for state in self.optimizer.state.values()) if self.optimizer is not None else 0
+        weights = [parameter.numel() * parameter.element_size() for parameter in self.model.parameters()]
+        return sum(weights) * (1 + states // max(len(weights), 1))
+
     def _save(self, output_dir=None, state_dict=None):
-        super()._save(output_dir, state_dict)
+        with full_disk_is_named(output_dir or self.args.output_dir, self._checkpoint_size()):
+            super()._save(output_dir, state_dict)
         # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
@@ -409,28 +436,6 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
         num_proc=num_proc,
         desc="Encoding documents",
     )
-
-
-def _check_labelled(dataset, kind, why):
-    unlabelled = [index for index, known in enumerate(_column(dataset, "has_labels")) if not known]
-    if unlabelled:
-        titles = [dataset[index]["title"] for index in unlabelled[:5]]
-        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
-
-
-def check_titles(dataset):
-    """Raises `ValueError` where several documents have the same title."""
-    titles = Counter(_column(dataset, "title"))
-    repeated = sorted(title for title, count in titles.items() if count > 1)
-    if repeated:
-        raise ValueError(
-            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
-            "unique titles, by which facts are told apart"
-        )
-
-
-def _column(dataset, name):
-    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
 def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:

@@ -3,13 +3,12 @@
 import gzip
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..documents import DocumentError
+from .writer import write_text
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 # JSON that is cut off is found to be wrong, or seems complete (a number), at most this far from its end (a pair of \u
@@ -34,11 +33,9 @@ def read_json(path):
 
 
 def write_json(path, value):
-    """Writes JSON so that `path` holds either the old content or the new, never a part."""
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes JSON so that `path` holds either the old content or the new, never a part; see
+    [`~modeling_comm.utils.writer.replacing`]."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def file_sha256(path) -> str:

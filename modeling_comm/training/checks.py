@@ -1,0 +1,78 @@
+"""Checks of encoded documents before a training or an evaluation."""
+
+from collections import Counter
+from collections.abc import Mapping
+
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+class NothingToLearnError(ValueError):
+    """
+    Training documents show nothing that could be learnt.
+
+    Attributes:
+        missing (`str`): `"entity pairs"` or `"facts"`.
+        documents (`int`): number of the documents.
+    """
+
+    def __init__(self, missing: str, documents: int):
+        self.missing, self.documents = missing, documents
+        why = {
+            "entity pairs": "a document with two entities at least: relations hold between entities",
+            "facts": "one fact at least: a model that sees none learns to predict none",
+        }[missing]
+        super().__init__(f"found no {missing} in the {documents:,} training documents; expected {why}")
+
+    def __reduce__(self):
+        return type(self), (self.missing, self.documents)
+
+
+def check_labelled(dataset, kind, why):
+    """Raises `ValueError` where documents have no labels; `kind` and `why` are for the message."""
+    unlabelled = [index for index, known in enumerate(column(dataset, "has_labels")) if not known]
+    if unlabelled:
+        titles = [dataset[index]["title"] for index in unlabelled[:5]]
+        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
+
+
+def check_learnable(dataset, id2label: Mapping[int, str], needs_facts: bool = True):
+    """
+    Refuses training documents from which nothing can be learnt, and says which relations they do not show.
+
+    Args:
+        dataset: encoded documents.
+        id2label (`Mapping[int, str]`): the model's labels.
+        needs_facts (`bool`, defaults to `True`): whether the facts of the documents are all that is learnt from.
+
+    Raises:
+        NothingToLearnError: there are no pairs, or no facts.
+    """
+    if max(column(dataset, "num_entities")) < 2:
+        raise NothingToLearnError("entity pairs", len(dataset))
+    shown = {fact[2] for facts in column(dataset, "facts") for fact in facts}
+    if not shown and needs_facts:
+        raise NothingToLearnError("facts", len(dataset))
+    unseen = [label for index, label in id2label.items() if index and index not in shown]
+    if unseen and needs_facts:
+        some = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        logger.warning(
+            "%d of %d relations have no fact in the training documents: %s", len(unseen), len(id2label) - 1, some
+        )
+
+
+def check_titles(dataset):
+    """Raises `ValueError` where several documents have the same title."""
+    titles = Counter(column(dataset, "title"))
+    repeated = sorted(title for title, count in titles.items() if count > 1)
+    if repeated:
+        raise ValueError(
+            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
+            "unique titles, by which facts are told apart"
+        )
+
+
+def column(dataset, name) -> list:
+    """A column of a list of documents or of a `datasets.Dataset`."""
+    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
