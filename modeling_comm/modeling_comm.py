@@ -16,6 +16,7 @@ from .backbone_attention import (
     load_backbone_config,
     mark_last_attention,
 )
+from .config_checks import plain_errors, read_fields
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .losses import loss_from_config
@@ -102,7 +103,7 @@ class CommPreTrainedModel(PreTrainedModel):
         if isinstance(config, PreTrainedConfig):
             fields = vars(config)
         else:
-            fields, _ = PreTrainedConfig.get_config_dict(config or pretrained_model_name_or_path, **hub)
+            fields = read_fields(config or pretrained_model_name_or_path, **hub)
             model_type = fields.get("model_type")
             if model_type != cls.config_class.model_type:
                 raise ValueError(
@@ -118,9 +119,11 @@ class CommPreTrainedModel(PreTrainedModel):
                 named=fields.get("transformers_weights"),
                 variant=kwargs.get("variant"),
                 adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),
+                quantized="quantization_config" in {*fields, *kwargs},
                 **hub,
             )
         wants_info = kwargs.pop("output_loading_info", False)
+        mismatches = kwargs.pop("ignore_mismatched_sizes", False)
         trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
@@ -128,8 +131,11 @@ class CommPreTrainedModel(PreTrainedModel):
             config=config,
             output_loading_info=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,
             **kwargs,
         )
+        if not mismatches:
+            _check_sizes(pretrained_model_name_or_path, info)
         missing = sorted(info["missing_keys"])
         if missing and not wants_info:  # a caller who asks for the loading info looks at it
             raise ValueError(
@@ -150,6 +156,15 @@ class CommPreTrainedModel(PreTrainedModel):
         if is_main_process:
             set_modes_of_weights(save_directory, modes)
             save_extensions(self.config, save_directory)
+
+
+def _check_sizes(source, info):
+    if wrong := sorted(info["mismatched_keys"]):
+        name, found, expected = wrong[0]
+        raise ValueError(
+            f"{str(source)!r}: {len(wrong)} weights have other sizes than the configuration says, such as {name}: found "
+            f"{tuple(found)}, expected {tuple(expected)}"
+        )
 
 
 def _check_given(given):
@@ -243,7 +258,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         for field, value in (backbone_overrides or {}).items():
             if not hasattr(text_config, field):
                 raise ValueError(f"backbone_overrides: {text_config.model_type!r} has no field {field!r}")
-            setattr(text_config, field, value)
+            with plain_errors("backbone_overrides"):
+                setattr(text_config, field, value)
         check_backbone_config(text_config)
         if config is None:
             _check_given(kwargs)
@@ -268,9 +284,11 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config=text_config,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
             **loading,
         )
+        _check_sizes(backbone, info)
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))
         if missing:

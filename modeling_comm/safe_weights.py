@@ -5,6 +5,7 @@ import json
 import stat
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -17,12 +18,14 @@ from transformers.utils import (
 
 # The files in which Transformers looks for weights: it takes the first one that exists.
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_WEIGHT_NAMES = {"weight", "bias", "gamma", "beta"}
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def check_weights(source, advice, named=None, variant=None, adapter=None, **hub) -> None:
+def check_weights(source, advice, named=None, variant=None, adapter=None, quantized=False, **hub) -> None:
     """
-    Checks, before anything reads them, that a checkpoint's weights are safetensors.
+    Checks, before anything reads them, that a checkpoint's weights are safetensors of floating-point numbers.
 
     Args:
         source (`str`): folder or repository, or the file itself.
@@ -30,10 +33,11 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, **hub)
         named (`str`, *optional*): the file that the checkpoint's own configuration names (`transformers_weights`).
         variant (`str`, *optional*): as in Transformers' `from_pretrained`.
         adapter (`str`, *optional*): folder or repository of an adapter, where it is another one than `source`.
+        quantized (`bool`, defaults to `False`): whether the configuration says how integers become weights.
         hub: `subfolder`, `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
-        ValueError: what would be read is a pickle.
+        ValueError: what would be read is a pickle, or holds integers that would be taken for weights, or is broken.
         OSError: there are no weights, or the repository cannot be reached.
     """
     names = [named] if named else [_with_variant(name, variant) for name in _WEIGHTS]
@@ -47,6 +51,25 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, **hub)
         raise ValueError(
             f"{str(source)!r} offers its weights as {', '.join(pickles)}: a pickle, which can run any code when it is read. "
             f"Expected safetensors. {advice}"
+        )
+    if not quantized:
+        for name in files:
+            _check_floats(source, name, **hub)
+
+
+def _check_floats(source, name, subfolder="", **hub):
+    """Integers would be converted to floats without their scale."""
+    path = name if Path(name).is_file() else cached_file(source, name, subfolder=subfolder, **hub)
+    try:
+        with safe_open(path, "pt") as file:
+            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(source)!r}: {name} is broken ({error}); is the copy complete?") from error
+    wrong = [key for key, kind in kinds.items() if key.rpartition(".")[2] in _WEIGHT_NAMES and kind not in _FLOATS]
+    if wrong:
+        raise ValueError(
+            f"{str(source)!r}: {len(wrong)} weights in {name} are of the type {kinds[wrong[0]]}, such as {wrong[0]}; expected "
+            "floating-point numbers, or a quantization_config that says how to read them"
         )
 
 

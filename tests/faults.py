@@ -40,8 +40,8 @@ class Commands:
     A call takes steps and returns a [`Finished`] for each command among them. The steps share what one of them changes:
 
     - `["comm-docre", ...]` or `["run_docre.py", ...]`: a command; `{"command": [...], ...}` has options beside it: `stdin` (a
-      file), `stdout` (a file), `closed` (descriptors that are closed), `after` (seconds until `signal`, 9 by default, is sent),
-      `before_call` (number of the call that makes something last, before which the process kills itself).
+      file), `stdout` (a file), `closed` (descriptors that are closed), `cwd`, `after` (seconds until `signal`, 9 by default, is
+      sent), `before_call` (number of the call that makes something last, before which the process kills itself).
     - `{"disk": folder, "size": "200k"}`: a file system of this size there, or, if there is one, its new size.
     - `{"copy": source, "to": folder}`: what is there, where it stays.
     """
@@ -155,9 +155,12 @@ def _forked(function):
     return pid
 
 
-def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_call=None):
+def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_call=None, cwd=None):
     import comm_docre
     import run_docre
+
+    if cwd is not None:
+        os.chdir(cwd)
 
     for descriptor, path in ((1, stdout or folder / "out"), (2, folder / "err")):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)

@@ -91,7 +91,7 @@ def test_a_training_without_labels_or_relations_is_refused(work, tmp_path):
         with pytest.raises(NoRelationsError):
             run_script(*flags(work, train(3), "--do_train", "--output_dir", tmp_path / "output"))
     write_json(work / "rel2id.json", {"Na": 0})
-    with pytest.raises(NoRelationsError, match="rel2id.json"):
+    with pytest.raises(NoRelationsError, match=r"rel2id\.json"):
         run_script(*flags(work, without_facts(3), "--do_train", "--data_dir", work, "--output_dir", tmp_path / "o"))
     (work / "rel2id.json").unlink()
     only_na = [{**document, "labels": [{"h": 0, "t": 1, "r": "Na"}]} for document in documents(3)]

@@ -12,7 +12,7 @@ import pytest
 from helpers import random_document, save_backbone, tiny_model, tiny_system
 
 from modeling_comm.utils.files import read_json, write_json
-from modeling_comm.utils.writer import open_stream, replacing, write_bytes, write_text
+from modeling_comm.utils.writer import open_stream, remove_unfinished, replacing, write_bytes, write_text
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="modes, links and devices as POSIX has them")
 needs_mount = pytest.mark.skipif(not faults.can_mount(), reason="this machine lets nobody mount a small file system")
@@ -128,6 +128,24 @@ def test_nobody_can_take_the_temporary_name_beforehand(tmp_path):
             file.write(b"text")
             seen |= {path.name for path in tmp_path.iterdir()} - {"a.txt"}
     assert len(seen) == 3 and not any(str(os.getpid()) in name for name in seen)
+
+
+def test_what_a_kill_has_left_is_deleted_and_nothing_else(tmp_path):
+    (tmp_path / "notes.unfinished").write_text("mine")
+    (tmp_path / "_a.txt.unfinished").write_text("mine")
+    for name in ("a.txt", "b.txt", "n" * 250):
+        pid = os.fork()
+        if pid == 0:
+            with replacing(tmp_path / name) as file:
+                file.write(b"half")
+                file.flush()
+                os._exit(0)  # as a kill: nothing is cleaned up
+        os.waitpid(pid, 0)
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_unfinished(tmp_path, "a.txt")
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_a.txt.unfinished", "notes.unfinished"]
 
 
 @needs_posix

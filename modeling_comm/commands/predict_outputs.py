@@ -12,7 +12,7 @@ from ..reporting.run_record import command_line
 from ..utils.files import read_json, write_json
 from ..utils.locks import lock
 from ..utils.unchanged import check_unchanged
-from ..utils.writer import named_errors
+from ..utils.writer import named_errors, remove_unfinished
 from .predict_inputs import Item
 
 _RESTART = "`predict --restart` deletes the old output and predicts again"
@@ -119,6 +119,7 @@ class ResumableOutput(StandardOutput):
             if created:
                 self.path.unlink()
             raise
+        remove_unfinished(self.state_path.resolve().parent, self.state_path.resolve().name)
         if self.finished:
             return
         self._files.append(self.rejected_path.open("ab", buffering=0))

@@ -5,6 +5,7 @@ The command `comm-docre evaluate` sets the scores beside the type prior's.
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
@@ -262,7 +263,10 @@ def score(
         for relation in sorted(gold_relations | by_relation[1].keys())
     }
     macro = {
-        f"macro_{name}": _ratio(sum(per_relation[relation][name] for relation in gold_relations), len(gold_relations))
+        # `fsum` rounds once, so that the order of documents does not matter.
+        f"macro_{name}": _ratio(
+            math.fsum(per_relation[relation][name] for relation in gold_relations), len(gold_relations)
+        )
         for name in ("precision", "recall", "f1")
     }
     distance = {fact: _sentence_distance(truth[fact[0]], fact[1], fact[2]) for fact in {*gold, *located}}

@@ -22,9 +22,11 @@ from huggingface_hub import EvalResult, ModelCardData
 from ..configuration_comm import TASK, CommConfig
 from ..data.dataset_entry import LOCAL
 from ..decoding import DecisionSettings
+from ..documents import shown
 from ..evaluation.scoring import format_scores
 from ..losses import get_loss
 from ..processing_comm import CommProcessor, encoding_report
+from ..utils.files import read_json
 from ..utils.writer import write_text
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
@@ -158,7 +160,10 @@ def read_run(folder, record=None) -> tuple[dict, dict | None, dict | None]:
 
 
 def _read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: found {shown(content)}, expected an object")
+    return content
 
 
 def trainer_record(trainer) -> dict:

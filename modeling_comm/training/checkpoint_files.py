@@ -1,6 +1,5 @@
 """The folders `checkpoint-NUMBER` that a training leaves behind."""
 
-import json
 import re
 import shutil
 import zipfile
@@ -8,6 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from transformers.utils import logging
+
+from ..utils.files import read_json
 
 logger = logging.get_logger(__name__)
 
@@ -48,9 +49,10 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
         world_size (`int`, defaults to 1): number of processes; each has saved its random state.
     """
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
+    states = ["optimizer.pt", "scheduler.pt", *random_states]
+    needed = ["trainer_state.json", "config.json", "processor_config.json", "model.safetensors", *states]
     for path in reversed(_numbered(output_dir)):
-        broken = [name for name in needed if not _is_complete(path / name)]
+        broken = [name for name in needed if not is_complete(path / name)]
         if not broken:
             return str(path)
         logger.warning("%s is skipped: %s missing or truncated", path, ", ".join(broken))
@@ -60,14 +62,14 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
 def has_weights(folder: str | Path) -> bool:
     """Returns whether a folder holds weights, none of them truncated."""
     files = list(Path(folder).glob("*.safetensors"))
-    return bool(files) and all(map(_is_complete, files))
+    return bool(files) and all(map(is_complete, files))
 
 
-def _is_complete(file):
+def is_complete(file: Path) -> bool:
     """Returns whether a file exists and is not truncated, which each of these formats tells."""
     try:
         if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
+            return isinstance(read_json(file), dict)
         elif file.suffix == ".safetensors":
             with safe_open(file, "pt"):
                 pass

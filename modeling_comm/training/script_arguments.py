@@ -349,7 +349,10 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
     argv, settings = list(argv), {}
     path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
     if path:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: found {error}, expected JSON or YAML") from error
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"

@@ -28,7 +28,7 @@ def read_json(path):
     try:
         with open_text(path) as file:
             return json.load(file)
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
 
 
@@ -97,6 +97,8 @@ def iterate_json_array(file, source=None, chunk_size=1 << 20) -> Iterator:
                 found = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"
                 expected = "a JSON object; is the file complete?" if cut_off else "a JSON object"
                 raise DocumentError(source, index, None, None, found, expected) from None
+            except (ValueError, RecursionError) as error:  # a number of a million digits, a thousand brackets
+                raise DocumentError(source, index, None, None, str(error), "a JSON object") from None
             if end <= len(text) - _LONGEST_PIECE or not read_more():
                 break
         position = end

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 _UNFINISHED = ".unfinished"
+_LONGEST_NAME = 100  # bytes of a file's name within that of its temporary one
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -78,7 +80,7 @@ def _replacing_regular(path, status):
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     # A name that nobody can take beforehand. What is left of it after a kill is not pushed: a push leaves out names with _.
-    temporary = os.path.join(folder, f"_{secrets.token_hex(8)}{_UNFINISHED}")
+    temporary = os.path.join(folder, f"_{_shortened(os.path.basename(path))}.{secrets.token_hex(8)}{_UNFINISHED}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666 if status is None else 0o600)
     try:
@@ -93,6 +95,25 @@ def _replacing_regular(path, status):
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def remove_unfinished(folder: str | Path, name: str | None = None) -> None:
+    """
+    Deletes what processes that were killed have left of files that they were writing. Nothing may be writing there meanwhile.
+
+    Args:
+        folder (`str` or `Path`): where they wrote.
+        name (`str`, *optional*): the name of the file that they wrote; any by default.
+    """
+    of_file = ".+" if name is None else re.escape(_shortened(name))
+    for entry in os.scandir(folder):
+        if re.fullmatch(rf"_{of_file}\.[0-9a-f]{{16}}{re.escape(_UNFINISHED)}", entry.name):
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
+
+
+def _shortened(name):
+    return os.fsencode(name)[:_LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def _take_over(path, status):
