@@ -22,6 +22,7 @@ MODULES = (
 )
 MODULES += ("modeling_comm.commands.view", "modeling_comm.commands.card", "modeling_comm.commands.convert")
 MODULES += ("modeling_comm.training.build_trainer", "modeling_comm.training.predict_split", "dataset_scripts.loading")
+_LONGEST = 300  # seconds after which a command is taken for one that does not end
 _NEW_USER, _NEW_MOUNTS, _PRIVATE, _REMOUNT = 0x10000000, 0x00020000, 1 << 18 | 1 << 14, 32
 
 
@@ -155,7 +156,7 @@ def _forked(function):
     return pid
 
 
-def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_call=None, cwd=None):
+def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_call=None, cwd=None, begins=None):
     import comm_docre
     import run_docre
 
@@ -172,12 +173,13 @@ def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_c
     for descriptor in closed:
         os.close(descriptor)
         setattr(sys, ("stdin", "stdout", "stderr")[descriptor], None)  # as Python itself does
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     if before_call is not None:
         _kill_before(before_call)
     sys.orig_argv = ["python", *command]
     name, *words = command
     sys.argv = [name, *words]
+    signal.alarm(_LONGEST)
+    os.write(begins, b"!")
     return {"comm-docre": comm_docre.main, "run_docre.py": run_docre.main}[name](words)
 
 
@@ -189,8 +191,10 @@ def _step(step, folder):
     if "copy" in step:
         return subprocess.run(["cp", "-r", step["copy"], step["to"]], check=True) and None
     after, number = step.pop("after", None), step.pop("signal", signal.SIGKILL)
-    pid = _forked(lambda: _command(folder=folder, **step))
+    begun, begins = os.pipe()
+    pid = _forked(lambda: _command(folder=folder, begins=begins, **step))
     if after is not None:
+        os.read(begun, 1)
         time.sleep(after)
         os.kill(pid, number)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -208,6 +212,7 @@ def _serve(folder):
     import torch
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started this with Ctrl-C ignored
     for module in MODULES:
         importlib.import_module(module)
     for line in sys.stdin:

@@ -364,18 +364,9 @@ def test_every_user_error_of_the_training_script(commands, files, tmp_path, monk
     steps = []
     for flags in WRONG_FLAGS.values():
         first, more = (flags, []) if flags[0].endswith("yaml") else ([], flags)
-        steps.append(
-            [
-                words["train"][0],
-                *first,
-                *words["train"][1:],
-                "--max_steps",
-                "2",
-                "--output_dir",
-                tmp_path / f"run{len(steps)}",
-                *more,
-            ]
-        )
+        name, *usual = words["train"]
+        folder = tmp_path / f"run{len(steps)}"
+        steps.append([name, *first, *usual, "--max_steps", "2", "--output_dir", folder, *more])
     wrong = {}
     for name, finished in zip(WRONG_FLAGS, commands(*[{"command": step, "cwd": work} for step in steps]), strict=True):
         if finished.status != 2 or "Traceback" in finished.err:

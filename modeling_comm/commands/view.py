@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from ..documents import DocumentError
+from ..reporting.html_page import render_html
 from ..utils.writer import write_text
-from ..viewer.render import render_html
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, read_items
 

@@ -9,7 +9,7 @@ from ..evaluation.scoring import IgnReference
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from .batching import DocumentStream
-from .checks import check_titles
+from .checks import METRICS, check_titles
 from .distillation import DistillationTrainer, TeacherLogits
 from .script_arguments import Arguments
 from .trainer import CommTrainer
@@ -37,6 +37,7 @@ def build_trainer(
     """
     if "test" in encoded:
         check_titles(encoded["test"])  # before a training, not after it
+    _check_metric(arguments.training, encoded, ign_reference)
     patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
     options = {
         "model": model,
@@ -55,3 +56,14 @@ def build_trainer(
         distillation_weight=distillation.distillation_weight,
         distillation_raw_logits=distillation.distillation_raw_logits,
     )
+
+
+def _check_metric(training, encoded, ign_reference):
+    """The metric by which the best checkpoint is chosen is known before a training, not after its first epoch."""
+    if not training.do_train or not training.load_best_model_at_end or "validation" not in encoded:
+        return
+    metric = str(training.metric_for_best_model).removeprefix("eval_")
+    if metric not in METRICS:
+        raise ValueError(f"--metric_for_best_model is {metric!r}; expected one of {', '.join(METRICS)}")
+    if metric == "ign_f1" and ign_reference is None:
+        raise ValueError("--metric_for_best_model is 'ign_f1', which needs an --ign_reference; found none")

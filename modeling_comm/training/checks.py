@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from transformers.utils import logging
 
+# What an evaluation measures, see [`~modeling_comm.training.trainer.evaluate_results`].
+METRICS = ("f1", "precision", "recall", "ign_f1", "average_precision", "loss", "predicted_positives", "removed_by_cap")
+
 logger = logging.get_logger(__name__)
 
 
