@@ -61,12 +61,19 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     from dataset_scripts.loading import describe_data, load_data
     from modeling_comm.reporting.model_card import write_model_card
     from modeling_comm.reporting.run_record import summarize
+    from modeling_comm.safe_weights import check_name
     from modeling_comm.training.predict_teacher import predict_teacher
     from modeling_comm.training.script_logging import set_up_logging
     from modeling_comm.utils.files import write_json
     from modeling_comm.utils.locks import locked_folder
     from modeling_comm.utils.writer import remove_unfinished
 
+    for path in (
+        arguments.training.output_dir,
+        arguments.model.model_name_or_path,
+        arguments.distillation.teacher_logits,
+    ):
+        check_name(path)
     for seed in (None, *arguments.seeds):
         run_folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
         refuse_overwriting([run_folder / name for name in WRITTEN], arguments.input_files())

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -144,11 +145,22 @@ class Documents(datasets.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         config, provenance, skipped = self.config, read_provenance(self), []
         source = provenance[split]["source"]
-        documents = iterate_documents(config.path(split), config.on_bad_document, config.relations, source, skipped)
+        dropped = Counter()
+        documents = iterate_documents(
+            config.path(split),
+            config.on_bad_document,
+            config.relations,
+            source,
+            skipped,
+            dropped,
+            keep_entities=split == "test",  # predictions name them by their numbers
+        )
         index = -1
         for index, document in enumerate(documents):
             yield index, _to_row(document)
         provenance[split]["skipped"] = [vars(error) for error in skipped]
+        if dropped:
+            provenance[split]["dropped"] = dict(dropped)
         write_provenance(self.info, provenance)
         if index < 0:
             raise ValueError(f"{source}: found no document ({len(skipped)} skipped), expected at least one")
@@ -215,6 +227,9 @@ def load_splits(
         raise
     loaded = builder.as_dataset()
     for split, file in read_provenance(loaded).items():
+        if parts := file.get("dropped"):
+            numbers = ", ".join(f"{parts.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
+            logger.warning("%s: left out %s of %d documents", file["source"], numbers, parts["documents"])
         if file["skipped"]:
             indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
             logger.warning(

@@ -38,6 +38,7 @@ from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 from modeling_comm.commands.errors import TRACEBACK, command
 from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import available_datasets, get_dataset
+from modeling_comm.data.reading import ON_BAD_DOCUMENT
 from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json, write_json
@@ -303,8 +304,8 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--on_bad_document",
         default="error",
-        choices=("error", "skip"),
-        help="a malformed document: stop, or leave it out",
+        choices=ON_BAD_DOCUMENT,
+        help="a malformed document: stop, leave it out, or leave out what is wrong with it",
     )
     parser.add_argument("--cache_dir", help="where downloads and prepared rows are kept")
     parser.add_argument(TRACEBACK, action="store_true", help="show where an error comes from, not only one line")

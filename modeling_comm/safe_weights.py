@@ -40,6 +40,7 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, quanti
         ValueError: what would be read is a pickle, or holds integers that would be taken for weights, or is broken.
         OSError: there are no weights, or the repository cannot be reached.
     """
+    check_name(source)
     names = [named] if named else [_with_variant(name, variant) for name in _WEIGHTS]
     files = _first_found(source, names, **hub)
     if not files:
@@ -71,6 +72,16 @@ def _check_floats(source, name, subfolder="", **hub):
             f"{str(source)!r}: {len(wrong)} weights in {name} are of the type {kinds[wrong[0]]}, such as {wrong[0]}; expected "
             "floating-point numbers, or a quantization_config that says how to read them"
         )
+
+
+def check_name(path) -> None:
+    """Raises `ValueError` where the name of a folder or file is no UTF-8: the libraries of weights and tokenizers cannot open it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{str(path)!r} is no UTF-8, which weights and tokenizers need; expected another name"
+        ) from None
 
 
 def _first_found(source, names, subfolder="", **hub):

@@ -33,10 +33,13 @@ def read_predictions(path: str) -> tuple[list[dict], set[str] | None]:
     """
     try:
         with open_text(path) as file:
-            if file.read(1) == "{":
+            while (first := file.read(1)).isspace():
+                pass
+            if first == "{":
                 check_finished(path)
                 file.seek(0)
-                records = [_read_record(line, f"{path}, line {number}") for number, line in enumerate(file, 1)]
+                lines = ((line, f"{path}, line {number}") for number, line in enumerate(file, 1) if line.strip())
+                records = [_read_record(line, where) for line, where in lines]
                 return [fact for _, facts in records for fact in facts], {title for title, _ in records}
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
@@ -47,7 +50,7 @@ def _read_record(line, where):
     """Title and facts of a document."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or "triples" not in record:
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"

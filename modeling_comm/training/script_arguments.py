@@ -111,7 +111,11 @@ class DataArguments:
         },
     )
     on_bad_document: str = field(
-        default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
+        default="error",
+        metadata={
+            "help": "A document that does not fit: error, skip (counted and listed), or drop_part: leave out the facts, mentions "
+            "and entities that do not fit (counted), or else the document."
+        },
     )
     ign_reference: str = field(
         default="train",
