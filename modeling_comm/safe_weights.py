@@ -75,7 +75,7 @@ def _check_floats(source, name, subfolder="", **hub):
 
 
 def check_name(path) -> None:
-    """Raises `ValueError` where the name of a folder or file is no UTF-8: the libraries of weights and tokenizers cannot open it."""
+    """Raises `ValueError` where the name of a folder or file is no UTF-8, which weights and tokenizers need."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -6,11 +6,13 @@ import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..utils.files import read_json
 
 logger = logging.get_logger(__name__)
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's; a checkpoint of adapters has no others
 
 
 def _numbered(folder):
@@ -49,10 +51,11 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
         world_size (`int`, defaults to 1): number of processes; each has saved its random state.
     """
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    states = ["optimizer.pt", "scheduler.pt", *random_states]
-    needed = ["trainer_state.json", "config.json", "processor_config.json", "model.safetensors", *states]
+    states = ["trainer_state.json", "optimizer.pt", "scheduler.pt", *random_states]
     for path in reversed(_numbered(output_dir)):
-        broken = [name for name in needed if not is_complete(path / name)]
+        has_adapters = (path / ADAPTER_WEIGHTS).exists()
+        needed = [ADAPTER_WEIGHTS] if has_adapters else [SAFE_WEIGHTS_NAME, "config.json", "processor_config.json"]
+        broken = [name for name in (*needed, *states) if not is_complete(path / name)]
         if not broken:
             return str(path)
         logger.warning("%s is skipped: %s missing or truncated", path, ", ".join(broken))

@@ -1,9 +1,10 @@
-"""Checks of encoded documents before a training or an evaluation."""
+"""What training documents show, and whether that can be learnt."""
 
-from collections import Counter
 from collections.abc import Mapping
 
 from transformers.utils import logging
+
+from .encode_dataset import column_of
 
 # What an evaluation measures, see [`~modeling_comm.training.trainer.evaluate_results`].
 METRICS = ("f1", "precision", "recall", "ign_f1", "average_precision", "loss", "predicted_positives", "removed_by_cap")
@@ -32,14 +33,6 @@ class NothingToLearnError(ValueError):
         return type(self), (self.missing, self.documents)
 
 
-def check_labelled(dataset, kind, why):
-    """Raises `ValueError` where documents have no labels; `kind` and `why` are for the message."""
-    unlabelled = [index for index, known in enumerate(column(dataset, "has_labels")) if not known]
-    if unlabelled:
-        titles = [dataset[index]["title"] for index in unlabelled[:5]]
-        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
-
-
 def check_learnable(dataset, id2label: Mapping[int, str], needs_facts: bool = True):
     """
     Refuses training documents from which nothing can be learnt, and says which relations they do not show.
@@ -52,9 +45,9 @@ def check_learnable(dataset, id2label: Mapping[int, str], needs_facts: bool = Tr
     Raises:
         NothingToLearnError: there are no pairs, or no facts.
     """
-    if max(column(dataset, "num_entities")) < 2:
+    if max(column_of(dataset, "num_entities")) < 2:
         raise NothingToLearnError("entity pairs", len(dataset))
-    shown = {fact[2] for facts in column(dataset, "facts") for fact in facts}
+    shown = {fact[2] for facts in column_of(dataset, "facts") for fact in facts}
     if not shown and needs_facts:
         raise NothingToLearnError("facts", len(dataset))
     unseen = [label for index, label in id2label.items() if index and index not in shown]
@@ -63,19 +56,3 @@ def check_learnable(dataset, id2label: Mapping[int, str], needs_facts: bool = Tr
         logger.warning(
             "%d of %d relations have no fact in the training documents: %s", len(unseen), len(id2label) - 1, some
         )
-
-
-def check_titles(dataset):
-    """Raises `ValueError` where several documents have the same title."""
-    titles = Counter(column(dataset, "title"))
-    repeated = sorted(title for title, count in titles.items() if count > 1)
-    if repeated:
-        raise ValueError(
-            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
-            "unique titles, by which facts are told apart"
-        )
-
-
-def column(dataset, name) -> list:
-    """A column of a list of documents or of a `datasets.Dataset`."""
-    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
