@@ -42,7 +42,7 @@ class Commands:
 
     - `["comm-docre", ...]` or `["run_docre.py", ...]`: a command; `{"command": [...], ...}` has options beside it: `stdin` (a
       file), `stdout` (a file), `closed` (descriptors that are closed), `cwd`, `after` (seconds until `signal`, 9 by default, is
-      sent), `before_call` (number of the call that makes something last, before which the process kills itself).
+      sent), `before_call` (number of the call that makes something last, before which the process sends it to itself).
     - `{"disk": folder, "size": "200k"}`: a file system of this size there, or, if there is one, its new size.
     - `{"copy": source, "to": folder}`: what is there, where it stays.
     """
@@ -119,14 +119,14 @@ def _mount(folder, size):
     _system_call("mount", kind, folder, kind, 0, options)
 
 
-def _kill_before(number):
+def _kill_before(number, with_signal):
     calls = []
 
     def counted(function):
         def call(*arguments, **options):
             calls.append(function)
             if len(calls) == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), with_signal)
             return function(*arguments, **options)
 
         return call
@@ -156,7 +156,17 @@ def _forked(function):
     return pid
 
 
-def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_call=None, cwd=None, begins=None):
+def _command(
+    command,
+    folder,
+    stdin=os.devnull,
+    stdout=None,
+    closed=(),
+    before_call=None,
+    cwd=None,
+    begins=None,
+    with_signal=None,
+):
     import comm_docre
     import run_docre
 
@@ -174,7 +184,7 @@ def _command(command, folder, stdin=os.devnull, stdout=None, closed=(), before_c
         os.close(descriptor)
         setattr(sys, ("stdin", "stdout", "stderr")[descriptor], None)  # as Python itself does
     if before_call is not None:
-        _kill_before(before_call)
+        _kill_before(before_call, with_signal)
     sys.orig_argv = ["python", *command]
     name, *words = command
     sys.argv = [name, *words]
@@ -192,7 +202,7 @@ def _step(step, folder):
         return subprocess.run(["cp", "-r", step["copy"], step["to"]], check=True) and None
     after, number = step.pop("after", None), step.pop("signal", signal.SIGKILL)
     begun, begins = os.pipe()
-    pid = _forked(lambda: _command(folder=folder, begins=begins, **step))
+    pid = _forked(lambda: _command(folder=folder, begins=begins, with_signal=number, **step))
     if after is not None:
         os.read(begun, 1)
         time.sleep(after)

@@ -1,6 +1,7 @@
 """The command `comm-docre evaluate`: scores of predictions beside those of the type prior."""
 
 import argparse
+import contextlib
 import gzip
 import json
 import sys
@@ -9,7 +10,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from ..data.dataset_entry import get_dataset
-from ..evaluation.scoring import format_scores, load_ign_reference, score
+from ..documents import DocumentError, shown
+from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, score
 from ..evaluation.type_prior import TypePrior
 from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
@@ -43,7 +45,24 @@ def read_predictions(path: str) -> tuple[list[dict], set[str] | None]:
                 return [fact for _, facts in records for fact in facts], {title for title, _ in records}
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
-    return read_json(path), None
+    return _read_list(path, "a list of predictions"), None
+
+
+def _read_list(path, expected):
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: found {shown(content)}, expected {expected}")
+    return content
+
+
+@contextlib.contextmanager
+def _naming_files(predictions, truth):
+    """Errors about a document or a prediction name the file that it is in."""
+    try:
+        yield
+    except DocumentError as error:
+        error.source = error.source or (predictions if isinstance(error, PredictionError) else truth)
+        raise
 
 
 def _read_record(line, where):
@@ -88,7 +107,7 @@ def compare_files(
         OSError: a file cannot be read.
         ValueError: a file is not JSON or not of the expected shape, or documents are missing.
     """
-    documents = read_json(truth)
+    documents = _read_list(truth, "a list of documents")
     reference = load_ign_reference(train_facts) if train_facts else None
     settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
@@ -121,7 +140,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         refuse_overwriting([args.output], filter(None, files))
     frequent = get_dataset(args.dataset_config).frequent_relations
-    report, table = compare_files(*files, args.allow_missing_documents, frequent)
+    with _naming_files(args.predictions, args.truth):
+        report, table = compare_files(*files, args.allow_missing_documents, frequent)
     # A standard output that gets the JSON gets nothing else.
     print(table, file=sys.stderr if args.output and is_standard_output(args.output) else sys.stdout)
     if args.output:
