@@ -55,12 +55,13 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, quanti
         )
     if not quantized:
         for name in files:
-            _check_floats(source, name, **hub)
+            if name not in _ADAPTER:
+                _check_floats(source, name, **hub)
 
 
 def _check_floats(source, name, subfolder="", **hub):
     """Integers would be converted to floats without their scale."""
-    path = name if Path(name).is_file() else cached_file(source, name, subfolder=subfolder, **hub)
+    path = name if Path(source).is_file() else cached_file(source, name, subfolder=subfolder, **hub)
     try:
         with safe_open(path, "pt") as file:
             kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118

@@ -1,4 +1,4 @@
-"""The tables of `docs/reliability.md`: each cell is what a command does. `COMM_WRITE_TABLES=1` writes them anew."""
+"""The tables of `docs/reliability.md`: each cell is what a command does. `COMM_WRITE_TABLES=1` writes them."""
 
 import fcntl
 import gzip
