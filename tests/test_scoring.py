@@ -531,7 +531,7 @@ def test_command_with_facts_or_without_training_file(files):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "found dict, expected a list of")],
+    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "found {}, expected a list of")],
 )
 @pytest.mark.parametrize("option", ["--predictions", "--truth", "--train_facts", "--type_prior_train"])
 def test_command_names_wrong_files(files, tmp_path, capsys, option, content, message):

@@ -1,6 +1,6 @@
 """
-Random kills, a dead process of two, two at once. Not a part of `make test`; `make torture` runs it. `COMM_SEED` is the seed of
-the moments, which is printed.
+Random kills, a dead process of two, two at once. Not a part of `make test`; `make torture` runs it. `COMM_KILLS` is the number
+of kills (10), `COMM_SEED` the seed of their moments, which is printed.
 """
 
 import os
@@ -17,7 +17,7 @@ from helpers import ROOT, random_document, save_backbone, tiny_model, tiny_syste
 from modeling_comm.training.checkpoint_files import own_checkpoints
 from modeling_comm.utils.files import write_json
 
-KILLS = 10
+KILLS = int(os.environ.get("COMM_KILLS", "10"))
 SEED = int(os.environ.get("COMM_SEED", time.time_ns() % 1_000_000))
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": str(ROOT)}
 
