@@ -75,7 +75,7 @@ def _check_floats(source, name, subfolder="", **hub):
         )
 
 
-def check_name(path) -> None:
+def check_name(path: str | Path | None) -> None:
     """Raises `ValueError` where the name of a folder or file is no UTF-8, which weights and tokenizers need."""
     try:
         str(path).encode()

@@ -67,7 +67,7 @@ class StandardOutput:
 
     def _store(self, records, rejected):
         stream = self._stream or sys.stdout.buffer
-        with named_errors(getattr(stream, "name", "standard output")):
+        with named_errors(str(getattr(stream, "name", "standard output"))):
             stream.write(records)
             stream.flush()
 
