@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
@@ -13,7 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 from modeling_comm.data import get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
-from modeling_comm.documents import relation_ids, shown
+from modeling_comm.documents import Document, relation_ids, shown
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
 
@@ -69,7 +70,7 @@ def _to_row(document):
     }
 
 
-def to_document(row) -> dict:
+def to_document(row: Mapping[str, Any]) -> Document:
     """A row of the data set as a document in DocRED's format; one without labels has no such field."""
     document = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:

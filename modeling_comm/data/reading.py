@@ -4,9 +4,10 @@ import gzip
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 
-from ..documents import DocumentError, validate_document
+from ..documents import Document, DocumentError, validate_document
 from ..utils.files import iterate_json_array, open_text
 from .bad_parts import drop_bad_parts
 
@@ -17,8 +18,14 @@ ON_BAD_DOCUMENT = ("error", "skip", "drop_part")
 
 
 def iterate_documents(
-    path, on_bad_document="error", relations=None, source=None, skipped=None, dropped=None, keep_entities=False
-) -> Iterator[dict]:
+    path: str | os.PathLike,
+    on_bad_document: str = "error",
+    relations: Collection[str] | None = None,
+    source: str | None = None,
+    skipped: list[DocumentError] | None = None,
+    dropped: Counter | None = None,
+    keep_entities: bool = False,
+) -> Iterator[Document]:
     """
     Documents of a JSON file in DocRED's format, each checked, in bounded memory.
 

@@ -18,7 +18,6 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from ..configuration_comm import TASK
 from ..data.dataset_entry import LOCAL
-from ..documents import shown
 from ..evaluation.scoring import format_scores
 from ..features import encoding_report
 from ..utils.files import read_json
@@ -133,29 +132,23 @@ def read_run(folder, record=None) -> tuple[dict, dict | None, dict | None]:
 
     Raises:
         FileNotFoundError: the folder holds neither.
+        ValueError: one of them is not JSON.
     """
     folder = Path(folder)
     if record is None and (folder / "run.json").is_file():
-        record = _read(folder / "run.json")
+        record = read_json(folder / "run.json")
     if record is None:
         if not (folder / "summary.json").is_file():
             raise FileNotFoundError(
                 f"{folder}: expected run.json or summary.json, which run_docre.py writes, found neither"
             )
-        summary = _read(folder / "summary.json")
-        return _read(folder / f"seed-{summary['seeds'][0]}" / "run.json"), None, summary
-    scores = _read(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
+        summary = read_json(folder / "summary.json")
+        return read_json(folder / f"seed-{summary['seeds'][0]}" / "run.json"), None, summary
+    scores = read_json(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
     if scores and scores["scores"]["f1"] != record["metrics"].get("test_f1"):
         logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)
         scores = None
     return record, scores, None
-
-
-def _read(path):
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: found {shown(content)}, expected an object")
-    return content
 
 
 def trainer_record(trainer) -> dict:

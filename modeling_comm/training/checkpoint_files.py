@@ -5,6 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
@@ -66,6 +67,13 @@ def has_weights(folder: str | Path) -> bool:
     """Returns whether a folder holds weights, none of them truncated."""
     files = list(Path(folder).glob("*.safetensors"))
     return bool(files) and all(map(is_complete, files))
+
+
+def checkpoint_size(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> int:
+    """Bytes of a checkpoint's weights and of its optimizer, about."""
+    states = sum(len(state) for state in optimizer.state.values()) if optimizer is not None else 0
+    weights = [parameter.numel() * parameter.element_size() for parameter in model.parameters()]
+    return sum(weights) * (1 + states // max(len(weights), 1))
 
 
 def is_complete(file: Path) -> bool:
