@@ -336,7 +336,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(words)
         finally:
-            sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
+            if sys.stdout is not None:  # closed before the start
+                sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
     # `modeling_comm.commands.errors` does the same for a command that runs; until that is imported, seconds pass.
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -27,6 +27,7 @@ from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.utils.files import read_json, write_json
+from modeling_comm.utils.writer import write_bytes, write_text
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
 
@@ -136,8 +137,7 @@ def write_margins(file, results):
         }
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content.getvalue())
+    write_bytes(file, content.getvalue())
 
 
 def document_counts(predictions, documents):
@@ -159,7 +159,7 @@ def write_blind(task, record, predictions, suffix, made_with):
         f"epoch {record['best_epoch']:g} of {record['last_epoch']:g}, {made_with}",
         f"commit {record['commit']}: {hide(record['command'], task['hidden'])}",
     ]
-    file.with_suffix(".txt").write_text(f"{', '.join(made_by)}\n", encoding="utf-8")
+    write_text(file.with_suffix(".txt"), f"{', '.join(made_by)}\n")
 
 
 def hide(value, hidden):

@@ -12,10 +12,12 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from .config_checks import check_given_fields, plain_errors, read_fields
 
 SDPA_WITH_ROWS = "comm_sdpa"
 
@@ -48,14 +50,16 @@ def load_backbone_config(backbone, **hub):
     Raises:
         ValueError: Transformers does not know the encoder's type, whether or not its repository has code for it.
     """
-    fields, _ = PreTrainedConfig.get_config_dict(backbone, **hub)
+    fields = read_fields(backbone, **hub)
+    check_given_fields(fields, str(backbone))
     model_type = fields.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"{str(backbone)!r} has the model type {model_type!r}; expected one that Transformers knows: a backbone's own "
             "code is never run"
         )
-    return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **hub)
+    with plain_errors(str(backbone)):
+        return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **hub)
 
 
 def check_backbone_config(text_config):

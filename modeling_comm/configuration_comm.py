@@ -14,6 +14,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
+from .config_checks import check_given_fields, check_text_config
 from .losses import available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
@@ -237,6 +238,10 @@ class CommConfig(PreTrainedConfig):
         inverse = {label: index for index, label in self.id2label.items()}
         check_field(self, "label2id", self.label2id == inverse, "the inverse of id2label")
 
+    def validate_backbone(self):
+        """Part of `@strict`: sizes and names of the backbone's configuration make sense."""
+        check_text_config(self.text_config)
+
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         # Fields given to `from_pretrained` take part in the checks.
@@ -286,6 +291,9 @@ def _with_plain_errors(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def checked(self, **fields):
+        check_given_fields(fields)
+        if isinstance(fields.get("text_config"), dict):
+            check_given_fields(fields["text_config"], "CommConfig.text_config")
         try:
             return function(self, **fields)
         except StrictDataclassError as error:

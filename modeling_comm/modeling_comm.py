@@ -15,10 +15,11 @@ from .backbone_attention import (
     load_backbone_config,
     mark_last_attention,
 )
+from .config_checks import plain_errors
 from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .losses import loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
-from .pretrained_comm import CommPreTrainedModel
+from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
@@ -145,7 +146,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         for field, value in (backbone_overrides or {}).items():
             if not hasattr(text_config, field):
                 raise ValueError(f"backbone_overrides: {text_config.model_type!r} has no field {field!r}")
-            setattr(text_config, field, value)
+            with plain_errors("backbone_overrides"):
+                setattr(text_config, field, value)
         check_backbone_config(text_config)
         if config is None:
             _check_given(kwargs)
@@ -169,9 +171,11 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config=text_config,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
             **loading,
         )
+        check_sizes(backbone, info)
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))
         if missing:

@@ -192,13 +192,19 @@ class CommProcessor(ProcessorMixin):
         return type(self)(self.tokenizer, id2label=self.id2label, **{**self.settings, **settings})
 
     def check_model(self, config: CommConfig):
-        """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows."""
+        """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows or the
+        tokenizer's ids."""
         if self.id2label != config.id2label:
             raise ValueError(f"id2label is {self.id2label} in the processor; expected the model's, {config.id2label}")
         longest = usable_positions(config.text_config)
         if self.window_size > longest:
             raise ValueError(
                 f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
+            )
+        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size
+        if last >= size:
+            raise ValueError(
+                f"the tokenizer has the id {last}; expected ids below {size}, the size of the backbone's embedding (vocab_size)"
             )
 
     @property

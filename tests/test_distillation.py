@@ -331,7 +331,7 @@ def test_labelling_resumes_where_it_ended(tmp_path, folder, end, monkeypatch):
     assert sorted(before) == ["logits-00000.safetensors", "logits-00001.safetensors", "teacher.json"]
     with pytest.raises(ValueError, match="--do_predict_teacher"):
         TeacherLogits(tmp_path)
-    (tmp_path / "logits-00002.unfinished").write_bytes(b"half a shard")
+    (tmp_path / f"_logits-00002.safetensors.{16 * '0'}.unfinished").write_bytes(b"half a shard")
     model, processor = make_system()
     labelled = []
     encode = type(processor).encode

@@ -56,7 +56,7 @@ def parse_prediction(
     """
     checker = DocumentChecker(prediction, index, None, PredictionError)
     checker.check(prediction, Mapping, None, "an object with title, h_idx, t_idx and r")
-    title = checker.read_text(prediction, "title", "", "the title of a document")
+    title = checker.read_name(prediction, "title", "", "the title of a document")
     entities = len(truth[title].entities) if title in truth else None
     fact, evidence = checker.read_fact(prediction, "", entities, head="h_idx", tail="t_idx")
     return (title, *fact), evidence

@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
+from ..documents import shown
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
@@ -18,8 +19,8 @@ logger = logging.get_logger(__name__)
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
     """Returns whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
-    config, _ = PreTrainedConfig.get_config_dict(arguments.model_name_or_path, **_hub_arguments(arguments))
-    return config.get("model_type") == CommConfig.model_type
+    fields = read_fields(arguments.model_name_or_path, **_hub_arguments(arguments))
+    return fields.get("model_type") == CommConfig.model_type
 
 
 def new_model(
@@ -37,7 +38,7 @@ def new_model(
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
         id2label=dict(enumerate(labels)),
-        backbone_overrides=json.loads(arguments.backbone_overrides or "{}"),
+        backbone_overrides=_overrides(arguments),
         attn_implementation=arguments.attn_implementation,
         **given_fields(arguments),
         **hub,
@@ -111,6 +112,16 @@ def prepare_for_training(
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
     if arguments.threshold_offset is None:
         processor.decision.clear_offset()
+
+
+def _overrides(arguments):
+    try:
+        overrides = json.loads(arguments.backbone_overrides or "{}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--backbone_overrides: found no valid JSON ({error}), expected an object") from error
+    if not isinstance(overrides, dict):
+        raise ValueError(f"--backbone_overrides: found {shown(overrides)}, expected an object")
+    return overrides
 
 
 def _hub_arguments(arguments):

@@ -117,7 +117,11 @@ class DataArguments:
         },
     )
     on_bad_document: str = field(
-        default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
+        default="error",
+        metadata={
+            "help": "A document that does not fit: error, skip (counted and listed), or drop_part: leave out the facts, mentions "
+            "and entities that do not fit (counted), or else the document."
+        },
     )
     ign_reference: str = field(
         default="train",
@@ -265,6 +269,12 @@ class Arguments:
         training.seed, training.output_dir = seed, str(output_dir)
         return replace(self, training=training)
 
+    def input_files(self) -> list[str]:
+        """The files that flags name to be read, addresses among them."""
+        data = self.data
+        files = (data.train_file, data.validation_file, data.test_file, data.train_distant_file, data.ign_reference)
+        return [*filter(None, files), *(self.model.extensions or ())]
+
     def splits_used(self) -> set[str]:
         """The splits that a run encodes, as far as there are any."""
         training = self.training
@@ -358,7 +368,10 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
     argv, settings = list(argv), {}
     path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
     if path:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: found {error}, expected JSON or YAML") from error
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"

@@ -16,6 +16,7 @@ from ..extensions import check_extensions
 from ..losses import get_loss
 from ..out_of_memory import naming_documents, sizes_of_batch
 from ..reporting.model_card import trainer_record, write_model_card
+from ..utils.writer import full_disk_is_named
 from .adapters import check_adapters, has_adapters, save_merged
 from .batching import (
     FEATURE_COLUMNS,
@@ -26,7 +27,8 @@ from .batching import (
     FeatureRows,
     StreamedBatches,
 )
-from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights, last_complete_checkpoint
+from .checks import check_learnable
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
 from .hyperparameter_search import HyperparameterSearch
@@ -78,6 +80,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
     """
 
     feature_columns = FEATURE_COLUMNS
+    learns_from_facts = True  # and from nothing else
 
     def __init__(
         self,
@@ -106,7 +109,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self.train_sampler = None
         self._step_documents = []
         self._saves_checkpoint = False
-        self.stream_report = Counter()
+        self.stream_report, self._streamed_facts = Counter(), 0
         self._keep_margins = False
         self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
         # The parent takes them, and training and evaluation here would never call them.
@@ -159,6 +162,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
         check_labelled(self.train_dataset, "training", "all of them need labels")
+        check_learnable(self.train_dataset, self.model.config.id2label, self.learns_from_facts)
         lengths = [len(ids) for ids in column_of(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
@@ -249,6 +253,8 @@ class CommTrainer(HyperparameterSearch, Trainer):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
+        if isinstance(self.train_dataset, DocumentStream):
+            self._streamed_facts = self._streamed_facts + inputs["labels"][:, 1:].sum()
         outputs = model(**inputs, num_items_in_batch=num_items_in_batch, pairs_at_once=self.args.pairs_at_once)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
@@ -312,7 +318,28 @@ class CommTrainer(HyperparameterSearch, Trainer):
         if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
         self._evaluations_without_predictions.clear()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and result.global_step:
+            facts = torch.as_tensor(self._streamed_facts, dtype=torch.float32, device=self.args.device)
+            if not self.accelerator.reduce(facts, "sum"):
+                logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
+        return result
+
+    def _save_weights(self, output_dir, state_dict):
+        model = self.accelerator.unwrap_model(self.model)
+        if has_adapters(model) and not self._saves_checkpoint:
+            save_merged(model, output_dir or self.args.output_dir)
+            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_best_model(self):
+        # The parent would keep the last weights without a word to anyone who reads the record.
+        if has_weights(self.state.best_model_checkpoint):
+            super()._load_best_model()
+            return
+        logger.warning("%s is gone: the last weights are kept, not the best", self.state.best_model_checkpoint)
+        self.state.best_model_checkpoint, self.state.best_global_step = None, self.state.global_step
 
     def _determine_best_metric(self, metrics, trial):
         if super()._determine_best_metric(metrics, trial):
@@ -331,7 +358,8 @@ class CommTrainer(HyperparameterSearch, Trainer):
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         self._saves_checkpoint = True
         try:
-            super()._save_checkpoint(model, trial)
+            with full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)):
+                super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
             self._saves_checkpoint = False
@@ -339,12 +367,8 @@ class CommTrainer(HyperparameterSearch, Trainer):
             delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir=None, state_dict=None):
-        model = self.accelerator.unwrap_model(self.model)
-        if has_adapters(model) and not self._saves_checkpoint:
-            save_merged(model, output_dir or self.args.output_dir)
-            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
-            return
-        super()._save(output_dir, state_dict)
+        with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):
+            self._save_weights(output_dir, state_dict)
         # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
