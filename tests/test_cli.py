@@ -1039,10 +1039,10 @@ def assert_whole(folder, output="out.jsonl"):
 
 def test_resumes_and_is_done_once(resume, tmp_path, monkeypatch, capsys):
     extracted = []
-    predict_batch = predict_command._predict_batch
+    predict_batch = predict_command.predict_batch
     monkeypatch.setattr(
         predict_command,
-        "_predict_batch",
+        "predict_batch",
         lambda extract, batch: extracted.extend(batch) or predict_batch(extract, batch),
     )
     assert resume() == 3
@@ -1184,7 +1184,7 @@ def test_standard_input_resumes_if_it_begins_the_same(predict, interrupted, tmp_
     content = (interrupted / "in.jsonl").read_bytes()
     stdin(content)
     with monkeypatch.context() as patch:
-        patch.setattr(predict_command, "_predict_batch", interrupt_third(predict_command._predict_batch))
+        patch.setattr(predict_command, "predict_batch", interrupt_third(predict_command.predict_batch))
         assert predict("-", "jsonl", "--batch_size", "8") == 130
     before = (tmp_path / "out.jsonl").read_bytes()
     capsys.readouterr()
