@@ -1,7 +1,7 @@
 """Features: what encoding makes of one document, what it says about losses, and the rows of a document's pairs."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -45,6 +45,23 @@ class DocumentFeatures(TypedDict):
     pairs_without_context: int
     unknown_tokens: int
     unknown_facts: int
+
+
+class ModelInputs(TypedDict):
+    """A batch of encoded documents, as [`CommProcessor.collate`] gives it: the arguments of the model's forward, which says what
+    each tensor holds. `labels` are there where every document has some."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    windows: torch.Tensor
+    document_mask: torch.Tensor
+    mention_positions: torch.Tensor
+    mention_entities: torch.Tensor
+    entity_mask: torch.Tensor
+    pair_index: torch.Tensor
+    labels: NotRequired[torch.Tensor]
+    window_mentions: torch.Tensor
+    window_entities: torch.Tensor
 
 
 def no_document(start_id: int, end_id: int) -> DocumentFeatures:

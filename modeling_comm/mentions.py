@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from numbers import Integral
 
-from transformers import Pipeline
-
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker
 from .text_to_document import NO_TYPE, as_mention, check_text, read_spans, read_type, split_sentences, type_field
@@ -41,6 +39,8 @@ def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
     Raises:
         ValueError: what it gives is nothing of that kind.
     """
+    from transformers import Pipeline  # slow to import, and `group_mentions` needs none of it
+
     if not isinstance(ner, Pipeline):
         return _mentions(ner(text))
     sentences = [(start, end) for start, end in (sentence_splitter or split_sentences)(text)]

@@ -4,21 +4,28 @@ import itertools
 import math
 from collections.abc import Sized
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from transformers import AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
-from .configuration_comm import TASK
+from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
+from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION
+from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
+_SMALLER = (
+    "a shorter document, fewer entities, or half the memory a number with dtype=torch.bfloat16 (`--dtype bfloat16`)"
+)
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
 
@@ -118,8 +125,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
         Raises:
             ValueError: an argument does not fit, or `inputs` is neither a document nor many.
-            DocumentError: a document does not fit; the message says which. Other errors carry that as a note. Of a generator,
-                the documents before it come first.
+            DocumentError: a document does not fit, also not into memory ([`~out_of_memory.DocumentMemoryError`]); the message
+                says which. Other errors carry that as a note. Of a generator, the documents before it come first.
         """
         size = (self._batch_size or 1) if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -280,9 +287,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends everything at once"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends everything at once"
+            raise SettingError("save_pretrained", "push_to_hub", kwargs["push_to_hub"], expected)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
@@ -312,9 +318,15 @@ def _predict_window(predict, window, batch_size):
         yield from (records[index] for index in range(len(window)))
         return
     for example in window:
-        with _naming_document(example["index"]):
+        with _naming_document(example["index"]), naming_documents(partial(_sizes, example), _SMALLER):
             (record,) = predict([example])
         yield record
+
+
+def _sizes(example):
+    feature, title = example["feature"], example["document"].title
+    numbers = len(feature["input_ids"]), len(feature["mention_positions"]), feature["num_entities"]
+    return [DocumentSize(example["index"], title, *numbers)]
 
 
 @contextmanager
@@ -364,3 +376,9 @@ def _explain(documents, triples, examples, max_sentences):
         heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
         explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
     return explanations
+
+
+if not (IS_REMOTE_CODE or TASK in PIPELINE_REGISTRY.get_supported_tasks()):  # registering twice warns
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=DocumentRelationExtractionPipeline, pt_model=AutoModel, type="text"
+    )

@@ -27,8 +27,10 @@ from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.commands import convert, predict_models, predict_progress
 from modeling_comm.commands import predict as predict_command
+from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
+from modeling_comm.evaluation.scoring import PredictionError
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -268,6 +270,29 @@ def test_records_of_another_version_are_refused(predict, tmp_path, capsys, versi
         line = error_line(capsys)
         assert "other.jsonl, line 1" in line and "field version" in line
         assert ("found 2" in line) == (version == 2) and "expected 1" in line
+
+
+@pytest.mark.parametrize("others", ["more", "fewer", "renamed"])
+def test_evaluate_refuses_records_of_other_entities(predict, tmp_path, capsys, others):
+    given = documents(3)
+    source = tmp_path / "in.json"
+    source.write_text(json.dumps(given))
+    assert predict(source, "docred") == 0
+    entities, field = given[1]["vertexSet"], "entities"
+    if others == "more":
+        entities.append(entities[0])
+    elif others == "fewer":
+        entities.pop()
+        given[1]["labels"] = []
+    else:
+        entities[0], field = [{**mention, "name": "Somebody else"} for mention in entities[0]], "entities[0].name"
+    source.write_text(json.dumps(given))
+    with pytest.raises(PredictionError) as error:
+        compare_files(str(tmp_path / "out.jsonl"), str(source))
+    assert (error.value.title, error.value.field) == (given[1]["title"], field)
+    capsys.readouterr()
+    assert run("evaluate", "--predictions", tmp_path / "out.jsonl", "--truth", source) == 2
+    assert "out.jsonl" in error_line(capsys)
 
 
 def test_evaluate_refuses_records_that_are_not_all_there(predict, interrupted, tmp_path, capsys):
@@ -679,7 +704,7 @@ def test_model_with_an_encoder_of_ones_own(model, tmp_path, monkeypatch, capsys)
     assert run(*words) == 2
     assert "own_atlop" in capsys.readouterr().err
     assert run(*words, "--extensions", tmp_path / "none.py") == 2
-    assert "none.py: found no such Python file" in capsys.readouterr().err
+    assert "none.py" in capsys.readouterr().err
     assert run(*words, "--extensions", file) == 0
     assert run(*words[:2], model, *words[3:-1], tmp_path / "other.jsonl") == 0
     scores, others = (
@@ -780,14 +805,11 @@ def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, 
 
 
 @pytest.mark.parametrize(
-    ("failure", "message"),
-    [
-        (lambda: torch.empty(1 << 50, dtype=torch.uint8), "DefaultCPUAllocator: can't allocate memory"),
-        (lambda: bytearray(1 << 60), "out of memory"),
-    ],
+    "failure",
+    [lambda: torch.empty(1 << 50, dtype=torch.uint8), lambda: bytearray(1 << 60)],
     ids=["torch", "python"],
 )
-def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monkeypatch, failure, message):
+def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monkeypatch, failure):
     forward = DocumentRelationExtractionPipeline._forward
 
     def short_of_memory(self, inputs, **options):
@@ -800,7 +822,8 @@ def test_a_document_that_memory_cannot_hold_is_set_aside(predict, tmp_path, monk
     assert predict(write_lines(tmp_path / "in.jsonl", given), "jsonl") == 3
     assert [record["title"] for record in read_lines(tmp_path / "out.jsonl")] == [f"Title {seed}" for seed in range(4)]
     (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
-    assert entry["line"] == 3 and message in entry["error"]
+    assert entry["line"] == 3 and entry["error"].startswith("document ('long'): found out of memory with 'long' (")
+    assert "4 entities" in entry["error"] and "bfloat16" in entry["error"]
 
 
 class Terminal(io.StringIO):
@@ -1323,6 +1346,44 @@ def test_killed_at_any_time(killer, words, tmp_path):
     assert killed
     assert killer(words) == 3
     assert_whole(tmp_path)
+
+
+KILLED_BY_LONG_DOCUMENTS = """
+import os, signal
+from modeling_comm import DocumentRelationExtractionPipeline
+
+forward = DocumentRelationExtractionPipeline._forward
+
+def killed_by_long_documents(self, inputs, **options):
+    if inputs["document_mask"].shape[1] > 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return forward(self, inputs, **options)
+
+DocumentRelationExtractionPipeline._forward = killed_by_long_documents
+"""
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_document_that_kills_the_process_is_set_aside_at_the_next_start(killer, model, tmp_path, batch_size):
+    extension, source, output = (tmp_path / name for name in ("deadly.py", "in.jsonl", "out.jsonl"))
+    extension.write_text(KILLED_BY_LONG_DOCUMENTS)
+    given = [*documents(3), random_document(4, 300, seed=5, title="long"), *documents(3, first=3)]
+    write_lines(source, given)
+    words = ["predict", "--model", model, "--input", source, "--format", "jsonl", "--output", output]
+    words += ["--batch_size", batch_size, "--extensions", extension]
+    assert killer(words) == -signal.SIGKILL
+    note = tmp_path / "out.jsonl.working.json"
+    assert 4 in json.loads(note.read_text())["items"]
+    assert killer(words) == 3
+    assert [record["title"] for record in read_lines(output)] == [f"Title {seed}" for seed in range(6)]
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert (
+        entry["line"] == 4
+        and "a document that kills the process" in entry["error"]
+        and json.loads(entry["raw"]) == given[3]
+    )
+    assert not note.exists()
+    assert killer([*words, "--restart"]) == -signal.SIGKILL, "it is tried again"
 
 
 def test_killed_process_of_its_own(words, tmp_path):

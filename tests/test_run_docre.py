@@ -374,7 +374,15 @@ def test_training_without_validation_documents(work, always, caplog):
     [
         (["--data_dir", SAMPLE], ValueError, "nothing to do; expected one of --do_train"),
         (["--data_dir", SAMPLE, "--do_train"], ValueError, "--model_name_or_path is missing"),
-        (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in nowhere"),
+        (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, "nowhere: expected a folder"),
+        (["--data_dir", ROOT / "docs", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in .*docs"),
+        (["--data_dir", SAMPLE, "--validation_file", "no.json", "--describe_data"], FileNotFoundError, "no.json"),
+        (["--data_dir", SAMPLE, "--validation_file", "", "--describe_data"], FileNotFoundError, "expected a file"),
+        (
+            ["--data_dir", "nowhere", "--test_file", SAMPLE / "test_revised.json", "--do_predict"],
+            FileNotFoundError,
+            "nowhere",
+        ),
         (["--test_file", "no.json", "--do_predict"], FileNotFoundError, "no.json: expected a file, found none"),
         (
             ["--validation_file", SAMPLE / "dev_revised.json", "--do_train"],

@@ -21,16 +21,17 @@ from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
 from modeling_comm.evaluation.mismatch import translate_relations
 from modeling_comm.evaluation.scoring import (
+    FactError,
     PredictionError,
-    average_precision,
     format_scores,
     load_ign_reference,
     score,
-    tune_offset,
 )
 from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.settings import SettingError
 from modeling_comm.utils.files import read_json, write_json
 
 
@@ -246,22 +247,24 @@ def test_malformed_documents_are_named(documents, damage, field):
     assert (caught.value.index, caught.value.field) == (1, field)
 
 
-@pytest.mark.parametrize(("given", "found"), [({}, "dict"), ("[]", "str"), (3, "int"), (None, "NoneType")])
-def test_what_is_no_list_is_refused(documents, given, found):
-    for arguments in ((given, documents), ([], given)):
-        with pytest.raises(ValueError, match=f"found {found}, expected a list of"):
+@pytest.mark.parametrize("given", [{}, "[]", 3, None])
+def test_what_is_no_list_is_refused(documents, given):
+    for field, arguments in (("predictions", (given, documents)), ("documents", ([], given))):
+        with pytest.raises(SettingError) as caught:
             score(*arguments)
+        assert (caught.value.field, caught.value.value) == (field, type(given))
 
 
 def test_malformed_references_are_named(documents, tmp_path):
-    with pytest.raises(ValueError, match=r"fact 1: found \['a', 'b'\], expected \[head name, tail name, relation\]"):
+    with pytest.raises(FactError) as caught:
         load_ign_reference([["a", "b", "P1"], ["a", "b"]])
+    assert (caught.value.source, caught.value.index, caught.value.found) == ("ign_reference", 1, "['a', 'b']")
     with pytest.raises(DocumentError) as caught:
         load_ign_reference([*documents, ["a", "b", "P1"]])
     assert (caught.value.source, caught.value.index, caught.value.field) == ("ign_reference", 2, None)
     broken = tmp_path / "broken.json"
     broken.write_text("[1,")
-    with pytest.raises(ValueError, match=r"broken\.json: found no valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json"):
         load_ign_reference(broken)
     with pytest.raises(FileNotFoundError):
         load_ign_reference(tmp_path / "absent.json")
@@ -319,12 +322,15 @@ def test_tuned_offset_at_the_edges():
 
 
 def test_curves_refuse_what_makes_no_sense():
-    with pytest.raises(ValueError, match=r"found shapes \(2,\) and \(1,\)"):
+    with pytest.raises(SettingError) as caught:
         average_precision([1, 2], [True], 1)
-    with pytest.raises(ValueError, match="found nan at position 1"):
+    assert caught.value.value == (1,)
+    with pytest.raises(SettingError) as caught:
         tune_offset([1.0, np.nan], [True, True], 2)
-    with pytest.raises(ValueError, match="total_gold: found 1, expected at least 2"):
+    assert caught.value.field == "scores[1]"
+    with pytest.raises(SettingError) as caught:
         tune_offset([1.0, 2.0], [True, True], 1)
+    assert (caught.value.field, caught.value.value) == ("total_gold", 1)
 
 
 # --- type prior
@@ -469,7 +475,7 @@ def test_real_files_have_unique_titles_and_pass_the_checks():
     for path in sorted(DATA.glob("*docred-mini/*.json")):
         documents = json.loads(path.read_text())
         labelled = all("labels" in document for document in documents)
-        read = scoring.parse_documents(documents, require=("labels",) if labelled else ())
+        read = list(scoring.parse_documents(documents, require=("labels",) if labelled else ()))
         assert len({document.title for document in read}) == len(read), path.name
 
 
@@ -550,7 +556,7 @@ def test_command_with_facts_or_without_training_file(files):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "found dict, expected a list of")],
+    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "expected a list of")],
 )
 @pytest.mark.parametrize("option", ["--predictions", "--truth", "--train_facts", "--type_prior_train"])
 def test_command_names_wrong_files(files, tmp_path, capsys, option, content, message):
@@ -638,7 +644,7 @@ def test_metric_refuses_what_arrow_would_change_in_silence(metric, documents):
     with pytest.raises(PredictionError) as caught:
         metric.compute(predictions=[{"title": "A"}, {"title": "B", "facts": []}], references=documents)
     assert caught.value.field == "facts"
-    with pytest.raises(ValueError, match="Mismatch in the number of predictions"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b"):  # how many of each; the check is that of `evaluate`
         metric.compute(predictions=[{"title": "A", "facts": []}], references=documents)
 
 

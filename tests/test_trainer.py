@@ -25,12 +25,13 @@ from transformers import (
     TrainingArguments,
 )
 
-import modeling_comm.training.trainer
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
+from modeling_comm.out_of_memory import DocumentMemoryError
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.encode_dataset import encode_dataset
+from modeling_comm.training.evaluation import EvaluatedDocuments
 from modeling_comm.training.results import breaks_tie
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -96,7 +97,7 @@ def test_docstring_lists_what_differs_from_the_parent():
         for field in dataclasses.fields(CommTrainingArguments)
         if field.name not in parent or field.default != parent[field.name]
     }
-    value = r'([\d.e-]*\d|True|False|"\w+")'
+    value = r'([\d.e-]*\d|True|False|None|"\w+")'
     stated = re.findall(rf"`(\w+)` (?:\(`float`, defaults to )?`?{value}", CommTrainingArguments.__doc__)
     assert {name: ast.literal_eval(text) for name, text in stated} == differing
 
@@ -336,7 +337,7 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     trainer = make_trainer(
         system=tiny_system(text_fields=NO_DROPOUT, decision_threshold=threshold), ign_reference=TRAIN
     )
-    results, before = trainer.predict(DEV).predictions, trainer.evaluate()
+    results, before = trainer.predict(DEV, keep_margins=True).predictions, trainer.evaluate()
     margins, labels = (np.concatenate([getattr(one, key).ravel() for one in results]) for key in ("margins", "labels"))
     best = max(
         2 * labels[margins > cut].sum() / ((margins > cut).sum() + labels.sum()) for cut in np.append(margins, -1e9)
@@ -412,7 +413,7 @@ def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, c
 
 def test_average_precision_of_all_candidates(make_trainer):
     trainer = make_trainer()
-    output = trainer.predict(DEV)
+    output = trainer.predict(DEV, keep_margins=True)
     ranked = []
     for result, document in zip(output.predictions, DEV, strict=True):
         gold = {(fact["h"], fact["t"], fact["r"]) for fact in document["labels"]}
@@ -621,13 +622,13 @@ def test_unlabelled_rows_of_a_table():
 
 def give_scores(monkeypatch, **by_epoch):
     """Lets evaluation answer with these scores, one per epoch, whatever the model predicts."""
-    evaluate = modeling_comm.training.trainer.evaluate_results
+    evaluate = EvaluatedDocuments.metrics
 
-    def answer(results, documents, processor, reference):
-        metrics = evaluate(results, documents, processor, reference)
+    def answer(evaluated, documents, processor, reference):
+        metrics = evaluate(evaluated, documents, processor, reference)
         return {**metrics, **{key: values[answer.epoch] for key, values in by_epoch.items()}}
 
-    monkeypatch.setattr(modeling_comm.training.trainer, "evaluate_results", answer)
+    monkeypatch.setattr(EvaluatedDocuments, "metrics", answer)
 
     class Count(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):
@@ -706,7 +707,7 @@ def test_saved_model_predicts_the_same(make_trainer, kind):
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     again = make_trainer(folder="again", model=model, system=(model.config, processor))
     assert_equal_weights(weights(again), weights(trainer))
-    expected, found = (which.predict(DEV) for which in (trainer, again))
+    expected, found = (which.predict(DEV, keep_margins=True) for which in (trainer, again))
     for before, after in zip(expected.predictions, found.predictions, strict=True):
         np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
     assert again.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
@@ -851,3 +852,60 @@ def test_checkpoint_written_again_is_incomplete_until_its_end(make_trainer, monk
     with pytest.raises(InterruptedError):
         again.train()
     assert last_complete_checkpoint(folder) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_evaluation_keeps_no_margins(make_trainer):
+    trainer = make_trainer()
+    kept = trainer.predict(DEV).predictions
+    assert [(one.pairs, one.margins, one.labels) for one in kept] == [(None, None, None)] * len(DEV)
+    whole = trainer.predict(DEV, keep_margins=True)
+    assert [one.triples for one in kept] == [one.triples for one in whole.predictions]
+    assert sum(one.margins.size for one in whole.predictions) == 4 * sum(len(one.pairs) for one in whole.predictions)
+
+
+def test_bounded_pairs_train_the_same_weights(make_trainer):
+    """Several epochs of accumulated batches; one of the documents has no pair, one batch of them none either."""
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    trained = []
+    for bound in (None, 5):
+        trainer = make_trainer(
+            folder=str(bound), system=tiny_system(text_fields=NO_DROPOUT), **settings, pairs_at_once=bound
+        )
+        trainer.train()
+        trained.append(weights(trainer))
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, rtol=1e-4, atol=1e-6, msg=name)
+    with pytest.raises(ValueError, match="pairs_at_once is 0"):
+        make_trainer(pairs_at_once=0)
+
+
+@pytest.mark.parametrize("stage", ["train", "eval"])
+@pytest.mark.parametrize(
+    "failure",
+    [lambda *_: torch.empty(1 << 50, dtype=torch.uint8), lambda *_: bytearray(1 << 60)],
+    ids=["torch", "python"],
+)
+def test_out_of_memory_names_documents_and_settings(make_trainer, stage, failure):
+    trainer = make_trainer(per_device_train_batch_size=3)
+    trainer.model.relation_encoder.register_forward_pre_hook(failure)
+    with pytest.raises(DocumentMemoryError) as caught:
+        trainer.train() if stage == "train" else trainer.evaluate()
+    error, documents = caught.value, TRAIN if stage == "train" else DEV
+    assert documents[error.index]["title"] == error.title and error.title in error.found
+    assert f"{len(documents[error.index]['vertexSet'])} entities" in error.found
+    assert f"per_device_{stage}_batch_size" in error.expected
+    assert ("pairs_at_once" in error.expected) == ("gradient_checkpointing" in error.expected) == (stage == "train")
+
+
+def test_other_errors_stay_what_they_are(make_trainer):
+    trainer = make_trainer()
+
+    def fail(*_):
+        raise RuntimeError("something else")
+
+    trainer.model.relation_encoder.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        trainer.train()

@@ -28,6 +28,7 @@ from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, mod
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
 from .predict_processes import OneProcess, Result, SeveralProcesses, launched_processes, own_device
 from .predict_progress import loading, progress_bar
+from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
 # Flags that decide the records, beside the models.
@@ -72,7 +73,9 @@ def _check(args, processes):
     if args.output != STANDARD_STREAM:
         folder = args.format == "txt" and Path(args.input).is_dir()
         inputs = text_files(args.input)[0] if folder else [args.input]
-        refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ())])
+        refuse_overwriting(
+            [*output_files(args.output), working_file(args.output)], [*inputs, *(args.extensions or ())]
+        )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -192,6 +195,7 @@ def _predict(args, output, processes):
                 bar.update(result.read - output.read)
                 output.write(*result)
     output.finish()
+    _suspects(args, processes).forget()
     if whole and output.counts["documents"]:  # of those of an earlier run the types are not known
         for warning in type_warnings(_selection(args), types):
             print(f"warning: --{warning}", file=sys.stderr)
@@ -200,20 +204,25 @@ def _predict(args, output, processes):
 def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) -> Iterator[int | None]:
     """Predicts the batches of this process and hands over what came of them. Gives None after each, and at last the number of
     batches that all processes together have handed over, or will."""
-    extract = _load(args)
+    extract, suspects = _load(args), _suspects(args, processes)
     for number in processes.numbers():
         try:
             batch = items.batch(number)
             if not batch:
                 yield items.batches
                 return
-            result = Result(*predict_batch(extract, batch), items.read, items.sha256)
+            outcome = suspects.predict(partial(predict_batch, extract), batch)
+            result = Result(*outcome, items.read, items.sha256)
         except Exception as error:  # after what came before it is written
             processes.put(number, error)
             yield number + 1
             return
         processes.put(number, result)
         yield None
+
+
+def _suspects(args, processes):
+    return Suspects(None if args.output == STANDARD_STREAM else args.output, processes.rank, args.restart)
 
 
 def _load(args):
