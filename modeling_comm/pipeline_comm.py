@@ -274,7 +274,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         wanted, left_out = selection.label_ids(self.processor.id2label, self.processor.relation_names), []
         for decided, example in zip(predictions, examples, strict=True):
             entities = example["document"].entities
-            if warning := self._related_pairs.add(decided.triples, len(entities)):
+            if warning := self._related_pairs.add(decided.triples, len(decided.pairs)):
                 logger.warning(warning)
             before = len(decided.triples)
             decided.triples = selection.select(decided.triples, [entity["type"] for entity in entities], wanted)
