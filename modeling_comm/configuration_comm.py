@@ -18,6 +18,7 @@ from .losses import available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
     RESERVED_FIELDS,
+    AtLeast,
     Setting,
     SettingError,
     check_field,
@@ -128,6 +129,8 @@ class CommConfig(PreTrainedConfig):
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
         loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
             of the paper).
+        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. 1 is
+            ATLOP's habit; DREEAM, which trains the attention to be evidence, takes 3.
         comm_version (`str`, *optional*): library version that wrote the configuration.
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
@@ -151,6 +154,7 @@ class CommConfig(PreTrainedConfig):
     relation_encoder: str = "atlop"
     loss: str = "cmm"
     loss_reduction: Literal["mean", "sum"] = "mean"
+    averaged_layers: int = dataclasses.field(default=1, metadata={"ranges": (AtLeast(1),)})
     comm_version: str | None = None
 
     def __post_init__(self, **kwargs):
@@ -205,6 +209,14 @@ class CommConfig(PreTrainedConfig):
 
     def _known_fields(self) -> set[str]:
         return {*OWN_FIELDS, *(setting.field for setting in self.declared_settings())}
+
+    def validate_own_fields(self):
+        """Part of `@strict`: the fields that every model has fit, and the backbone has the layers that are wanted."""
+        for setting in own_settings():
+            setting.check(self)
+        layers = getattr(self.text_config, "num_hidden_layers", 1)
+        fits = self.averaged_layers <= layers
+        check_field(self, "averaged_layers", fits, f"at most {layers}, the layers of the backbone")
 
     def validate_declared_fields(self):
         """Part of `@strict`: the settings of loss and relation encoder fit."""
@@ -334,7 +346,10 @@ def own_settings() -> tuple[Setting, ...]:
     """The fields of [`CommConfig`] that every model has and a flag can hold, in the form of settings."""
     help_texts = described_arguments(inspect.getdoc(CommConfig))
     return tuple(
-        Setting(field.name, field.name, _flag_type(field.type), field.default, help=help_texts.get(field.name, ""))
+        Setting(
+            *(field.name, field.name, _flag_type(field.type), field.default, field.metadata.get("ranges", ())),
+            help_texts.get(field.name, ""),
+        )
         for field in dataclasses.fields(CommConfig)
         if field.name in OWN_FIELDS - {"text_config", "comm_version"}
     )

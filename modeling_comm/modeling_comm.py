@@ -150,6 +150,10 @@ class CommPreTrainedModel(PreTrainedModel):
             save_extensions(self.config, save_directory)
 
 
+def _mean(tensors):
+    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(0)
+
+
 def _check_given(given):
     if not {"id2label", "num_labels"} & set(given):
         raise ValueError("from_backbone: no labels; expected id2label={0: 'Na', 1: 'P17', ...} or a config")
@@ -192,7 +196,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         super().__init__(config)
         config.validate()
         text_config = config.text_config
-        check_backbone_config(text_config)
+        check_backbone_config(text_config, config.averaged_layers)
         backbone_class = AutoModel._model_mapping[type(text_config)]
         arguments = inspect.signature(backbone_class.__init__).parameters
         # The pooler is never used: its weights would get no gradient.
@@ -206,7 +210,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             text_config, dtype=torch.get_default_dtype(), trust_remote_code=False, **without_pooler
         )
         if backbone_class._supports_attention_backend:
-            mark_last_attention(self.backbone)
+            mark_last_attention(self.backbone, config.averaged_layers)
         self.relation_encoder = get_relation_encoder(config.relation_encoder).encoder(config)
         _check_buffers(self.relation_encoder)
         self.post_init()
@@ -417,6 +421,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         pair_index,
     ):
         """The backbone's output, and documents merged from its windows."""
+        layers = self.config.averaged_layers
+        wanted = dict(outputs, output_attentions=True)
+        if layers > 1 and not outputs["output_hidden_states"]:
+            # Transformers keeps those alone. Some versions count the embeddings as the first, others do not: one more fits both.
+            last = self.config.text_config.num_hidden_layers
+            wanted["output_hidden_states"] = list(range(last - layers, last + 1))
         windows = Windows.from_tensor(windows)
         mentions = WindowMentions.find(windows, mention_positions, mention_entities, window_mentions)
         # A long document has a hundred windows, of which only states and mentions' attention are wanted.
@@ -430,13 +440,14 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             reads_rows = self._reads_rows()
             encoded = self.backbone(
                 **{name: tensor[part] for name, tensor in texts.items()},
-                **{**outputs, "output_attentions": True},
+                **wanted,
                 **({"mention_rows": columns} if reads_rows else {}),
                 return_dict=True,
             )
-            states.append(encoded.last_hidden_state)
-            attention = encoded.attentions[-1]
-            rows.append((attention if reads_rows else self._rows_of(attention, columns)).transpose(1, 2))
+            attention = encoded.attentions[-layers:]
+            attention = _mean(attention if reads_rows else [self._rows_of(matrix, columns) for matrix in attention])
+            rows.append(attention.transpose(1, 2))
+            states.append(encoded.last_hidden_state if layers == 1 else _mean(encoded.hidden_states[-layers:]))
         states = merge_states(states[0] if len(states) == 1 else torch.cat(states), windows, document_mask)
         found = mention_positions >= 0
         mention_entities = torch.where(found, mention_entities, -1)

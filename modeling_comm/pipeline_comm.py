@@ -107,7 +107,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             that `max_relations_per_pair` left out.
 
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
-            attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
+            attention (what head and tail both attend to in the backbone's last layers, by which every relation encoder
             averages the pair's context), heaviest first. The weight is the sentence's share of it; other sentences
             and special tokens have the rest, the latter often most of it. It is not trained to point
             at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair

@@ -29,12 +29,14 @@ class EncodedDocuments:
     window, and comes pooled.
 
     Args:
-        token_states (`(B, C, d)` float): last hidden states; windows of a long document are merged.
+        token_states (`(B, C, d)` float): last hidden states, or the mean of the last layers'. Windows of a long document are
+            merged.
         mention_states (`(B, M, d)` float): state at each mention's start marker; 0 for padding and for mentions cut off.
         mention_entities (`(B, M)` int64): entity of each mention; -1 for padding and for mentions cut off.
         entity_mask (`(B, E)` bool): which entities are real.
         pair_index (`(P, 3)` int64): document, head entity, tail entity of the pairs that logits are wanted for.
-        attention ([`~windows.EntityAttention`]): last layer's attention from the entities' start markers.
+        attention ([`~windows.EntityAttention`]): attention from the entities' start markers, of the last layer or the mean of the
+            last layers'.
     """
 
     token_states: torch.Tensor

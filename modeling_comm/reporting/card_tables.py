@@ -101,6 +101,7 @@ def setting_table(record, seeds):
         ["Backbone", backbone(record)],
         ["Relation encoder", code(config["relation_encoder"])],
         *_setting_rows(config, relation_encoder=config["relation_encoder"]),
+        *([["Last layers averaged", config["averaged_layers"]]] if config.get("averaged_layers", 1) > 1 else []),
         ["Loss", Markdown(f"{code(config['loss'])}, {plain(config['loss_reduction'])} over pairs")],
         *_setting_rows(config, loss=config["loss"]),
         ["Mention markers", code(processor["markers"])],

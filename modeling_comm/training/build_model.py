@@ -65,7 +65,7 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     config = CommConfig.from_pretrained(source, **hub)
     # What the weights depend on.
     declared = get_relation_encoder(config.relation_encoder).settings
-    fixed = ("relation_encoder", *(setting.field for setting in declared))
+    fixed = ("relation_encoder", "averaged_layers", *(setting.field for setting in declared))
     refused = [name for name in fixed if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
     processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
