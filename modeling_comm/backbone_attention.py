@@ -153,6 +153,26 @@ def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=
     return output, scores.softmax(-1)
 
 
+def rows_of_matrix(attention, mention_rows, model_type):
+    """The rows `(W, A, M, L)` at `mention_rows` `(W, M)` of whole attention matrices.
+
+    Raises:
+        ValueError: the backbone, which is of this type, gives something else.
+    """
+    if attention.shape[-1] != attention.shape[-2]:
+        raise ValueError(
+            f"{model_type!r} cannot be COMM's backbone: its attentions have the shape {tuple(attention.shape)}; expected "
+            "(windows, heads, length, length)"
+        )
+    index = mention_rows[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[-1])
+    return attention.gather(2, index)
+
+
+def mean_of_layers(tensors):
+    """The mean of tensors of equal shape, one a layer."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(0)
+
+
 def mask_without_waiting(*args, **kwargs):
     """Transformers' sdpa mask, made whether there is padding or not: to look would wait for the device."""
     return sdpa_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})

@@ -15,8 +15,11 @@ from .backbone_attention import (
     check_backbone_config,
     load_backbone_config,
     mark_last_attention,
+    mean_of_layers,
+    rows_of_matrix,
 )
 from .configuration_comm import CommConfig
+from .evidence import evidence_loss
 from .extensions import extension_files, save_extensions
 from .losses import loss_from_config
 from .pipeline_comm import LoadingArguments
@@ -40,6 +43,7 @@ class CommOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): returned when `labels` are given.
+        evidence_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): the part of it that `evidence_weight` multiplies.
         logits (`torch.FloatTensor` of shape `(P, R + 1)`): one row per pair, the threshold class in column 0.
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row per window.
@@ -54,6 +58,7 @@ class CommOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     documents: EncodedDocuments | None = None
+    evidence_loss: torch.FloatTensor | None = None
 
 
 class CommPreTrainedModel(PreTrainedModel):
@@ -148,10 +153,6 @@ class CommPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
         if is_main_process:
             save_extensions(self.config, save_directory)
-
-
-def _mean(tensors):
-    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(0)
 
 
 def _check_given(given):
@@ -303,16 +304,20 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         labels: torch.FloatTensor | None = None,
         window_mentions: torch.LongTensor | None = None,
         window_entities: torch.LongTensor | None = None,
+        sentences: torch.LongTensor | None = None,
+        evidence_pairs: torch.LongTensor | None = None,
+        evidence: torch.FloatTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
+        num_evidence_pairs: int | torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_documents: bool = False,
     ) -> CommOutput | tuple:
         """
-        W windows of L subword tokens; B documents of C subword tokens, M mentions and E entities at most; P pairs. All of it is
-        what the processor returns; with `input_ids` and `attention_mask` alone the logits are empty.
+        W windows of L subword tokens; B documents of C subword tokens, M mentions, E entities and S sentences at most; P pairs.
+        All of it is what the processor returns; with `input_ids` and `attention_mask` alone the logits are empty.
 
         Args:
             input_ids (`(W, L)` int64): subword tokens of each window.
@@ -328,8 +333,14 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 default every window looks for every mention, at the cost of memory.
             window_entities (`(W, n)` int64, *optional*): entities that attend to tokens which each window keeps, -1 for none. By
                 default there is room for all entities of the document.
+            sentences (`(B, S, 2)` int64, *optional*): start and end of each sentence among its document's subword tokens, both 0
+                for none.
+            evidence_pairs (`(N, 3)` int64, *optional*), evidence (`(N, S)` float, *optional*): document, head and tail of the
+                pairs that have a relation, and how many of its relations each sentence proves. Needed, beside `labels` and
+                `sentences`, where the configuration has an `evidence_weight`.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
+            num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
             output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
         """
         self._refuse_data_parallel()
@@ -347,6 +358,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             "entity_mask": entity_mask,
         }
         missing = [name for name, value in layout.items() if value is None] if with_pairs else []
+        weighs_evidence = labels is not None and self.config.evidence_weight > 0
+        if weighs_evidence:
+            annotated = {"sentences": sentences, "evidence_pairs": evidence_pairs, "evidence": evidence}
+            missing += [name for name, value in annotated.items() if value is None]
         if missing or (labels is not None and not with_pairs):
             raise ValueError(
                 f"COMM's forward lacks {', '.join(missing) or 'pair_index'}; the processor returns all of it"
@@ -359,10 +374,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         outputs = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         texts = {name: tensor for name, tensor in texts.items() if tensor is not None}
-        loss = documents = None
+        loss = evidence_term = documents = None
         if with_pairs:
             encoded, documents = self._encode(
-                texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index
+                texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index, sentences=sentences
             )
             logits = self.relation_encoder(documents)
             shape = (len(pair_index), self.config.num_labels)
@@ -372,6 +387,11 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
+            if weighs_evidence:
+                scores = documents.sentence_scores(evidence_pairs)
+                options = (self.config.loss_reduction, self.config.evidence_average, num_evidence_pairs)
+                evidence_term = evidence_loss(scores, evidence, *options)
+                loss = loss + self.config.evidence_weight * evidence_term
         else:
             encoded = self.backbone(**texts, **outputs, return_dict=True)
             logits = encoded.last_hidden_state.new_zeros(0, self.config.num_labels)
@@ -383,6 +403,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions if output_attentions else None,
             documents=documents if output_documents else None,
+            evidence_loss=evidence_term,
         )
         return output if return_dict else output.to_tuple()
 
@@ -419,6 +440,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         mention_entities,
         entity_mask,
         pair_index,
+        sentences,
     ):
         """The backbone's output, and documents merged from its windows."""
         layers = self.config.averaged_layers
@@ -445,9 +467,14 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 return_dict=True,
             )
             attention = encoded.attentions[-layers:]
-            attention = _mean(attention if reads_rows else [self._rows_of(matrix, columns) for matrix in attention])
-            rows.append(attention.transpose(1, 2))
-            states.append(encoded.last_hidden_state if layers == 1 else _mean(encoded.hidden_states[-layers:]))
+            if not reads_rows:
+                attention = [
+                    rows_of_matrix(matrix, columns, self.config.text_config.model_type) for matrix in attention
+                ]
+            rows.append(mean_of_layers(attention).transpose(1, 2))
+            states.append(
+                encoded.last_hidden_state if layers == 1 else mean_of_layers(encoded.hidden_states[-layers:])
+            )
         states = merge_states(states[0] if len(states) == 1 else torch.cat(states), windows, document_mask)
         found = mention_positions >= 0
         mention_entities = torch.where(found, mention_entities, -1)
@@ -461,18 +488,9 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             attention=merge_attention(
                 rows, windows, mentions, mention_entities, window_entities, document_mask, entity_mask
             ),
+            sentences=sentences,
         )
         return encoded, documents
-
-    def _rows_of(self, attention, columns):
-        """The rows at these columns `(w, A, N, L)` of a whole attention matrix."""
-        if attention.shape[-1] != attention.shape[-2]:
-            raise ValueError(
-                f"{self.config.text_config.model_type!r} cannot be COMM's backbone: its attentions have the shape "
-                f"{tuple(attention.shape)}; expected (windows, heads, length, length)"
-            )
-        index = columns[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[-1])
-        return attention.gather(2, index)
 
     def _refuse_data_parallel(self):
         if getattr(self, "_is_replica", False):

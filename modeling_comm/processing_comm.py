@@ -13,12 +13,14 @@ from transformers.utils import ModelOutput, logging
 from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
 from .documents import validate_document
+from .evidence import collate_evidence
 from .losses import get_loss
 from .settings import AtLeast, InRange, Setting, check_field
 from .windows import (
     count_pairs_without_context,
     entities_of_windows,
     mentions_in_windows,
+    sentence_spans,
     split_document,
     window_row,
     window_tokens,
@@ -197,6 +199,9 @@ class CommProcessor(ProcessorMixin):
             "labels",
             "window_mentions",
             "window_entities",
+            "sentences",
+            "evidence_pairs",
+            "evidence",
         ]
 
     def to_dict(self) -> dict:
@@ -240,8 +245,8 @@ class CommProcessor(ProcessorMixin):
         """
         One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
         `mention_entities`, `sentence_starts` (the first subword token of each sentence, its opening marker included),
-        `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
-        (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
+        `num_entities`, `facts` (`[head, tail, label id]`), `evidence` (sentences of each fact), `has_labels`, `windows`, and
+        what was lost (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
         """
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
@@ -296,6 +301,7 @@ class CommProcessor(ProcessorMixin):
             "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
             "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
+            "evidence": [sorted(set(fact.get("evidence") or ())) for fact in labels or []],
             "has_labels": labels is not None,
             "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
@@ -356,9 +362,11 @@ class CommProcessor(ProcessorMixin):
             "mention_entities": _pad([feature["mention_entities"] for feature in features], -1),
             "entity_mask": torch.arange(max([1, *sizes])) < torch.tensor(sizes)[:, None],
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
+            "sentences": sentence_spans(features),
         }
         if all(feature["has_labels"] for feature in features):
             batch["labels"] = torch.cat([self._labels(feature) for feature in features])
+            batch |= collate_evidence(features, batch["sentences"])
         return batch
 
     def _labels(self, feature):
@@ -541,7 +549,9 @@ def _no_document(start_id, end_id):
         "input_ids": [start_id, end_id],
         "mention_positions": [],
         "mention_entities": [],
+        "sentence_starts": [],
         "num_entities": 0,
         "facts": [],
+        "evidence": [],
         "has_labels": True,
     }

@@ -37,6 +37,8 @@ class EncodedDocuments:
         pair_index (`(P, 3)` int64): document, head entity, tail entity of the pairs that logits are wanted for.
         attention ([`~windows.EntityAttention`]): attention from the entities' start markers, of the last layer or the mean of the
             last layers'.
+        sentences (`(B, S, 2)` int64, *optional*): start and end of each of S sentences among the document's tokens; both 0 for
+            none.
     """
 
     token_states: torch.Tensor
@@ -45,6 +47,7 @@ class EncodedDocuments:
     entity_mask: torch.Tensor
     pair_index: torch.Tensor
     attention: EntityAttention
+    sentences: torch.Tensor | None = None
 
     def entity_embeddings(self) -> torch.Tensor:
         """
@@ -109,18 +112,23 @@ class EncodedDocuments:
                 contexts.append((sums / (totals + self._epsilon(head_reduction, epsilon))).flatten(0, 2))
         return torch.cat(contexts)
 
-    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
+    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor | None = None) -> torch.Tensor:
         """
         Share of each sentence in what head and tail both attend to.
 
         Args:
             pairs (`(P, 3)` int64): document, head entity, tail entity.
-            sentences (`(B, S, 2)` int64): start and end of each sentence among the document's tokens; both 0 for none.
+            sentences (`(B, S, 2)` int64, *optional*): other sentences than the documents' own.
 
         Returns:
             `(P, S)`, float32 at least; a row sums to 1 at most, as special tokens have a share, too. It is 0 for a pair
             without common attention.
         """
+        sentences = self.sentences if sentences is None else sentences
+        if sentences is None:
+            raise ValueError(
+                "sentence_scores: the documents have no sentences; expected them in the batch or as an argument"
+            )
 
         def membership(document, position):
             start, end = sentences[document][:, None].unbind(-1)

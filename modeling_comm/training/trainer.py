@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from ..configuration_comm import __version__
 from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
+from ..evidence import count_evidence_pairs
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
 from ..losses import get_loss, loss_from_config
@@ -101,6 +102,8 @@ class CommTrainer(Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
+        self._evidence_pairs = None  # of a step, accumulated batches and processes included
+        self._evidence_loss, self._evidence_since = 0.0, None
         self.stream_report = Counter()
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
@@ -196,24 +199,41 @@ class CommTrainer(Trainer):
         pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
         if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
             pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
-        pairs = torch.tensor(pairs, device=device)
-        if self.args.world_size > 1:
-            pairs = self.accelerator.gather(pairs.reshape(1)).sum()
-        return pairs.clamp(min=1)
+        if self.model.config.evidence_weight:
+            average = self.model.config.evidence_average
+            annotated = sum(int(count_evidence_pairs(batch["evidence"], average)) for batch in batch_samples)
+            self._evidence_pairs = self._sum_over_processes(annotated, device)
+        return self._sum_over_processes(pairs, device).clamp(min=1)
+
+    def _sum_over_processes(self, number, device):
+        number = torch.tensor(number, device=device)
+        return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, num_evidence_pairs=self._evidence_pairs)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
                 f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
             )
+        if outputs.evidence_loss is not None:
+            self._evidence_loss = self._evidence_loss + outputs.evidence_loss.detach() * self.args.world_size
+            if self._evidence_since is None:
+                self._evidence_since = self.state.global_step
         # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs and self._evidence_since is not None:
+            total = torch.as_tensor(self._evidence_loss, dtype=torch.float32, device=self.args.device)
+            steps = max(self.state.global_step - self._evidence_since, 1)
+            logs["evidence_loss"] = self.accelerator.reduce(total, "mean").item() / steps
+            self._evidence_loss, self._evidence_since = 0.0, None
+        super().log(logs, start_time)
 
     def check_gradients(self):
         """Raises `FloatingPointError` before an optimizer step whose gradients are not finite; in fp16, where loss scaling skips
@@ -397,7 +417,7 @@ def encode_dataset(dataset, processor, max_length=None, num_proc=None):
 
     numbers = List(Value("int32"))
     columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers)}
+    columns |= {"facts": List(numbers), "evidence": List(numbers)}
     columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(
         encode,
