@@ -46,7 +46,7 @@ class CommProcessor(ProcessorMixin):
     document. Nothing is truncated unless `max_length` is given.
 
     Args:
-        tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+        tokenizer (`PreTrainedTokenizerBase`): the backbone's, a fast one or one written in Python.
         id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
         relation_names (`dict[str, str]`, *optional*): readable names of labels, e.g. `{"P17": "country"}`.
         markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
@@ -63,7 +63,7 @@ class CommProcessor(ProcessorMixin):
             `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
 
     Raises:
-        ValueError: a setting does not fit, or the tokenizer cannot serve (no fast one, no padding token, a marker missing in
+        ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
             its vocabulary ...).
     """
 
@@ -111,7 +111,7 @@ class CommProcessor(ProcessorMixin):
         Processor for a new model.
 
         Args:
-            tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+            tokenizer (`PreTrainedTokenizerBase`): the backbone's.
             config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
                 what its backbone can take: 512 subword tokens or less, a quarter of them shared.
             settings: other arguments of the class, in place of these or of its defaults; None is the default.
@@ -468,8 +468,6 @@ class CommProcessor(ProcessorMixin):
     def _check_tokenizer(self):
         tokenizer = self.tokenizer
         name = type(tokenizer).__name__
-        if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(f"{name} is not a fast tokenizer; expected one with a `tokenizer.json`")
         if tokenizer.pad_token_id is None:
             raise ValueError(f"{name} has no padding token; set tokenizer.pad_token")
         special = tokenizer("")["input_ids"]
@@ -504,6 +502,8 @@ class CommProcessor(ProcessorMixin):
 
     def _byte_level_settings(self):
         """Settings of the tokenizer's byte-level steps, to which a word's leading space is a part of the word."""
+        if not self.tokenizer.is_fast:  # written in Python; those at byte level are all fast
+            return []
         settings = json.loads(self.tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {"type": "none"}
         return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
 
