@@ -34,7 +34,7 @@ THRESHOLD_LABEL = "Na"  # the threshold class's name where no other is given
 # What the processor owns. The first version's `config.json` has these fields, too.
 PROCESSOR_FIELDS = (
     *("relation_names", "markers", "window_size", "window_stride", "window_end_tokens"),
-    *("decision_threshold", "threshold_offset", "max_relations_per_pair"),
+    *("decision_threshold", "threshold_offset", "max_relations_per_pair", "evidence_threshold"),
 )
 
 TASK = "document-relation-extraction"

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-# A sentence with a larger share is predicted as evidence, where nothing was tuned (DREEAM).
-DEFAULT_EVIDENCE_THRESHOLD = 0.2
 # The attention of a pair does not reach a sentence with a smaller share: of a far window, for example.
 _UNREACHED = 1e-30
 
@@ -79,7 +77,7 @@ def evidence_loss(
     return loss / torch.as_tensor(number, device=loss.device).clamp(min=1)
 
 
-def find_evidence(scores: torch.Tensor, threshold: float) -> list[tuple[int, ...]]:
-    """For each row of sentence scores `(p, S)` the sentences whose score exceeds the threshold, in order."""
-    found = scores > threshold
-    return [tuple(row.nonzero().flatten().tolist()) for row in found]
+def default_evidence_threshold(evidence_weight: float) -> float | None:
+    """The share of the attention beyond which a sentence is evidence, where nothing was tuned: DREEAM's 0.2, or None for a model
+    that is not trained for evidence."""
+    return 0.2 if evidence_weight else None

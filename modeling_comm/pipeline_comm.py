@@ -5,7 +5,6 @@ import math
 from collections.abc import Sized
 from contextlib import contextmanager
 
-import torch
 from transformers import AutoProcessor, Pipeline
 from transformers.utils import logging
 
@@ -14,12 +13,13 @@ from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .prediction_record import RECORD_VERSION
 from .processing_comm import what_was_lost
-from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
+# What a record takes over of a triple in words.
+_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score", "evidence")
 
 
 class LoadingArguments(dict):
@@ -105,9 +105,12 @@ class DocumentRelationExtractionPipeline(Pipeline):
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
             attention (what head and tail both attend to in the backbone's last layers, by which every relation encoder
             averages the pair's context), heaviest first. The weight is the sentence's share of it; other sentences
-            and special tokens have the rest, the latter often most of it. It is not trained to point
-            at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
-            without common context (far apart in a long document) has none.
+            and special tokens have the rest, the latter often most of it. It does not say why the relation was chosen, and is the
+            same for all relations of a pair. A pair without common context (far apart in a long document) has none.
+
+            A model that was trained with an `evidence_weight` also gives each triple its `evidence`: the sentences, in order,
+            whose share of the attention exceeds the processor's `evidence_threshold`. Of other models the attention is not
+            trained to point at evidence, and there is no such field.
 
         Raises:
             ValueError: an argument does not fit, or `inputs` is neither a document nor many.
@@ -199,6 +202,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
+        explain = explain or self.processor.decision.evidence_threshold is not None
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
@@ -211,9 +215,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             decided.in_words(document, id2label, names)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
-        for index, (example, found, decided) in enumerate(zip(examples, triples, predictions, strict=True)):
+        for example, found, decided in zip(examples, triples, predictions, strict=True):
             document, removed = example["document"], decided.removed_by_cap
             records.append(
                 {
@@ -224,8 +227,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            **{key: triple[key] for key in ("head", "tail", "relation", "relation_name", "score")},
-                            "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
+                            **{key: triple[key] for key in _TRIPLE_FIELDS if key in triple},
+                            "explanation": _explain(decided, triple, max_sentences),
                         }
                         for triple in found
                     ],
@@ -298,17 +301,8 @@ def _entity(entity):
     return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
-@torch.no_grad()
-def _explain(documents, triples, examples, max_sentences):
-    """Explanation of each predicted pair (document, head, tail) of a batch; see the call."""
-    pairs = sorted({(index, one["head"], one["tail"]) for index, found in enumerate(triples) for one in found})
-    if not pairs or not max_sentences:
-        return {}
-    device = documents.pair_index.device
-    spans = sentence_spans([example["feature"] for example in examples]).to(device)
-    scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
-    explanations = {}
-    for pair, row in zip(pairs, scores.tolist(), strict=True):
-        heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
-        explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
-    return explanations
+def _explain(decided, triple, max_sentences):
+    """Explanation of a triple; see the call."""
+    scores = (decided.sentence_scores or {}).get((triple["head"], triple["tail"]), ())
+    heaviest = sorted((-weight, number) for number, weight in enumerate(scores) if weight > 0)
+    return [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]

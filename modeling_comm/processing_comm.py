@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrain
 from transformers.utils import ModelOutput, logging
 
 from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
-from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
+from .decoding import DecisionSettings, Predictions, add_evidence, decide_batch, document_with_bad_logits
 from .documents import validate_document
-from .evidence import collate_evidence
+from .evidence import collate_evidence, default_evidence_threshold
 from .losses import get_loss
 from .settings import AtLeast, InRange, Setting, check_field
 from .windows import (
@@ -59,8 +59,8 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
-            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold: as in [`~decoding.DecisionSettings`],
+            which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
@@ -80,6 +80,7 @@ class CommProcessor(ProcessorMixin):
         decision_threshold="th",
         threshold_offset=0.0,
         max_relations_per_pair=None,
+        evidence_threshold=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -88,7 +89,9 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair)
+        self.decision = DecisionSettings(
+            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold
+        )
         super().__init__(tokenizer)
         self._check_settings()
         self._check_tokenizer()
@@ -112,8 +115,9 @@ class CommProcessor(ProcessorMixin):
 
         Args:
             tokenizer (`PreTrainedTokenizerBase`): the backbone's.
-            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
-                what its backbone can take: 512 subword tokens or less, a quarter of them shared.
+            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, the evidence
+                threshold (0.2 or none) from its `evidence_weight`, and the windows from what its backbone can take: 512 subword
+                tokens or less, a quarter of them shared.
             settings: other arguments of the class, in place of these or of its defaults; None is the default.
 
         Raises:
@@ -126,6 +130,7 @@ class CommProcessor(ProcessorMixin):
             "window_size": window_size,
             "window_stride": window_size // 4 if isinstance(window_size, int) else None,
             "decision_threshold": get_loss(config.loss).decision_threshold,
+            "evidence_threshold": default_evidence_threshold(config.evidence_weight),
         }
         processor = cls(tokenizer, **{**defaults, **settings})
         processor.check_model(config)
@@ -385,7 +390,7 @@ class CommProcessor(ProcessorMixin):
         Triples of every document, from the model's output for exactly these documents.
 
         Args:
-            outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`.
+            outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`, and for evidence also with `documents`.
             documents (`dict` or `list[dict]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
@@ -393,7 +398,7 @@ class CommProcessor(ProcessorMixin):
         Returns:
             per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
             tail and falling score; head and tail are entity indices, the score is the sigmoid of the margin over the
-            threshold (not calibrated).
+            threshold (not calibrated). With `evidence_threshold` they also have `"evidence"`, a list of sentence indices.
 
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
@@ -427,7 +432,10 @@ class CommProcessor(ProcessorMixin):
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
-        return decide_batch(logits, pair_index, len(documents), settings)
+        predictions = decide_batch(logits, pair_index, len(documents), settings)
+        if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
+            add_evidence(predictions, encoded)
+        return predictions
 
     def _check_outputs(self, logits, pair_index, documents):
         expected = [_ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]

@@ -14,22 +14,34 @@ from helpers import (
     entity_attention,
     random_document,
     requires_shared,
+    run_script,
+    save_backbone,
     small_encoder,
     tiny_config,
     tiny_model,
     tiny_processor,
 )
-from transformers import BertConfig
+from transformers import BertConfig, pipeline
+from transformers.utils import ModelOutput
 
+import comm_docre
 from modeling_comm import (
     CommConfig,
     CommForDocumentRelationExtraction,
     CommProcessor,
+    CommTrainer,
+    CommTrainingArguments,
     EncodedDocuments,
+    SettingError,
     available_relation_encoders,
 )
 from modeling_comm.commands.convert import original_name
+from modeling_comm.decoding import DecisionSettings, Predictions, Triple
+from modeling_comm.evaluation.evidence_scores import best_evidence_threshold, evidence_metrics
+from modeling_comm.evaluation.scoring import format_scores, score
 from modeling_comm.evidence import evidence_loss
+from modeling_comm.prediction_record import parse_record
+from modeling_comm.viewer.render import render_html
 
 DREEAM = GOLDEN / "more" / "dreeam"
 
@@ -214,10 +226,10 @@ def loss_by_loops(scores, documents, average):
                     for sentence in fact.get("evidence", ()):
                         counts[sentence] += 1
             pairs += average == "related" or any(counts)
-            for count, score in zip(counts, scores[index, head, tail], strict=True):
-                if count and score:
+            for count, share in zip(counts, scores[index, head, tail], strict=True):
+                if count and share:
                     wanted = count / sum(counts)
-                    total += wanted * (math.log(wanted) - math.log(score))
+                    total += wanted * (math.log(wanted) - math.log(share))
     return total / pairs
 
 
@@ -329,3 +341,210 @@ def test_loss_never_waits_for_the_device(documents):
         documents = model(**{k: v for k, v in batch.items() if k != "labels"}, output_documents=True).documents
         evidence_loss(documents.sentence_scores(batch["evidence_pairs"]), batch["evidence"])
         evidence_loss(scores, torch.ones(9, 30), "mean", "related", torch.tensor(4))
+
+
+# ------------------------------------------------------------------------------------------- predicted, tuned and scored
+
+
+def test_evidence_is_predicted_with_every_triple(documents):
+    """In words, in the official format and in the pipeline's record: the sentences whose share exceeds the threshold."""
+    model, processor = evidence_system()
+    assert processor.decision.evidence_threshold == 0.2
+    processor.decision.threshold_offset = -1.0
+    with torch.no_grad():
+        output = model(**processor(documents), output_documents=True)
+    scores = scores_by_loops(output, processor, documents)
+    in_words = processor.post_process_relation_extraction(output, documents)
+    decided = processor.decide(output, documents)
+    records = pipeline("document-relation-extraction", model=model, processor=processor)(documents, max_sentences=0)
+    found = []
+    for index, triples in enumerate(in_words):
+        expected = {
+            (one["head"], one["tail"], one["relation"]): [
+                number
+                for number, share in enumerate(scores[index, one["head"], one["tail"]])
+                if share > processor.decision.evidence_threshold
+            ]
+            for one in triples
+        }
+        official = decided[index].official("t", processor.id2label)
+        assert expected == {(one["head"], one["tail"], one["relation"]): one["evidence"] for one in triples}
+        assert expected == {(one["h_idx"], one["t_idx"], one["r"]): one["evidence"] for one in official}
+        record = records[index]["triples"]
+        assert expected == {(one["head"], one["tail"], one["relation"]): one["evidence"] for one in record}
+        assert parse_record(records[index]) and not any(one["explanation"] for one in record)
+        found += expected.values()
+    assert {len(sentences) for sentences in found} >= {0, 1, 2}
+    # Without the backbone's attention there is none; and decided at another offset, known pairs keep theirs.
+    plain = ModelOutput({name: value for name, value in output.items() if name != "documents"})
+    without = processor.post_process_relation_extraction(plain, documents)
+    assert without[0] and not any("evidence" in one for triples in without for one in triples)
+    again = decided[0].at_offset(-1.1).triples
+    assert set(decided[0].triples) <= set(again) and len(again) > len(decided[0].triples)
+
+
+def test_other_models_predict_none(documents):
+    """What they give is called an explanation, as before."""
+    model, processor = evidence_system(evidence_weight=0.0)
+    assert processor.decision.evidence_threshold is None
+    processor.decision.threshold_offset = -1.0
+    (record,) = pipeline("document-relation-extraction", model=model, processor=processor)(documents[:1])
+    assert record["triples"] and not any("evidence" in one for one in record["triples"])
+    assert all(one["explanation"] for one in record["triples"])
+
+
+@pytest.mark.parametrize("threshold", [1.0, -0.1, "0.2", True])
+def test_wrong_thresholds(threshold):
+    _, processor = evidence_system()
+    with pytest.raises(SettingError) as error:
+        processor.decision.evidence_threshold = threshold
+    assert error.value.field == "evidence_threshold"
+
+
+def test_saved_with_the_processor(tmp_path):
+    _, processor = evidence_system()
+    processor.decision.evidence_threshold = 0.35
+    processor.save_pretrained(tmp_path)
+    assert CommProcessor.from_pretrained(tmp_path).decision.evidence_threshold == 0.35
+
+
+def decided(gold, triples, scores, threshold=0.2):
+    """A document of three entities and four sentences, and what was predicted for it."""
+    document = random_document(3, 40, labels=False) | {"labels": gold}
+    predictions = Predictions(
+        [Triple(*triple, 1.0) for triple in triples], DecisionSettings(evidence_threshold=threshold)
+    )
+    predictions.sentence_scores = scores
+    predictions.find_evidence()
+    return document, predictions
+
+
+@pytest.fixture
+def judged():
+    gold = [
+        {"h": 0, "t": 1, "r": "P17", "evidence": [0, 2]},
+        {"h": 0, "t": 1, "r": "P27", "evidence": [1]},
+        {"h": 1, "t": 2, "r": "P17", "evidence": []},
+        {"h": 2, "t": 0, "r": "P17", "evidence": [3]},
+    ]
+    # Right and annotated, right and not annotated, wrong; the fourth fact is not predicted.
+    triples = [(0, 1, 1), (1, 2, 1), (2, 1, 1)]
+    scores = {(0, 1): [0.5, 0.3, 0.1, 0.0], (1, 2): [0.9, 0.0, 0.0, 0.0], (2, 1): [0.0, 0.4, 0.4, 0.0]}
+    scores[2, 0] = [0.0, 0.0, 0.1, 0.8]
+    return decided(gold, triples, scores)
+
+
+def test_scores_of_evidence(judged):
+    document, predictions = judged
+    assert [triple.evidence for triple in predictions.triples] == [(0, 1), (0,), (1, 2)]
+    id2label = {1: "P17", 2: "P27"}
+    metrics = evidence_metrics([predictions], [document], id2label)
+    assert metrics == pytest.approx(
+        {
+            "evidence_precision": 1
+            / 2,  # of the sentences 0 and 1 of the one fact that is predicted, right and annotated
+            "evidence_recall": 1 / 2,
+            "evidence_f1": 1 / 2,
+            "evidence_f1_given_facts": 2 * 3 / (5 + 4),  # 0 and 1, twice, and 3 against 0 and 2, 1, and 3
+        }
+    )
+    scores = score(predictions.official(document["title"], id2label), [document])
+    rates = {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "gold": 2, "predictions": 2, "correct": 1}
+    assert scores["evidence_of_correct"] == {**rates, "facts": 1}
+    assert {name: scores["evidence"][name] for name in ("gold", "predictions", "correct")} == {
+        **{"gold": 4, "predictions": 5, "correct": 1}  # officially, every sentence of the other facts is wrong
+    }
+    assert "of correct" in format_scores(scores)
+    nothing = evidence_metrics([predictions], [document | {"labels": []}], id2label)
+    assert set(nothing.values()) == {0.0}
+
+
+def test_best_threshold(judged):
+    document, predictions = judged
+    id2label = {1: "P17", 2: "P27"}
+    threshold = best_evidence_threshold([predictions], [document], id2label)
+    # Of the shares 0.5, 0.3, 0.1, 0.0 the first and third are evidence: all three are better than the first alone.
+    assert 0.0 < threshold < 0.1
+    _, again = decided(document["labels"], [(0, 1, 1)], predictions.sentence_scores, threshold)
+    assert evidence_metrics([again], [document], id2label)["evidence_f1"] == 2 * 2 / (3 + 2)
+    assert best_evidence_threshold([predictions], [document | {"labels": []}], id2label) is None
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, documents):
+    """A run of the script with evidence, whose threshold is tuned."""
+    folder = tmp_path_factory.mktemp("evidence")
+    entities = range(len(documents[0]["vertexSet"]))
+    pairs = [(head, tail) for head in entities for tail in entities if head != tail]
+    # The same evidence everywhere, so that it is learnt within a few steps.
+    document = documents[0] | {"labels": [{"h": h, "t": t, "r": "P17", "evidence": [0]} for h, t in pairs]}
+    (folder / "documents.json").write_text(json.dumps([document]), encoding="utf-8")
+    flags = []
+    for split in ("train", "validation", "test"):
+        flags += [f"--{split}_file", folder / "documents.json"]
+    (metrics,) = run_script(
+        *flags,
+        *("--model_name_or_path", save_backbone(folder / "encoder"), "--cache_dir", folder / "cache", "--use_cpu"),
+        *("--emb_size", 16, "--block_size", 4, "--learning_rate", "5e-3", "--head_learning_rate", "5e-3"),
+        *("--num_train_epochs", 30, "--warmup_steps", 0, "--logging_steps", 1, "--eval_strategy", "no"),
+        *("--load_best_model_at_end", "false", "--save_strategy", "no", "--disable_tqdm", "true"),
+        *("--evidence_weight", 1.0, "--averaged_layers", 2, "--tune_evidence_threshold"),
+        *("--do_train", "--do_eval", "--do_predict", "--output_dir", folder / "run"),
+    )
+    return folder / "run", metrics, document
+
+
+def test_a_run_trains_tunes_and_writes_evidence(trained):
+    folder, metrics, _ = trained
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    losses = [entry["evidence_loss"] for entry in record["log"] if "evidence_loss" in entry]
+    assert len(losses) == 30 and losses[-1] < 0.5 * losses[0]
+    saved = json.loads((folder / "processor_config.json").read_text(encoding="utf-8"))
+    assert saved["evidence_threshold"] == metrics["evidence_threshold"] == record["processor"]["evidence_threshold"]
+    assert metrics["test_f1"] > 0.9 and metrics["test_evidence_f1"] == metrics["eval_evidence_f1"] > 0.9
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    scores = json.loads((folder / "test_scores.json").read_text(encoding="utf-8"))["scores"]
+    assert {tuple(one["evidence"]) for one in results} >= {(0,)}
+    assert scores["evidence_of_correct"]["f1"] == metrics["test_evidence_f1"]
+    assert "evidence" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_commands_read_and_show_it(trained, tmp_path, capsys):
+    folder, metrics, document = trained
+    source, records = tmp_path / "test.json", tmp_path / "triples.jsonl"
+    source.write_text(json.dumps([document]), encoding="utf-8")
+    words = ["predict", "--model", str(folder), "--input", str(source), "--format", "docred", "--output", str(records)]
+    assert comm_docre.main(words) == 0
+    written = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    assert [0] in [triple["evidence"] for triple in written[0]["triples"]]
+    capsys.readouterr()
+    report = tmp_path / "report.json"
+    words = ["evaluate", "--predictions", str(records), "--truth", str(source), "--output", str(report)]
+    assert comm_docre.main(words) == 0
+    scores = json.loads(report.read_text(encoding="utf-8"))
+    assert scores["evidence_of_correct"]["f1"] == pytest.approx(metrics["test_evidence_f1"])
+    assert '"evidence":[0]' in render_html(written)
+
+
+def test_training_further_without_it_ends_it(trained, tmp_path):
+    """A threshold that was tuned for other weights does not stay, unless it is wanted."""
+    folder, metrics, _ = trained
+    model = CommForDocumentRelationExtraction.from_pretrained(folder)
+    processor = CommProcessor.from_pretrained(folder)
+    documents = [annotated(4, 30, seed) for seed in range(2)]
+    for document in documents:
+        document["labels"] = [label for label in document["labels"] if label["r"] in model.config.label2id]
+    arguments = CommTrainingArguments(
+        **{"output_dir": str(tmp_path), "max_steps": 1, "save_strategy": "no", "eval_strategy": "no", "use_cpu": True},
+        **{"load_best_model_at_end": False, "disable_tqdm": True, "report_to": []},
+    )
+    trainer = CommTrainer(model=model, args=arguments, train_dataset=documents, processing_class=processor)
+    trainer.train(keep_evidence_threshold=True)
+    assert processor.decision.evidence_threshold == metrics["evidence_threshold"] != 0.2
+    trainer.train()
+    assert processor.decision.evidence_threshold == 0.2
+    model.config.evidence_weight = 0.0
+    trainer.train()
+    assert processor.decision.evidence_threshold is None
+    with pytest.raises(ValueError, match="evidence_weight"):
+        trainer.tune_evidence_threshold(documents)

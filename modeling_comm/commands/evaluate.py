@@ -52,8 +52,9 @@ def _read_record(line, where):
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
         raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}")
     title = parse_record(record, source=where)["title"]
-    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
-    return title, [{"title": title, "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
+    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence"}
+    facts = [{name: triple[key] for key, name in names.items() if key in triple} for triple in record["triples"]]
+    return title, [{"title": title, **fact} for fact in facts]
 
 
 def compare_files(

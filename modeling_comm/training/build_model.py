@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from ..configuration_comm import CommConfig
+from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
@@ -91,10 +92,12 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
 def prepare_for_training(
     model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
 ) -> None:
-    """Converts weights to float32, and clears an offset that was tuned for other weights unless a flag gives one."""
+    """Converts weights to float32, and clears what was tuned for other weights unless a flag gives it."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
     if arguments.threshold_offset is None:
         processor.decision.clear_offset()
+    if arguments.evidence_threshold is None:
+        processor.decision.reset_evidence_threshold(default_evidence_threshold(model.config.evidence_weight))
 
 
 def _hub_arguments(arguments):

@@ -36,6 +36,10 @@ def build_trainer(
     """
     if "test" in encoded:
         check_titles(encoded["test"])  # before a training, not after it
+    if arguments.run.tune_evidence_threshold and processor.decision.evidence_threshold is None:
+        raise ValueError(
+            "--tune_evidence_threshold needs a model that predicts evidence: --evidence_weight 0.1, for example"
+        )
     patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
     options = {
         "model": model,

@@ -12,9 +12,17 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..configuration_comm import __version__
-from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
-from ..evidence import count_evidence_pairs
+from ..decoding import (
+    Predictions,
+    add_evidence,
+    decide_batch,
+    document_with_bad_logits,
+    flat_margins,
+    official_predictions,
+)
+from ..evaluation.evidence_scores import best_evidence_threshold, evidence_metrics
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
+from ..evidence import count_evidence_pairs, default_evidence_threshold
 from ..extensions import check_extensions
 from ..losses import get_loss, loss_from_config
 from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
@@ -267,17 +275,29 @@ class CommTrainer(Trainer):
                 "the loss %r decides with decision_threshold=%r; the processor has %r", loss, expected, found
             )
 
-    def train(self, resume_from_checkpoint=None, *, keep_threshold_offset: bool = False, **kwargs):
+    def train(
+        self,
+        resume_from_checkpoint=None,
+        *,
+        keep_threshold_offset: bool = False,
+        keep_evidence_threshold: bool = False,
+        **kwargs,
+    ):
         """
-        As the parent's, with two differences.
+        As the parent's, with three differences.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
             keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
                 set to 0, because what was tuned for other weights does not fit the trained ones.
+            keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
+                set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
         """
         if not keep_threshold_offset:
             self.processing_class.decision.clear_offset()
+        if not keep_evidence_threshold:
+            default = default_evidence_threshold(self.model.config.evidence_weight)
+            self.processing_class.decision.reset_evidence_threshold(default)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
@@ -387,6 +407,36 @@ class CommTrainer(Trainer):
         self.processing_class.decision.threshold_offset = offset
         return offset
 
+    def tune_evidence_threshold(self, eval_dataset=None) -> float:
+        """
+        Chooses the share of a pair's attention beyond which a sentence is evidence, for the best evidence F1 on facts of labelled
+        documents that are predicted, right and annotated with evidence, and sets it in the processor. To be called after
+        [`tune_threshold_offset`], on which the predicted facts depend.
+
+        Args:
+            eval_dataset: labelled documents that are not the test ones; by default the trainer's `eval_dataset`.
+
+        Returns:
+            `float`: the threshold. It stays as it was, with a warning, if there is no such fact.
+
+        Raises:
+            ValueError: the model predicts no evidence, or documents lack labels.
+        """
+        decision = self.processing_class.decision
+        if decision.evidence_threshold is None:
+            raise ValueError(
+                "tune_evidence_threshold: evidence_threshold is None; expected a model with an evidence_weight"
+            )
+        dataset = encode_dataset(self.eval_dataset if eval_dataset is None else eval_dataset, self.processing_class)
+        _check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
+        results = self.predict(dataset).predictions
+        threshold = best_evidence_threshold(results, dataset, self.processing_class.id2label)
+        if threshold is None:
+            logger.warning("evidence_threshold stays %s: no fact is right and annotated", decision.evidence_threshold)
+        else:
+            decision.evidence_threshold = threshold
+        return decision.evidence_threshold
+
 
 def encode_dataset(dataset, processor, max_length=None, num_proc=None):
     """
@@ -471,7 +521,7 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     batch = dict(batch)
     document_index = batch.pop("document_index")
     labels = batch.pop("labels", None)
-    outputs = model(**batch)
+    outputs = model(**batch, output_documents=processor.decision.evidence_threshold is not None)
     logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
     bad = document_with_bad_logits(logits, pair_index)
     if bad is not None:
@@ -484,6 +534,8 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
+    if outputs.documents is not None:
+        add_evidence(results, outputs.documents)
     return results
 
 
@@ -494,7 +546,8 @@ def evaluate_results(
     ign_reference: IgnReference | None = None,
 ) -> dict[str, float]:
     """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
-    over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
+    over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`; of a model that predicts
+    evidence also those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
     metrics = {
         "predicted_positives": sum(len(result.triples) for result in results),
         "removed_by_cap": sum(result.removed_by_cap for result in results),
@@ -506,6 +559,8 @@ def evaluate_results(
     scores = score(predicted, documents, ign_reference=ign_reference)
     keys = ("f1", "precision", "recall", "ign_f1")
     metrics |= {key: scores[key] for key in keys if scores[key] is not None}
+    if processor.decision.evidence_threshold is not None:
+        metrics |= evidence_metrics(results, documents, processor.id2label)
     metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
     metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
     return metrics

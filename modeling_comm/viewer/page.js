@@ -61,6 +61,23 @@ const nameTag = (name, hint = name) =>
   html("bdi", { class: "name", dir: "auto", title: cut(hint, 200) }, cut(name, 200));
 const entityTag = (entity) => paintAs(nameTag(nameOf(entity)), entity);
 
+/** Sentences that are marked for a fact: its predicted evidence, or else those on which its attention rests. */
+const marksOf = (triple) => (triple.evidence ? evidenceOf(triple) : explanationOf(triple));
+
+function evidenceOf(triple) {
+  const weights = new Map(triple.explanation);
+  return triple.evidence.map((sentence) => ({
+    sentence,
+    shade: (element) => element.style.setProperty("--weight", "1"),
+    share: () =>
+      html(
+        "span",
+        { class: "number", title: "Predicted evidence, and its share of the pair’s attention" },
+        weights.has(sentence) ? `evidence ${percent(weights.get(sentence))}` : "evidence",
+      ),
+  }));
+}
+
 /**
  * Sentences on which a fact's attention rests. They are shaded relative to the heaviest: most of the attention often lies on
  * marks outside of all sentences.
@@ -329,7 +346,7 @@ function mark() {
     sentence.classList.remove("explains");
     sentence.querySelector(".number").remove();
   }
-  for (const { sentence, shade, share } of triple ? explanationOf(triple) : []) {
+  for (const { sentence, shade, share } of triple ? marksOf(triple) : []) {
     const element = byId("text").querySelector(`[data-sentence="${sentence}"]`);
     element.classList.add("explains");
     element.prepend(share());
@@ -354,13 +371,14 @@ function describeFact(triple) {
     html("span", { class: "number" }, scoreOf(triple)),
     clearButton(),
   );
-  if (!triple.explanation.length) return [fact, html("p", { class: "hint" }, "No explaining sentence was recorded.")];
-  const sentences = explanationOf(triple).map(({ sentence, shade, share }) => {
+  const none = triple.evidence ? "No sentence is predicted as evidence." : "No explaining sentence was recorded.";
+  if (!marksOf(triple).length) return [fact, html("p", { class: "hint" }, none)];
+  const sentences = marksOf(triple).map(({ sentence, shade, share }) => {
     const button = html("button", { type: "button", "data-jump": sentence }, `sentence ${sentence + 1}`, share());
     shade(button);
     return button;
   });
-  return [fact, html("p", { class: "sentences" }, "Attention on ", ...sentences)];
+  return [fact, html("p", { class: "sentences" }, triple.evidence ? "Evidence: " : "Attention on ", ...sentences)];
 }
 
 function describeEntity() {
@@ -469,6 +487,9 @@ function back() {
 function start() {
   document.title = data.title;
   byId("title").textContent = data.title;
+  const hasEvidence = data.documents.some(({ triples }) => triples.some(({ evidence }) => evidence));
+  byId("about-evidence").hidden = !hasEvidence;
+  byId("about-attention").hidden = hasEvidence;
   const lowest = data.documents
     .flatMap(({ triples }) => triples)
     .reduce((least, { score }) => Math.min(least, score), 0.5);
