@@ -19,7 +19,7 @@ logger = logging.get_logger(__name__)
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
 # What a record takes over of a triple in words.
-_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score", "evidence")
+_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score")
 
 
 class LoadingArguments(dict):
@@ -227,8 +227,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            **{key: triple[key] for key in _TRIPLE_FIELDS if key in triple},
+                            **{key: triple[key] for key in _TRIPLE_FIELDS},
                             "explanation": _explain(decided, triple, max_sentences),
+                            **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
                         }
                         for triple in found
                     ],
