@@ -2,28 +2,18 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
 from .documents import entity_name
-from .losses import DECISION_THRESHOLDS
+from .loss_registry import DECISION_THRESHOLDS
 from .relation_encoder_base import EncodedDocuments
-from .settings import AtLeast, InRange, Setting, SettingError
+from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
-
-_FIELDS = {
-    name: Setting(name, name, type_, None, ranges)
-    for name, type_, *ranges in (
-        ("decision_threshold", Literal[DECISION_THRESHOLDS]),
-        ("threshold_offset", float),
-        ("max_relations_per_pair", int | None, AtLeast(1)),
-        ("evidence_threshold", float | None, InRange(0, 1)),
-    )
-}
 
 
 @dataclasses.dataclass(slots=True)
@@ -47,14 +37,15 @@ class DecisionSettings:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
-    decision_threshold: str = "th"
+    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
     threshold_offset: float = 0.0
-    max_relations_per_pair: int | None = None
-    evidence_threshold: float | None = None
+    max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
+    evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
 
     def __setattr__(self, name: str, value: Any):
-        if name in _FIELDS and not _FIELDS[name].fits(value):
-            raise SettingError(type(self).__name__, name, value, _FIELDS[name].expected)
+        setting = _DECISION_SETTINGS.get(name)
+        if setting and not setting.fits(value):
+            raise SettingError(type(self).__name__, name, value, setting.expected)
         object.__setattr__(self, name, value)
 
     def clear_offset(self):
@@ -68,6 +59,9 @@ class DecisionSettings:
         if self.evidence_threshold != default:
             logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
             self.evidence_threshold = default
+
+
+_DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):

@@ -11,8 +11,8 @@ from transformers.utils import logging
 from .configuration_comm import TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
+from .features import what_was_lost
 from .prediction_record import RECORD_VERSION
-from .processing_comm import what_was_lost
 
 logger = logging.get_logger(__name__)
 

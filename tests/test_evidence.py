@@ -41,7 +41,7 @@ from modeling_comm.evaluation.evidence_scores import best_evidence_threshold, ev
 from modeling_comm.evaluation.scoring import format_scores, score
 from modeling_comm.evidence import evidence_loss
 from modeling_comm.prediction_record import parse_record
-from modeling_comm.viewer.render import render_html
+from modeling_comm.reporting.html_page import render_html
 
 DREEAM = GOLDEN / "more" / "dreeam"
 
