@@ -488,7 +488,7 @@ def trained(tmp_path_factory, documents):
         *("--emb_size", 16, "--block_size", 4, "--learning_rate", "5e-3", "--head_learning_rate", "5e-3"),
         *("--num_train_epochs", 30, "--warmup_steps", 0, "--logging_steps", 1, "--eval_strategy", "no"),
         *("--load_best_model_at_end", "false", "--save_strategy", "no", "--disable_tqdm", "true"),
-        *("--evidence_weight", 1.0, "--averaged_layers", 2, "--tune_evidence_threshold"),
+        *("--evidence_weight", 1.0, "--averaged_layers", 2, "--tune_evidence_threshold", "--show_triples", 2),
         *("--do_train", "--do_eval", "--do_predict", "--output_dir", folder / "run"),
     )
     return folder / "run", metrics, document

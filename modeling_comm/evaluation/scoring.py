@@ -378,7 +378,10 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
     """A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column."""
     rows = {"all": "", "Ign": "ign_", "macro": "macro_", "intra": "intra", "inter": "inter"}
     rows |= {f"inter > {result['long_distance']}": "inter_long", "frequent": "frequent", "long tail": "long_tail"}
-    rows |= {"evidence": "evidence", "  of correct": "evidence_of_correct"}
+    rows["evidence"] = "evidence"
+    of_correct = result.get("evidence_of_correct") if result["evidence"]["predictions"] else None
+    if of_correct:
+        rows["  of correct"] = "evidence_of_correct"
     rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
 
     def rates(of, key):  # Ign has no recall of its own: the plain one holds
@@ -402,10 +405,12 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
             f", {reference['known_gold']:,} of the gold facts, {reference['known_correct']:,} of them predicted"
         )
     share = result["evidence"]["share_of_facts_without_evidence"]
-    lines.append(
-        f"evidence: {100 * share:.2f} % of the gold facts list none, and the official figure counts their sentences as wrong; "
-        f"'of correct' is over the {result['evidence_of_correct']['facts']:,} facts that are predicted, right and annotated"
-    )
+    lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those")
+    if of_correct:
+        lines[-1] = (
+            f"evidence: {100 * share:.2f} % of the gold facts list none; the official scores count their sentences as wrong, and "
+            f"'of correct' is over the {of_correct['facts']:,} facts that are predicted, right and annotated"
+        )
     lines.append(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"
