@@ -165,17 +165,6 @@ def _check_given(given):
         )
 
 
-def _check_buffers(relation_encoder):
-    # Loading builds the model without memory and fills in what the checkpoint holds.
-    for name, module in relation_encoder.named_modules():
-        lost = sorted(module._non_persistent_buffers_set)
-        if lost:
-            raise ValueError(
-                f"{type(relation_encoder).__name__} has the non-persistent buffers {lost} in {name or 'itself'}, which loading a "
-                "checkpoint would leave uninitialised; expected register_buffer(..., persistent=True)"
-            )
-
-
 class CommForDocumentRelationExtraction(CommPreTrainedModel):
     """
     Document-level relation extraction: for every ordered pair of a document's entities, a logit for the threshold class
@@ -213,7 +202,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         if backbone_class._supports_attention_backend:
             mark_last_attention(self.backbone, config.averaged_layers)
         self.relation_encoder = get_relation_encoder(config.relation_encoder).build(config)
-        _check_buffers(self.relation_encoder)
         self.post_init()
 
     @classmethod
