@@ -31,6 +31,13 @@ class ModelArguments:
             "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to train further."
         },
     )
+    ignore_mismatched_sizes: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a finished COMM checkpoint further for the relations of these documents: it keeps its encoder "
+            "and what it knows of relations that both have."
+        },
+    )
     decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
     threshold_offset: float | None = field(
         default=None, metadata={"help": "Margin over the threshold that predictions need (0)."}
@@ -310,6 +317,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
         "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("tune_evidence_threshold") and not a.given("do_train"),
+        "--tune_evidence_threshold needs --do_train: the threshold is tuned after a training",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
