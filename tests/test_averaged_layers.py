@@ -45,7 +45,7 @@ def textbook(model, processor, document, layers):
     attention = torch.zeros(text_config.num_attention_heads, length, length)
     spans = processor.window_spans(length)
     for start, end in spans:
-        before, after = [processor._start_id] * (start > 0), [processor._end_id] * (end < length)
+        before, after = tokens[:1] * (start > 0), tokens[-1:] * (end < length)
         row = torch.tensor([[*before, *tokens[start:end], *after]])
         with torch.no_grad():
             encoded = backbone(
