@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..decoding import Predictions
-from .scoring import evidence_rates, tune_offset
+from .scoring import tune_offset
 
 
 def evidence_metrics(
@@ -30,9 +30,9 @@ def evidence_metrics(
         for (head, tail, _), evidence in gold.items():
             scores = (result.sentence_scores or {}).get((head, tail), ())
             given.append(({number for number, share in enumerate(scores) if share > threshold}, evidence))
-    rates = evidence_rates(found)
-    metrics = {f"evidence_{name}": rates[name] for name in ("precision", "recall", "f1")}
-    return metrics | {"evidence_f1_given_facts": evidence_rates(given)["f1"]}
+    precision, recall, f1 = _rates(found)
+    metrics = {"evidence_precision": precision, "evidence_recall": recall, "evidence_f1": f1}
+    return metrics | {"evidence_f1_given_facts": _rates(given)[-1]}
 
 
 def best_evidence_threshold(
@@ -58,6 +58,14 @@ def best_evidence_threshold(
         return None
     threshold, _ = tune_offset(shares, correct, sum(correct))
     return max(threshold, 0.0)
+
+
+def _rates(facts):
+    """Precision, recall and F1 over facts, each given as its predicted and its annotated sentences; 0 where there are none."""
+    correct = sum(len(found & gold) for found, gold in facts)
+    predicted, annotated = (sum(len(fact[place]) for fact in facts) for place in (0, 1))
+    precision, recall = (correct / max(number, 1) for number in (predicted, annotated))
+    return precision, recall, 2 * correct / max(predicted + annotated, 1)
 
 
 def _with_gold(results, documents):

@@ -12,12 +12,9 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..decoding import flat_margins
-from ..evaluation.evidence_scores import best_evidence_threshold
-from ..evaluation.scoring import tune_offset
-from ..evidence import count_evidence_pairs, default_evidence_threshold
 from ..extensions import check_extensions
 from ..losses import get_loss
+from ..out_of_memory import naming_documents, sizes_of_batch
 from ..reporting.model_card import trainer_record, write_model_card
 from .adapters import check_adapters, has_adapters, save_merged
 from .batching import (
@@ -31,8 +28,10 @@ from .batching import (
 )
 from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
-from .evaluation import evaluate_results, predict_batch
+from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
+from .results import breaks_tie, nothing_predicted
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -54,7 +53,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(HyperparameterSearch, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -69,13 +68,14 @@ class CommTrainer(HyperparameterSearch, Trainer):
     Args:
         ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
         compute_metrics (`Callable[[list[Predictions]], dict[str, float]]`, *optional*): further metrics, from a
-            [`~modeling_comm.decoding.Predictions`] for each document; added to the trainer's own.
+            [`~modeling_comm.decoding.Predictions`] for each document, with all margins; added to the trainer's own.
         args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
             as in the parent. Its `data_collator`, `compute_loss_func` and `preprocess_logits_for_metrics` are refused.
 
     Raises:
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
         FloatingPointError: a loss, gradient or logit is not finite; the message names step, documents and values.
+        DocumentMemoryError: out of memory; the message names the documents, their sizes and the settings that need less.
     """
 
     feature_columns = FEATURE_COLUMNS
@@ -106,10 +106,10 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
-        self._evidence_pairs = None  # of a step, accumulated batches and processes included
-        self._evidence_loss, self._evidence_since = 0.0, None
         self._saves_checkpoint = False
         self.stream_report = Counter()
+        self._keep_margins = False
+        self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
@@ -218,41 +218,51 @@ class CommTrainer(HyperparameterSearch, Trainer):
         pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
         if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
             pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
-        if self.model.config.evidence_weight:
-            average = self.model.config.evidence_average
-            annotated = sum(int(count_evidence_pairs(batch["evidence"], average)) for batch in batch_samples)
-            self._evidence_pairs = self._sum_over_processes(annotated, device)
+        self._count_evidence(batch_samples, device)
         return self._sum_over_processes(pairs, device).clamp(min=1)
 
     def _sum_over_processes(self, number, device):
         number = torch.tensor(number, device=device)
         return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
 
+    def training_step(self, model, inputs, *args, **kwargs):
+        indices, batch = inputs["document_index"], {**inputs}
+
+        def sizes():
+            return sizes_of_batch(batch, indices, self._titles(indices))
+
+        with naming_documents(sizes, self._less_memory("train")):
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    def _less_memory(self, stage):
+        """What would need less memory, as far as it is not used yet."""
+        args, advice = self.args, []
+        size = getattr(args, f"per_device_{stage}_batch_size")
+        if size > 1:
+            more = " with more gradient_accumulation_steps" if stage == "train" else ""
+            advice.append(f"per_device_{stage}_batch_size below {size}{more}")
+        if stage == "train":
+            bound = 1024 if args.pairs_at_once is None else args.pairs_at_once // 2
+            advice.append(f"pairs_at_once={max(bound, 1)}")
+            if not args.gradient_checkpointing:
+                advice.append("gradient_checkpointing=True")
+        return ", ".join([*advice, "or a max_length that cuts long documents"])
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, num_evidence_pairs=self._evidence_pairs)
+        bounds = {"num_evidence_pairs": self._evidence_pairs, "pairs_at_once": self.args.pairs_at_once}
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **bounds)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
                 f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
             )
-        if outputs.evidence_loss is not None:
-            self._evidence_loss = self._evidence_loss + outputs.evidence_loss.detach() * self.args.world_size
-            if self._evidence_since is None:
-                self._evidence_since = self.state.global_step
+        self._add_evidence_loss(outputs)
         # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs, start_time=None):
-        if "loss" in logs and self._evidence_since is not None:
-            total = torch.as_tensor(self._evidence_loss, dtype=torch.float32, device=self.args.device)
-            steps = max(self.state.global_step - self._evidence_since, 1)
-            logs["evidence_loss"] = self.accelerator.reduce(total, "mean").item() / steps
-            self._evidence_loss, self._evidence_since = 0.0, None
-        super().log(logs, start_time)
 
     def check_gradients(self):
         """Raises `FloatingPointError` before an optimizer step whose gradients are not finite; in fp16, where loss scaling skips
@@ -276,7 +286,10 @@ class CommTrainer(HyperparameterSearch, Trainer):
         return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
 
     def _documents_of_step(self):
-        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
+        return self._titles(self._step_documents)
+
+    def _titles(self, documents):
+        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in documents]
 
     def _warn_of_other_threshold(self):
         loss, found = self.model.config.loss, self.processing_class.decision.decision_threshold
@@ -307,15 +320,23 @@ class CommTrainer(HyperparameterSearch, Trainer):
         if not keep_threshold_offset:
             self.processing_class.decision.clear_offset()
         if not keep_evidence_threshold:
-            default = default_evidence_threshold(self.model.config.evidence_weight)
-            self.processing_class.decision.reset_evidence_threshold(default)
+            self._reset_evidence_threshold()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
+        self._evaluations_without_predictions.clear()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _determine_best_metric(self, metrics, trial):
+        if super()._determine_best_metric(metrics, trial):
+            return True
+        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def _save_checkpoint(self, model, trial):
         # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
@@ -354,7 +375,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
 
     def get_eval_dataloader(self, eval_dataset=None):
         dataset = self._evaluation_documents(eval_dataset)
-        dataset = encode_dataset(dataset, self.processing_class)
+        dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
             batch_size=self.args.per_device_eval_batch_size,
@@ -379,39 +400,69 @@ class CommTrainer(HyperparameterSearch, Trainer):
             )
         return dataset
 
+    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test", *, keep_margins: bool = False):
+        """
+        As the parent's: `predictions` of the result is a list of [`~modeling_comm.decoding.Predictions`], one per document.
+
+        Args:
+            keep_margins (`bool`, defaults to `False`): whether they hold `pairs`, `margins` and `labels`: 150 kB for a document
+                of 20 entities and 96 relations, where 3 kB are kept otherwise.
+        """
+        self._keep_margins = keep_margins
+        try:
+            return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            self._keep_margins = False
+
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
         """One result per document, gathered by document index from all processes; `predictions` is a list of
         [`~modeling_comm.decoding.Predictions`] in the data set's order."""
         documents = dataloader.dataset.documents
-        results = self._evaluate_batches(dataloader)
-        if self.args.world_size > 1:
-            results = gather_object(results)
-        results = sorted(results, key=lambda result: result.document_index)
+        evaluated = self._evaluate_batches(dataloader, self._keep_margins or self.compute_metrics is not None)
+        results = evaluated.results
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
-        metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        metrics = evaluated.metrics(documents, self.processing_class, self.ign_reference)
+        self._warn_if_nothing_is_predicted(metric_key_prefix, nothing_predicted(metrics, evaluated.ranking))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
 
+    def _warn_if_nothing_is_predicted(self, prefix, warning):
+        in_a_row = self._evaluations_without_predictions
+        in_a_row[prefix] = in_a_row[prefix] + 1 if warning else 0
+        # The first epochs of a training that will do well may predict nothing.
+        last = self.state.global_step >= self.state.max_steps
+        if warning and (not self.is_in_train or last or in_a_row[prefix] == 3):
+            logger.warning("%s: %s", prefix, warning)
+
     @torch.no_grad()
-    def _evaluate_batches(self, dataloader):
+    def _evaluate_batches(self, dataloader, keep_margins=False):
         # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
         model = self.accelerator.unwrap_model(self.model)
         if self.place_model_on_device:
             model = model.to(self.args.device)
         model.eval()
-        results = []
+        evaluated = EvaluatedDocuments(keep_margins, self.args.world_size)
         for batch in dataloader:
-            if batch["document_index"]:
+            if indices := batch["document_index"]:
                 batch = self._prepare_inputs(batch)
-                with self.accelerator.autocast():
-                    results += predict_batch(model, batch, self.processing_class, dataloader.dataset.documents)
+                documents = dataloader.dataset.documents
+
+                def sizes(batch=batch, indices=indices, documents=documents):
+                    return sizes_of_batch(batch, indices, [documents[index]["title"] for index in indices])
+
+                with self.accelerator.autocast(), naming_documents(sizes, self._less_memory("eval")):
+                    evaluated.add(predict_batch(model, batch, self.processing_class, documents))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        return results
+        if self.args.world_size > 1:
+            evaluated, *others = gather_object([evaluated])
+            evaluated.merge(others)
+        evaluated.results.sort(key=lambda result: result.document_index)
+        return evaluated
 
     def tune_threshold_offset(self, eval_dataset=None) -> float:
         """
@@ -428,39 +479,10 @@ class CommTrainer(HyperparameterSearch, Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        margins, labels = flat_margins(self.predict(self._evaluation_documents(eval_dataset)).predictions)
-        if labels is None:
+        loader = self.get_eval_dataloader(eval_dataset)
+        ranking = self._evaluate_batches(loader).ranking
+        if ranking is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        offset, _ = tune_offset(margins, labels, int(labels.sum()))
+        offset, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
         self.processing_class.decision.threshold_offset = offset
         return offset
-
-    def tune_evidence_threshold(self, eval_dataset=None) -> float:
-        """
-        Chooses the share of a pair's attention beyond which a sentence is evidence, for the best evidence F1 on facts of labelled
-        documents that are predicted, right and annotated with evidence, and sets it in the processor. To be called after
-        [`tune_threshold_offset`], on which the predicted facts depend.
-
-        Args:
-            eval_dataset: as in [`tune_threshold_offset`].
-
-        Returns:
-            `float`: the threshold. It stays as it was, with a warning, if there is no such fact.
-
-        Raises:
-            ValueError: the model predicts no evidence, or documents lack labels.
-        """
-        decision = self.processing_class.decision
-        if decision.evidence_threshold is None:
-            raise ValueError(
-                "tune_evidence_threshold: evidence_threshold is None; expected a model with an evidence_weight"
-            )
-        dataset = encode_dataset(self._evaluation_documents(eval_dataset), self.processing_class)
-        check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
-        results = self.predict(dataset).predictions
-        threshold = best_evidence_threshold(results, dataset, self.processing_class.id2label)
-        if threshold is None:
-            logger.warning("evidence_threshold stays %s: no fact is right and annotated", decision.evidence_threshold)
-        else:
-            decision.evidence_threshold = threshold
-        return decision.evidence_threshold
