@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..decoding import Predictions
-from .scoring import tune_offset
+from .cutoffs import tune_offset
 
 
 def evidence_metrics(
