@@ -39,6 +39,14 @@ WRONG = [
     ("loss", "cm"),
     ("loss", ["cmm"]),
     ("loss_reduction", "none"),
+    ("averaged_layers", 0),
+    ("averaged_layers", 1.0),
+    ("averaged_layers", True),
+    ("averaged_layers", 3),  # the backbone has 2
+    ("evidence_weight", -0.1),
+    ("evidence_weight", float("inf")),
+    ("evidence_weight", None),
+    ("evidence_average", "all"),
     ("cmm_margin", 1.0),
     ("cmm_margin", -0.1),
     ("cmm_margin", float("nan")),
@@ -258,6 +266,9 @@ def test_save_and_load(chosen, tmp_path):
     given = {
         **chosen,
         "loss_reduction": "sum",
+        "averaged_layers": 2,
+        "evidence_weight": 0.1,
+        "evidence_average": "related",
         "id2label": LABELS,
     }
     assert OWN_FIELDS - {"text_config", "comm_version"} <= set(given)

@@ -84,8 +84,9 @@ def _read_record(line, where):
 
 
 def _official(record):
-    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
-    return [{"title": record["title"], "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
+    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence"}
+    facts = [{name: triple[key] for key, name in names.items() if key in triple} for triple in record["triples"]]
+    return [{"title": record["title"], **fact} for fact in facts]
 
 
 def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], predictions: str, truth: str) -> None:

@@ -107,6 +107,7 @@ def _page_data(record: PredictionRecord):
                 "name": triple["relation_name"],
                 "score": triple["score"],
                 "explanation": [[sentence["sentence"], sentence["weight"]] for sentence in triple["explanation"]],
+                **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
             }
             for triple in record["triples"]
         ],

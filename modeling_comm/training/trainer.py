@@ -31,6 +31,7 @@ from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weigh
 from .checks import check_learnable
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import breaks_tie, nothing_predicted
 from .training_args import CommTrainingArguments
@@ -54,7 +55,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(HyperparameterSearch, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -221,10 +222,12 @@ class CommTrainer(HyperparameterSearch, Trainer):
         pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
         if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
             pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
-        pairs = torch.tensor(pairs, device=device)
-        if self.args.world_size > 1:
-            pairs = self.accelerator.gather(pairs.reshape(1)).sum()
-        return pairs.clamp(min=1)
+        self._count_evidence(batch_samples, device)
+        return self._sum_over_processes(pairs, device).clamp(min=1)
+
+    def _sum_over_processes(self, number, device):
+        number = torch.tensor(number, device=device)
+        return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
 
     def training_step(self, model, inputs, *args, **kwargs):
         indices, batch = inputs["document_index"], {**inputs}
@@ -255,12 +258,14 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self.stream_report.update(inputs.pop("encoding", {}))
         if isinstance(self.train_dataset, DocumentStream):
             self._streamed_facts = self._streamed_facts + inputs["labels"][:, 1:].sum()
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, pairs_at_once=self.args.pairs_at_once)
+        bounds = {"num_evidence_pairs": self._evidence_pairs, "pairs_at_once": self.args.pairs_at_once}
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **bounds)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
                 f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
             )
+        self._add_evidence_loss(outputs)
         # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
@@ -300,17 +305,28 @@ class CommTrainer(HyperparameterSearch, Trainer):
                 "the loss %r decides with decision_threshold=%r; the processor has %r", loss, expected, found
             )
 
-    def train(self, resume_from_checkpoint=None, *, keep_threshold_offset: bool = False, **kwargs):
+    def train(
+        self,
+        resume_from_checkpoint=None,
+        *,
+        keep_threshold_offset: bool = False,
+        keep_evidence_threshold: bool = False,
+        **kwargs,
+    ):
         """
-        As the parent's, with two differences.
+        As the parent's, with three differences.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
             keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
                 set to 0, because what was tuned for other weights does not fit the trained ones.
+            keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
+                set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
         """
         if not keep_threshold_offset:
             self.processing_class.decision.clear_offset()
+        if not keep_evidence_threshold:
+            self._reset_evidence_threshold()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
