@@ -24,11 +24,11 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# What works with Ray, in an environment of its own.
+# What works with Ray and with ONNX, in an environment of its own.
 test-integrations: install
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,ray]"
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,ray,onnx]"
 	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations
 
 quality: install

@@ -11,6 +11,7 @@ from .relation_encoder_base import (
     project_with_entity,
 )
 from .relation_encoder_registry import register_relation_encoder
+from .windows import slices
 
 
 @register_relation_encoder("atlop", reference="Zhou et al. 2021")
@@ -31,9 +32,9 @@ class AtlopRelationEncoder(RelationEncoder):
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         entities, pairs = documents.entity_embeddings(), documents.pair_index
         contexts = documents.pair_contexts(pairs)
-        at_once = max(len(pairs), 1) if torch.is_grad_enabled() else PAIRS_AT_ONCE
-        parts = zip(pairs.split(at_once), contexts.split(at_once), strict=True)
-        return torch.cat([self._classify(entities, *part) for part in parts])
+        at_once = pairs.shape[0] if torch.is_grad_enabled() else PAIRS_AT_ONCE
+        parts = slices(pairs.shape[0], at_once)
+        return torch.cat([self._classify(entities, pairs[part], contexts[part]) for part in parts])
 
     def _classify(self, entities, pairs, contexts):
         document, head, tail = pairs.unbind(-1)

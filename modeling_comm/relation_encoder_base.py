@@ -12,7 +12,7 @@ from torch import nn
 
 from .grouped_bilinear import is_plain_linear
 from .settings import AtLeast, check_field
-from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
+from .windows import EntityAttention, at_least_float32, count_mentions, entity_places, slices
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048
@@ -151,21 +151,20 @@ class EncodedDocuments:
             return sums[document, head, tail], totals[document, head, tail]
         # Where each cell of a window's grid of entities is wanted; the spare place takes cells of which no pair was given.
         cell = (pairs[:, 0] * entities + pairs[:, 1]) * entities + pairs[:, 2]
-        places = torch.full((batch * entities * entities,), len(pairs), device=pairs.device)
-        places[cell] = torch.arange(len(pairs), device=pairs.device)
+        none = pairs.shape[0]
+        places = torch.full((batch * entities * entities,), none, device=pairs.device)
+        places[cell] = torch.arange(none, device=pairs.device)
         sums = totals = None
         windows, n, _, tokens = rows.shape
-        at_once = max(1, WEIGHTS_AT_ONCE // (n * n * tokens))
-        for start in range(0, windows, at_once):
-            part = slice(start, start + at_once)
+        for part in slices(windows, max(1, WEIGHTS_AT_ONCE // (n * n * tokens))):
             document, seen = attention.document[part], attention.entities[part]
             values = values_at(document, positions[part]).to(rows.dtype)
             found = _sum_by_products(rows[part], values)
             if sums is None:
-                sums, totals = (numbers.new_zeros(len(pairs) + 1, numbers.shape[-1]) for numbers in found)
+                sums, totals = (numbers.new_zeros(none + 1, numbers.shape[-1]) for numbers in found)
             cells = (document[:, None, None] * entities + seen[:, :, None]) * entities + seen[:, None, :]
             real = (seen >= 0)[:, :, None] & (seen >= 0)[:, None, :]
-            place = torch.where(real, places[torch.where(real, cells, 0)], len(pairs)).flatten()
+            place = torch.where(real, places[torch.where(real, cells, 0)], none).flatten()
             for total, numbers in zip((sums, totals), found, strict=True):
                 total.index_add_(0, place, numbers.flatten(0, 2))
         place = places[cell]  # a pair that is given twice has one place
@@ -179,8 +178,8 @@ def _sum_by_products(rows, values):
     windows, n, _, tokens = rows.shape
     at_once = max(n, 1) if torch.is_grad_enabled() else max(1, WEIGHTS_AT_ONCE // max(windows * n * tokens, 1))
     sums, totals = [], []
-    for part in rows.split(at_once, dim=1):
-        product = torch.einsum("knat,kmat->knmt", part, rows)
+    for part in slices(n, at_once):
+        product = torch.einsum("knat,kmat->knmt", rows[:, part], rows)
         totals.append(product.sum(-1, keepdim=True))
         sums.append(torch.bmm(product.flatten(1, 2), values).unflatten(1, product.shape[1:3]))
     return (sums[0], totals[0]) if len(sums) == 1 else (torch.cat(sums, 1), torch.cat(totals, 1))
