@@ -31,8 +31,8 @@ def count_entities(documents: EncodedDocuments, fixed_grid: int | None = None) -
     """
     if torch.compiler.is_exporting():
         raise ValueError(
-            "the relation encoder works on a grid of each document's own size, which an exported program cannot; expected 'atlop', "
-            "or an encoder without grids"
+            "the relation encoder works on a grid of each document's own size, which an exported program cannot; expected "
+            "'atlop', or an encoder without grids"
         )
     counts = documents.entity_mask.sum(-1).tolist()
     for index, count in enumerate(counts):

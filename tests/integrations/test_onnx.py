@@ -5,12 +5,11 @@ import pytest
 import torch
 from helpers import random_document, tiny_model, tiny_system
 
-for package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(package, reason='needs ONNX: pip install "comm-docre[onnx]"')
-
-import onnxruntime
-
 import comm_docre
+
+NEEDED = 'needs ONNX: pip install "comm-docre[onnx]"'
+onnxruntime = pytest.importorskip("onnxruntime", reason=NEEDED)
+pytest.importorskip("onnxscript", reason=NEEDED)
 
 
 def test_other_sizes(tmp_path, capsys):
