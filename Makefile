@@ -28,8 +28,8 @@ test: install
 test-integrations: install
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[test,ray,onnx]"
-	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,onnx,search,lora]"
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations "tests/test_docs.py::test_page_runs[docs/research.md]"
 
 quality: install
 	$(BIN)/ruff check .

@@ -163,6 +163,7 @@ def page_folder(workplace, tmp_path, monkeypatch):
 @with_ids([page for page in PAGES if page != ON_THE_HUB])
 def test_page_runs(page, page_folder):
     needs_spacy(page)
+    needs_extras(page)
     run_page(page)
 
 
@@ -189,6 +190,13 @@ def needs_spacy(page):
         message = f"{page.name} uses {SPACY_MODEL}: make install"
         assert os.environ.get("CI") != "true", message
         pytest.skip(message)
+
+
+def needs_extras(page):
+    """Packages of extras that `make test` does without; `make test-integrations` has them."""
+    for package, extra in (("optuna", "search"), ("peft", "lora")):
+        if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: make test-integrations")
 
 
 def run_page(page):

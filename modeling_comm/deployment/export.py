@@ -36,7 +36,10 @@ def export_program(model: CommForDocumentRelationExtraction, processor: CommProc
     Raises:
         ValueError: the relation encoder depends on the sizes of documents.
     """
-    given = _example(processor, (4, 3), (40, 2 * processor.window_size))
+    return _export(model, _example(processor, (4, 3), (40, 2 * processor.window_size)))
+
+
+def _export(model, given):
     given = {name: tensor.to(model.device) for name, tensor in given.items()}
     free = torch.export.Dim.AUTO
     sizes = {
@@ -64,7 +67,8 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'ONNX needs {package}: pip install "comm-docre[onnx]"')
-    program = export_program(model, processor)
+    given = _example(processor, (4, 3), (40, 2 * processor.window_size))
+    program = _export(model, given)
     converter = logging.getLogger("torch.onnx")
     level = converter.level
     converter.setLevel(logging.ERROR)  # it lists the operators of packages that are not there
@@ -72,7 +76,12 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))
             converted = torch.onnx.export(
-                program, dynamo=True, verbose=False, opset_version=OPSET, output_names=["logits", "pairs"]
+                program,
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(given),
+                output_names=["logits", "pairs"],
             )
     finally:
         converter.setLevel(level)
