@@ -1,12 +1,14 @@
 """Models as programs that run without this package: `torch.export`, and from that ONNX."""
 
 import importlib.util
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.fx.experimental import _config as symbolic_sizes
 
 from ..modeling_comm import CommForDocumentRelationExtraction
@@ -39,8 +41,34 @@ def export_program(model: CommForDocumentRelationExtraction, processor: CommProc
     return _export(model, _example(processor, (4, 3), (40, 2 * processor.window_size)))
 
 
+class _Logits(nn.Module):
+    """The model with its logits alone: ONNX has trouble with an output, the pairs, that is an input too."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self,
+        input_ids,
+        attention_mask,
+        windows,
+        window_mentions,
+        window_entities,
+        document_mask,
+        mention_positions,
+        mention_entities,
+        entity_mask,
+        pair_index,
+    ):
+        batch = dict(locals())
+        del batch["self"]
+        return self.model(**batch).logits
+
+
 def _export(model, given):
-    given = {name: tensor.to(model.device) for name, tensor in given.items()}
+    device = next(model.parameters()).device
+    given = {name: tensor.to(device) for name, tensor in given.items()}
     free = torch.export.Dim.AUTO
     sizes = {
         name: {axis: free for axis in range(tensor.ndim) if axis != _COLUMNS.get(name)}
@@ -54,7 +82,7 @@ def _export(model, given):
 def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcessor, path: str | Path) -> None:
     """
     Writes the model as ONNX: one file, and beside it `FILE.data` with the weights of a model that is too large for that. Inputs
-    have the names that the processor gives them; the outputs are `logits` and `pairs`.
+    have the names that the processor gives them; the output is `logits` `(P, R + 1)`, in the order of the input `pair_index`.
 
     Args:
         model, processor: as of [`export_program`].
@@ -68,7 +96,8 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'ONNX needs {package}: pip install "comm-docre[onnx]"')
     given = _example(processor, (4, 3), (40, 2 * processor.window_size))
-    program = _export(model, given)
+    given = {name: given[name] for name in inspect.signature(_Logits.forward).parameters if name != "self"}
+    program = _export(_Logits(model), given)
     converter = logging.getLogger("torch.onnx")
     level = converter.level
     converter.setLevel(logging.ERROR)  # it lists the operators of packages that are not there
@@ -81,7 +110,7 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
                 verbose=False,
                 opset_version=OPSET,
                 input_names=list(given),
-                output_names=["logits", "pairs"],
+                output_names=["logits"],
             )
     finally:
         converter.setLevel(level)
