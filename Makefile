@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo test test-integrations quality clean
+.PHONY: install demo test test-integrations quality benchmark clean
 
 install: .venv/installed
 
@@ -34,6 +34,12 @@ test-integrations: install
 quality: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Prediction beside the bare backbone and beside textbook forms, on one core: JSON, a plot, and the table of docs/performance.md.
+# Smaller: make benchmark BENCHMARK="--entities 5 20 50 --tokens 128 512 2048 --repeats 1"
+benchmark: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py --backbone "$$($(BIN)/python examples/minilm.py)" \
+		--output benchmarks/results/growth.json --docs docs/performance.md $(BENCHMARK)
 
 clean:
 	rm -rf .venv .venv-integrations outputs build *.egg-info .pytest_cache .ruff_cache .cache

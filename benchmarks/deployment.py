@@ -1,11 +1,11 @@
 """
 Prediction on a CPU in float32, bfloat16 and int8: documents a second as a ratio to float32 in the same run, and F1.
 
-    python benchmarks/deployment.py --model outputs/redocred-mini --test_file test_revised.json --dev_file dev_revised.json \
+    python benchmarks/deployment.py --model outputs/redocred-mini --test_file test_revised.json \
         --output benchmarks/results/deployment.json
 
 CPU seconds of this process, one thread; the settings take turns, some documents at a time, so that a busy machine slows all of
-them alike. With `--dev_file` the margin over the threshold is first chosen there, in float32, and used for all.
+them alike.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from modeling_comm.reporting.run_record import command_line, commit_of, versions
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 
 SETTINGS = ("float32", "bfloat16", "int8")
-OFFSETS = [step / 10 for step in range(-60, 21)]
 TURN = 8  # documents
 
 
@@ -37,23 +36,12 @@ def load(model, setting):
     return extractor
 
 
-def facts_of(documents, records, score_above=0.0):
+def facts_of(documents, records):
     return [
         {"title": document["title"], "h_idx": triple["head"], "t_idx": triple["tail"], "r": triple["relation"]}
         for document, record in zip(documents, records, strict=True)
         for triple in record["triples"]
-        if triple["score"] > score_above
     ]
-
-
-def best_offset(extractor, documents):
-    """The margin with the best F1 on these documents."""
-    records = extractor(documents, batch_size=4, max_sentences=0, threshold_offset=OFFSETS[0])
-    scores = {}
-    for offset in OFFSETS:
-        limit = torch.tensor(offset, dtype=torch.float64).sigmoid().item()
-        scores[offset] = score(facts_of(documents, records, limit), documents)["f1"]
-    return max(scores, key=scores.get)
 
 
 def main():
@@ -62,9 +50,6 @@ def main():
     )
     parser.add_argument("--model", required=True, help="folder of a COMM checkpoint")
     parser.add_argument("--test_file", required=True, help="labelled documents in DocRED's format")
-    parser.add_argument(
-        "--dev_file", help="labelled documents that the margin is chosen on; by default the model's own"
-    )
     parser.add_argument("--documents", type=int, help="of the test file; by default all")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--output", help="a JSON file for the result")
@@ -72,16 +57,13 @@ def main():
     torch.set_num_threads(1)
     documents = read_json(arguments.test_file)[: arguments.documents]
     extractors = {setting: load(arguments.model, setting) for setting in SETTINGS}
-    offset = best_offset(extractors["float32"], read_json(arguments.dev_file)) if arguments.dev_file else None
     seconds, records = dict.fromkeys(SETTINGS, 0.0), {setting: [] for setting in SETTINGS}
     for extractor in extractors.values():
         extractor(documents[:TURN], batch_size=arguments.batch_size)  # warms up
     for start in range(0, len(documents), TURN):
         for setting, extractor in extractors.items():
             began = time.process_time()
-            records[setting] += extractor(
-                documents[start : start + TURN], batch_size=arguments.batch_size, threshold_offset=offset
-            )
+            records[setting] += extractor(documents[start : start + TURN], batch_size=arguments.batch_size)
             seconds[setting] += time.process_time() - began
     rows = []
     for setting in SETTINGS:
@@ -96,7 +78,7 @@ def main():
         )
         print(json.dumps(rows[-1]), flush=True)
     if arguments.output:
-        settings = {"documents": len(documents), "batch_size": arguments.batch_size, "threshold_offset": offset}
+        settings = {"documents": len(documents), "batch_size": arguments.batch_size}
         write_json(
             arguments.output,
             {

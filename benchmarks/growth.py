@@ -53,9 +53,10 @@ def models(backbone, relation_encoder, emb_size):
 
 
 def batch_of(processor, tokens, entities):
-    """A document of this many subword tokens, about."""
-    words = max(tokens - 2 * entities - 2, 2 * entities)
-    batch = dict(processor(random_documents(1, words, entities, max(entities, round(1.35 * entities)))))
+    """A document of this many subword tokens, with a backbone that knows its words: two mark each mention, two each end."""
+    mentions = round(1.35 * entities)
+    words = max(tokens - 2 * mentions - 2, 2 * mentions)
+    batch = dict(processor(random_documents(1, words, entities, mentions)))
     batch.pop("labels", None)
     return batch
 

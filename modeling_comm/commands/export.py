@@ -11,6 +11,7 @@ from ..deployment.export import export_onnx, export_program, largest_difference
 from .errors import refuse_overwriting
 from .predict_models import check_model
 
+TOLERANCE = 1e-4
 FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 
 
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
             return 0
         difference = largest_difference(model, processor, _onnx(args.output))
     print(f"{args.output}: logits differ from the model's by {difference:.1g} at most")
+    if not difference < TOLERANCE:  # nor where it is no number
+        raise ValueError(f"{args.output}: found a difference of {difference:.1g}, expected less than {TOLERANCE}")
     return 0
 
 
