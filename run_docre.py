@@ -18,7 +18,6 @@ Several processes: `torchrun --nproc_per_node 2 run_docre.py ...` or `accelerate
 interrupted, the same command resumes it from its last complete checkpoint.
 """
 
-import json
 import logging
 import sys
 import time
@@ -95,7 +94,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
     from modeling_comm.training.encode_splits import encode_splits
     from modeling_comm.training.predict_split import predict_test
-    from modeling_comm.utils.files import write_json
+    from modeling_comm.utils.files import read_json, write_json
 
     started, training = time.time(), arguments.training
     folder, source = Path(training.output_dir), arguments.model.model_name_or_path
@@ -174,7 +173,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     )
     file = folder / "run.json"
     if progress.finished and file.is_file():
-        record = record.added_to(json.loads(file.read_text(encoding="utf-8")))
+        record = record.added_to(read_json(file))
     # Scoring a finished training in its own folder leaves the training's record as it is.
     is_later = not training.do_train and (folder / "trainer_state.json").is_file()
     if trainer.is_world_process_zero():

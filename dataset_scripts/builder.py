@@ -1,10 +1,10 @@
 """Registered data sets and the user's files as a `datasets` builder, read from JSON in DocRED's format, wherever it is."""
 
-import json
 import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
@@ -13,9 +13,9 @@ from datasets.exceptions import DatasetGenerationError
 from modeling_comm.data import get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
-from modeling_comm.documents import relation_ids
+from modeling_comm.documents import Document, relation_ids
 from modeling_comm.reporting.redaction import redact
-from modeling_comm.utils.files import file_sha256, open_text
+from modeling_comm.utils.files import file_sha256, read_json
 
 from .provenance import FileProvenance, read_provenance, write_provenance
 
@@ -69,7 +69,7 @@ def _to_row(document):
     }
 
 
-def to_document(row) -> dict:
+def to_document(row: Mapping[str, Any]) -> Document:
     """A row of the data set as a document in DocRED's format; one without labels has no such field."""
     document = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:
@@ -356,11 +356,7 @@ def relation_labels(
 
 
 def _read_object(path, kind, expected):
-    with open_text(path) as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: found no JSON ({error}), expected an object of {expected}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(type(value) is kind for value in content.values()):
         raise ValueError(f"{path}: found {str(content)[:80]}, expected an object of {expected}")
     return content

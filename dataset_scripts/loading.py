@@ -11,6 +11,8 @@ from datasets import Dataset, IterableDataset
 
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import DatasetEntry, get_dataset
+from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
+from modeling_comm.documents import Document
 from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
 from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoint, new_model
 from modeling_comm.training.encode_splits import encode_splits
@@ -41,7 +43,7 @@ class Data:
     entry: DatasetEntry
     ign_reference: IgnReference | None = None
 
-    def documents(self, split: str) -> Iterator[dict]:
+    def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split in DocRED's format; none if there is no such split."""
         return map(to_document, self.splits.get(split, ()))
 
@@ -63,7 +65,8 @@ def load_data(arguments: Arguments) -> Data:
 
     Raises:
         DocumentError: a document is malformed, see `--on_bad_document`.
-        FileNotFoundError: a file is not where it should be.
+        FileNotFoundError: a file or a folder that a flag names is missing, or the folder has no file of the data set. A split
+            whose file the folder lacks is left out, with a warning.
         ValueError: the arguments name no training documents.
     """
     options, only_training = arguments.data, arguments.distillation.do_predict_teacher
@@ -116,8 +119,10 @@ def find_files(options: DataArguments, only_training: bool = False) -> dict[str,
         "test": options.test_file,
         "train_distant": options.train_distant_file,
     }
-    named = {split: path for split, path in named.items() if path}
+    named = {split: path for split, path in named.items() if path is not None}
     reads_official = options.data_dir or not named
+    if options.data_dir and not Path(options.data_dir).is_dir():
+        raise FileNotFoundError(f"--data_dir {options.data_dir}: expected a folder, found none")
     training_split = options.train_split
     if only_training:
         named = {split: path for split, path in named.items() if split == training_split}
@@ -134,7 +139,17 @@ def find_files(options: DataArguments, only_training: bool = False) -> dict[str,
     files = official | named
     if training_split == "train_distant" and training_split not in files:
         raise ValueError("--train_split train_distant needs --train_distant_file or --data_dir; found neither")
-    return files
+    if official:
+        _warn_of_absent_splits(options, files)
+    return {split: files[split] for split in (*DEFAULT_SPLITS, "train_distant") if split in files}
+
+
+def _warn_of_absent_splits(options, files):
+    listed = get_dataset(options.dataset_config).files
+    absent = [f"{listed[split].name} ({split})" for split in DEFAULT_SPLITS if split in listed and split not in files]
+    if absent and options.data_dir:
+        where, name = options.data_dir, options.dataset_config
+        logger.warning("%s lacks %s of the data set %r; there is no such split", where, " and ".join(absent), name)
 
 
 def load_reference(options: DataArguments, data: Data) -> IgnReference | None:

@@ -24,7 +24,6 @@ import dataclasses
 import functools
 import glob
 import itertools
-import json
 import os
 import re
 import shutil
@@ -41,7 +40,7 @@ from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import available_datasets, get_dataset
 from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
-from modeling_comm.utils.files import file_sha256, write_json
+from modeling_comm.utils.files import file_sha256, read_json, write_json
 
 from .builder import FEATURES, load_splits, relation_labels, to_document
 from .dataset_card import check_card, default_config, read_source, render_card
@@ -209,7 +208,7 @@ def _push(folder, repo_id, private):
 
 
 def _write_card(folder, repo_id):
-    records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{_RECORD}")}
+    records = {path.parent.name: read_json(path) for path in folder.glob(f"*/{_RECORD}")}
     card = render_card(records, repo_id, default_config(folder))  # another configuration does not change the default
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -255,7 +254,7 @@ def load_published(name, config, revision=None, token=None, cache_dir=None):
         raise FileNotFoundError(
             f"{source}: found no {config}/{_RECORD}; expected a configuration that `publish` wrote"
         )
-    files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+    files = read_json(folder / _RECORD)["files"]
     paths = {split: folder / f"{split}.parquet" for split in files}
     loaded = datasets.load_dataset(
         "parquet",

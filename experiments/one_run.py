@@ -99,7 +99,7 @@ def evaluate(task, record, flags, folder):
 
 def predict(trainer, documents, arguments):
     encoded = encode_dataset(documents, trainer.processing_class, max_length=arguments.get("max_length"))
-    return trainer.predict(encoded).predictions
+    return trainer.predict(encoded, keep_margins=True).predictions
 
 
 def at_offset(results, offset, documents, processor):

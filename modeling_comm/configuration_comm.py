@@ -40,13 +40,20 @@ TASK = "document-relation-extraction"
 # Where `pipeline(TASK, model=..., trust_remote_code=True)` finds the code without this package.
 _PIPELINES = {TASK: {"impl": "pipeline_comm.DocumentRelationExtractionPipeline", "pt": ["AutoModel"]}}
 # With it, the task is registered, and a configuration that names code for it would demand trust all the same.
-_IS_REMOTE_CODE = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
+IS_REMOTE_CODE = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
+
+_BEFORE_EACH_CONFIGURATION: list[Callable[[], object]] = []
 
 # Position tables of these families start counting after the padding id, so that many positions are never used.
 _OFFSET_POSITIONS = {
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
     *("data2vec-text", "ibert", "luke", "mpnet"),
 }
+
+
+def before_each_configuration(action: Callable[[], object]) -> None:
+    """Has `action` called before a [`CommConfig`] comes into being, be it made, loaded, copied or unpickled."""
+    _BEFORE_EACH_CONFIGURATION.append(action)
 
 
 def usable_positions(text_config) -> int:
@@ -153,6 +160,11 @@ class CommConfig(PreTrainedConfig):
     loss_reduction: Literal["mean", "sum"] = "mean"
     comm_version: str | None = None
 
+    def __new__(cls, *args, **kwargs):
+        for action in _BEFORE_EACH_CONFIGURATION:
+            action()
+        return super().__new__(cls)
+
     def __post_init__(self, **kwargs):
         self.text_config = _text_config(self.text_config)
         settings, known = self.declared_settings(), self._known_fields()
@@ -163,7 +175,7 @@ class CommConfig(PreTrainedConfig):
             setattr(self, setting.field, kwargs.pop(setting.field, copy.copy(setting.default)))
         self.comm_version = self.comm_version or __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
-        if _IS_REMOTE_CODE:
+        if IS_REMOTE_CODE:
             self.custom_pipelines = copy.deepcopy(_PIPELINES)
         self._complete_labels(kwargs)
         super().__post_init__(**kwargs)

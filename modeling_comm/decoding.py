@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .documents import entity_name
+from .documents import Document, OfficialPrediction, entity_name
 from .loss_registry import DECISION_THRESHOLDS
+from .prediction_record import PredictedTriple
 from .settings import AtLeast, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
@@ -62,6 +63,18 @@ class Triple(NamedTuple):
     margin: float
 
 
+class TripleInWords(PredictedTriple):
+    """
+    A [`~prediction_record.PredictedTriple`] as [`CommProcessor.post_process_relation_extraction`] returns it.
+
+    Attributes:
+        head_name, tail_name (`str`): names of the entities' first mentions.
+    """
+
+    head_name: str
+    tail_name: str
+
+
 def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> torch.Tensor:
     """Margins `(P, R)` float32 of all relations over the threshold, from logits `(P, R + 1)`."""
     logits = logits.detach().float()
@@ -108,8 +121,8 @@ class Predictions:
         settings (`DecisionSettings`): what decided on them.
         removed_by_cap (`int`, defaults to 0): relations above the threshold that `max_relations_per_pair` removed.
         pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
-        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs`, not kept where
-            the document was decided in parts.
+        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs` and `labels`, kept
+            only where somebody asks for them, and not where the document was decided in parts.
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
         document_index (`int`, *optional*): the document's place in its data set.
@@ -153,14 +166,16 @@ class Predictions:
         triples, removed = _decide_margins(margins, pairs, settings)
         return dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
 
-    def official(self, title: str, id2label: dict[int, str]) -> list[dict]:
+    def official(self, title: str, id2label: dict[int, str]) -> list[OfficialPrediction]:
         """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each."""
         return [
             {"title": title, "h_idx": triple.head, "t_idx": triple.tail, "r": id2label[triple.label]}
             for triple in self.triples
         ]
 
-    def in_words(self, document: dict, id2label: dict[int, str], relation_names: dict[str, str]) -> list[dict]:
+    def in_words(
+        self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
+    ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.margin))
         scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
@@ -227,8 +242,8 @@ def flat_margins(predictions: Iterable[Predictions]) -> tuple[np.ndarray, np.nda
 
 
 def official_predictions(
-    predictions: Iterable[Predictions], documents: Iterable[dict], id2label: dict[int, str]
-) -> list[dict]:
+    predictions: Iterable[Predictions], documents: Iterable[Document], id2label: dict[int, str]
+) -> list[OfficialPrediction]:
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]

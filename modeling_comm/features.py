@@ -1,13 +1,15 @@
 """Features: what encoding makes of one document, what it says about losses, and the rows of a document's pairs."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 
 # What encoding counts, for each document, of what its features do not say.
-LOSSES_OF_ENCODING = ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context")
+LOSSES_OF_ENCODING = (
+    *("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context", "unknown_tokens", "unknown_facts"),
+)
 
 
 class DocumentFeatures(TypedDict):
@@ -25,6 +27,8 @@ class DocumentFeatures(TypedDict):
         windows (`int`): number of windows.
         lost_tokens, lost_mentions, lost_entities (`int`): what `max_length` cut off.
         pairs_without_context (`int`): ordered pairs of entities that no window shows together.
+        unknown_tokens (`int`): subword tokens that are not in the vocabulary, of text that the model cannot read.
+        unknown_facts (`int`): distinct labels of relations that the model does not have; `facts` lacks them.
     """
 
     input_ids: list[int]
@@ -39,6 +43,25 @@ class DocumentFeatures(TypedDict):
     lost_mentions: int
     lost_entities: int
     pairs_without_context: int
+    unknown_tokens: int
+    unknown_facts: int
+
+
+class ModelInputs(TypedDict):
+    """A batch of encoded documents, as [`CommProcessor.collate`] gives it: the arguments of the model's forward, which says what
+    each tensor holds. `labels` are there where every document has some."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    windows: torch.Tensor
+    document_mask: torch.Tensor
+    mention_positions: torch.Tensor
+    mention_entities: torch.Tensor
+    entity_mask: torch.Tensor
+    pair_index: torch.Tensor
+    labels: NotRequired[torch.Tensor]
+    window_mentions: torch.Tensor
+    window_entities: torch.Tensor
 
 
 def no_document(start_id: int, end_id: int) -> DocumentFeatures:
@@ -72,7 +95,8 @@ def encoding_report(features: Iterable[DocumentFeatures]) -> dict[str, int]:
 
 def what_was_lost(report: dict[str, int]) -> dict[str, int]:
     """The losses of an [`encoding_report`], as far as there are any."""
-    return {key: report[key] for key in LOSSES_OF_ENCODING if report[key]}
+    # A report of an earlier version counts fewer things.
+    return {key: report[key] for key in LOSSES_OF_ENCODING if report.get(key)}
 
 
 def ordered_pairs(document: int, entities: int) -> np.ndarray:

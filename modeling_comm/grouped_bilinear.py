@@ -37,6 +37,10 @@ class GroupedBilinear(nn.Module):
         bias (`bool`, *optional*, defaults to `True`): whether a bias is added.
     """
 
+    def __new__(cls, *args, **kwargs):
+        _keep_out_of_graphs()
+        return super().__new__(cls)
+
     def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
         super().__init__()
         self.block_size = block_size
@@ -63,14 +67,23 @@ def is_plain_linear(layer: nn.Module) -> bool:
     return is_linear and "forward" not in vars(layer) and not any(hooks)
 
 
-@torch.compiler.disable
-def _apply(head, tail, weight, bias, is_compiling):
+def _product(head, tail, weight, bias, is_compiling):
     if is_compiling:
         logger.warning_once("torch.compile does not compile the grouped bilinear map; its graph breaks there")
     device = head.device.type
     autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocasts else weight.dtype
     return _GroupedBilinearFunction.apply(head, tail, weight, bias, dtype)
+
+
+_apply = _product
+
+
+def _keep_out_of_graphs():
+    """Has torch.compile call the product as it is. Done with the first layer: importing the compiler takes seconds."""
+    global _apply
+    if _apply is _product:
+        _apply = torch.compiler.disable(_product)
 
 
 class _GroupedBilinearFunction(torch.autograd.Function):
@@ -137,7 +150,9 @@ class _Backward:
         """Through the outer products of some pairs at a time."""
         gradient = gradient[:, columns].to(self.heads.dtype)
         weights = self.weights[columns]
-        weights_sum = None if self.weights_sum is None else torch.zeros_like(weights, dtype=self.weights_sum.dtype)
+        weights_sum = self.weights_sum
+        if weights_sum is not None and not isinstance(columns, slice):
+            weights_sum = torch.zeros_like(weights, dtype=weights_sum.dtype)
         for pairs, groups in _parts(self.heads):
             head, tail, some = self.heads[pairs, groups], self.tails[pairs, groups], gradient[pairs]
             if weights_sum is not None:
@@ -149,7 +164,7 @@ class _Backward:
                 self.heads_sum[pairs, groups] += (outer @ tail[..., :, None])[..., 0]
             if self.tails_sum is not None:
                 self.tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
-        if weights_sum is not None:
+        if weights_sum is not self.weights_sum:
             self.weights_sum[columns] += weights_sum
 
     def add_cells(self, gradient, columns):

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import AutoModel
@@ -14,7 +15,7 @@ from .backbone_attention import (
     load_backbone_config,
     mark_last_attention,
 )
-from .configuration_comm import CommConfig
+from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .losses import loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
 from .pretrained_comm import CommPreTrainedModel
@@ -232,6 +233,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_documents: bool = False,
+        pairs_at_once: int | None = None,
     ) -> CommOutput | tuple:
         """
         W windows of L subword tokens; B documents of C subword tokens, M mentions and E entities at most; P pairs. All of it is
@@ -254,6 +256,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
             output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
+            pairs_at_once (`int`, *optional*): while training, keep what is computed between contexts and loss for this many
+                pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict
@@ -287,6 +291,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             encoded, documents = self._encode(
                 texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index
             )
+            documents.pairs_at_once = pairs_at_once
             logits = self.relation_encoder(documents)
             shape = (pair_index.shape[0], self.config.num_labels)
             check_result(
@@ -294,7 +299,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             )
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
-                loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
+                loss = self._loss(logits, labels, documents, num_items_in_batch, self_pairs)
         else:
             encoded = self.backbone(**texts, **outputs, return_dict=True)
             logits = encoded.last_hidden_state.new_zeros(0, self.config.num_labels)
@@ -309,13 +314,16 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )
         return output if return_dict else output.to_tuple()
 
-    def _loss(self, logits, labels, num_items_in_batch, self_pairs=None):
+    def _loss(self, logits, labels, documents, num_items_in_batch, self_pairs=None):
         loss_function = loss_from_config(self.config)
         mean = self.config.loss_reduction == "mean"
-        if self_pairs is None and (num_items_in_batch is None or not mean):
+        if documents.pairs_at_once is None and self_pairs is None and (num_items_in_batch is None or not mean):
             return loss_function(logits, labels, reduction=self.config.loss_reduction)
-        loss = loss_function(logits, labels, reduction="sum")
-        pairs = len(logits)
+        if documents.pairs_at_once is None:
+            loss = loss_function(logits, labels, reduction="sum")
+        else:
+            loss = documents.by_pairs(partial(loss_function, reduction="none"), logits, labels).sum()
+        pairs = len(logits) if self_pairs is not None else max(len(logits), 1)
         if self_pairs is not None:  # adds `self_pairs` rows of zeros, see `RelationEncoder`
             zeros = logits.new_zeros(1, self.config.num_labels)
             loss = loss + self_pairs * loss_function(zeros, zeros, reduction="sum")
@@ -347,12 +355,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         windows = Windows.from_tensor(windows)
         mentions = WindowMentions.find(windows, mention_positions, mention_entities, window_mentions)
         # A long document has a hundred windows, of which only states and mentions' attention are wanted.
-        at_once = count = windows.document.shape[0]
+        count, parts = windows.document.shape[0], [slice(None)]
         in_parts = not torch.is_grad_enabled() and not any(outputs.values())
         if in_parts and not one_window_each(count, document_mask.shape[0]):
-            at_once = max(1, TOKENS_AT_ONCE // next(iter(texts.values())).shape[1])
+            parts = slices(count, TOKENS_AT_ONCE, next(iter(texts.values())).shape[1])
         states, rows = [], []
-        for part in slices(count, at_once):
+        for part in parts:
             columns = mentions.columns[part]
             reads_rows = self._reads_rows()
             encoded = self.backbone(
@@ -396,3 +404,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 "COMM does not run under torch.nn.DataParallel, which cuts its flat pair tensors apart. Start one process a "
                 "GPU instead: torchrun --nproc_per_node NUMBER_OF_GPUS run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
             )
+
+
+if not IS_REMOTE_CODE:
+    AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
+    CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")  # so that the code is saved with it

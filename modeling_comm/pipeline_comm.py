@@ -4,20 +4,28 @@ import itertools
 import math
 from collections.abc import Sized
 from contextlib import contextmanager
+from functools import partial
 
 import torch
-from transformers import AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
-from .configuration_comm import TASK
+from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
+from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION
+from .settings import SettingError
+from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
+_SMALLER = (
+    "a shorter document, fewer entities, or half the memory a number with dtype=torch.bfloat16 (`--dtype bfloat16`)"
+)
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
 
@@ -50,7 +58,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
+        ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size, and the fields of
+            [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
@@ -67,6 +76,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_model(model.config)
+        self._related_pairs = RelatedPairs()
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
     def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
@@ -88,12 +98,16 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 pandas is a list of its rows. See [`~document_input.read_document_input`] for all forms.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
-            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`].
+            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`]. Where it finds none in
+                all documents of a list, that is a warning.
             coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~mentions.group_mentions`].
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the checkpoint's own, which is 0 unless it was tuned.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
+            min_score, top_k, top_k_per_pair, relations, head_types, tail_types: which of the triples are wanted, all by default;
+                see [`~triple_selection.TripleSelection`]. The others are counted in `lost`, as `triples_not_selected`. Of one
+                document or a list, a type that no entity has is a warning.
 
         Returns:
             [`~prediction_record.PredictionRecord`] for one document, a list of them for a list or tuple, else a generator,
@@ -104,15 +118,15 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
             attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
-            averages the pair's context), heaviest first. The weight is the sentence's share of it; other sentences
-            and special tokens have the rest, the latter often most of it. It is not trained to point
-            at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
-            without common context (far apart in a long document) has none.
+            averages the pair's context), heaviest first. The weight is the sentence's share of what the document's sentences have
+            of it, so that the weights of all sentences add up to 1; what rests on special tokens, often most of it, is left out.
+            It is not trained to point at evidence, does not say why the relation was chosen, and is the same for all relations
+            of a pair. A pair without common context (far apart in a long document) has none.
 
         Raises:
             ValueError: an argument does not fit, or `inputs` is neither a document nor many.
-            DocumentError: a document does not fit; the message says which. Other errors carry that as a note. Of a generator,
-                the documents before it come first.
+            DocumentError: a document does not fit, also not into memory ([`~out_of_memory.DocumentMemoryError`]); the message
+                says which. Other errors carry that as a note. Of a generator, the documents before it come first.
         """
         size = (self._batch_size or 1) if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -128,16 +142,27 @@ class DocumentRelationExtractionPipeline(Pipeline):
             expected = "a document (a text or a dict), or many, such as a list or a generator of them"
             raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
         if is_document(inputs):
-            (record,) = self._records([inputs], 1, *parameters)
+            (record,) = records = list(self._records([inputs], 1, *parameters))
+            _warn_of_nothing_found(records, *parameters)
             return record
         records = self._records(inputs, size, *parameters)
         if show_progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
             records = iter(logging.tqdm(records, total=total, unit="document"))
-        return list(records) if isinstance(inputs, (list, tuple)) else records
+        if not isinstance(inputs, (list, tuple)):
+            return records
+        records = list(records)
+        _warn_of_nothing_found(records, *parameters)
+        return records
 
     def _sanitize_parameters(
-        self, ner=None, coreference=None, sentence_splitter=None, threshold_offset=None, max_sentences=None
+        self,
+        ner=None,
+        coreference=None,
+        sentence_splitter=None,
+        threshold_offset=None,
+        max_sentences=None,
+        **selection,
     ):
         callables = {"ner": ner, "coreference": coreference, "sentence_splitter": sentence_splitter}
         preprocess = {name: value for name, value in callables.items() if value is not None}
@@ -155,6 +180,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
             forward["explain"] = max_sentences > 0
             postprocess["max_sentences"] = max_sentences
+        chosen = TripleSelection(**selection)
+        chosen.label_ids(self.processor.id2label, self.processor.relation_names)  # refuses unknown relations at once
+        postprocess |= {name: getattr(chosen, name) for name, value in selection.items() if value is not None}
         return preprocess, forward, postprocess
 
     # ---------------------------------------------------------------------------------------------- from many to many
@@ -201,20 +229,26 @@ class DocumentRelationExtractionPipeline(Pipeline):
         model_inputs.pop("labels", None)
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
-    def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
+    def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3, **selection):
         """A record for each document of a batch."""
+        selection = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset)
         id2label, names = self.processor.id2label, self.processor.relation_names
+        left_out = self._select(selection, predictions, examples)
         triples = [
             decided.in_words(document, id2label, names)
             for decided, document in zip(predictions, documents, strict=True)
         ]
         explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
-        for index, (example, found, decided) in enumerate(zip(examples, triples, predictions, strict=True)):
-            document, removed = example["document"], decided.removed_by_cap
+        for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
+            document = example["document"]
+            removed = {
+                "relations_over_cap": predictions[index].removed_by_cap,
+                "triples_not_selected": left_out[index],
+            }
             records.append(
                 {
                     "version": RECORD_VERSION,
@@ -229,10 +263,23 @@ class DocumentRelationExtractionPipeline(Pipeline):
                         }
                         for triple in found
                     ],
-                    "lost": what_was_lost(example["feature"]) | ({"relations_over_cap": removed} if removed else {}),
+                    "lost": what_was_lost(example["feature"])
+                    | {name: number for name, number in removed.items() if number},
                 }
             )
         return records
+
+    def _select(self, selection, predictions, examples):
+        """Takes the triples that are not wanted out of the predictions; returns how many of each document."""
+        wanted, left_out = selection.label_ids(self.processor.id2label, self.processor.relation_names), []
+        for decided, example in zip(predictions, examples, strict=True):
+            entities = example["document"].entities
+            if warning := self._related_pairs.add(decided.triples, len(entities)):
+                logger.warning(warning)
+            before = len(decided.triples)
+            decided.triples = selection.select(decided.triples, [entity["type"] for entity in entities], wanted)
+            left_out.append(before - len(decided.triples))
+        return left_out
 
     # --------------------------------------------------------------------------------------------------------- saving
 
@@ -240,11 +287,20 @@ class DocumentRelationExtractionPipeline(Pipeline):
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends everything at once"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends everything at once"
+            raise SettingError("save_pretrained", "push_to_hub", kwargs["push_to_hub"], expected)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def _warn_of_nothing_found(records, preprocess_params, _, postprocess_params):
+    """What is strange of all records of a call together."""
+    if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
+        logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
+        return
+    selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
+    for warning in type_warnings(selection, (entity["type"] for record in records for entity in record["entities"])):
+        logger.warning(warning)
 
 
 def _predict_window(predict, window, batch_size):
@@ -262,9 +318,15 @@ def _predict_window(predict, window, batch_size):
         yield from (records[index] for index in range(len(window)))
         return
     for example in window:
-        with _naming_document(example["index"]):
+        with _naming_document(example["index"]), naming_documents(partial(_sizes, example), _SMALLER):
             (record,) = predict([example])
         yield record
+
+
+def _sizes(example):
+    feature, title = example["feature"], example["document"].title
+    numbers = len(feature["input_ids"]), len(feature["mention_positions"]), feature["num_entities"]
+    return [DocumentSize(example["index"], title, *numbers)]
 
 
 @contextmanager
@@ -308,7 +370,15 @@ def _explain(documents, triples, examples, max_sentences):
     spans = sentence_spans([example["feature"] for example in examples]).to(device)
     scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
     explanations = {}
-    for pair, row in zip(pairs, scores.tolist(), strict=True):
+    # Special tokens have a share of the attention, too, and no sentence.
+    shares = scores / scores.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+    for pair, row in zip(pairs, shares.tolist(), strict=True):
         heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
         explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
     return explanations
+
+
+if not (IS_REMOTE_CODE or TASK in PIPELINE_REGISTRY.get_supported_tasks()):  # registering twice warns
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=DocumentRelationExtractionPipeline, pt_model=AutoModel, type="text"
+    )

@@ -46,25 +46,21 @@ class RecordExplanation(TypedDict):
 
     Attributes:
         sentence (`int`): index of the sentence.
-        weight (`float`): its share of the attention.
+        weight (`float`): its share of the attention on all sentences; those of a document add up to 1.
     """
 
     sentence: int
     weight: float
 
 
-class RecordTriple(TypedDict):
-    """A predicted triple.
+class PredictedTriple(TypedDict):
+    """The part of a predicted triple that all its forms have.
 
     Attributes:
         head, tail (`int`): indices of the entities.
         relation (`str`): the data set's id of the relation, such as `"P17"`.
         relation_name (`str`): its readable name, or else the id.
         score (`float`): sigmoid of the margin over the threshold; not calibrated.
-        explanation (`list[RecordExplanation]`): heaviest first; empty if none was asked for, or the pair has no common
-            context.
-        probability (`float`, *optional*): calibrated probability that the triple is right.
-        evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
     """
 
     head: int
@@ -72,6 +68,18 @@ class RecordTriple(TypedDict):
     relation: str
     relation_name: str
     score: float
+
+
+class RecordTriple(PredictedTriple):
+    """A [`PredictedTriple`] in a record.
+
+    Attributes:
+        explanation (`list[RecordExplanation]`): heaviest first; empty if none was asked for, or the pair has no common
+            context.
+        probability (`float`, *optional*): calibrated probability that the triple is right.
+        evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
+    """
+
     explanation: list[RecordExplanation]
     probability: NotRequired[float]
     evidence: NotRequired[list[int]]

@@ -11,6 +11,7 @@ from .extensions import extension_files, save_extensions
 from .other_labels import HUB_ARGUMENTS, take_other_labels
 from .pipeline_comm import LoadingArguments
 from .safe_weights import check_weights
+from .settings import SettingError
 
 
 class CommPreTrainedModel(PreTrainedModel):
@@ -117,9 +118,8 @@ class CommPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
         """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'."""
         if push_to_hub and extension_files(self.config):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends the model's own code too"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends the model's own code too"
+            raise SettingError("save_pretrained", "push_to_hub", push_to_hub, expected)
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
         if is_main_process:
             save_extensions(self.config, save_directory)

@@ -7,14 +7,29 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
-from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
+from .configuration_comm import (
+    IS_REMOTE_CODE,
+    PROCESSOR_FIELDS,
+    THRESHOLD_LABEL,
+    CommConfig,
+    usable_positions,
+    validate_labels,
+)
+from .decoding import DecisionSettings, Predictions, TripleInWords, decide_batch, document_with_bad_logits
 from .documents import Document, validate_document
 from .features import (
     DocumentFeatures,
+    ModelInputs,
     encoding_report,
     no_document,
     ordered_pairs,
@@ -188,19 +203,7 @@ class CommProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self):
-        return [
-            "input_ids",
-            "attention_mask",
-            "windows",
-            "document_mask",
-            "mention_positions",
-            "mention_entities",
-            "entity_mask",
-            "pair_index",
-            "labels",
-            "window_mentions",
-            "window_entities",
-        ]
+        return list(ModelInputs.__annotations__)
 
     def to_dict(self) -> dict:
         """The content of `processor_config.json`: the decision settings are beside the others."""
@@ -212,12 +215,18 @@ class CommProcessor(ProcessorMixin):
 
     # ------------------------------------------------------------------------------------------- documents to tensors
 
-    def __call__(self, documents, return_tensors="pt", max_length=None, **kwargs) -> BatchFeature:
+    def __call__(
+        self,
+        documents: Document | Iterable[Document],
+        return_tensors: str = "pt",
+        max_length: int | None = None,
+        **kwargs,
+    ) -> BatchFeature:
         """
         Encodes one document or a list of them.
 
         Args:
-            documents (`dict` or `list[dict]`): in DocRED format. `labels` are returned if every document has them.
+            documents (`Document` or `list[Document]`): in DocRED format. `labels` are returned if every document has them.
             return_tensors (`str`): `"pt"` only.
             max_length (`int`, *optional*): truncate documents to this many subword tokens, special tokens included. The
                 loss is logged as a warning and counted in [`encode`]'s features. No truncation by default.
@@ -239,13 +248,17 @@ class CommProcessor(ProcessorMixin):
             logger.warning("Encoding %d documents: %s", len(documents), lost)
         return BatchFeature(self.collate(features))
 
-    def encode(self, documents: Iterable[Document], max_length: int | None = None) -> list[DocumentFeatures]:
+    def encode(
+        self, documents: Iterable[Document], max_length: int | None = None, allow_unknown_relations: bool = False
+    ) -> list[DocumentFeatures]:
         """
         One [`~features.DocumentFeatures`] per document: plain numbers, not padded, with counts of what was lost.
 
         Args:
             documents (`Iterable[Document]`): in DocRED format.
             max_length (`int`, *optional*): as for a call of the processor.
+            allow_unknown_relations (`bool`, defaults to `False`): whether labels may have relations that the model does not
+                have. They are counted and left out of `facts`. For documents that are scored, not for training.
 
         Raises:
             DocumentError: a document is not in DocRED format.
@@ -255,7 +268,10 @@ class CommProcessor(ProcessorMixin):
         documents = list(documents)
         relations = set(self.id2label.values()) - {self.id2label[0]}
         for index, document in enumerate(documents):
-            validate_document(document, index=index, relations=relations)
+            validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
+            if allow_unknown_relations:  # but no label says "no relation"
+                given = {fact["r"] for fact in document.get("labels") or ()}
+                validate_document(document, index=index, relations=given - {self.id2label[0]})
         pieces = tokenize_words(self.tokenizer, documents, self._traits.leading_space)
         return [self._encode_document(document, pieces, max_length) for document in documents]
 
@@ -286,26 +302,31 @@ class CommProcessor(ProcessorMixin):
         found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
         labels = document.get("labels")
         label2id = self.label2id
+        known = [fact for fact in labels or () if fact["r"] in label2id]
+        unknown = {(fact["h"], fact["t"], fact["r"]) for fact in labels or () if fact["r"] not in label2id}
         return {
             "input_ids": tokens,
             "mention_positions": mention_positions,
             "mention_entities": mention_entities,
             "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
-            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
+            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
             "has_labels": labels is not None,
             "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
             "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
+            # A byte-level tokenizer reads every text: it has no such token, or never gives it.
+            "unknown_tokens": tokens[1:-1].count(self.tokenizer.unk_token_id),
+            "unknown_facts": len(unknown),
         }
 
     def window_spans(self, length: int) -> list[tuple[int, int]]:
         """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
         return split_document(length, self.window_size, self.window_stride, self.window_end_tokens)
 
-    def collate(self, features: list[DocumentFeatures]) -> dict[str, torch.Tensor]:
+    def collate(self, features: list[DocumentFeatures]) -> ModelInputs:
         """
         Batches features from [`encode`] into the arguments of the model's forward. An empty list gives a batch without pairs,
         which a process that has no documents left can run beside the others.
@@ -342,21 +363,21 @@ class CommProcessor(ProcessorMixin):
 
     # --------------------------------------------------------------------------------------------- outputs to triples
 
-    def post_process_relation_extraction(self, outputs, documents, threshold_offset=None) -> list[list[dict]]:
+    def post_process_relation_extraction(
+        self, outputs: ModelOutput, documents: Document | list[Document], threshold_offset: float | None = None
+    ) -> list[list[TripleInWords]]:
         """
         Triples of every document, from the model's output for exactly these documents.
 
         Args:
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`. These may be some of the pairs, where
                 the model was given fewer in `pair_index`.
-            documents (`dict` or `list[dict]`): what was given to the processor.
+            documents (`Document` or `list[Document]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
 
         Returns:
-            per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
-            tail and falling score; head and tail are entity indices, the score is the sigmoid of the margin over the
-            threshold (not calibrated).
+            per document a list of [`~decoding.TripleInWords`], by head, tail and falling score.
 
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
@@ -377,7 +398,7 @@ class CommProcessor(ProcessorMixin):
         ]
 
     def decide(
-        self, outputs: ModelOutput, documents: list[dict], threshold_offset: float | None = None
+        self, outputs: ModelOutput, documents: list[Document], threshold_offset: float | None = None
     ) -> list[Predictions]:
         """
         Decides on the model's output for exactly these documents; see [`post_process_relation_extraction`] for the arguments.
@@ -436,3 +457,8 @@ class CommProcessor(ProcessorMixin):
         check_field(self, "relation_names", fits, "a dict of label to name")
         unknown = sorted(set(names) - labels, key=str)
         check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
+
+
+if not IS_REMOTE_CODE:
+    AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
+    CommProcessor.register_for_auto_class()  # so that the code is saved with it

@@ -307,12 +307,13 @@ def one_window_each(windows: int, documents: int) -> bool:
     return not torch.compiler.is_exporting() and windows == documents
 
 
-def slices(length: int, at_once: int) -> list[slice]:
-    """Parts of a dimension that are computed one after the other: all of it together in what is exported, where a number of parts
-    would be fixed."""
-    if torch.compiler.is_exporting() or length <= at_once:
+def slices(length: int, limit: int, size: int = 1) -> list[slice]:
+    """Parts of a dimension that are computed one after the other, so that what has `size` numbers at each place of it has `limit`
+    at most. In what is exported it is all of it together, as the number of parts would be fixed there."""
+    if torch.compiler.is_exporting():
         return [slice(None)]
-    return [slice(start, start + at_once) for start in range(0, length, at_once)]
+    at_once = max(1, limit // max(size, 1))
+    return [slice(start, start + at_once) for start in range(0, max(length, 1), at_once)]
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

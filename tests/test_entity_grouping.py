@@ -253,6 +253,22 @@ def test_spacy_pipelines():
     ]
 
 
+def test_spacy_pipelines_that_fill_doc_spans():
+    spacy = pytest.importorskip("spacy", reason="needs spaCy, which the extra `text` brings")
+    nlp = spacy.blank("en")
+    nlp.add_pipe("span_ruler").add_patterns([{"label": "PER", "pattern": "Ada"}, {"label": "LOC", "pattern": "Oslo"}])
+    doc = nlp("Ada lives in Oslo.")
+    doc.spans["coref_clusters_1"] = [doc[0:1]]  # without a label: no named entity
+
+    def found():
+        mentions = find_mentions(lambda text: doc, doc.text)
+        return [(mention["start"], mention["end"], mention["type"]) for mention in mentions]
+
+    assert found() == [(0, 3, "PER"), (13, 17, "LOC")]
+    doc.set_ents([spacy.tokens.Span(doc, 3, 4, "GPE")])  # named entities come before spans
+    assert found() == [(13, 17, "GPE")]
+
+
 @pytest.mark.parametrize(
     "found",
     [None, "Oslo", [(0,)], {"start": 0}, [{"start": 0, "end": 4}, None]],

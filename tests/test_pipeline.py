@@ -31,6 +31,7 @@ from modeling_comm.documents import DocumentError
 from modeling_comm.pipeline_comm import TASK
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.relation_encoders import available_relation_encoders
+from modeling_comm.settings import SettingError
 from modeling_comm.text_to_document import text_from_document
 
 NAMES = {"P17": "country"}
@@ -466,14 +467,14 @@ def test_explanations_are_the_pairs_attention(encoder, words):
         starts = [*feature["sentence_starts"], length - 1]
         for triple in record["triples"]:
             one, other = (rows[triple[end]] for end in ("head", "tail"))
-            total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(length))
+            total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(starts[0], starts[-1]))
             expected = {}
             for sentence, (start, end) in enumerate(itertools.pairwise(starts)):
                 weight = sum(float((one[:, c] * other[:, c]).mean()) for c in range(start, end))
                 if weight:
                     expected[sentence] = weight / total
             weights = [sentence["weight"] for sentence in triple["explanation"]]
-            assert weights == sorted(weights, reverse=True) and sum(weights) <= 1 + 1e-6
+            assert weights == sorted(weights, reverse=True) and sum(weights) == pytest.approx(1 if total else 0)
             assert {s["sentence"]: s["weight"] for s in triple["explanation"]} == pytest.approx(expected, abs=1e-5)
     model.set_attn_implementation("sdpa")
     few = extractor(documents, batch_size=2, max_sentences=2)
@@ -521,6 +522,14 @@ def test_bare_text_with_spacy(extractor):
     assert [entity["type"] for entity in record["entities"]] == ["PER", "LOC", "PER", "LOC", "LOC"]
     assert record["text"][record["entities"][1]["mentions"][0]["start"] :].startswith("Oslo")
     assert record["triples"]
+
+
+def test_a_source_that_finds_nothing_is_warned_of(extractor, caplog):
+    found = [{"start": 0, "end": 4}]
+    extractor([TEXT, TEXT], ner=lambda text: found)
+    assert "no entity" not in caplog.text
+    extractor([TEXT, TEXT], ner=lambda text: [])
+    assert "no entity in 2 documents" in caplog.text
 
 
 def test_entities_that_are_given_are_not_looked_for(extractor):
@@ -589,8 +598,9 @@ def test_the_task_is_registered():
 def test_a_loaded_model_brings_its_processor(saved, documents, records):
     model = modeling_comm.CommForDocumentRelationExtraction.from_pretrained(saved)
     assert_same(pipeline(TASK, model=model, device="cpu")(documents[:3]), records[:3])
-    with pytest.raises(ValueError, match="use push_to_hub"):
+    with pytest.raises(SettingError) as error:
         pipeline(TASK, model=model, device="cpu").save_pretrained(saved, push_to_hub=True, repo_id="org/x")
+    assert error.value.field == "push_to_hub"
 
 
 def test_what_is_saved(saved):

@@ -42,6 +42,9 @@ def check_model(name, trust_remote_code=False):
     """
     Refuses what is no COMM checkpoint, or not all of one, before the pipeline would say so in many words.
 
+    Returns:
+        its processor.
+
     Raises:
         ValueError: there is no such model, it is of another kind, a file of it is missing or broken, or it needs code of its own
             that is not trusted.
@@ -55,7 +58,7 @@ def check_model(name, trust_remote_code=False):
             if not any(path.is_file() for pattern in files for path in folder.glob(pattern)):
                 raise ValueError(f"{name}: found no {files[0]} in this folder, expected all files of a saved model")
         _check_weights(folder)
-    _check_loads(AutoProcessor, name, trust_remote_code)
+    return _check_loads(AutoProcessor, name, trust_remote_code)
 
 
 def check_ner(name, trust_remote_code=False):
@@ -124,7 +127,7 @@ def _read_config(name, trust_remote_code):
 
 def _check_loads(auto_class, name, trust_remote_code):
     try:
-        auto_class.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return auto_class.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
 

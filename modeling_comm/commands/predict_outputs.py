@@ -1,14 +1,17 @@
-"""Outputs of `comm-docre predict`: standard output, or a file with which the same command resumes."""
+"""Outputs of `comm-docre predict`, as JSON lines or CSV: standard output, or a file with which the same command resumes."""
 
 import hashlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from ..reporting.run_record import command_line
+from ..reporting.triple_table import COLUMNS, csv_lines
 from ..utils.files import read_json, write_json
 from ..utils.locks import lock
+from ..utils.spreadsheet import csv_header
 from ..utils.unchanged import check_unchanged
 from .predict_inputs import Item
 
@@ -23,20 +26,34 @@ def _json_lines(values) -> bytes:
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
+# For each form of output, what the file begins with and how records are written.
+_FORMS = {"jsonl": (bytes, _json_lines), "csv": (partial(csv_header, COLUMNS), csv_lines)}
+OUTPUT_FORMATS = tuple(_FORMS)
+
+
 class StandardOutput:
     """
     Writes records to standard output. It cannot be resumed; what is rejected is on stderr only.
+
+    Args:
+        form (`str`, defaults to `"jsonl"`): one of `OUTPUT_FORMATS`.
 
     Attributes:
         settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
-        counts (`dict`): `documents`, `triples`, `rejected` and `lost`, the sums of the records' own.
+        counts (`dict`): `documents`, those of them `without_entities`, `triples`, `rejected`, and `lost`, summed over records.
     """
 
-    def __init__(self):
+    def __init__(self, form: str = "jsonl"):
+        self._header, self._lines = _FORMS[form]
         self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
-        self.counts = {"documents": 0, "triples": 0, "rejected": 0, "lost": {}}
+        self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
+
+    def begin(self):
+        """Writes what comes before all records."""
+        if header := self._header():
+            self._store(header, b"")
 
     def write(self, records, rejected, read, input_sha256):
         """
@@ -54,9 +71,10 @@ class StandardOutput:
         lost = self.counts["lost"]
         for record in records:
             self.counts["triples"] += len(record["triples"])
+            self.counts["without_entities"] += not record["entities"]
             for name, number in record["lost"].items():
                 lost[name] = lost.get(name, 0) + number
-        self._store(_json_lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
+        self._store(self._lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
 
     def _store(self, records, rejected):
         sys.stdout.buffer.write(records)
@@ -87,14 +105,15 @@ class ResumableOutput(StandardOutput):
         path (`str`): the file.
         settings (`dict`): what decides the records; a run resumes only with the same.
         restart (`bool`, defaults to `False`): whether to delete what the files hold.
+        form (`str`, defaults to `"jsonl"`): one of `OUTPUT_FORMATS`.
 
     Raises:
         OSError: the files cannot be written.
         ValueError: the run had other settings, its files are not as it left them, or another process is writing them.
     """
 
-    def __init__(self, path: str, settings: dict, restart: bool = False):
-        super().__init__()
+    def __init__(self, path: str, settings: dict, restart: bool = False, form: str = "jsonl"):
+        super().__init__(form)
         self.settings = settings
         self.path, self.rejected_path, self.state_path = output_files(path)
         self._written = [_Written(), _Written()]
@@ -128,8 +147,9 @@ class ResumableOutput(StandardOutput):
             return
         check_unchanged(state["settings"], self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
-        for name in ("finished", "read", "input_sha256", "counts"):
+        for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
+        self.counts |= state["counts"]  # an earlier version did not count documents without entities
 
     def _write_state(self):
         state = {

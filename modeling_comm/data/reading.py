@@ -4,15 +4,21 @@ import gzip
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
-from ..documents import DocumentError, validate_document
+from ..documents import Document, DocumentError, validate_document
 from ..utils.files import iterate_json_array, open_text
 
 logger = logging.getLogger(__name__)
 
 
-def iterate_documents(path, on_bad_document="error", relations=None, source=None, skipped=None) -> Iterator[dict]:
+def iterate_documents(
+    path: str | os.PathLike,
+    on_bad_document: str = "error",
+    relations: Collection[str] | None = None,
+    source: str | None = None,
+    skipped: list[DocumentError] | None = None,
+) -> Iterator[Document]:
     """
     Documents of a JSON file in DocRED's format, each checked, in bounded memory.
 

@@ -88,7 +88,8 @@ class DocreMetric(evaluate.Metric):
         if predictions is None or references is None:
             raise ValueError("predictions, references: found None, expected one record of each for every document")
         references = list(references)
-        parse_documents(references, source="references")
+        for _ in parse_documents(references, source="references"):
+            pass  # each is checked
         super().add_batch(
             predictions=[_prediction_record(record, position) for position, record in enumerate(predictions)],
             references=[_reference_record(document) for document in references],

@@ -157,7 +157,7 @@ def finish_teacher_logits(folder, documents, record=None) -> dict:
         ValueError: there are no documents, or more or less shards than these documents fill.
     """
     folder = Path(folder)
-    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    settings = read_json(folder / _SETTINGS)
     expected = [_SHARD.format(index) for index in range(-(-documents // settings["shard_size"]))]
     found = {file.name for file in folder.glob("*.safetensors")}
     missing, surplus = sorted(set(expected) - found), sorted(found - set(expected))
@@ -252,7 +252,7 @@ class TeacherLogits:
             raise ValueError(
                 f"{folder}: found no {_SETTINGS}; expected the folder of a teacher's logits (--do_predict_teacher)"
             )
-        self.settings = json.loads(file.read_text(encoding="utf-8"))
+        self.settings = read_json(file)
         if self.settings["format"] != _FORMAT:
             raise ValueError(f"{file}: found format {self.settings['format']}; this version reads {_FORMAT}")
         if "documents" not in self.settings:

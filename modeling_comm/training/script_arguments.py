@@ -15,7 +15,6 @@ from ..commands.errors import TRACEBACK
 from ..configuration_comm import own_settings, registered_settings
 from ..extensions import import_extensions
 from ..losses import available_losses
-from ..processing_comm import CommProcessor
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting, nearest_names
 from .training_args import CommTrainingArguments
@@ -196,6 +195,8 @@ def given_fields(model_args: ModelArguments) -> dict[str, Any]:
 
 def given_settings(model_args: ModelArguments) -> dict[str, Any]:
     """The settings of the processor that were given by a flag or in a file."""
+    from ..processing_comm import CommProcessor  # slow to import, and `--help` needs none of it
+
     values = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
     return {name: value for name, value in values.items() if value is not None}
 
