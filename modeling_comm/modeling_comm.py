@@ -27,7 +27,7 @@ from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
 from .settings import check_result
-from .windows import WindowMentions, Windows, merge_attention, merge_states
+from .windows import WindowMentions, Windows, merge_attention, merge_states, one_window_each, slices
 
 logger = logging.get_logger(__name__)
 
@@ -304,7 +304,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             )
             documents.pairs_at_once = pairs_at_once
             logits = self.relation_encoder(documents)
-            shape = (len(pair_index), self.config.num_labels)
+            shape = (pair_index.shape[0], self.config.num_labels)
             check_result(
                 f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
             )
@@ -379,12 +379,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         windows = Windows.from_tensor(windows)
         mentions = WindowMentions.find(windows, mention_positions, mention_entities, window_mentions)
         # A long document has a hundred windows, of which only states and mentions' attention are wanted.
-        at_once = count = len(windows.document)
-        if count > len(document_mask) and not torch.is_grad_enabled() and not any(outputs.values()):
-            at_once = max(1, TOKENS_AT_ONCE // next(iter(texts.values())).shape[1])
+        count, parts = windows.document.shape[0], [slice(None)]
+        in_parts = not torch.is_grad_enabled() and not any(outputs.values())
+        if in_parts and not one_window_each(count, document_mask.shape[0]):
+            parts = slices(count, TOKENS_AT_ONCE, next(iter(texts.values())).shape[1])
         states, rows = [], []
-        for start in range(0, count, at_once):
-            part = slice(start, start + at_once)
+        for part in parts:
             columns = mentions.columns[part]
             reads_rows = self._reads_rows()
             encoded = self.backbone(

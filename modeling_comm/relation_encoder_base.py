@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .grouped_bilinear import is_plain_linear
 from .settings import AtLeast, check_field
-from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
+from .windows import EntityAttention, at_least_float32, count_mentions, entity_places, slices
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048
@@ -187,21 +187,20 @@ class EncodedDocuments:
             return sums[document, head, tail], totals[document, head, tail]
         # Where each cell of a window's grid of entities is wanted; the spare place takes cells of which no pair was given.
         cell = (pairs[:, 0] * entities + pairs[:, 1]) * entities + pairs[:, 2]
-        places = torch.full((batch * entities * entities,), len(pairs), device=pairs.device)
-        places[cell] = torch.arange(len(pairs), device=pairs.device)
+        none = pairs.shape[0]
+        places = torch.full((batch * entities * entities,), none, device=pairs.device)
+        places[cell] = torch.arange(none, device=pairs.device)
         sums = totals = None
         windows, n, _, tokens = rows.shape
-        at_once = max(1, WEIGHTS_AT_ONCE // (n * n * tokens))
-        for start in range(0, windows, at_once):
-            part = slice(start, start + at_once)
+        for part in slices(windows, WEIGHTS_AT_ONCE, n * n * tokens):
             document, seen = attention.document[part], attention.entities[part]
             values = values_at(document, positions[part]).to(rows.dtype)
             found = _sum_by_products(rows[part], values, self.pairs_at_once)
             if sums is None:
-                sums, totals = (numbers.new_zeros(len(pairs) + 1, numbers.shape[-1]) for numbers in found)
+                sums, totals = (numbers.new_zeros(none + 1, numbers.shape[-1]) for numbers in found)
             cells = (document[:, None, None] * entities + seen[:, :, None]) * entities + seen[:, None, :]
             real = (seen >= 0)[:, :, None] & (seen >= 0)[:, None, :]
-            place = torch.where(real, places[torch.where(real, cells, 0)], len(pairs)).flatten()
+            place = torch.where(real, places[torch.where(real, cells, 0)], none).flatten()
             for total, numbers in zip((sums, totals), found, strict=True):
                 total.index_add_(0, place, numbers.flatten(0, 2))
         place = places[cell]  # a pair that is given twice has one place
@@ -215,17 +214,17 @@ def _sum_by_products(rows, values, pairs_at_once=None):
     windows, n, _, tokens = rows.shape
     keeps = torch.is_grad_enabled()
     if not keeps:
-        at_once = max(1, WEIGHTS_AT_ONCE // max(windows * n * tokens, 1))
+        parts = slices(n, WEIGHTS_AT_ONCE, windows * n * tokens)
     else:
-        at_once = max(n, 1) if pairs_at_once is None else max(1, pairs_at_once // max(windows * n, 1))
+        parts = [slice(None)] if pairs_at_once is None else slices(n, pairs_at_once, windows * n)
 
     def multiply(part):
         product = torch.einsum("knat,kmat->knmt", part, rows)
         return torch.bmm(product.flatten(1, 2), values).unflatten(1, product.shape[1:3]), product.sum(-1, keepdim=True)
 
-    parts = rows.split(at_once, dim=1)
     again = keeps and pairs_at_once is not None
-    found = [checkpoint(multiply, part, use_reentrant=False) if again else multiply(part) for part in parts]
+    selected = (rows[:, part] for part in parts)
+    found = [checkpoint(multiply, part, use_reentrant=False) if again else multiply(part) for part in selected]
     return found[0] if len(found) == 1 else tuple(torch.cat(results, 1) for results in zip(*found, strict=True))
 
 
