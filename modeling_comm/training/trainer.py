@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ from transformers.utils import logging
 from ..extensions import check_extensions
 from ..losses import get_loss
 from ..out_of_memory import naming_documents, sizes_of_batch
-from ..reporting.model_card import trainer_record, write_model_card
-from ..utils.writer import full_disk_is_named
-from .adapters import check_adapters, has_adapters, save_merged
+from .adapters import check_adapters
 from .batching import (
     FEATURE_COLUMNS,
     DocumentBatchSampler,
@@ -27,13 +24,14 @@ from .batching import (
     FeatureRows,
     StreamedBatches,
 )
-from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights, last_complete_checkpoint
+from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
-from .results import breaks_tie, nothing_predicted
+from .results import nothing_predicted
+from .saved_training import SavedTraining
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -55,7 +53,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvidenceTraining, HyperparameterSearch, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -109,7 +107,6 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
-        self._saves_checkpoint = False
         self.stream_report, self._streamed_facts = Counter(), 0
         self._keep_margins = False
         self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
@@ -340,60 +337,6 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, Trainer):
             if not self.accelerator.reduce(facts, "sum"):
                 logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
         return result
-
-    def _save_weights(self, output_dir, state_dict):
-        model = self.accelerator.unwrap_model(self.model)
-        if has_adapters(model) and not self._saves_checkpoint:
-            save_merged(model, output_dir or self.args.output_dir)
-            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
-        else:
-            super()._save(output_dir, state_dict)
-
-    def _load_best_model(self):
-        # The parent would keep the last weights without a word to anyone who reads the record.
-        if has_weights(self.state.best_model_checkpoint):
-            super()._load_best_model()
-            return
-        logger.warning("%s is gone: the last weights are kept, not the best", self.state.best_model_checkpoint)
-        self.state.best_model_checkpoint, self.state.best_global_step = None, self.state.global_step
-
-    def _determine_best_metric(self, metrics, trial):
-        if super()._determine_best_metric(metrics, trial):
-            return True
-        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
-            return False
-        self.state.best_global_step = self.state.global_step
-        return True
-
-    def _save_checkpoint(self, model, trial):
-        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            (folder / "trainer_state.json").unlink(missing_ok=True)
-        # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self._saves_checkpoint = True
-        try:
-            with full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)):
-                super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-            self._saves_checkpoint = False
-        if self.args.should_save:
-            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
-
-    def _save(self, output_dir=None, state_dict=None):
-        with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):
-            self._save_weights(output_dir, state_dict)
-        # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-    def create_model_card(self, model_name=None, tags=()):
-        """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
-        if self.is_world_process_zero():
-            record = self.run_record or trainer_record(self)
-            tags = [tags] if isinstance(tags, str) else tags
-            write_model_card(self.args.output_dir, record, repo_id=self.hub_model_id, name=model_name, tags=tags)
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 
