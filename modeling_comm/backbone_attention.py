@@ -63,8 +63,8 @@ def load_backbone_config(backbone, **hub):
 
 
 def check_backbone_config(text_config, averaged_layers=1):
-    """Raises `ValueError` where a backbone of this configuration cannot serve, or not with so many of its last layers, with the
-    reason."""
+    """Raises `ValueError`, with the reason, where a backbone of this configuration cannot serve, or has fewer layers than
+    `averaged_layers`."""
     model_type = text_config.model_type
     reason = UNSUITABLE_BACKBONES.get(model_type)
     if reason is None and getattr(text_config, "is_encoder_decoder", False):

@@ -44,11 +44,6 @@ TRAIN = [random_document(entities, seed=index) for index, entities in enumerate(
 DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4, 5, 2))]
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    datasets.disable_progress_bars()
-
-
 @pytest.fixture
 def make_trainer(tmp_path):
     def make(train=TRAIN, dev=DEV, folder="run", trainer_class=CommTrainer, system=None, **arguments):

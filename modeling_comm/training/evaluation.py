@@ -95,7 +95,7 @@ class EvaluatedDocuments:
     ) -> dict[str, float]:
         """Scores of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
         over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`; with
-        `average_precision_error` where there are so many candidates that it is not exact; of a model that predicts evidence also
+        `average_precision_error` where the candidates are too many for an exact one; of a model that predicts evidence also
         those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
         metrics = {
             "predicted_positives": sum(len(result.triples) for result in self.results),
