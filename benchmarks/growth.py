@@ -176,7 +176,7 @@ def main(argv=None):
         "settings": {name: value for name, value in vars(arguments).items() if name not in kept},
         "backbone": f"{bare.config.model_type}, {bare.config.num_hidden_layers} layers of {bare.config.hidden_size}",
         "device": "cpu, 1 thread",
-        "command": command_line(),
+        "command": command_line().replace(arguments.backbone, "BACKBONE"),
         "commit": commit_of(Path(__file__).parent),
         "versions": versions(),
     }
