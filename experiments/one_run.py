@@ -20,7 +20,8 @@ from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
-from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
+from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.redaction import redact_command
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
