@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo test test-integrations quality benchmark clean
+.PHONY: install demo test test-integrations fuzz torture quality benchmark clean
 
 install: .venv/installed
 
@@ -24,7 +24,15 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# What works with Ray and with ONNX, in an environment of its own.
+# 10,000 documents of every kind of change, others each time; `make test` has 2,000, always the same.
+fuzz: install
+	COMM_FUZZ=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/test_fuzz.py
+
+# Random kills, a full disk, a dead process, two at once: half an hour on a laptop.
+torture: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/torture.py tests/test_writer.py tests/test_locks.py
+
+# What works with Ray, ONNX, optuna and peft, in an environment of its own.
 test-integrations: install
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch

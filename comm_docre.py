@@ -31,8 +31,9 @@ JSON may be compressed by gzip.
 A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
 its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
 "head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
-calibrated; its "explanation" are the sentences that the pair's attention rests on. Scores have six decimals, of which
-the last ones may differ with another --batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
+calibrated; its "explanation" are the sentences that the pair's attention rests on, and its "evidence", from a model that
+was trained for it, those that prove it. Scores have six decimals, of which the last ones may differ with another
+--batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
 per triple for a spreadsheet instead, in UTF-8: document, head, tail, their types, relation, score, sentences. `view` and
 `evaluate` read JSON lines only.
 
@@ -360,7 +361,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(words)
         finally:
-            sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
+            if sys.stdout is not None:  # closed before the start
+                sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
     # `modeling_comm.commands.errors` does the same for a command that runs; until that is imported, seconds pass.
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

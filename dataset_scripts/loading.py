@@ -18,7 +18,7 @@ from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoi
 from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.script_arguments import Arguments, DataArguments
 
-from .builder import find_data_files, load_splits, relation_labels, to_document
+from .builder import NoRelationsError, find_data_files, load_splits, relation_labels, to_document
 from .describe import describe_documents, format_description
 from .provenance import FileProvenance, read_provenance
 
@@ -159,7 +159,11 @@ def load_reference(options: DataArguments, data: Data) -> IgnReference | None:
     if "train" not in data.splits:
         logger.info("no Ign F1: there are no training documents whose facts it could leave out, see --ign_reference")
         return None
-    facts, source = load_ign_reference(list(data.documents("train"))), data.sources["train"]
+    documents, source = list(data.documents("train")), data.sources["train"]
+    if unlabelled := sum("labels" not in document for document in documents):
+        logger.warning("no Ign F1: %d of %d training documents have no labels", unlabelled, len(documents))
+        return None
+    facts = load_ign_reference(documents)
     return dataclasses.replace(facts, source=Path(source["source"]).name, sha256=source["sha256"])
 
 
@@ -193,7 +197,10 @@ def describe_data(arguments: Arguments, data: Data) -> str:
     """A table of what is in the data and, where a model is named, what its tokenizer would drop."""
     reports = None
     if arguments.model.model_name_or_path:
-        _, processor = load_model(arguments, data)
+        try:
+            _, processor = load_model(arguments, data)
+        except NoRelationsError:  # what a tokenizer drops does not depend on them
+            _, processor = new_model(arguments.model, [data.entry.null_label, "unknown"], {})
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split)) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())

@@ -125,6 +125,15 @@ class _Absent:
 _ABSENT = _Absent()
 
 
+def shown(value: Any) -> str:
+    """A value for a message: as Python writes it, and only the beginning of what is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # a thousand brackets, a number of a million digits
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({type(value).__name__})"
+
+
 class DocumentChecker:
     """Raises `error`, a [`DocumentError`], for the document that it was built for."""
 
@@ -136,10 +145,7 @@ class DocumentChecker:
 
     def fail(self, field, found, expected, text=""):
         """`text` says more about what was found."""
-        shown = repr(found)
-        if len(shown) > _LONGEST_SHOWN:
-            shown = f"{shown[:_LONGEST_SHOWN]}... ({type(found).__name__})"
-        raise self.error(*self.where, field, f"{shown}{text}", expected)
+        raise self.error(*self.where, field, f"{shown(found)}{text}", expected)
 
     def check(self, value, kind, field, expected):
         # JSON's true and false are integers to Python.

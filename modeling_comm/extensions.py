@@ -76,6 +76,7 @@ def import_extensions(files):
 
     Raises:
         ExtensionError: there is no such file, it is not Python's, or another module has its name.
+        ImportError: it fails.
     """
     for file in map(Path, files or ()):
         if file.suffix != ".py" or not file.is_file():
@@ -86,7 +87,10 @@ def import_extensions(files):
         _IMPORTED.add(file.stem)
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # of any kind: it is the user's code
+            raise ImportError(f"--extensions {file}: {type(error).__name__}: {error}") from error
 
 
 def extension_files(config) -> list[Path]:

@@ -181,8 +181,8 @@ class _RecordChecker(DocumentChecker):
         path = f"{field}."
         start = self.read(mention, "start", Integral, path, "an offset in the text")
         end = self.read(mention, "end", Integral, path, "an offset in the text")
-        if not 0 <= start < end <= length:
-            self.fail(field, [start, end], f"character offsets [start, end), 0 <= start < end <= {length}")
+        if not 0 <= start <= end <= length:  # a mention of one empty token has no characters
+            self.fail(field, [start, end], f"character offsets [start, end), 0 <= start <= end <= {length}")
         self.read_index(mention, "sentence", sentences, path, "a sentence")
 
     def check_triple(self, triple, field, entities, sentences):

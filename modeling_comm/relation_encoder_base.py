@@ -31,12 +31,16 @@ class EncodedDocuments:
     window, and comes pooled.
 
     Args:
-        token_states (`(B, C, d)` float): last hidden states; windows of a long document are merged.
+        token_states (`(B, C, d)` float): last hidden states, or the mean of the last layers'. Windows of a long document are
+            merged.
         mention_states (`(B, M, d)` float): state at each mention's start marker; 0 for padding and for mentions cut off.
         mention_entities (`(B, M)` int64): entity of each mention; -1 for padding and for mentions cut off.
         entity_mask (`(B, E)` bool): which entities are real.
         pair_index (`(P, 3)` int64): document, head entity, tail entity of the pairs that logits are wanted for.
-        attention ([`~windows.EntityAttention`]): last layer's attention from the entities' start markers.
+        attention ([`~windows.EntityAttention`]): attention from the entities' start markers, of the last layer or the mean of the
+            last layers'.
+        sentences (`(B, S, 2)` int64, *optional*): start and end of each of S sentences among the document's tokens; both 0 for
+            none.
         pairs_at_once (`int`, *optional*): while training, what is computed for pairs is kept for this many of them at most, see
             [`by_pairs`].
     """
@@ -47,6 +51,7 @@ class EncodedDocuments:
     entity_mask: torch.Tensor
     pair_index: torch.Tensor
     attention: EntityAttention
+    sentences: torch.Tensor | None = None
     pairs_at_once: int | None = None
 
     def by_pairs(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
@@ -132,18 +137,23 @@ class EncodedDocuments:
                 contexts.append((sums / (totals + self._epsilon(head_reduction, epsilon))).flatten(0, 2))
         return torch.cat(contexts)
 
-    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
+    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor | None = None) -> torch.Tensor:
         """
         Share of each sentence in what head and tail both attend to.
 
         Args:
             pairs (`(P, 3)` int64): document, head entity, tail entity.
-            sentences (`(B, S, 2)` int64): start and end of each sentence among the document's tokens; both 0 for none.
+            sentences (`(B, S, 2)` int64, *optional*): other sentences than the documents' own.
 
         Returns:
             `(P, S)`, float32 at least; a row sums to 1 at most, as special tokens have a share, too. It is 0 for a pair
             without common attention.
         """
+        sentences = self.sentences if sentences is None else sentences
+        if sentences is None:
+            raise ValueError(
+                "sentence_scores: the documents have no sentences; expected them in the batch or as an argument"
+            )
 
         def membership(document, position):
             start, end = sentences[document][:, None].unbind(-1)

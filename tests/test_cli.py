@@ -444,7 +444,7 @@ def test_view(predict, tmp_path, capsys, stdin):
         "--truth",
         tmp_path / "truth.json",
     ]
-    assert run("view", *wrong) == 2 and "out.jsonl, line 2: document ('Title 0')" in error_line(capsys)
+    assert run("view", *wrong) == 2 and "out.jsonl, line 2: prediction ('Title 0')" in error_line(capsys)
     assert run("view", "--input", tmp_path / "out.jsonl", "--output", judged, "--truth", judged) == 2
     capsys.readouterr()
     for wrong, message in (
@@ -1028,7 +1028,7 @@ def interrupted(model, tmp_path_factory):
 
     def interrupted(file):
         calls.append(file)
-        if len(calls) == 5:  # two files per batch
+        if len(calls) == 8:  # three files per batch, after the state at the beginning
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -1319,8 +1319,9 @@ def read_so_far(folder):
 
 def test_killed_before_every_call_that_makes_something_last(killer, words, tmp_path):
     """Each run resumes the one before, which was killed, and is killed at a later moment itself."""
-    call, done = 2, [0]
-    assert killer(words, call=1) == -signal.SIGKILL  # no settings exist yet
+    call, done = 3, [0]
+    for early in (1, 2):  # no settings exist yet
+        assert killer(words, call=early) == -signal.SIGKILL
     while (status := killer(words, call=call)) == -signal.SIGKILL:
         done.append(read_so_far(tmp_path))
         half_lines(tmp_path)

@@ -67,7 +67,7 @@ def test_a_program_takes_other_sizes(backbone):
 @pytest.mark.parametrize("encoder", ["docunet", "kd_docre"])
 def test_grids_of_the_documents_sizes_are_not_exported(encoder):
     config = tiny_config(**small_encoder(encoder))
-    with pytest.raises(ValueError, match="grid of each document's own size"):
+    with pytest.raises(ValueError, match="grid"):
         export_program(tiny_model(config), tiny_processor(config, TOKENIZERS["bert"]()))
 
 

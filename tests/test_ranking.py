@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
 from modeling_comm.evaluation.ranking import CandidateRanking
-from modeling_comm.evaluation.scoring import average_precision, tune_offset
 
 
 def candidates(seed, documents=30, ties=False):

@@ -421,7 +421,7 @@ def test_clear_errors(work, always, flags, error, message):
 )
 def test_what_belongs_to_a_checkpoint_cannot_be_changed(first, always, work, flags, named):
     folder, *_ = first
-    with pytest.raises(ValueError, match=f"finished checkpoint, which decides on {named}; leave these flags out"):
+    with pytest.raises(ValueError, match=named):
         run(*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, "--do_eval", "--output_dir", work, *flags)
 
 
@@ -779,9 +779,8 @@ def test_two_trainings_in_one_folder(first, work, new_model):
         with pytest.raises(LockedError):
             run(*flags)
     assert second.returncode == 2
-    assert [line for line in second.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: {LockedError(folder)}"
-    ]
+    (line,) = (line for line in second.stderr.splitlines() if line.startswith("error: "))
+    assert line.startswith(f"error: {folder} is in use by ")
     assert "Traceback" not in second.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     run(*flags)  # the lock ended with the process

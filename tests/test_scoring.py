@@ -21,15 +21,14 @@ from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
 from modeling_comm.evaluation.mismatch import translate_relations
 from modeling_comm.evaluation.scoring import (
     FactError,
     PredictionError,
-    average_precision,
     format_scores,
     load_ign_reference,
     score,
-    tune_offset,
 )
 from modeling_comm.evaluation.type_prior import TypePrior
 from modeling_comm.settings import SettingError
@@ -253,7 +252,7 @@ def test_what_is_no_list_is_refused(documents, given):
     for field, arguments in (("predictions", (given, documents)), ("documents", ([], given))):
         with pytest.raises(SettingError) as caught:
             score(*arguments)
-        assert (caught.value.field, caught.value.value) == (field, type(given))
+        assert (caught.value.field, caught.value.value) == (field, type(given).__name__)
 
 
 def test_malformed_references_are_named(documents, tmp_path):
@@ -557,7 +556,7 @@ def test_command_with_facts_or_without_training_file(files):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "found dict, expected a list of")],
+    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "expected a list of")],
 )
 @pytest.mark.parametrize("option", ["--predictions", "--truth", "--train_facts", "--type_prior_train"])
 def test_command_names_wrong_files(files, tmp_path, capsys, option, content, message):

@@ -1,6 +1,7 @@
 """The command `comm-docre evaluate`: scores of predictions beside those of the type prior."""
 
 import argparse
+import contextlib
 import gzip
 import json
 import sys
@@ -9,12 +10,20 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..data.dataset_entry import get_dataset
-from ..evaluation.mismatch import mismatch_warnings, names_beside, read_relation_names, translate_relations
+from ..documents import DocumentError, shown
+from ..evaluation.mismatch import (
+    check_same_entities,
+    mismatch_warnings,
+    names_beside,
+    read_relation_names,
+    translate_relations,
+)
 from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
 from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents, score
 from ..evaluation.type_prior import TypePrior
 from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
+from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
@@ -34,24 +43,45 @@ def read_predictions(path: str) -> tuple[list[dict], dict[str, list[str]] | None
     """
     try:
         with open_text(path) as file:
-            if file.read(1) == "{":
+            while (first := file.read(1)).isspace():
+                pass
+            if first == "{":
                 check_finished(path)
                 file.seek(0)
                 facts, entities = [], {}
                 for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
                     record = _read_record(line, f"{path}, line {number}")
                     facts += _official(record)
                     entities[record["title"]] = [entity["name"] for entity in record["entities"]]
                 return facts, entities
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
-    return read_json(path), None
+    return _read_list(path, "a list of predictions"), None
+
+
+def _read_list(path, expected):
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: found {shown(content)}, expected {expected}")
+    return content
+
+
+@contextlib.contextmanager
+def _naming_files(predictions, truth):
+    """Errors about a document or a prediction name the file that it is in."""
+    try:
+        yield
+    except DocumentError as error:
+        error.source = error.source or (predictions if isinstance(error, PredictionError) else truth)
+        raise
 
 
 def _read_record(line, where):
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or "triples" not in record:
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
@@ -60,8 +90,9 @@ def _read_record(line, where):
 
 
 def _official(record):
-    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
-    return [{"title": record["title"], "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
+    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence"}
+    facts = [{name: triple[key] for key, name in names.items() if key in triple} for triple in record["triples"]]
+    return [{"title": record["title"], **fact} for fact in facts]
 
 
 def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], predictions: str, truth: str) -> None:
@@ -81,16 +112,7 @@ def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], pr
         names = predicted.get(document.title)
         if names is None:
             continue
-        if len(names) != len(document.entities):
-            found, expected = f"{len(names)} entities", f"the {len(document.entities)} of this document in {truth}"
-            raise PredictionError(predictions, None, document.title, "entities", found, expected)
-        for number, (name, mentions) in enumerate(zip(names, document.entities, strict=True)):
-            known = list(dict.fromkeys(mention["name"] for mention in mentions))
-            if name not in known:
-                expected = f"a name of this entity in {truth}: {', '.join(map(repr, known))}"
-                raise PredictionError(
-                    predictions, None, document.title, f"entities[{number}].name", repr(name), expected
-                )
+        check_same_entities(names, document, truth, source=predictions)
 
 
 def compare_files(
@@ -128,7 +150,7 @@ def compare_files(
         ValueError: a file is not JSON or not of the expected shape, documents are missing, or records have other entities
             than the documents.
     """
-    documents = read_json(truth)
+    documents = _read_list(truth, "a list of documents")
     reference = load_ign_reference(train_facts) if train_facts else None
     settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
@@ -177,8 +199,10 @@ def run(args: argparse.Namespace) -> int:
     if args.errors and Path(args.errors).suffix.lower() not in FORMATS:
         raise ValueError(f"--errors {args.errors}: expected a file that ends in {' or '.join(FORMATS)}")
     frequent = get_dataset(args.dataset_config).frequent_relations
-    report, table = compare_files(*files, args.allow_missing_documents, frequent, args.rel_info, args.errors)
-    print(table)
+    with _naming_files(args.predictions, args.truth):
+        report, table = compare_files(*files, args.allow_missing_documents, frequent, args.rel_info, args.errors)
+    # A standard output that gets the JSON gets nothing else.
+    print(table, file=sys.stderr if args.output and is_standard_output(args.output) else sys.stdout)
     if args.output:
         write_json(args.output, report)
     return 0

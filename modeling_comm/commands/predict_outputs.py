@@ -1,11 +1,13 @@
 """Outputs of `comm-docre predict`, as JSON lines or CSV: standard output, or a file with which the same command resumes."""
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from ..reporting.run_record import command_line
 from ..reporting.triple_table import COLUMNS, csv_lines
@@ -13,6 +15,7 @@ from ..utils.files import read_json, write_json
 from ..utils.locks import lock
 from ..utils.spreadsheet import csv_header
 from ..utils.unchanged import check_unchanged
+from ..utils.writer import named_errors, remove_unfinished
 from .predict_inputs import Item
 
 _RESTART = "`predict --restart` deletes the old output and predicts again"
@@ -33,10 +36,11 @@ OUTPUT_FORMATS = tuple(_FORMS)
 
 class StandardOutput:
     """
-    Writes records to standard output. It cannot be resumed; what is rejected is on stderr only.
+    Writes records to standard output, or to a pipe or a device. It cannot be resumed; what is rejected is on stderr only.
 
     Args:
         form (`str`, defaults to `"jsonl"`): one of `OUTPUT_FORMATS`.
+        stream (`BinaryIO`, *optional*): the pipe or device; standard output by default.
 
     Attributes:
         settings (`dict`): what decides the records, as far as that is kept.
@@ -45,8 +49,9 @@ class StandardOutput:
         counts (`dict`): `documents`, those of them `without_entities`, `triples`, `rejected`, and `lost`, summed over records.
     """
 
-    def __init__(self, form: str = "jsonl"):
+    def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
         self._header, self._lines = _FORMS[form]
+        self._stream = stream
         self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
         self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
 
@@ -77,8 +82,10 @@ class StandardOutput:
         self._store(self._lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
 
     def _store(self, records, rejected):
-        sys.stdout.buffer.write(records)
-        sys.stdout.buffer.flush()
+        stream = self._stream or sys.stdout.buffer
+        with named_errors(str(getattr(stream, "name", "standard output"))):
+            stream.write(records)
+            stream.flush()
 
     def finish(self):
         """Notes that the whole input is done."""
@@ -119,7 +126,8 @@ class ResumableOutput(StandardOutput):
         self._written = [_Written(), _Written()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         created = not self.path.exists()
-        self._files = [self.path.open("ab")]
+        # Without a buffer, so that closing a file after an error does not write once more.
+        self._files = [self.path.open("ab", buffering=0)]
         lock(self._files[0].fileno(), self.path)
         try:
             if not restart:
@@ -128,9 +136,10 @@ class ResumableOutput(StandardOutput):
             if created:
                 self.path.unlink()
             raise
+        remove_unfinished(self.state_path.resolve().parent, self.state_path.resolve().name)
         if self.finished:
             return
-        self._files.append(self.rejected_path.open("ab"))
+        self._files.append(self.rejected_path.open("ab", buffering=0))
         self._write_state()  # before anything is cut off: it must hold at any moment
         for file, written in zip(self._files, self._written, strict=True):
             file.truncate(written.size)
@@ -165,9 +174,8 @@ class ResumableOutput(StandardOutput):
 
     def _store(self, *lines):
         for file, written, new in zip(self._files, self._written, lines, strict=True):
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
+            with named_errors(file.name):
+                _append(file, new, written.size)
             written.add(new)
         self._write_state()
 
@@ -180,6 +188,19 @@ class ResumableOutput(StandardOutput):
     def __exit__(self, *_):
         for file in self._files:
             file.close()
+
+
+def _append(file, content, size):
+    """Adds to a file without a buffer, which has this size before; on an error it has it again, as far as that is possible."""
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(size)
+        raise
 
 
 class _Written:

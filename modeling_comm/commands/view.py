@@ -1,12 +1,14 @@
 """The command `comm-docre view`: what `comm-docre predict` wrote, as a page for the browser."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..documents import DocumentError
 from ..evaluation.mismatch import names_beside
 from ..reporting.html_page import render_html
 from ..utils.files import read_json
+from ..utils.writer import write_text
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, read_items
 
@@ -28,10 +30,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         place, error.index = places[error.index], None  # the file has empty lines too
         raise ValueError(f"{place}: {error}") from error
-    path = Path(args.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    print(f"The page is {path}.")
+    write_text(args.output, page)
+    print(f"The page is {args.output}.", file=sys.stderr)
     return 0
 
 

@@ -41,7 +41,7 @@ def _prediction_record(record, position):
     # Arrow would turn 1.5 or "1" into 1 in silence, so everything is checked before it is stored.
     checker = DocumentChecker(record, position, "predictions", PredictionError)
     checker.check(record, dict, None, "an object with title and facts")
-    title = checker.read_text(record, "title", "", "the title of a document")
+    title = checker.read_name(record, "title", "", "the title of a document")
     facts = []
     for index, fact in enumerate(checker.read(record, "facts", list, "", "a list of facts")):
         (head, tail, relation), evidence = checker.read_fact(fact, f"facts[{index}]", head="h_idx", tail="t_idx")

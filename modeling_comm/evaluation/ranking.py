@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .scoring import half_way
+from .cutoffs import half_way
 
 # Candidates whose scores are kept as they are, 4 bytes each: the validation documents of DocRED have 38 million.
 EXACT_CANDIDATES = 2**26
@@ -128,7 +128,7 @@ class CandidateRanking:
         return values[::-1], repeats[::-1].cumsum(), low, high
 
     def average_precision(self, missed: int = 0) -> AveragePrecision:
-        """As [`~modeling_comm.evaluation.scoring.average_precision`] of all candidates; `missed` gold facts are none of them."""
+        """As [`~modeling_comm.evaluation.cutoffs.average_precision`] of all candidates; `missed` gold facts are none of them."""
         _, hits, low, high = self._cumulate()
         if not len(hits):
             return AveragePrecision(0.0, 0.0)
@@ -137,7 +137,7 @@ class CandidateRanking:
         return AveragePrecision((best + worst) / 2, (best - worst) / 2)
 
     def best_offset(self, missed: int = 0) -> tuple[float, float]:
-        """As [`~modeling_comm.evaluation.scoring.tune_offset`] of all candidates; `missed` gold facts are none of them. Where
+        """As [`~modeling_comm.evaluation.cutoffs.tune_offset`] of all candidates; `missed` gold facts are none of them. Where
         candidates are counted, it is the best of the bins' lower edges; its F1 is exact all the same."""
         values, hits, low, high = self._cumulate()
         if not len(values):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..utils.files import write_json
 from ..utils.spreadsheet import csv_header, csv_rows
+from ..utils.writer import write_bytes
 from .scoring import parse_prediction, score
 
 COLUMNS = (
@@ -124,5 +125,4 @@ def write_errors(path: str | os.PathLike, errors: list[dict]) -> None:
     if suffix == ".json":
         write_json(path, errors)
     else:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(csv_header(COLUMNS) + csv_rows(COLUMNS, error_rows(errors)))
+        write_bytes(path, csv_header(COLUMNS) + csv_rows(COLUMNS, error_rows(errors)))

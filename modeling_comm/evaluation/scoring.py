@@ -12,8 +12,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
 from ..settings import SettingError
 from ..utils.files import read_json
@@ -58,7 +56,7 @@ def parse_prediction(
     """
     checker = DocumentChecker(prediction, index, None, PredictionError)
     checker.check(prediction, Mapping, None, "an object with title, h_idx, t_idx and r")
-    title = checker.read_text(prediction, "title", "", "the title of a document")
+    title = checker.read_name(prediction, "title", "", "the title of a document")
     entities = len(truth[title].entities) if title in truth else None
     fact, evidence = checker.read_fact(prediction, "", entities, head="h_idx", tail="t_idx")
     return (title, *fact), evidence
@@ -94,7 +92,7 @@ def _parse_document(document, index, require, source):
 
 def _check_list(value, name, expected):
     if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise SettingError("scoring", name, type(value), expected)
+        raise SettingError("scoring", name, type(value).__name__, expected)
 
 
 @dataclass(frozen=True)
@@ -156,16 +154,17 @@ def load_ign_reference(
     return IgnReference(facts, f"{len(content)} items in memory", hashlib.sha256(canonical).hexdigest())
 
 
-def _ratio(part, whole):
+def ratio(part: float, whole: float) -> float:
+    """A share; 0 of nothing."""
     return part / whole if whole else 0.0
 
 
 def _f1(precision, recall):
-    return _ratio(2 * precision * recall, precision + recall)
+    return ratio(2 * precision * recall, precision + recall)
 
 
 def _rates(correct, predictions, gold):
-    precision, recall = _ratio(correct, predictions), _ratio(correct, gold)
+    precision, recall = ratio(correct, predictions), ratio(correct, gold)
     counts = {"gold": gold, "predictions": predictions, "correct": correct}
     return {"precision": precision, "recall": recall, "f1": _f1(precision, recall), **counts}
 
@@ -204,6 +203,8 @@ class _Tally:
     gold_without_evidence: int = 0
     by_relation: dict[str, _Counts] = field(default_factory=dict)
     evidence: _Counts = field(default_factory=_Counts)
+    evidence_of_correct: _Counts = field(default_factory=_Counts)
+    correct_with_evidence: int = 0
     intra: _Counts = field(default_factory=_Counts)
     inter: _Counts = field(default_factory=_Counts)
     inter_long: _Counts = field(default_factory=_Counts)
@@ -225,7 +226,11 @@ class _Tally:
             if is_gold:
                 gold_evidence = document.facts[fact]
                 self.gold_without_evidence += not gold_evidence
-                self.evidence.add(len(predicted.get(fact, _NOTHING) & gold_evidence), 0, len(gold_evidence))
+                right = len(predicted.get(fact, _NOTHING) & gold_evidence)
+                self.evidence.add(right, 0, len(gold_evidence))
+                if is_predicted and gold_evidence:
+                    self.evidence_of_correct.add(right, len(predicted[fact]), len(gold_evidence))
+                    self.correct_with_evidence += 1
                 if self.reference and self.reference.knows(document.entities[head], document.entities[tail], relation):
                     self.known_gold += 1
                     self.known_correct += is_predicted
@@ -245,7 +250,7 @@ class _Tally:
         if self.reference is None:
             return {"ign_precision": None, "ign_f1": None, "ign_reference": None}
         everything = self.breakdown()
-        precision = _ratio(everything["correct"] - self.known_correct, everything["predictions"] - self.known_correct)
+        precision = ratio(everything["correct"] - self.known_correct, everything["predictions"] - self.known_correct)
         counts = {"known_gold": self.known_gold, "known_correct": self.known_correct}
         about = {"source": self.reference.source, "sha256": self.reference.sha256, "facts": len(self.reference.facts)}
         return {
@@ -307,7 +312,10 @@ def score(
           `long_tail` (the others; both `None` without `frequent_relations`) and each of `per_relation`: `precision`, `recall`,
           `f1`, `gold`, `predictions` (distinct), `correct`. `long_distance` is echoed.
         - `evidence`: the same over evidence sentences, and `share_of_facts_without_evidence`, the share of gold facts
-          that list none, about which evidence scores say nothing.
+          that list none. This is the official figure. It is biased: all sentences of wrong facts, and of facts for which
+          nobody annotated evidence, count as wrong.
+        - `evidence_of_correct`: the same over the sentences of those facts alone that are predicted, right and annotated with
+          evidence, and `facts`, their number.
 
     Raises:
         DocumentError: a document is malformed, or has the title of another one.
@@ -351,7 +359,7 @@ def score(
     per_relation = {relation: counts.rates() for relation, counts in sorted(tally.by_relation.items())}
     gold_relations = [relation for relation, rates in per_relation.items() if rates["gold"]]
     macro = {
-        f"macro_{name}": _ratio(sum(per_relation[relation][name] for relation in gold_relations), len(gold_relations))
+        f"macro_{name}": ratio(sum(per_relation[relation][name] for relation in gold_relations), len(gold_relations))
         for name in ("precision", "recall", "f1")
     }
     everything, evidence = tally.breakdown(), tally.evidence.rates()
@@ -378,91 +386,11 @@ def score(
         "long_tail": long_tail,
         "evidence": {
             **evidence,
-            "share_of_facts_without_evidence": _ratio(tally.gold_without_evidence, everything["gold"]),
+            "share_of_facts_without_evidence": ratio(tally.gold_without_evidence, everything["gold"]),
         },
+        "evidence_of_correct": {**tally.evidence_of_correct.rates(), "facts": tally.correct_with_evidence},
         "per_relation": per_relation,
     }
-
-
-def _check_candidates(scores, correct, total_gold):
-    scores, correct = np.asarray(scores), np.asarray(correct, dtype=bool)
-    if scores.dtype.kind != "f":
-        scores = scores.astype(float)
-    if scores.ndim != 1 or scores.shape != correct.shape:
-        expected = f"one-dimensional, like the scores, whose shape is {scores.shape}"
-        raise SettingError("curve", "the shape of correct", correct.shape, expected)
-    if not np.isfinite(scores).all():
-        first = np.flatnonzero(~np.isfinite(scores))[0]
-        raise SettingError("curve", f"scores[{first}]", float(scores[first]), "a finite number")
-    if total_gold < correct.sum():
-        raise SettingError("curve", "total_gold", total_gold, f"at least {correct.sum()}, the number marked correct")
-    return scores, correct
-
-
-def _cumulate(scores, correct, counts):
-    """Distinct scores in falling order and, down to each, the number of correct candidates and of all candidates, where each
-    score stands for `counts` candidates."""
-    order = np.argsort(-scores, kind="stable")
-    scores = scores[order]
-    last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
-    return scores[last_of_tie], np.cumsum(correct[order])[last_of_tie], np.cumsum(counts[order])[last_of_tie]
-
-
-def average_precision(scores, correct, total_gold) -> float:
-    """Average precision over scored candidates: precision at every distinct score, weighted by the recall it adds.
-
-    Args:
-        scores (`(n,)` float array): higher is more certain. Equal scores enter together, whatever their order.
-        correct (`(n,)` bool array): which candidates are gold facts.
-        total_gold (`int`): number of gold facts; those without a candidate count as missed.
-
-    Raises:
-        SettingError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
-    """
-    scores, correct = _check_candidates(scores, correct, total_gold)
-    _, hits, taken = _cumulate(scores, correct, np.ones(len(scores), np.int64))
-    return float(_ratio((np.diff(hits, prepend=0) * hits / taken).sum(), total_gold))
-
-
-def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
-    """The cut-off with the best micro F1 when every candidate with `score > offset` is predicted, and that F1.
-
-    The offset is half-way between the last score that is predicted and the next one; of equally good offsets it
-    is the highest. Where no candidate is correct, nothing is predicted; without any candidate it is 0.
-
-    Args:
-        scores, correct, total_gold: as in [`average_precision`], as are the errors raised.
-    """
-    scores, correct = _check_candidates(scores, correct, total_gold)
-    return tune_offset_of_groups(scores, correct, np.ones(len(scores), np.int64), total_gold)
-
-
-def tune_offset_of_groups(scores, correct, counts, total_gold) -> tuple[float, float]:
-    """[`tune_offset`] of groups of candidates: all of a group have the same score.
-
-    Args:
-        scores (`(n,)` float array): of each group.
-        correct, counts (`(n,)` int64 array): how many of its candidates are gold facts, and how many it has.
-        total_gold (`int`): as in [`average_precision`].
-    """
-    values, hits, taken = _cumulate(scores, correct, counts)
-    if not len(values):
-        return 0.0, 0.0
-    f1 = 2 * hits / (taken + total_gold)
-    best = int(np.argmax(f1))
-    upper = values[best]
-    if not hits[best]:
-        return float(upper), 0.0
-    return half_way(values[best + 1] if best + 1 < len(values) else -np.inf, upper), float(f1[best])
-
-
-def half_way(lower, upper) -> float:
-    """A cut-off between two neighbouring scores: the upper one is above it, the lower one, which may be -inf, is not."""
-    if not np.isfinite(lower):
-        lower = np.nextafter(upper, -np.inf, dtype=upper.dtype)
-    middle = lower / 2 + upper / 2
-    # Between neighbouring floats there is no middle, and rounding must not reach the upper one: `>` is strict.
-    return float(middle if lower <= middle < upper else lower)
 
 
 def format_scores(result, baseline=None, baseline_name="baseline") -> str:
@@ -479,6 +407,8 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
     has_evidence = bool(result["evidence"]["predictions"])
     if has_evidence:
         rows["evidence"] = "evidence"
+        if "evidence_of_correct" in result:
+            rows["  of correct"] = "evidence_of_correct"
     rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
 
     def rates(of, key):  # Ign has no recall of its own: the plain one holds
@@ -503,9 +433,12 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
         )
     share = result["evidence"]["share_of_facts_without_evidence"]
     if has_evidence:
-        lines.append(
-            f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those"
-        )
+        official = "and its scores say nothing about those"
+        if of_correct := result.get("evidence_of_correct"):
+            official = (
+                f"wrong officially; 'of correct' is over {of_correct['facts']:,} facts that are right and list some"
+            )
+        lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, {official}")
     lines.append(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"

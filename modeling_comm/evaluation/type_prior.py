@@ -7,7 +7,8 @@ from itertools import permutations
 import numpy as np
 
 from ..documents import Document, OfficialPrediction
-from .scoring import parse_documents, tune_offset_of_groups
+from .cutoffs import tune_offset_of_groups
+from .scoring import parse_documents
 
 _LABELLED = ("labels", "type")
 
@@ -92,7 +93,7 @@ class TypePrior:
 
     def best_cutoff(self, documents: Iterable[Document]) -> tuple[float, float]:
         """The cut-off with the best micro F1 on labelled `documents`, and that F1, as
-        [`~modeling_comm.evaluation.scoring.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
+        [`~modeling_comm.evaluation.cutoffs.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
         bound on what this baseline reaches there."""
         pairs, facts = _count(parse_documents(documents, require=_LABELLED))
         # All candidates of one type pair and relation share a score, so counts replace the candidates themselves.

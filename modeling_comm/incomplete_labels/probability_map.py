@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation.scoring import tune_offset
+from ..evaluation.cutoffs import tune_offset
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5

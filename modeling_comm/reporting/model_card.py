@@ -21,6 +21,7 @@ from ..data.dataset_entry import LOCAL
 from ..evaluation.scoring import format_scores
 from ..features import encoding_report
 from ..utils.files import read_json
+from ..utils.writer import write_text
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
@@ -110,7 +111,7 @@ def write_model_card(folder, record=None, repo_id=None, name=None, tags=()) -> N
     [`render_model_card`]'s, and the errors [`read_run`]'s."""
     record, scores, summary = read_run(folder, record)
     card = render_model_card(record, scores, repo_id, name, summary, tags)
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    write_text(Path(folder) / "README.md", card)
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -255,6 +256,6 @@ _TEMPLATES.filters |= {
 def write_card(card: str, path: str | None = None) -> None:
     """Writes a card to a file, or prints it."""
     if path:
-        Path(path).write_text(card, encoding="utf-8")
+        write_text(path, card)
     else:
         sys.stdout.write(card)

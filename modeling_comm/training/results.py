@@ -45,6 +45,7 @@ def nothing_predicted(metrics: dict[str, float], ranking: CandidateRanking | Non
         return None
     return (
         f"no relation of any pair clears the threshold, so F1 is 0; the highest margin is {ranking.highest:.2f}. "
-        f"Average precision is {metrics['average_precision']:.4f}; it does not depend on the threshold and shows whether the model "
-        "learns. More training steps or a higher head_learning_rate help; tune_threshold_offset finds the margin with the best F1."
+        f"Average precision is {metrics['average_precision']:.4f}; it does not depend on the threshold and shows whether the "
+        "model learns. More training steps or a higher head_learning_rate help; tune_threshold_offset finds the margin with the "
+        "best F1."
     )

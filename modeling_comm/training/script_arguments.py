@@ -44,6 +44,12 @@ class ModelArguments:
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
     )
+    evidence_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of a pair's attention beyond which a sentence is evidence (0.2 with evidence_weight, else none)."
+        },
+    )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
     window_size: int | None = field(
         default=None, metadata={"help": "Subword tokens that the backbone sees at once (512)."}
@@ -117,7 +123,11 @@ class DataArguments:
         },
     )
     on_bad_document: str = field(
-        default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
+        default="error",
+        metadata={
+            "help": "A document that does not fit: error, skip (counted and listed), or drop_part: leave out the facts, mentions "
+            "and entities that do not fit (counted), or else the document."
+        },
     )
     ign_reference: str = field(
         default="train",
@@ -175,6 +185,10 @@ class RunArguments:
         metadata={
             "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
         },
+    )
+    tune_evidence_threshold: bool = field(
+        default=False,
+        metadata={"help": "Likewise evidence_threshold, for the best evidence F1."},
     )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
@@ -265,6 +279,12 @@ class Arguments:
         training.seed, training.output_dir = seed, str(output_dir)
         return replace(self, training=training)
 
+    def input_files(self) -> list[str]:
+        """The files that flags name to be read, addresses among them."""
+        data = self.data
+        files = (data.train_file, data.validation_file, data.test_file, data.train_distant_file, data.ign_reference)
+        return [*filter(None, files), *(self.model.extensions or ())]
+
     def splits_used(self) -> set[str]:
         """The splits that a run encodes, as far as there are any."""
         training = self.training
@@ -275,7 +295,7 @@ class Arguments:
     def splits_needed(self) -> dict[str, str]:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
-        needs["tune_threshold_offset"] = "validation"
+        needs["tune_threshold_offset"] = needs["tune_evidence_threshold"] = "validation"
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
 
@@ -308,6 +328,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
         "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("tune_evidence_threshold") and not a.given("do_train"),
+        "--tune_evidence_threshold needs --do_train: the threshold is tuned after a training",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
@@ -358,7 +382,10 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
     argv, settings = list(argv), {}
     path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
     if path:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: found {error}, expected JSON or YAML") from error
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"

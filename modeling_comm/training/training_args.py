@@ -1,5 +1,6 @@
 """Training arguments with the field's defaults: ATLOP's hyper-parameters, which the paper trains with."""
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -94,6 +95,12 @@ class CommTrainingArguments(TrainingArguments):
             )
         if not self.head_learning_rate > 0:
             raise ValueError(f"head_learning_rate is {self.head_learning_rate}; expected a number above 0")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected an integer of 1 or more")
+        for name in ("learning_rate", "num_train_epochs", "max_grad_norm", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a finite number, 0 or more")
         if self.pairs_at_once is not None and self.pairs_at_once < 1:
             raise ValueError(f"pairs_at_once is {self.pairs_at_once}; expected at least 1")
         if self.train_sampling_strategy not in _SAMPLING:
