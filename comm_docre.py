@@ -31,8 +31,9 @@ JSON may be compressed by gzip.
 A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
 its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
 "head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
-calibrated; its "explanation" are the sentences that the pair's attention rests on. Scores have six decimals, of which
-the last ones may differ with another --batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
+calibrated; its "explanation" are the sentences that the pair's attention rests on, and its "evidence", from a model that
+was trained for it, those that prove it. Scores have six decimals, of which the last ones may differ with another
+--batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
 per triple for a spreadsheet instead, in UTF-8: document, head, tail, their types, relation, score, sentences. `view` and
 `evaluate` read JSON lines only.
 
@@ -227,6 +228,24 @@ def _add_convert(parser):
     )
 
 
+# -------------------------------------------------------------------------------------------------------------- export
+
+_EXPORT = """
+Writes a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
+torch.export.load. Numbers of documents, subword tokens, mentions and pairs are free. The program takes the tensors that
+the model's processor makes of documents, and gives logits; it is compared with the model on documents of several sizes.
+Models with the relation encoder atlop can be exported, those with docunet and kd_docre cannot. See docs/production.md.
+
+example:
+  %(prog)s --model outputs/demo --output demo.onnx
+"""
+
+
+def _add_export(parser):
+    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--output", required=True, help="file to write, which ends with .onnx or .pt2")
+
+
 # ---------------------------------------------------------------------------------------------------------------- card
 
 _CARD = """
@@ -284,6 +303,9 @@ COMMANDS = {
         _add_convert,
         "modeling_comm.commands.convert",
     ),
+    "export": Command(
+        "a model as ONNX, or as a program of torch.export", _EXPORT, _add_export, "modeling_comm.commands.export"
+    ),
     "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
 
@@ -319,6 +341,9 @@ examples:
   A training on your copy of Re-DocRED:
     comm-docre train --dataset_config redocred --data_dir path/to/redocred --model_name_or_path roberta-large \\
         --do_train --do_eval --do_predict --output_dir outputs/redocred
+
+  A model as ONNX:
+    comm-docre export --model outputs/demo --output demo.onnx
 
   The model card of a training:
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md

@@ -162,14 +162,19 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         metrics |= trainer.train(
             training.resume_from_checkpoint or progress.checkpoint,
             keep_threshold_offset=arguments.model.threshold_offset is not None,
+            keep_evidence_threshold=arguments.model.evidence_threshold is not None,
         ).metrics
         if arguments.run.tune_threshold_offset:
             trainer.tune_threshold_offset()
+        if arguments.run.tune_evidence_threshold:
+            trainer.tune_evidence_threshold()
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
     if arguments.run.tune_threshold_offset:
         metrics["threshold_offset"] = processor.decision.threshold_offset
         logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
+    if arguments.run.tune_evidence_threshold:
+        metrics["evidence_threshold"] = processor.decision.evidence_threshold
 
     # Evaluation and prediction.
     if training.do_eval:

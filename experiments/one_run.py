@@ -82,7 +82,7 @@ def evaluate(task, record, flags, folder):
         for name, required in ((split, 0.0), (f"{split}_offset", offset)):
             predictions = at_offset(results, required, documents, processor)
             scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
-            del scores[name]["evidence"]  # not predicted
+            del scores[name]["evidence"], scores[name]["evidence_of_correct"]  # not predicted
             if split == "test":
                 scores[name]["by_document"] = document_counts(predictions, documents)
             else:

@@ -7,6 +7,7 @@ the classes of Transformers that they extend take seconds to import; each regist
 import importlib
 from typing import TYPE_CHECKING
 
+from .required_versions import check_transformers  # noqa: F401 # isort: skip - before what another version lacks
 from transformers import AutoConfig
 
 from . import extensions

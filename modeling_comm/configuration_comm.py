@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
+from .required_versions import check_transformers  # noqa: F401 # isort: skip - before what another version lacks
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
@@ -18,6 +19,7 @@ from .losses import available_losses, get_loss
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
     RESERVED_FIELDS,
+    AtLeast,
     Setting,
     SettingError,
     check_field,
@@ -34,7 +36,7 @@ THRESHOLD_LABEL = "Na"  # the threshold class's name where no other is given
 # What the processor owns. The first version's `config.json` has these fields, too.
 PROCESSOR_FIELDS = (
     *("relation_names", "markers", "window_size", "window_stride", "window_end_tokens"),
-    *("decision_threshold", "threshold_offset", "max_relations_per_pair"),
+    *("decision_threshold", "threshold_offset", "max_relations_per_pair", "evidence_threshold"),
 )
 
 TASK = "document-relation-extraction"
@@ -136,6 +138,12 @@ class CommConfig(PreTrainedConfig):
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
         loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
             of the paper).
+        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. 1 is
+            ATLOP's habit; DREEAM, which trains the attention to be evidence, takes 3.
+        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, [`~evidence.evidence_loss`], beside that of
+            relations. With 0 there is none; DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
+        evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
+            with `"related"`, over all pairs with a relation, as in DREEAM's code.
         comm_version (`str`, *optional*): library version that wrote the configuration.
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
@@ -159,6 +167,9 @@ class CommConfig(PreTrainedConfig):
     relation_encoder: str = "atlop"
     loss: str = "cmm"
     loss_reduction: Literal["mean", "sum"] = "mean"
+    averaged_layers: int = dataclasses.field(default=1, metadata={"ranges": (AtLeast(1),)})
+    evidence_weight: float | int = dataclasses.field(default=0.0, metadata={"ranges": (AtLeast(0),)})
+    evidence_average: Literal["annotated", "related"] = "annotated"
     comm_version: str | None = None
 
     def __new__(cls, *args, **kwargs):
@@ -218,6 +229,14 @@ class CommConfig(PreTrainedConfig):
 
     def _known_fields(self) -> set[str]:
         return {*OWN_FIELDS, *(setting.field for setting in self.declared_settings())}
+
+    def validate_own_fields(self):
+        """Part of `@strict`: the fields that every model has fit, and the backbone has the layers that are wanted."""
+        for setting in own_settings():
+            setting.check(self)
+        layers = getattr(self.text_config, "num_hidden_layers", 1)
+        fits = self.averaged_layers <= layers
+        check_field(self, "averaged_layers", fits, f"at most {layers}, the layers of the backbone")
 
     def validate_declared_fields(self):
         """Part of `@strict`: the settings of loss and relation encoder fit."""
@@ -357,7 +376,10 @@ def own_settings() -> tuple[Setting, ...]:
     """The fields of [`CommConfig`] that every model has and a flag can hold, in the form of settings."""
     help_texts = described_arguments(inspect.getdoc(CommConfig))
     return tuple(
-        Setting(field.name, field.name, _flag_type(field.type), field.default, help=help_texts.get(field.name, ""))
+        Setting(
+            *(field.name, field.name, _flag_type(field.type), field.default, field.metadata.get("ranges", ())),
+            help_texts.get(field.name, ""),
+        )
         for field in dataclasses.fields(CommConfig)
         if field.name in OWN_FIELDS - {"text_config", "comm_version"}
     )

@@ -11,7 +11,8 @@ from transformers.utils import logging
 from .documents import Document, OfficialPrediction, entity_name
 from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
-from .settings import AtLeast, SettingError, declared_by_dataclass
+from .relation_encoder_base import EncodedDocuments
+from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
 
@@ -29,6 +30,9 @@ class DecisionSettings:
             [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
         max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
             logits. No cap by default; the paper's recipes use 4.
+        evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
+            attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
+            predicted, and it should stay so where a model was not trained for it.
 
     Raises:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
@@ -37,6 +41,7 @@ class DecisionSettings:
     decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
+    evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
 
     def __setattr__(self, name: str, value: Any):
         setting = _DECISION_SETTINGS.get(name)
@@ -50,17 +55,25 @@ class DecisionSettings:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
 
+    def reset_evidence_threshold(self, default: float | None):
+        """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
+        if self.evidence_threshold != default:
+            logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
+            self.evidence_threshold = default
+
 
 _DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):
-    """A predicted relation: entity indices of head and tail, the label's id, and the margin over the threshold."""
+    """A predicted relation: entity indices of head and tail, the label's id, the margin over the threshold, and the sentences
+    that prove it, None where no evidence is predicted."""
 
     head: int
     tail: int
     label: int
     margin: float
+    evidence: tuple[int, ...] | None = None
 
 
 class TripleInWords(PredictedTriple):
@@ -126,6 +139,8 @@ class Predictions:
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
         document_index (`int`, *optional*): the document's place in its data set.
+        sentence_scores (`dict[tuple[int, int], list[float]]`, *optional*): by head and tail, each sentence's share in the pair's
+            attention; of the pairs that were predicted, and of those that have a gold relation. See [`add_evidence`].
     """
 
     triples: list[Triple]
@@ -136,6 +151,7 @@ class Predictions:
     labels: np.ndarray | None = None
     loss: float | None = None
     document_index: int | None = None
+    sentence_scores: dict[tuple[int, int], list[float]] | None = None
 
     @classmethod
     def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
@@ -158,18 +174,33 @@ class Predictions:
         return predictions
 
     def at_offset(self, threshold_offset: float) -> "Predictions":
-        """The same document, decided with another `threshold_offset`. Needs `margins`."""
+        """The same document, decided with another `threshold_offset`. Needs `margins`. Triples have evidence where
+        `sentence_scores` has their pair."""
         if self.margins is None:
             raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
         settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
         margins, pairs = torch.from_numpy(self.margins), torch.from_numpy(self.pairs)
         triples, removed = _decide_margins(margins, pairs, settings)
-        return dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+        predictions = dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+        predictions.find_evidence()
+        return predictions
+
+    def find_evidence(self) -> None:
+        """Gives each triple whose pair `sentence_scores` has the sentences above `evidence_threshold`, if there is one."""
+        threshold, scores = self.settings.evidence_threshold, self.sentence_scores
+        if threshold is None or scores is None:
+            return
+        for index, triple in enumerate(self.triples):
+            if (row := scores.get((triple.head, triple.tail))) is not None:
+                evidence = tuple(number for number, share in enumerate(row) if share > threshold)
+                self.triples[index] = triple._replace(evidence=evidence)
 
     def official(self, title: str, id2label: dict[int, str]) -> list[OfficialPrediction]:
-        """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each."""
+        """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each, and `"evidence"` where it is
+        predicted."""
         return [
             {"title": title, "h_idx": triple.head, "t_idx": triple.tail, "r": id2label[triple.label]}
+            | _evidence_of(triple)
             for triple in self.triples
         ]
 
@@ -188,9 +219,14 @@ class Predictions:
                 "score": score,
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
+                **_evidence_of(triple),
             }
             for triple, score in zip(triples, scores, strict=True)
         ]
+
+
+def _evidence_of(triple):
+    return {} if triple.evidence is None else {"evidence": list(triple.evidence)}
 
 
 def decide_batch(
@@ -224,6 +260,31 @@ def decide_batch(
             predictions.loss = losses.cpu()[rows].double().sum().item()
         results.append(predictions)
     return results
+
+
+@torch.no_grad()
+def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) -> None:
+    """
+    Adds `sentence_scores` to the predictions of a batch, and, if the settings have an `evidence_threshold`, evidence to their
+    triples.
+
+    Args:
+        predictions (`list[Predictions]`): one for each document of the batch, in its order.
+        documents (`EncodedDocuments`): the batch, as the model returns it with `output_documents=True`.
+    """
+    pairs = []
+    for index, one in enumerate(predictions):
+        wanted = {(triple.head, triple.tail) for triple in one.triples}
+        if one.labels is not None:
+            wanted |= set(map(tuple, one.pairs[one.labels.any(-1)].tolist()))
+        pairs += [(index, *pair) for pair in sorted(wanted)]
+        one.sentence_scores = {}
+    if pairs:
+        wanted = torch.tensor(pairs, device=documents.pair_index.device)
+        for (index, *pair), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
+            predictions[index].sentence_scores[tuple(pair)] = row
+    for one in predictions:
+        one.find_evidence()
 
 
 def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> int | None:

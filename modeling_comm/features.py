@@ -23,6 +23,7 @@ class DocumentFeatures(TypedDict):
         sentence_starts (`list[int]`): the first subword token of each sentence, its opening marker included.
         num_entities (`int`): number of entities.
         facts (`list[list[int]]`): `[head, tail, label id]` of each label.
+        evidence (`list[list[int]]`): sentences of each fact that prove it, perhaps none.
         has_labels (`bool`): whether the document has labels, be they none.
         windows (`int`): number of windows.
         lost_tokens, lost_mentions, lost_entities (`int`): what `max_length` cut off.
@@ -37,6 +38,7 @@ class DocumentFeatures(TypedDict):
     sentence_starts: list[int]
     num_entities: int
     facts: list[list[int]]
+    evidence: list[list[int]]
     has_labels: bool
     windows: int
     lost_tokens: int
@@ -49,7 +51,7 @@ class DocumentFeatures(TypedDict):
 
 class ModelInputs(TypedDict):
     """A batch of encoded documents, as [`CommProcessor.collate`] gives it: the arguments of the model's forward, which says what
-    each tensor holds. `labels` are there where every document has some."""
+    each tensor holds. `labels` and their evidence are there where every document has labels."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -62,6 +64,9 @@ class ModelInputs(TypedDict):
     labels: NotRequired[torch.Tensor]
     window_mentions: torch.Tensor
     window_entities: torch.Tensor
+    sentences: torch.Tensor
+    evidence_pairs: NotRequired[torch.Tensor]
+    evidence: NotRequired[torch.Tensor]
 
 
 def no_document(start_id: int, end_id: int) -> DocumentFeatures:
@@ -73,6 +78,7 @@ def no_document(start_id: int, end_id: int) -> DocumentFeatures:
         "sentence_starts": [],
         "num_entities": 0,
         "facts": [],
+        "evidence": [],
         "has_labels": True,
         "windows": 1,
         **dict.fromkeys(LOSSES_OF_ENCODING, 0),

@@ -6,7 +6,6 @@ from collections.abc import Sized
 from contextlib import contextmanager
 from functools import partial
 
-import torch
 from transformers import AutoModel, AutoProcessor, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
@@ -19,7 +18,6 @@ from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION
 from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
-from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
@@ -28,6 +26,8 @@ _SMALLER = (
 )
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
+# What a record takes over of a triple in words.
+_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score")
 
 
 class LoadingArguments(dict):
@@ -117,11 +117,15 @@ class DocumentRelationExtractionPipeline(Pipeline):
             that `max_relations_per_pair` left out.
 
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
-            attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
+            attention (what head and tail both attend to in the backbone's last layers, by which every relation encoder
             averages the pair's context), heaviest first. The weight is the sentence's share of what the document's sentences have
             of it, so that the weights of all sentences add up to 1; what rests on special tokens, often most of it, is left out.
-            It is not trained to point at evidence, does not say why the relation was chosen, and is the same for all relations
-            of a pair. A pair without common context (far apart in a long document) has none.
+            It does not say why the relation was chosen, and is the same for all relations of a pair. A pair without common
+            context (far apart in a long document) has none.
+
+            A model that was trained with an `evidence_weight` also gives each triple its `evidence`: the sentences, in order,
+            whose share of the attention, special tokens included, exceeds the processor's `evidence_threshold`. Of other models
+            the attention is not trained to point at evidence, and there is no such field.
 
         Raises:
             ValueError: an argument does not fit, or `inputs` is neither a document nor many.
@@ -227,6 +231,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
+        explain = explain or self.processor.decision.evidence_threshold is not None
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
     def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3, **selection):
@@ -241,12 +246,11 @@ class DocumentRelationExtractionPipeline(Pipeline):
             decided.in_words(document, id2label, names)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
         for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
-            document = example["document"]
+            document, decided = example["document"], predictions[index]
             removed = {
-                "relations_over_cap": predictions[index].removed_by_cap,
+                "relations_over_cap": decided.removed_by_cap,
                 "triples_not_selected": left_out[index],
             }
             records.append(
@@ -258,8 +262,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            **{key: triple[key] for key in ("head", "tail", "relation", "relation_name", "score")},
-                            "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
+                            **{key: triple[key] for key in _TRIPLE_FIELDS},
+                            "explanation": _explain(decided, triple, max_sentences),
+                            **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
                         }
                         for triple in found
                     ],
@@ -274,7 +279,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         wanted, left_out = selection.label_ids(self.processor.id2label, self.processor.relation_names), []
         for decided, example in zip(predictions, examples, strict=True):
             entities = example["document"].entities
-            if warning := self._related_pairs.add(decided.triples, len(entities)):
+            if warning := self._related_pairs.add(decided.triples, len(decided.pairs)):
                 logger.warning(warning)
             before = len(decided.triples)
             decided.triples = selection.select(decided.triples, [entity["type"] for entity in entities], wanted)
@@ -360,22 +365,12 @@ def _entity(entity):
     return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
-@torch.no_grad()
-def _explain(documents, triples, examples, max_sentences):
-    """Explanation of each predicted pair (document, head, tail) of a batch; see the call."""
-    pairs = sorted({(index, one["head"], one["tail"]) for index, found in enumerate(triples) for one in found})
-    if not pairs or not max_sentences:
-        return {}
-    device = documents.pair_index.device
-    spans = sentence_spans([example["feature"] for example in examples]).to(device)
-    scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
-    explanations = {}
-    # Special tokens have a share of the attention, too, and no sentence.
-    shares = scores / scores.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
-    for pair, row in zip(pairs, shares.tolist(), strict=True):
-        heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
-        explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
-    return explanations
+def _explain(decided, triple, max_sentences):
+    """Explanation of a triple; see the call."""
+    scores = (decided.sentence_scores or {}).get((triple["head"], triple["tail"]), ())
+    total = sum(scores)  # without special tokens, which have a share of the attention, too
+    heaviest = sorted((-weight / total, number) for number, weight in enumerate(scores) if weight > 0)
+    return [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
 
 
 if not (IS_REMOTE_CODE or TASK in PIPELINE_REGISTRY.get_supported_tasks()):  # registering twice warns

@@ -25,8 +25,16 @@ from .configuration_comm import (
     usable_positions,
     validate_labels,
 )
-from .decoding import DecisionSettings, Predictions, TripleInWords, decide_batch, document_with_bad_logits
+from .decoding import (
+    DecisionSettings,
+    Predictions,
+    TripleInWords,
+    add_evidence,
+    decide_batch,
+    document_with_bad_logits,
+)
 from .documents import Document, validate_document
+from .evidence import collate_evidence, default_evidence_threshold
 from .features import (
     DocumentFeatures,
     ModelInputs,
@@ -44,6 +52,7 @@ from .windows import (
     count_pairs_without_context,
     entities_of_windows,
     mentions_in_windows,
+    sentence_spans,
     split_document,
     window_row,
     window_tokens,
@@ -75,8 +84,8 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
-            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold: as in [`~decoding.DecisionSettings`],
+            which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
@@ -96,6 +105,7 @@ class CommProcessor(ProcessorMixin):
         decision_threshold="th",
         threshold_offset=0.0,
         max_relations_per_pair=None,
+        evidence_threshold=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -104,7 +114,9 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair)
+        self.decision = DecisionSettings(
+            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold
+        )
         super().__init__(tokenizer)
         self._check_settings()
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
@@ -128,8 +140,9 @@ class CommProcessor(ProcessorMixin):
 
         Args:
             tokenizer (`PreTrainedTokenizerBase`): the backbone's.
-            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
-                what its backbone can take: 512 subword tokens or less, a quarter of them shared.
+            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, the evidence
+                threshold (0.2 or none) from its `evidence_weight`, and the windows from what its backbone can take: 512 subword
+                tokens or less, a quarter of them shared.
             settings: other arguments of the class, in place of these or of its defaults; None is the default.
 
         Raises:
@@ -142,6 +155,7 @@ class CommProcessor(ProcessorMixin):
             "window_size": window_size,
             "window_stride": window_size // 4 if isinstance(window_size, int) else None,
             "decision_threshold": get_loss(config.loss).decision_threshold,
+            "evidence_threshold": default_evidence_threshold(config.evidence_weight),
         }
         processor = cls(tokenizer, **{**defaults, **settings})
         processor.check_model(config)
@@ -317,6 +331,7 @@ class CommProcessor(ProcessorMixin):
             "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
             "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
+            "evidence": [sorted(set(fact.get("evidence") or ())) for fact in known],
             "has_labels": labels is not None,
             "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
@@ -362,9 +377,11 @@ class CommProcessor(ProcessorMixin):
             "mention_entities": pad_rows([feature["mention_entities"] for feature in features], -1),
             "entity_mask": torch.arange(max([1, *sizes])) < torch.tensor(sizes)[:, None],
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
+            "sentences": sentence_spans(features),
         }
         if all(feature["has_labels"] for feature in features):
             batch["labels"] = torch.cat([pair_labels(feature, len(self.id2label)) for feature in features])
+            batch |= collate_evidence(features, batch["sentences"])
         return batch
 
     # --------------------------------------------------------------------------------------------- outputs to triples
@@ -377,7 +394,7 @@ class CommProcessor(ProcessorMixin):
 
         Args:
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`. These may be some of the pairs, where
-                the model was given fewer in `pair_index`.
+                the model was given fewer in `pair_index`. Evidence also needs `documents`.
             documents (`Document` or `list[Document]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
@@ -417,7 +434,10 @@ class CommProcessor(ProcessorMixin):
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
-        return decide_batch(logits, pair_index, len(documents), settings)
+        predictions = decide_batch(logits, pair_index, len(documents), settings)
+        if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
+            add_evidence(predictions, encoded)
+        return predictions
 
     def _check_outputs(self, logits, pair_index, documents):
         expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]

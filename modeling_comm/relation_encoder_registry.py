@@ -33,11 +33,24 @@ class RelationEncoderSpec:
 
         Raises:
             `RelationEncoderError`: The class does not call `super().__init__(config)`.
+            `ValueError`: It has a buffer that a checkpoint would not hold.
         """
         encoder = self.encoder(config)
         if not is_initialized(encoder):
             raise RelationEncoderError(self.encoder, "super().__init__(config)", "in its __init__")
+        _check_buffers(encoder)
         return encoder
+
+
+def _check_buffers(relation_encoder):
+    # Loading builds the model without memory and fills in what the checkpoint holds.
+    for name, module in relation_encoder.named_modules():
+        lost = sorted(module._non_persistent_buffers_set)
+        if lost:
+            raise ValueError(
+                f"{type(relation_encoder).__name__} has the non-persistent buffers {lost} in {name or 'itself'}, which loading a "
+                "checkpoint would leave uninitialised; expected register_buffer(..., persistent=True)"
+            )
 
 
 _REGISTRY: dict[str, RelationEncoderSpec] = {}

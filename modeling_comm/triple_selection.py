@@ -210,18 +210,18 @@ class RelatedPairs:
         self.pairs = self.related = 0
         self._warned = False
 
-    def add(self, triples: list[Triple], entities: int) -> str | None:
+    def add(self, triples: list[Triple], pairs: int) -> str | None:
         """
         Counts a document.
 
         Args:
             triples (`list[Triple]`): All that was predicted for it.
-            entities (`int`): How many entities it has.
+            pairs (`int`): How many pairs of head and tail the model has seen of it.
 
         Returns:
             `str`: A warning, once, when most of at least 100 pairs are related; else None.
         """
-        self.pairs += entities * (entities - 1)
+        self.pairs += pairs
         self.related += len({triple[:2] for triple in triples})
         if self._warned or self.pairs < _ENOUGH_PAIRS or 2 * self.related <= self.pairs:
             return None

@@ -444,7 +444,7 @@ def test_view(predict, tmp_path, capsys, stdin):
         "--truth",
         tmp_path / "truth.json",
     ]
-    assert run("view", *wrong) == 2 and "out.jsonl, line 2: document ('Title 0')" in error_line(capsys)
+    assert run("view", *wrong) == 2 and "out.jsonl, line 2: prediction ('Title 0')" in error_line(capsys)
     assert run("view", "--input", tmp_path / "out.jsonl", "--output", judged, "--truth", judged) == 2
     capsys.readouterr()
     for wrong, message in (

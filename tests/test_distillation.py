@@ -52,11 +52,6 @@ FEW = DOCUMENTS[:5]
 may_fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    datasets.disable_progress_bars()
-
-
 def make_system(encoder="atlop", seed=0, **fields):
     """A model whose logits differ from pair to pair, and its processor."""
     config, processor = tiny_system(text_fields=NO_DROPOUT, **small_encoder(encoder), **fields)

@@ -155,9 +155,7 @@ def test_a_fixed_grid_of_the_documents_own_size_is_the_growing_one(system, name)
 @each_grid
 def test_more_entities_than_the_fixed_grid_has_rows(system, name):
     model, processor = system(FIXED_GRIDS[f"{name}, fixed grid"])
-    with pytest.raises(
-        ValueError, match=r"document 1 of the batch has 13 entities; expected at most 12, .* grows with"
-    ):
+    with pytest.raises(ValueError, match=r"document 1\b.*\b13\b.*\b12\b"):
         model(**processor(documents([(3, 12), (13, 40)])))
 
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 
 import pytest
-from helpers import random_document, save_backbone, tiny_model, tiny_system
+from helpers import random_document, save_backbone, tiny_system
 from safetensors.torch import load_file, save_file
 
 from dataset_scripts.builder import relation_labels
@@ -94,18 +94,9 @@ WRONG_FIELDS = {
 OF_BOTH = ("dtype", "architectures", "pad_token_id")
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved")
-    config, processor = tiny_system("bert")
-    tiny_model(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("field", WRONG_FIELDS)
-def test_wrong_types_in_a_configuration(saved, tmp_path, field):
-    folder = shutil.copytree(saved, tmp_path / "wrong")
+def test_wrong_types_in_a_configuration(model, tmp_path, field):
+    folder = shutil.copytree(model, tmp_path / "wrong")
     right = read_json(folder / "config.json")
     for value in WRONG_FIELDS[field]:
         write_json(folder / "config.json", {**right, "text_config": {**right["text_config"], field: value}})
@@ -118,8 +109,8 @@ def test_wrong_types_in_a_configuration(saved, tmp_path, field):
             assert (refused.value.field, refused.value.value) == (field, value)
 
 
-def test_a_size_that_the_weights_do_not_have(saved, tmp_path):
-    folder = shutil.copytree(saved, tmp_path / "wrong")
+def test_a_size_that_the_weights_do_not_have(model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "wrong")
     right = read_json(folder / "config.json")
     write_json(folder / "config.json", {**right, "text_config": {**right["text_config"], "intermediate_size": 40}})
     with pytest.raises(ValueError, match=r"intermediate\.dense\.bias: found \(48,\), expected \(40,\)"):
@@ -136,10 +127,10 @@ def test_ids_beyond_the_embedding():
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "backbone"])
-def test_integers_are_not_taken_for_weights(saved, tmp_path, kind):
+def test_integers_are_not_taken_for_weights(model, tmp_path, kind):
     folder = tmp_path / "int8"
     if kind == "checkpoint":
-        shutil.copytree(saved, folder)
+        shutil.copytree(model, folder)
         load = CommForDocumentRelationExtraction.from_pretrained
     else:
         save_backbone(folder)
@@ -178,7 +169,7 @@ def test_macro_scores_do_not_depend_on_the_order_of_documents():
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, saved):
+def files(tmp_path_factory, model):
     """What commands read, and their words."""
     work = tmp_path_factory.mktemp("files")
     write_json(work / "train.json", documents(4))
@@ -195,7 +186,7 @@ def files(tmp_path_factory, saved):
         "--do_train",
     ]
     train += ["--model_name_or_path", work / "encoder", "--emb_size", "16", "--block_size", "4", "--report_to", "none"]
-    predict = ["comm-docre", "predict", "--model", saved, "--format", "jsonl"]
+    predict = ["comm-docre", "predict", "--model", model, "--format", "jsonl"]
     evaluate = ["comm-docre", "evaluate", "--predictions", work / "facts.json", "--truth", work / "train.json"]
     return work, {"train": train, "predict": predict, "evaluate": evaluate}
 

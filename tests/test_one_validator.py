@@ -6,7 +6,7 @@ import os
 from collections import Counter
 
 import pytest
-from helpers import random_document, save_backbone, tiny_model, tiny_system
+from helpers import random_document, save_backbone
 
 import comm_docre
 from dataset_scripts.builder import load_splits, to_document
@@ -20,15 +20,6 @@ from modeling_comm.utils.files import read_json, write_json
 
 def documents(number):
     return [random_document(5, 30, seed=seed, title=f"Title {seed}") for seed in range(number)]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    config, processor = tiny_system("bert")
-    tiny_model(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 def run(*words):

@@ -11,6 +11,7 @@ from fresh_process import run_fresh
 from helpers import ROOT, tiny_model, tiny_processor
 
 import modeling_comm
+from modeling_comm.required_versions import NEEDED, check_transformers
 
 # They take seconds to import, and `TrainingArguments` does without them.
 SLOW = {
@@ -161,3 +162,34 @@ def test_a_folder_holds_several_modules_and_none_is_longer_than_500_lines(packag
     assert len(modules) > 1
     lengths = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in modules}
     assert {name: length for name, length in lengths.items() if length > 500} == {}
+
+
+@pytest.mark.parametrize("version", ["4.57.3", "5.16.1", "6.0.0", "6.0.0.dev0"])
+def test_another_version_of_transformers_is_named(version):
+    with pytest.raises(ImportError) as error:
+        check_transformers(version)
+    assert version in str(error.value) and ">=5.17,<6" in str(error.value)
+
+
+def test_needed_versions_are_those_of_the_package():
+    check_transformers("5.17.0")
+    check_transformers("5.23.0.dev0")
+    assert f"transformers>={NEEDED[0]},<{NEEDED[1]}" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+
+
+def test_another_version_is_named_before_its_classes_are_missed():
+    run(
+        """
+import sys, types
+old = types.ModuleType("transformers")
+old.__version__, old.__path__ = "4.57.3", []
+sys.modules["transformers"] = old
+try:
+    import modeling_comm
+except ImportError as error:
+    assert "4.57.3" in str(error), error
+else:
+    raise AssertionError("imported")
+""",
+        missing=(),
+    )

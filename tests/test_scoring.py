@@ -252,7 +252,7 @@ def test_what_is_no_list_is_refused(documents, given):
     for field, arguments in (("predictions", (given, documents)), ("documents", ([], given))):
         with pytest.raises(SettingError) as caught:
             score(*arguments)
-        assert (caught.value.field, caught.value.value) == (field, type(given))
+        assert (caught.value.field, caught.value.value) == (field, type(given).__name__)
 
 
 def test_malformed_references_are_named(documents, tmp_path):

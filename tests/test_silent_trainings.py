@@ -95,7 +95,7 @@ def test_a_training_without_labels_or_relations_is_refused(work, tmp_path):
         run_script(*flags(work, without_facts(3), "--do_train", "--data_dir", work, "--output_dir", tmp_path / "o"))
     (work / "rel2id.json").unlink()
     only_na = [{**document, "labels": [{"h": 0, "t": 1, "r": "Na"}]} for document in documents(3)]
-    with pytest.raises(ValueError, match="'Na', which means no relation"):
+    with pytest.raises(ValueError, match="'Na'"):
         run_script(*flags(work, only_na, "--do_train", "--output_dir", tmp_path / "output"))
 
 

@@ -16,7 +16,14 @@ import pytest
 import torch
 from helpers import TOKENIZERS, KillAt, random_document, tiny_config, tiny_model, tiny_processor, tiny_system
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
@@ -25,6 +32,7 @@ from modeling_comm.out_of_memory import DocumentMemoryError
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments
+from modeling_comm.training.results import breaks_tie
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
 
@@ -34,11 +42,6 @@ each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 # A document without entities and one without pairs among them.
 TRAIN = [random_document(entities, seed=index) for index, entities in enumerate((4, 0, 6, 2, 1, 5, 3))]
 DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4, 5, 2))]
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -380,7 +383,7 @@ def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, c
         expected.append([(triple["head"], triple["tail"], triple["relation"]) for triple in triples])
     output = trainer.predict(DEV)
     found = [
-        [(head, tail, processor.id2label[label]) for head, tail, label, _ in result.triples]
+        [(head, tail, processor.id2label[label]) for head, tail, label, *_ in result.triples]
         for result in output.predictions
     ]
     assert [result.document_index for result in output.predictions] == list(range(len(DEV)))
@@ -662,6 +665,15 @@ def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, int
     folder = Path(trainer.args.output_dir)
     assert trainer.state.best_global_step == 2 * best
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
+
+
+def test_a_tie_is_broken_by_the_same_evaluation_set():
+    history = [{"step": 2, "eval_new_f1": 0.5, "eval_new_average_precision": 0.3}, {"step": 2, "eval_old_f1": 0.1}]
+    state = TrainerState(best_metric=0.5, best_global_step=2, log_history=history)
+    for precision, better in ((0.2, False), (0.3, True), (0.4, True)):
+        metrics = {"eval_new_f1": 0.5, "eval_new_average_precision": precision, "eval_old_average_precision": 0.9}
+        assert breaks_tie(metrics, state, "new_f1") == better
+    assert not breaks_tie({"eval_new_f1": 0.4, "eval_new_average_precision": 0.9}, state, "new_f1")
 
 
 def test_nothing_that_clears_the_threshold_is_warned_of(make_trainer, caplog):

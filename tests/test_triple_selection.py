@@ -108,11 +108,11 @@ def test_what_identifies_a_selection():
 def test_a_model_that_relates_most_pairs_is_warned_of_once():
     pairs = [(head, tail) for head in range(11) for tail in range(11) if head != tail]
     half, most = ([Triple(*pair, 1, 1.0) for pair in pairs[:number]] for number in (55, 56))
-    assert RelatedPairs().add(half, 11) is None
-    assert RelatedPairs().add([*half, *half], 11) is None  # two relations of a pair are one related pair
+    assert RelatedPairs().add(half, 110) is None
+    assert RelatedPairs().add([*half, *half], 110) is None  # two relations of a pair are one related pair
     assert RelatedPairs().add([Triple(0, 1, 1, 1.0), Triple(1, 0, 1, 1.0)], 2) is None  # two pairs say nothing
     counter = RelatedPairs()
-    assert counter.add(most, 11) and counter.add(most, 11) is None
+    assert counter.add(most, 110) and counter.add(most, 110) is None
 
 
 # ------------------------------------------------------------------------------------------------------- the pipeline

@@ -277,6 +277,27 @@ def test_choosing_an_edge(show):
     assert "No explaining sentence was recorded" in page.locator("#choice").text_content()
 
 
+def test_evidence_is_marked_in_place_of_the_explanation(show):
+    record = copy.deepcopy(OSLO)
+    for triple, evidence in zip(record["triples"], ([1, 2], [], [0], [0]), strict=True):
+        triple["evidence"] = evidence
+    page = show(record)
+    page.locator("#rows tr").first.click()
+    assert texts(page, ".explains > .number") == ["evidence", "evidence 10\u00a0%"]
+    assert (
+        page.locator("#choice .sentences").text_content() == "Evidence: sentence 2evidencesentence 3evidence 10\u00a0%"
+    )
+    page.locator("#rows tr").nth(1).click()
+    assert "No sentence is predicted as evidence" in page.locator("#choice").text_content()
+    assert not texts(page, ".explains > .number")
+    assert page.locator("#about-evidence").is_visible() and not page.locator("#about-attention").is_visible()
+
+
+def test_explanations_are_not_called_evidence(show):
+    page = show(OSLO)
+    assert page.locator("#about-attention").is_visible() and not page.locator("#about-evidence").is_visible()
+
+
 @pytest.mark.parametrize("key", ["Enter", " "])
 def test_choosing_with_the_keyboard(show, key):
     page = show(OSLO)

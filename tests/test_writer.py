@@ -9,22 +9,13 @@ import threading
 
 import faults
 import pytest
-from helpers import random_document, save_backbone, tiny_model, tiny_system
+from helpers import random_document, save_backbone, tiny_model
 
 from modeling_comm.utils.files import read_json, write_json
 from modeling_comm.utils.writer import open_stream, remove_unfinished, replacing, write_bytes, write_text
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="modes, links and devices as POSIX has them")
 needs_mount = pytest.mark.skipif(not faults.can_mount(), reason="this machine lets nobody mount a small file system")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    config, processor = tiny_system("bert")
-    tiny_model(config).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 def documents(number):

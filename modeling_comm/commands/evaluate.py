@@ -11,7 +11,13 @@ from pathlib import Path
 
 from ..data.dataset_entry import get_dataset
 from ..documents import DocumentError, shown
-from ..evaluation.mismatch import mismatch_warnings, names_beside, read_relation_names, translate_relations
+from ..evaluation.mismatch import (
+    check_same_entities,
+    mismatch_warnings,
+    names_beside,
+    read_relation_names,
+    translate_relations,
+)
 from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
 from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents, score
 from ..evaluation.type_prior import TypePrior
@@ -84,8 +90,9 @@ def _read_record(line, where):
 
 
 def _official(record):
-    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
-    return [{"title": record["title"], "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
+    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence"}
+    facts = [{name: triple[key] for key, name in names.items() if key in triple} for triple in record["triples"]]
+    return [{"title": record["title"], **fact} for fact in facts]
 
 
 def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], predictions: str, truth: str) -> None:
@@ -105,16 +112,7 @@ def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], pr
         names = predicted.get(document.title)
         if names is None:
             continue
-        if len(names) != len(document.entities):
-            found, expected = f"{len(names)} entities", f"the {len(document.entities)} of this document in {truth}"
-            raise PredictionError(predictions, None, document.title, "entities", found, expected)
-        for number, (name, mentions) in enumerate(zip(names, document.entities, strict=True)):
-            known = list(dict.fromkeys(mention["name"] for mention in mentions))
-            if name not in known:
-                expected = f"a name of this entity in {truth}: {', '.join(map(repr, known))}"
-                raise PredictionError(
-                    predictions, None, document.title, f"entities[{number}].name", repr(name), expected
-                )
+        check_same_entities(names, document, truth, source=predictions)
 
 
 def compare_files(

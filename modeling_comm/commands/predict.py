@@ -15,12 +15,12 @@ import torch
 from transformers import pipeline
 
 from ..configuration_comm import __version__
+from ..deployment.quantization import quantize_backbone
 from ..extensions import import_extensions
 from ..pipeline_comm import TASK
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
-from ..utils.quantization import quantize_backbone
 from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch

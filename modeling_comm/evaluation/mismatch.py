@@ -1,10 +1,11 @@
 """Predictions that were made for other documents or other labels than those of the truth: found, said, and where they have names
 for ids, read all the same."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..utils.files import read_json
+from .scoring import Document, PredictionError
 
 _PLACES = (".", "meta", "../meta")
 _FILE = "rel_info.json"
@@ -33,6 +34,31 @@ def names_beside(path: str | Path) -> dict[str, str]:
     files = (Path(path).parent / place / _FILE for place in _PLACES)
     file = next(filter(Path.is_file, files), None)
     return {} if file is None else read_relation_names(file)
+
+
+def check_same_entities(
+    names: Sequence[str], document: Document, truth: str, source: str | None = None, index: int | None = None
+) -> None:
+    """
+    Checks that a record has the entities of the labelled document with its title; a triple's indices mean nothing otherwise.
+
+    Args:
+        names (`Sequence[str]`): the names of the record's entities.
+        document (`Document`): the labelled document.
+        truth (`str`): where that is from, for the message.
+        source (`str`, *optional*), index (`int`, *optional*): where the record is from, for the message.
+
+    Raises:
+        PredictionError: the record has more or fewer entities, or one whose name none of the document's mentions has.
+    """
+    if len(names) != len(document.entities):
+        found, expected = f"{len(names)} entities", f"the {len(document.entities)} of this document in {truth}"
+        raise PredictionError(source, index, document.title, "entities", found, expected)
+    for number, (name, mentions) in enumerate(zip(names, document.entities, strict=True)):
+        known = list(dict.fromkeys(mention["name"] for mention in mentions))
+        if name not in known:
+            expected = f"a name of this entity in {truth}: {', '.join(map(repr, known))}"
+            raise PredictionError(source, index, document.title, f"entities[{number}].name", repr(name), expected)
 
 
 def translate_relations(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 
-from ..documents import DocumentError
+from ..evaluation.mismatch import check_same_entities
 from ..evaluation.scoring import Document, parse_documents
 from ..prediction_record import PredictionRecord, parse_record
 
@@ -37,8 +37,8 @@ def render_html(
         `str`: the page, to be written as UTF-8.
 
     Raises:
-        DocumentError: a record is malformed, or has other entities than the document of its title in `truth`; the message names
-            the record and the field.
+        DocumentError: a record is malformed, or has other entities than the document of its title in `truth` (a
+            [`~modeling_comm.evaluation.scoring.PredictionError`]); the message names the record and the field.
 
     Example:
 
@@ -107,6 +107,7 @@ def _page_data(record: PredictionRecord):
                 "name": triple["relation_name"],
                 "score": triple["score"],
                 "explanation": [[sentence["sentence"], sentence["weight"]] for sentence in triple["explanation"]],
+                **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
             }
             for triple in record["triples"]
         ],
@@ -116,10 +117,7 @@ def _page_data(record: PredictionRecord):
 
 def _judge(data: dict, document: Document, names: Mapping[str, str], index: int):
     """Adds to a record's data which triples are right, and the gold facts that were missed."""
-    if len(document.entities) != len(data["entities"]):
-        found = f"{len(data['entities'])} entities"
-        expected = f"the {len(document.entities)} of the truth, as `comm-docre predict --format docred` keeps them"
-        raise DocumentError(None, index, document.title, "entities", found, expected)
+    check_same_entities([entity["name"] for entity in data["entities"]], document, "the truth", index=index)
     names = dict(names) | {triple["relation"]: triple["name"] for triple in data["triples"]}
     predicted = set()
     for triple in data["triples"]:

@@ -8,6 +8,7 @@ from transformers.utils import logging
 from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
 from ..documents import shown
+from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
@@ -73,7 +74,7 @@ def load_checkpoint(
     config = CommConfig.from_pretrained(source, **hub)
     # What the weights depend on.
     declared = get_relation_encoder(config.relation_encoder).settings
-    fixed = ("relation_encoder", *(setting.field for setting in declared))
+    fixed = ("relation_encoder", "averaged_layers", *(setting.field for setting in declared))
     refused = [name for name in fixed if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
     processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
@@ -108,10 +109,12 @@ def load_checkpoint(
 def prepare_for_training(
     model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
 ) -> None:
-    """Converts weights to float32, and clears an offset that was tuned for other weights unless a flag gives one."""
+    """Converts weights to float32, and clears what was tuned for other weights unless a flag gives it."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
     if arguments.threshold_offset is None:
         processor.decision.clear_offset()
+    if arguments.evidence_threshold is None:
+        processor.decision.reset_evidence_threshold(default_evidence_threshold(model.config.evidence_weight))
 
 
 def _overrides(arguments):

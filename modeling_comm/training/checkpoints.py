@@ -85,6 +85,7 @@ def run_settings(
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
+    settings["tune_evidence_threshold"] = arguments.run.tune_evidence_threshold or None
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))

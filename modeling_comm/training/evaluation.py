@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from ..decoding import Predictions, decide_batch, document_with_bad_logits, official_predictions
+from ..decoding import Predictions, add_evidence, decide_batch, document_with_bad_logits, official_predictions
+from ..evaluation.evidence_scores import evidence_metrics
 from ..evaluation.ranking import EXACT_CANDIDATES, CandidateRanking
 from ..evaluation.scoring import IgnReference, score
 from ..losses import loss_from_config
@@ -27,7 +28,7 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     batch = dict(batch)
     document_index = batch.pop("document_index")
     labels = batch.pop("labels", None)
-    outputs = model(**batch)
+    outputs = model(**batch, output_documents=processor.decision.evidence_threshold is not None)
     logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
     bad = document_with_bad_logits(logits, pair_index)
     if bad is not None:
@@ -40,6 +41,8 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
+    if outputs.documents is not None:
+        add_evidence(results, outputs.documents)
     return results
 
 
@@ -92,7 +95,8 @@ class EvaluatedDocuments:
     ) -> dict[str, float]:
         """Scores of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
         over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`; with
-        `average_precision_error` where there are so many candidates that it is not exact."""
+        `average_precision_error` where the candidates are too many for an exact one; of a model that predicts evidence also
+        those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
         metrics = {
             "predicted_positives": sum(len(result.triples) for result in self.results),
             "removed_by_cap": sum(result.removed_by_cap for result in self.results),
@@ -103,6 +107,8 @@ class EvaluatedDocuments:
         scores = score(predicted, documents, ign_reference=ign_reference)
         keys = ("f1", "precision", "recall", "ign_f1")
         metrics |= {key: scores[key] for key in keys if scores[key] is not None}
+        if processor.decision.evidence_threshold is not None:
+            metrics |= evidence_metrics(self.results, documents, processor.id2label)
         metrics["average_precision"], error = self.ranking.average_precision(unknown_facts(documents))
         if error:
             metrics["average_precision_error"] = error

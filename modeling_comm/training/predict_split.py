@@ -72,7 +72,7 @@ def print_triples(
     by_document = [sorted(result.triples, key=lambda triple: -triple.margin) for result in results]
     in_turn = [(rank, index) for index, triples in enumerate(by_document) for rank in range(len(triples))]
     for rank, index in sorted(in_turn)[:number]:
-        head, tail, label, margin = by_document[index][rank]
+        head, tail, label, margin, *_ = by_document[index][rank]
         document, relation = documents[index], processor.id2label[label]
         gold = {(fact["h"], fact["t"], fact["r"]) for fact in document.get("labels", [])}
         judged = "" if "labels" not in document else "  right" if (head, tail, relation) in gold else "  WRONG"

@@ -44,6 +44,12 @@ class ModelArguments:
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
     )
+    evidence_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of a pair's attention beyond which a sentence is evidence (0.2 with evidence_weight, else none)."
+        },
+    )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
     window_size: int | None = field(
         default=None, metadata={"help": "Subword tokens that the backbone sees at once (512)."}
@@ -180,6 +186,10 @@ class RunArguments:
             "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
         },
     )
+    tune_evidence_threshold: bool = field(
+        default=False,
+        metadata={"help": "Likewise evidence_threshold, for the best evidence F1."},
+    )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
     )
@@ -285,7 +295,7 @@ class Arguments:
     def splits_needed(self) -> dict[str, str]:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
-        needs["tune_threshold_offset"] = "validation"
+        needs["tune_threshold_offset"] = needs["tune_evidence_threshold"] = "validation"
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
 
@@ -318,6 +328,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
         "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("tune_evidence_threshold") and not a.given("do_train"),
+        "--tune_evidence_threshold needs --do_train: the threshold is tuned after a training",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,

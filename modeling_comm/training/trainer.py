@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +14,7 @@ from transformers.utils import logging
 from ..extensions import check_extensions
 from ..losses import get_loss
 from ..out_of_memory import naming_documents, sizes_of_batch
-from ..reporting.model_card import trainer_record, write_model_card
-from ..utils.writer import full_disk_is_named
-from .adapters import check_adapters, has_adapters, save_merged
+from .adapters import check_adapters
 from .batching import (
     FEATURE_COLUMNS,
     DocumentBatchSampler,
@@ -27,12 +24,14 @@ from .batching import (
     FeatureRows,
     StreamedBatches,
 )
-from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights, last_complete_checkpoint
+from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
-from .results import breaks_tie, nothing_predicted
+from .results import nothing_predicted
+from .saved_training import SavedTraining
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -54,7 +53,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(HyperparameterSearch, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -108,7 +107,6 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
-        self._saves_checkpoint = False
         self.stream_report, self._streamed_facts = Counter(), 0
         self._keep_margins = False
         self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
@@ -221,10 +219,12 @@ class CommTrainer(HyperparameterSearch, Trainer):
         pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
         if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
             pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
-        pairs = torch.tensor(pairs, device=device)
-        if self.args.world_size > 1:
-            pairs = self.accelerator.gather(pairs.reshape(1)).sum()
-        return pairs.clamp(min=1)
+        self._count_evidence(batch_samples, device)
+        return self._sum_over_processes(pairs, device).clamp(min=1)
+
+    def _sum_over_processes(self, number, device):
+        number = torch.tensor(number, device=device)
+        return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
 
     def training_step(self, model, inputs, *args, **kwargs):
         indices, batch = inputs["document_index"], {**inputs}
@@ -255,12 +255,14 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self.stream_report.update(inputs.pop("encoding", {}))
         if isinstance(self.train_dataset, DocumentStream):
             self._streamed_facts = self._streamed_facts + inputs["labels"][:, 1:].sum()
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, pairs_at_once=self.args.pairs_at_once)
+        bounds = {"num_evidence_pairs": self._evidence_pairs, "pairs_at_once": self.args.pairs_at_once}
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **bounds)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
                 f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
             )
+        self._add_evidence_loss(outputs)
         # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
@@ -300,17 +302,28 @@ class CommTrainer(HyperparameterSearch, Trainer):
                 "the loss %r decides with decision_threshold=%r; the processor has %r", loss, expected, found
             )
 
-    def train(self, resume_from_checkpoint=None, *, keep_threshold_offset: bool = False, **kwargs):
+    def train(
+        self,
+        resume_from_checkpoint=None,
+        *,
+        keep_threshold_offset: bool = False,
+        keep_evidence_threshold: bool = False,
+        **kwargs,
+    ):
         """
-        As the parent's, with two differences.
+        As the parent's, with three differences.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
             keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
                 set to 0, because what was tuned for other weights does not fit the trained ones.
+            keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
+                set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
         """
         if not keep_threshold_offset:
             self.processing_class.decision.clear_offset()
+        if not keep_evidence_threshold:
+            self._reset_evidence_threshold()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
@@ -324,60 +337,6 @@ class CommTrainer(HyperparameterSearch, Trainer):
             if not self.accelerator.reduce(facts, "sum"):
                 logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
         return result
-
-    def _save_weights(self, output_dir, state_dict):
-        model = self.accelerator.unwrap_model(self.model)
-        if has_adapters(model) and not self._saves_checkpoint:
-            save_merged(model, output_dir or self.args.output_dir)
-            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
-        else:
-            super()._save(output_dir, state_dict)
-
-    def _load_best_model(self):
-        # The parent would keep the last weights without a word to anyone who reads the record.
-        if has_weights(self.state.best_model_checkpoint):
-            super()._load_best_model()
-            return
-        logger.warning("%s is gone: the last weights are kept, not the best", self.state.best_model_checkpoint)
-        self.state.best_model_checkpoint, self.state.best_global_step = None, self.state.global_step
-
-    def _determine_best_metric(self, metrics, trial):
-        if super()._determine_best_metric(metrics, trial):
-            return True
-        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
-            return False
-        self.state.best_global_step = self.state.global_step
-        return True
-
-    def _save_checkpoint(self, model, trial):
-        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            (folder / "trainer_state.json").unlink(missing_ok=True)
-        # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self._saves_checkpoint = True
-        try:
-            with full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)):
-                super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-            self._saves_checkpoint = False
-        if self.args.should_save:
-            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
-
-    def _save(self, output_dir=None, state_dict=None):
-        with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):
-            self._save_weights(output_dir, state_dict)
-        # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-    def create_model_card(self, model_name=None, tags=()):
-        """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
-        if self.is_world_process_zero():
-            record = self.run_record or trainer_record(self)
-            tags = [tags] if isinstance(tags, str) else tags
-            write_model_card(self.args.output_dir, record, repo_id=self.hub_model_id, name=model_name, tags=tags)
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 

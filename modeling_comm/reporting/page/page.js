@@ -63,6 +63,23 @@ const nameTag = (name, hint = name) =>
   html("bdi", { class: "name", dir: "auto", title: cut(hint, 200) }, cut(name, 200));
 const entityTag = (entity) => paintAs(nameTag(nameOf(entity)), entity);
 
+/** Sentences that are marked for a fact: its predicted evidence, or else those on which its attention rests. */
+const marksOf = (triple) => (triple.evidence ? evidenceOf(triple) : explanationOf(triple));
+
+function evidenceOf(triple) {
+  const weights = new Map(triple.explanation);
+  return triple.evidence.map((sentence) => ({
+    sentence,
+    shade: (element) => element.style.setProperty("--weight", "1"),
+    share: () =>
+      html(
+        "span",
+        { class: "number", title: "Predicted evidence, and its share of the pair’s attention" },
+        weights.has(sentence) ? `evidence ${percent(weights.get(sentence))}` : "evidence",
+      ),
+  }));
+}
+
 /** Sentences on which a fact's attention rests. They are shaded relative to the heaviest. */
 function explanationOf(triple) {
   const heaviest = Math.max(...triple.explanation.map(([, weight]) => weight)) || 1;
@@ -295,7 +312,7 @@ function mark() {
     sentence.classList.remove("explains");
     sentence.querySelector(".number").remove();
   }
-  for (const { sentence, shade, share } of triple ? explanationOf(triple) : []) {
+  for (const { sentence, shade, share } of triple ? marksOf(triple) : []) {
     const element = byId("text").querySelector(`[data-sentence="${sentence}"]`);
     element.classList.add("explains");
     element.prepend(share());
@@ -320,16 +337,17 @@ function describeFact(triple) {
     html("span", { class: "number" }, scoreOf(triple)),
     clearButton(),
   );
-  if (!triple.explanation.length) {
-    const why = triple.missed ? "A gold fact that was not predicted." : "No explaining sentence was recorded.";
+  if (!marksOf(triple).length) {
+    const none = triple.evidence ? "No sentence is predicted as evidence." : "No explaining sentence was recorded.";
+    const why = triple.missed ? "A gold fact that was not predicted." : none;
     return [fact, html("p", { class: "hint" }, why)];
   }
-  const sentences = explanationOf(triple).map(({ sentence, shade, share }) => {
+  const sentences = marksOf(triple).map(({ sentence, shade, share }) => {
     const button = html("button", { type: "button", "data-jump": sentence }, `sentence ${sentence + 1}`, share());
     shade(button);
     return button;
   });
-  return [fact, html("p", { class: "sentences" }, "Attention on ", ...sentences)];
+  return [fact, html("p", { class: "sentences" }, triple.evidence ? "Evidence: " : "Attention on ", ...sentences)];
 }
 
 function describeEntity() {
@@ -450,6 +468,9 @@ function start() {
   document.title = data.title;
   byId("title").textContent = data.title;
   const triples = data.documents.flatMap((one) => one.triples);
+  const hasEvidence = triples.some(({ evidence }) => evidence);
+  byId("about-evidence").hidden = !hasEvidence;
+  byId("about-attention").hidden = hasEvidence;
   for (const triple of triples) triple.score = Number(triple.score.toFixed(3)); // the number that is read is the one that counts
   const lowest = triples.reduce((least, { score, missed }) => (missed ? least : Math.min(least, score)), 0.5);
   state.minimum = Math.floor(lowest * 20) / 20;
