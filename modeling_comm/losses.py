@@ -162,7 +162,8 @@ def available_losses() -> list[str]:
 
 def is_built_in_loss(name: str) -> bool:
     """Returns whether `name` comes with the library; another one's source is saved with the checkpoint."""
-    return get_loss(name).function.__module__ == __name__
+    modules = (__name__, f"{__name__}_positive_unlabelled")
+    return get_loss(name).function.__module__ in modules
 
 
 def loss_from_config(config) -> Callable[..., torch.Tensor]:

@@ -148,9 +148,14 @@ def tiny_text_config(model_type="bert", tokenizer=None, **fields):
     return AutoConfig.for_model(model_type, **{**sizes, **special, **own, **_OWN_FIELDS.get(model_type, {}), **fields})
 
 
+# Settings without which a loss cannot be computed.
+NEEDED_SETTINGS = {"ssr_pu": {"ssr_pu_label_rates": dict.fromkeys(list(LABELS.values())[1:], 0.01)}}
+
+
 def tiny_config(model_type="bert", text_fields=None, **fields):
     """A small model's configuration, of four relations."""
     defaults = {"emb_size": 16, "block_size": 4, "id2label": LABELS, "loss": "atl"}
+    defaults |= NEEDED_SETTINGS.get(fields.get("loss"), {})
     return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
 
 

@@ -19,6 +19,7 @@ from ..losses import available_losses
 from ..processing_comm import CommProcessor
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting
+from ..utils.files import read_json
 from .training_args import CommTrainingArguments
 
 
@@ -209,8 +210,8 @@ def model_arguments_class() -> type[ModelArguments]:
 
 
 def mapping(text: str) -> dict:
-    """A mapping written as JSON."""
-    value = json.loads(text)
+    """A mapping written as JSON, or the name of a JSON file that holds one."""
+    value = json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"found a {type(value).__name__}; expected a mapping such as '{{\"P17\": 0.5}}'")
     return value
