@@ -159,7 +159,7 @@ def format_description(
     Args:
         stats_by_split (`dict[str, dict]`): what [`describe_documents`] returned for each split.
         encoding_by_split (`dict[str, dict[str, int]]`, *optional*): what a tokenizer made of each split, counts as
-            [`~modeling_comm.processing_comm.encoding_report`] gives them: `tokens` (subword tokens), `lost_tokens`,
+            [`~modeling_comm.features.encoding_report`] gives them: `tokens` (subword tokens), `lost_tokens`,
             `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`. Counts that
             no split has are left out.
         relation_names (`dict[str, str]`, *optional*): readable names for the list of relation frequencies.

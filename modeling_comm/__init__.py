@@ -7,14 +7,8 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_comm import TASK, CommConfig, UnknownFieldError, __version__
 from .grouped_bilinear import GroupedBilinear
-from .losses import (
-    available_losses,
-    check_inputs,
-    reduce_losses,
-    register_loss,
-    relation_distances,
-    relation_values,
-)
+from .loss_base import check_inputs, reduce_losses, relation_distances, relation_values
+from .losses import available_losses, register_loss
 from .mentions import group_mentions
 from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
 from .pipeline_comm import DocumentRelationExtractionPipeline

@@ -16,7 +16,6 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 from .losses import available_losses, get_loss, loss_from_config
-from .losses_positive_unlabelled import pu_cmm_loss, ssr_pu_loss  # noqa: F401  # registered where they are imported
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
     RESERVED_FIELDS,

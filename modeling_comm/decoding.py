@@ -9,7 +9,7 @@ import torch
 from transformers.utils import logging
 
 from .documents import entity_name
-from .losses import DECISION_THRESHOLDS
+from .loss_registry import DECISION_THRESHOLDS
 from .settings import AtLeast, Setting, SettingError
 
 logger = logging.get_logger(__name__)

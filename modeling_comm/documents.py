@@ -3,13 +3,61 @@
 import re
 from collections.abc import Collection, Mapping
 from numbers import Integral
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict
 
 # The fields that a model reads and a score does not; [`validate_document`] requires them unless it is told otherwise.
 TEXT_FIELDS = ("sents", "pos", "type")
 _LIST = (list, tuple)
 _LONGEST_SHOWN = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Mention(TypedDict):
+    """A mention of an entity.
+
+    Attributes:
+        name (`str`): its text.
+        sent_id (`int`): index of the sentence that it is in.
+        pos (`list[int]`): its words `[start, end)` in that sentence.
+        type (`str`): the entity's type, such as `"PER"`.
+    """
+
+    name: str
+    sent_id: int
+    pos: list[int]
+    type: str
+
+
+class Fact(TypedDict):
+    """A relation that holds between two entities of a document.
+
+    Attributes:
+        h, t (`int`): indices of head and tail; they differ.
+        r (`str`): the relation's label, such as `"P17"`.
+        evidence (`list[int]`, *optional*): indices of the sentences that prove it.
+    """
+
+    h: int
+    t: int
+    r: str
+    evidence: NotRequired[list[int]]
+
+
+class Document(TypedDict):
+    """A document in DocRED's format, which [`validate_document`] checks.
+
+    Attributes:
+        title (`str`): its title.
+        sents (`list[list[str]]`): its sentences, at least one, as words.
+        vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
+        labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
+            that no relation holds.
+    """
+
+    title: str
+    sents: list[list[str]]
+    vertexSet: list[list[Mention]]
+    labels: NotRequired[list[Fact] | None]
 
 
 class DocumentError(ValueError):

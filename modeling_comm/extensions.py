@@ -16,15 +16,8 @@ from pathlib import Path
 from transformers.dynamic_module_utils import custom_object_save
 
 from .grouped_bilinear import GroupedBilinear
-from .losses import (
-    check_inputs,
-    get_loss,
-    is_built_in_loss,
-    reduce_losses,
-    register_loss,
-    relation_distances,
-    relation_values,
-)
+from .loss_base import check_inputs, reduce_losses, relation_distances, relation_values
+from .losses import get_loss, is_built_in_loss, register_loss
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,

@@ -1,305 +1,23 @@
-"""Losses for multi-label relation classification with a threshold class, and the registry that names them.
+"""The losses that come with the library. The head of `loss_base.py` says what all of them promise, and their notation."""
 
-Every loss is one function `f(logits, labels, reduction="mean", *, ...)`:
-
-- `logits` (`torch.FloatTensor` of shape `(P, R + 1)`, any floating dtype): one row per entity pair. Column 0 is the
-  threshold class (TH), column `r` relation `r`.
-- `labels` (`torch.Tensor` of shape `(P, R + 1)`, bool, integer or floating, values 0 and 1): column 0 is ignored. A
-  pair has no relation (NA) when its columns `1..R` are all 0.
-- `reduction` (`str`, *optional*, defaults to `"mean"`): `"mean"` over the pairs (what the published code of ATLOP and
-  its successors does), `"sum"` (algorithm 1 of the COMM paper) or `"none"` (one value per pair).
-- Every further keyword argument is a setting of the loss. Its annotation and its docstring declare it once, for the field
-  `<loss>_<keyword>` of the configuration, the flag of the training script and the checks.
-
-The result is computed and returned in float32, or in float64 for float64 logits; inputs are never changed. `P = 0`
-gives a 0 that still has a gradient. Each loss raises a `ValueError` for shapes or labels that do not fit, an unknown
-reduction and a parameter out of range. The docstrings below list only what a loss adds to this.
-
-Notation: `t` are the logits of one pair, `t_0` that of TH, `d_r = t_r - t_0`, `P` the gold relations, `N` all the
-others (TH is in neither), and `s` the logistic function. Every loss but balanced softmax depends on `d` alone.
-"""
-
-import functools
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from torch.nn.functional import log_softmax, logsigmoid, relu
+from torch.nn.functional import logsigmoid, relu
 
-from .settings import (
-    AtLeast,
-    InRange,
-    Setting,
-    SettingError,
-    check_registered_name,
-    check_result,
-    declared_by_function,
+from .loss_base import (
+    check_inputs,
+    log_softmax_where,
+    reduce_losses,
+    relation_distances,
+    rescaled_distance,
+    toward_gold,
 )
+from .loss_registry import available_losses, get_loss, loss_from_config, register_loss
+from .losses_positive_unlabelled import pu_cmm_loss, ssr_pu_loss  # noqa: F401  # importing them registers them
+from .settings import AtLeast, InRange
 
-DECISION_THRESHOLDS = ("th", "zero")
-
-
-@dataclass(frozen=True)
-class LossSpec:
-    """
-    One entry of the registry.
-
-    Args:
-        name (`str`): The name that the configuration uses.
-        function (`Callable`): `f(logits, labels, reduction="mean", **settings)`, see the head of this module.
-        decision_threshold (`str`, *optional*, defaults to `"th"`):
-            What a relation's logit has to exceed to be predicted: `"th"` the pair's own threshold class, `"zero"` 0.
-        settings (`tuple[Setting]`): What the keyword arguments of `function` declare.
-        reference (`str`, *optional*, defaults to `""`): Who published it.
-    """
-
-    name: str
-    function: Callable[..., torch.Tensor]
-    decision_threshold: str = "th"
-    settings: tuple[Setting, ...] = ()
-    reference: str = ""
-
-
-_REGISTRY: dict[str, LossSpec] = {}
-
-
-def register_loss(
-    name: str, *, decision_threshold: str = "th", reference: str = ""
-) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
-    """
-    Decorator that makes a loss available under `name`.
-
-    Each keyword argument after `reduction` is a setting: `margin` of the loss `"cmm"` is the field `cmm_margin` of the
-    configuration and the flag `--cmm_margin`. The function that comes back checks the settings that it is called with,
-    and the shape of the result. A mapping from relations to numbers reaches the function with columns of the logits in
-    place of relations; see [`relation_values`].
-
-    Args:
-        name (`str`): The name that the configuration uses.
-        decision_threshold (`str`, *optional*, defaults to `"th"`): See [`LossSpec`].
-        reference (`str`, *optional*, defaults to `""`): Who published it.
-
-    Raises:
-        `ValueError`: `name` or `decision_threshold` cannot serve, a setting lacks a type or a default or would have
-            the name of a field that `CommConfig` has already, or another function is registered under `name`. The same
-            function once more (a reloaded module, a notebook cell run twice) replaces the earlier one.
-
-    Example:
-
-    ```python
-    >>> @register_loss("squared_margin")
-    ... def squared_margin_loss(logits, labels, reduction="mean", *, margin: Annotated[float, AtLeast(0)] = 1.0):
-    ...     distance, positive = relation_distances(logits, labels)
-    ...     shortfall = torch.relu(margin - torch.where(positive, distance, -distance))
-    ...     return reduce_losses((shortfall**2).sum(dim=1), reduction)
-    ```
-    """
-    check_registered_name("register_loss", name)
-    if decision_threshold not in DECISION_THRESHOLDS:
-        raise ValueError(
-            f"decision_threshold of loss {name!r} must be one of {DECISION_THRESHOLDS}, got {decision_threshold!r}."
-        )
-
-    def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-        known = _REGISTRY.get(name)
-        if known is not None and _full_name(known.function) != _full_name(function):
-            raise ValueError(
-                f"The loss name {name!r} is taken by {_full_name(known.function)}; "
-                f"register {_full_name(function)} under another name."
-            )
-        settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
-        checked = _with_checks(name, function, settings)
-        _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference)
-        return checked
-
-    return register
-
-
-def _with_checks(name, function, settings):
-    declared = {setting.keyword: setting for setting in settings}
-
-    @functools.wraps(function)
-    def checked(logits, labels, reduction="mean", **values):
-        for keyword, value in values.items():
-            if keyword in declared and not declared[keyword].fits(value):
-                raise SettingError(function.__name__, keyword, value, declared[keyword].expected)
-        result = function(logits, labels, reduction, **values)
-        shape, meaning = ((len(logits),), "one value per pair") if reduction == "none" else ((), "one number")
-        check_result(f"the loss {name!r} with reduction={reduction!r}", result, shape, meaning)
-        return result
-
-    return checked
-
-
-def _full_name(function: Callable) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
-
-
-def get_loss(name: str) -> LossSpec:
-    """
-    Looks up a registered loss.
-
-    Args:
-        name (`str`): One of [`available_losses`].
-
-    Raises:
-        `ValueError`: No loss of that name is registered.
-    """
-    if name not in _REGISTRY:
-        raise ValueError(
-            f"There is no loss {name!r}; registered are {', '.join(available_losses())}. Add your own with "
-            "@register_loss(...), in a file that is imported before the loss is asked for."
-        )
-    return _REGISTRY[name]
-
-
-def available_losses() -> list[str]:
-    """The names of all registered losses, sorted."""
-    return sorted(_REGISTRY)
-
-
-def is_built_in_loss(name: str) -> bool:
-    """Returns whether `name` comes with the library; another one's source is saved with the checkpoint."""
-    modules = (__name__, f"{__name__}_positive_unlabelled")
-    return get_loss(name).function.__module__ in modules
-
-
-def loss_from_config(config) -> Callable[..., torch.Tensor]:
-    """
-    The loss that `config.loss` names, with its settings filled in from the configuration.
-
-    Args:
-        config (`CommConfig`): Any object with a `loss` attribute and, optionally, the loss's own fields.
-
-    Returns:
-        `Callable`: `f(logits, labels, reduction="mean")`. Errors are those of [`get_loss`].
-    """
-    spec = get_loss(config.loss)
-    values: dict[str, Any] = {}
-    for setting in spec.settings:
-        value = getattr(config, setting.field, setting.default)
-        if setting.is_mapping and value is not None:
-            value = {config.label2id[relation]: number for relation, number in value.items()}
-        values[setting.keyword] = value
-    return functools.partial(spec.function, **values)
-
-
-def check_inputs(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Checks the inputs of a loss and brings them into the form it computes with.
-
-    Args:
-        logits (`torch.FloatTensor` of shape `(P, R + 1)`): Column 0 is the threshold class.
-        labels (`torch.Tensor` of shape `(P, R + 1)`): 0 or 1; column 0 is ignored.
-
-    Returns:
-        `tuple[torch.Tensor, torch.BoolTensor]`: The logits `(P, R + 1)` in float32 (float64 stays), and which
-        relations are gold, `(P, R)`.
-
-    Raises:
-        `ValueError`: The logits are not floating or not `(P, R + 1)` with `R >= 1`, or the labels have another shape,
-        a complex dtype or values other than 0 and 1 (the values are looked at on the CPU only: elsewhere that would
-        wait for the device).
-    """
-    if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        raise ValueError(
-            "logits must be floating and of shape (pairs, 1 + relations) with at least one relation, "
-            f"got {tuple(logits.shape)} of {logits.dtype}."
-        )
-    if labels.shape != logits.shape or labels.is_complex():
-        raise ValueError(
-            f"labels must be 0 or 1 in the shape of the logits, {tuple(logits.shape)}, "
-            f"got {tuple(labels.shape)} of {labels.dtype}."
-        )
-    relation_labels = labels[:, 1:]
-    positive = relation_labels == 1
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        neither = ~(positive | (relation_labels == 0))
-        if neither.any():
-            raise ValueError(
-                f"labels of shape {tuple(labels.shape)} must be 0 or 1 in columns 1 and above, "
-                f"got {relation_labels[neither][0].item()} for pair {neither.nonzero()[0, 0].item()}."
-            )
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)), positive
-
-
-def relation_distances(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    The distances `d_r = t_r - t_0` of all relations to the threshold class, and which relations are gold.
-
-    Arguments and errors are those of [`check_inputs`].
-
-    Returns:
-        `tuple[torch.Tensor, torch.BoolTensor]`: Both of shape `(P, R)`.
-    """
-    logits, positive = check_inputs(logits, labels)
-    return logits[:, 1:] - logits[:, :1], positive
-
-
-def reduce_losses(losses: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """
-    Reduces one loss per pair.
-
-    Args:
-        losses (`torch.FloatTensor` of shape `(P,)`): One loss per pair.
-        reduction (`str`, *optional*, defaults to `"mean"`):
-            `"mean"`, `"sum"` or `"none"`. No pairs at all give 0 for the first two.
-
-    Raises:
-        `ValueError`: `reduction` is none of these.
-    """
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    if reduction == "mean":
-        return losses.sum() / max(losses.shape[0], 1)
-    raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}.')
-
-
-def relation_values(values: Mapping[int, float] | None, logits: torch.Tensor, default: float) -> torch.Tensor:
-    """
-    A number for each relation, from a setting that maps relations to numbers.
-
-    Args:
-        values (`dict[int, float]`, *optional*): What a loss receives for such a setting: column of the logits -> number.
-        logits (`torch.FloatTensor` of shape `(P, R + 1)`): The loss's logits.
-        default (`float`): The number of the relations that `values` lacks.
-
-    Returns:
-        `torch.FloatTensor` of shape `(R,)`: On the device of the logits, in float32 at least. Multiplied with what
-        [`relation_distances`] returns, `(P, R)`, it weighs relations.
-    """
-    numbers = [float((values or {}).get(column, default)) for column in range(1, logits.shape[1])]
-    return torch.tensor(numbers, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
-
-
-def _toward_gold(distance: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
-    """Eq. 2 of the COMM paper: the distance to the threshold, positive on the side where the gold label wants it."""
-    return torch.where(positive, distance, -distance)
-
-
-def _rescaled_distance(distance: torch.Tensor, positive: torch.Tensor, shift: float) -> torch.Tensor:
-    """Eq. 4 of the COMM paper: `log s(d)` for positives and `log min(s(-d) + shift, 1)` for the others."""
-    toward_gold = _toward_gold(distance, positive)
-    q = logsigmoid(toward_gold)
-    if shift == 0:  # log(sigmoid(x)) would underflow
-        return q
-    probability = torch.sigmoid(toward_gold)
-    # A constant 1 before the logarithm: loss and gradient are exactly 0 past the cut-off, and no log(0) can occur.
-    outside = positive | (probability >= 1 - shift)
-    return torch.where(positive, q, torch.log(torch.where(outside, 1.0, probability + shift)))
-
-
-def _log_softmax_where(mask: torch.Tensor, threshold: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """
-    Log softmax per row over `threshold` `(P, 1)`, which comes first, and the `values` where `mask`; `-inf` elsewhere.
-    Unlike that of `logsumexp`, its gradient stays accurate for large logits; and the threshold's own gradient comes
-    straight from the softmax, not as a sum over distances that cancel.
-    """
-    return log_softmax(torch.cat([threshold, torch.where(mask, values, -math.inf)], dim=1), dim=1)
+__all__ = ["available_losses", "get_loss", "is_built_in_loss", "loss_from_config", "register_loss"]
 
 
 @register_loss("cmm", reference="COMM's paper, eq. 5")
@@ -329,7 +47,7 @@ def cmm_loss(
             searches 1, 1.2, 1.4, 1.6 and 2. At 0 positives are unweighted: NCRL without its regularizer.
     """
     distance, positive = relation_distances(logits, labels)
-    q = _rescaled_distance(distance, positive, margin)
+    q = rescaled_distance(distance, positive, margin)
     concentration = (1 - torch.where(positive, q, 0.0)) ** gamma  # 1 for negatives
     return reduce_losses(-(concentration * q).sum(dim=1), reduction)
 
@@ -343,7 +61,7 @@ def margin_loss(logits, labels, reduction="mean") -> torch.Tensor:
     long with.
     """
     distance, positive = relation_distances(logits, labels)
-    return reduce_losses(-_toward_gold(distance, positive).sum(dim=1), reduction)
+    return reduce_losses(-toward_gold(distance, positive).sum(dim=1), reduction)
 
 
 @register_loss("sat", reference="code of HingeABL")
@@ -355,7 +73,7 @@ def sat_loss(logits, labels, reduction="mean") -> torch.Tensor:
     CMM with `margin = 0` and `gamma = 0`, and HingeABL before its weights.
     """
     distance, positive = relation_distances(logits, labels)
-    return reduce_losses(-logsigmoid(_toward_gold(distance, positive)).sum(dim=1), reduction)
+    return reduce_losses(-logsigmoid(toward_gold(distance, positive)).sum(dim=1), reduction)
 
 
 @register_loss("atl", reference="ATLOP, Zhou et al. 2021")
@@ -368,8 +86,8 @@ def atl_loss(logits, labels, reduction="mean") -> torch.Tensor:
     """
     logits, positive = check_inputs(logits, labels)
     threshold, relations = logits[:, :1], logits[:, 1:]
-    positive_term = torch.where(positive, _log_softmax_where(positive, threshold, relations)[:, 1:], 0.0).sum(dim=1)
-    negative_term = _log_softmax_where(~positive, threshold, relations)[:, 0]
+    positive_term = torch.where(positive, log_softmax_where(positive, threshold, relations)[:, 1:], 0.0).sum(dim=1)
+    negative_term = log_softmax_where(~positive, threshold, relations)[:, 0]
     return reduce_losses(-positive_term - negative_term, reduction)
 
 
@@ -384,8 +102,8 @@ def balanced_softmax_loss(logits, labels, reduction="mean") -> torch.Tensor:
     logits, positive = check_inputs(logits, labels)
     gold = torch.cat([~positive.any(dim=1, keepdim=True), positive], dim=1)
     zero = torch.zeros_like(logits[:, :1])
-    gold_term = _log_softmax_where(gold, zero, -logits)[:, 0]
-    other_term = _log_softmax_where(~gold, zero, logits)[:, 0]
+    gold_term = log_softmax_where(gold, zero, -logits)[:, 0]
+    other_term = log_softmax_where(~gold, zero, logits)[:, 0]
     return reduce_losses(-gold_term - other_term, reduction)
 
 
@@ -401,7 +119,7 @@ def aml_loss(logits, labels, reduction="mean", *, margin: Annotated[float, AtLea
             m, the distance from the threshold beyond which a relation adds neither loss nor gradient.
     """
     distance, positive = relation_distances(logits, labels)
-    return reduce_losses(relu(margin - _toward_gold(distance, positive)).sum(dim=1), reduction)
+    return reduce_losses(relu(margin - toward_gold(distance, positive)).sum(dim=1), reduction)
 
 
 @register_loss("afl", reference="KD-DocRE, Tan et al. 2022")
@@ -433,7 +151,7 @@ def afl_loss(
     focus = torch.exp(gamma * logsigmoid(-distance))
     positive_weight = focus if weight == "paper" else 1 + focus
     positive_term = torch.where(positive, positive_weight * logsigmoid(distance), 0.0).sum(dim=1)
-    negative_term = _log_softmax_where(~positive, threshold, relations)[:, 0]
+    negative_term = log_softmax_where(~positive, threshold, relations)[:, 0]
     return reduce_losses(-positive_term - negative_term, reduction)
 
 
@@ -463,15 +181,15 @@ def hingeabl_loss(
             direction.
     """
     distance, positive = relation_distances(logits, labels)
-    toward_gold = _toward_gold(distance, positive)
-    hinge = relu(margin - toward_gold)
+    toward = toward_gold(distance, positive)
+    hinge = relu(margin - toward)
     positive_total = torch.where(positive, hinge, 0.0).sum(dim=1, keepdim=True)
     negative_total = torch.where(positive, 0.0, hinge).sum(dim=1, keepdim=True)
     total = torch.where(positive, positive_total, negative_total)
     weight = hinge / torch.where(total > 0, total, 1.0)
     if detach_weights:
         weight = weight.detach()
-    return reduce_losses(-(weight * logsigmoid(toward_gold)).sum(dim=1), reduction)
+    return reduce_losses(-(weight * logsigmoid(toward)).sum(dim=1), reduction)
 
 
 @register_loss("ncrl", reference="Zhou and Lee 2022")
@@ -496,7 +214,15 @@ def ncrl_loss(
             "Margin regularization", the term for `x`. Without it the loss is CMM at `gamma = 0`.
     """
     distance, positive = relation_distances(logits, labels)
-    losses = -_rescaled_distance(distance, positive, shift).sum(dim=1)
+    losses = -rescaled_distance(distance, positive, shift).sum(dim=1)
     if regularizer:
-        losses = losses - _rescaled_distance(-distance.mean(dim=1), ~positive.any(dim=1), shift)
+        losses = losses - rescaled_distance(-distance.mean(dim=1), ~positive.any(dim=1), shift)
     return reduce_losses(losses, reduction)
+
+
+_BUILT_IN = frozenset(available_losses())
+
+
+def is_built_in_loss(name: str) -> bool:
+    """Returns whether `name` comes with the library; another one's source is saved with the checkpoint."""
+    return get_loss(name).name in _BUILT_IN

@@ -9,13 +9,8 @@ from typing import Annotated
 
 import torch
 
-from .losses import (
-    _rescaled_distance,
-    reduce_losses,
-    register_loss,
-    relation_distances,
-    relation_values,
-)
+from .loss_base import reduce_losses, relation_distances, relation_values, rescaled_distance
+from .loss_registry import register_loss
 from .settings import AtLeast, InRange, SettingError
 
 
@@ -65,12 +60,12 @@ def pu_cmm_loss(
             "pu_cmm", "margin", margin, f"more than 0, because facts_per_label is {largest:g} for a relation"
         )
     distance, positive = relation_distances(logits, labels)
-    q = _rescaled_distance(distance, positive, margin)
+    q = rescaled_distance(distance, positive, margin)
     concentration = (1 - torch.where(positive, q, 0.0)) ** gamma
     terms = concentration * q
     facts = relation_values(facts_per_label_by_relation, logits, facts_per_label)
     if largest > 1:
-        as_negative = _rescaled_distance(distance, torch.zeros_like(positive), margin)
+        as_negative = rescaled_distance(distance, torch.zeros_like(positive), margin)
         labelled = facts * relation_values(weight_by_relation, logits, weight) * terms - (facts - 1) * as_negative
         terms = torch.where(positive, labelled, terms)
     elif weight != 1 or weight_by_relation:

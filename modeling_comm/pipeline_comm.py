@@ -12,9 +12,9 @@ from transformers.utils import logging
 
 from .configuration_comm import TASK
 from .documents import DocumentChecker, DocumentError
+from .features import what_was_lost
 from .mentions import find_mentions, group_mentions
 from .prediction_record import RECORD_VERSION
-from .processing_comm import what_was_lost
 from .text_to_document import check_text, document_from_text, text_from_document
 from .windows import sentence_spans
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-import json
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -12,9 +12,19 @@ from transformers.utils import ModelOutput, logging
 
 from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
 from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
-from .documents import validate_document
+from .documents import Document, validate_document
+from .features import (
+    DocumentFeatures,
+    encoding_report,
+    no_document,
+    ordered_pairs,
+    pad_rows,
+    pair_labels,
+    what_was_lost,
+)
 from .losses import get_loss
 from .settings import AtLeast, InRange, Setting, check_field
+from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
 from .windows import (
     count_pairs_without_context,
     entities_of_windows,
@@ -26,14 +36,7 @@ from .windows import (
 
 logger = logging.get_logger(__name__)
 
-MARKERS = ("star", "entity_type", "none")
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-# The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
-# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
-_TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
-_CLOSING = 50
-# What encoding counts, for each document, of what its features do not say.
-LOSSES_OF_ENCODING = ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context")
 
 
 class CommProcessor(ProcessorMixin):
@@ -89,7 +92,7 @@ class CommProcessor(ProcessorMixin):
         self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair)
         super().__init__(tokenizer)
         self._check_settings()
-        self._check_tokenizer()
+        self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
@@ -236,12 +239,16 @@ class CommProcessor(ProcessorMixin):
             logger.warning("Encoding %d documents: %s", len(documents), lost)
         return BatchFeature(self.collate(features))
 
-    def encode(self, documents, max_length=None) -> list[dict]:
+    def encode(self, documents: Iterable[Document], max_length: int | None = None) -> list[DocumentFeatures]:
         """
-        One feature dict of plain lists per document: `input_ids` of the whole document, `mention_positions` and
-        `mention_entities`, `sentence_starts` (the first subword token of each sentence, its opening marker included),
-        `num_entities`, `facts` (`[head, tail, label id]`), `has_labels`, `windows`, and what was lost
-        (`lost_tokens`, `lost_mentions`, `lost_entities`, `pairs_without_context`).
+        One [`~features.DocumentFeatures`] per document: plain numbers, not padded, with counts of what was lost.
+
+        Args:
+            documents (`Iterable[Document]`): in DocRED format.
+            max_length (`int`, *optional*): as for a call of the processor.
+
+        Raises:
+            DocumentError: a document is not in DocRED format.
         """
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
@@ -249,22 +256,12 @@ class CommProcessor(ProcessorMixin):
         relations = set(self.id2label.values()) - {self.id2label[0]}
         for index, document in enumerate(documents):
             validate_document(document, index=index, relations=relations)
-        pieces = self._tokenize_words(documents)
+        pieces = tokenize_words(self.tokenizer, documents, self._traits.leading_space)
         return [self._encode_document(document, pieces, max_length) for document in documents]
 
-    def _tokenize_words(self, documents) -> dict[str, list[int]]:
-        """Subword tokens of every distinct word. Words are tokenized on their own, so that the alignment is exact."""
-        words = sorted({word for document in documents for sentence in document["sents"] for word in sentence})
-        if not words:
-            return {}
-        # A word that looks like a special token ("</s>" in a text about HTML) is a word all the same.
-        texts = [self._leading_space + word for word in words]
-        pieces = self.tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        return dict(zip(words, pieces, strict=True))
-
     def _encode_document(self, document, pieces, max_length):
-        opening, closing = self._marker_ids(document)
-        tokens = [self._start_id]
+        opening, closing = marker_ids(document, self._traits.markers)
+        tokens = [self._traits.start_id]
         first_piece = []  # of each sentence's words, its opening marker included
         for sent_id, sentence in enumerate(document["sents"]):
             positions = []
@@ -278,7 +275,7 @@ class CommProcessor(ProcessorMixin):
         if max_length is not None and full_length > max_length:
             tokens = tokens[: max_length - 1]
         end = len(tokens)
-        tokens.append(self._end_id)
+        tokens.append(self._traits.end_id)
         spans = self.window_spans(len(tokens))
         mention_positions, mention_entities = [], []
         for entity, mentions in enumerate(document["vertexSet"]):
@@ -304,71 +301,44 @@ class CommProcessor(ProcessorMixin):
             "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
         }
 
-    def _marker_ids(self, document):
-        """Marker ids before and after boundary words: one a word, that of the first mention that starts or ends there."""
-        opening, closing = {}, {}
-        if self.markers == "none":
-            return opening, closing
-        for entity, mentions in enumerate(document["vertexSet"]):
-            for mention in mentions:
-                kind = mention["type"]
-                if self.markers == "entity_type" and kind not in _TYPE_MARKERS:
-                    raise ValueError(
-                        f"document {document['title']!r}, entity {entity}: type is {kind!r}; entity_type markers exist for "
-                        f"{sorted(_TYPE_MARKERS)}"
-                    )
-                before, after = self._markers[kind if self.markers == "entity_type" else "*"]
-                opening.setdefault((mention["sent_id"], mention["pos"][0]), [before])
-                closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [after])
-        return opening, closing
-
     def window_spans(self, length: int) -> list[tuple[int, int]]:
         """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
         return split_document(length, self.window_size, self.window_stride, self.window_end_tokens)
 
-    def collate(self, features) -> dict[str, torch.Tensor]:
+    def collate(self, features: list[DocumentFeatures]) -> dict[str, torch.Tensor]:
         """
         Batches features from [`encode`] into the arguments of the model's forward. An empty list gives a batch without pairs,
         which a process that has no documents left can run beside the others.
         """
-        features = features or [_no_document(self._start_id, self._end_id)]
+        features = features or [no_document(self._traits.start_id, self._traits.end_id)]
         rows, windows, window_mentions, window_entities = [], [], [], []
-        end_ids = [self._end_id] * self.window_end_tokens
+        end_ids = [self._traits.end_id] * self.window_end_tokens
         for document, feature in enumerate(features):
             tokens = feature["input_ids"]
             spans = self.window_spans(len(tokens))
-            rows += [window_tokens(tokens, span, self._start_id, end_ids) for span in spans]
+            rows += [window_tokens(tokens, span, self._traits.start_id, end_ids) for span in spans]
             windows += [window_row(document, span) for span in spans]
             mentions = mentions_in_windows(spans, feature["mention_positions"])
             window_mentions += mentions
             window_entities += entities_of_windows(spans, mentions, feature["mention_entities"])
         sizes = [feature["num_entities"] for feature in features]
-        pairs = [_ordered_pairs(document, size) for document, size in enumerate(sizes)]
+        pairs = [ordered_pairs(document, size) for document, size in enumerate(sizes)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
         batch = {
-            "input_ids": _pad(rows, self.tokenizer.pad_token_id),
-            "attention_mask": _pad([[1] * len(row) for row in rows], 0),
+            "input_ids": pad_rows(rows, self.tokenizer.pad_token_id),
+            "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
-            "window_mentions": _pad(window_mentions, -1),
-            "window_entities": _pad(window_entities, -1),
+            "window_mentions": pad_rows(window_mentions, -1),
+            "window_entities": pad_rows(window_entities, -1),
             "document_mask": torch.arange(int(lengths.max())) < lengths[:, None],
-            "mention_positions": _pad([feature["mention_positions"] for feature in features], -1),
-            "mention_entities": _pad([feature["mention_entities"] for feature in features], -1),
+            "mention_positions": pad_rows([feature["mention_positions"] for feature in features], -1),
+            "mention_entities": pad_rows([feature["mention_entities"] for feature in features], -1),
             "entity_mask": torch.arange(max([1, *sizes])) < torch.tensor(sizes)[:, None],
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
         }
         if all(feature["has_labels"] for feature in features):
-            batch["labels"] = torch.cat([self._labels(feature) for feature in features])
+            batch["labels"] = torch.cat([pair_labels(feature, len(self.id2label)) for feature in features])
         return batch
-
-    def _labels(self, feature):
-        entities = feature["num_entities"]
-        labels = torch.zeros(entities * max(entities - 1, 0), len(self.id2label))
-        if feature["facts"]:
-            head, tail, relation = torch.tensor(feature["facts"]).unbind(-1)
-            labels[_pair_row(head, tail, entities), relation] = 1
-        labels[:, 0] = ~labels.any(-1)
-        return labels
 
     # --------------------------------------------------------------------------------------------- outputs to triples
 
@@ -422,7 +392,7 @@ class CommProcessor(ProcessorMixin):
         return decide_batch(logits, pair_index, len(documents), settings)
 
     def _check_outputs(self, logits, pair_index, documents):
-        expected = [_ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
+        expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
         expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
         if not np.array_equal(np.unique(pair_index.numpy(), axis=0), expected) or len(pair_index) != len(expected):
             raise ValueError(
@@ -438,7 +408,7 @@ class CommProcessor(ProcessorMixin):
         if bad is not None:
             raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
 
-    # ---------------------------------------------------------------------------------------- settings and tokenizer
+    # ------------------------------------------------------------------------------------------------------- settings
 
     def _check_settings(self):
         def check(field, type_, *ranges):
@@ -456,92 +426,3 @@ class CommProcessor(ProcessorMixin):
         check_field(self, "relation_names", fits, "a dict of label to name")
         unknown = sorted(set(names) - labels, key=str)
         check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
-
-    def _check_tokenizer(self):
-        tokenizer = self.tokenizer
-        name = type(tokenizer).__name__
-        if not getattr(tokenizer, "is_fast", False):
-            raise ValueError(f"{name} is not a fast tokenizer; expected one with a `tokenizer.json`")
-        if tokenizer.pad_token_id is None:
-            raise ValueError(f"{name} has no padding token; set tokenizer.pad_token")
-        special = tokenizer("")["input_ids"]
-        if len(special) != 2:
-            raise ValueError(
-                f"{name} puts the special tokens {special} around a text; expected one before and one after"
-            )
-        self._start_id, self._end_id = special
-        byte_level = self._byte_level_settings()
-        self._leading_space = " " if self.word_leading_space and byte_level else ""
-        if not self.word_leading_space and any(part.get("add_prefix_space") for part in byte_level):
-            raise ValueError(
-                f"word_leading_space=False, but {name} adds a space itself; load it with add_prefix_space=False"
-            )
-        if self.markers == "star":
-            star = self._marker_id("*")
-            self._markers = {"*": (star, star)}
-        elif self.markers == "entity_type":
-            self._markers = {
-                kind: (self._marker_id(f"[unused{k}]"), self._marker_id(f"[unused{k + _CLOSING}]"))
-                for kind, k in _TYPE_MARKERS.items()
-            }
-
-    def _marker_id(self, token):
-        index = self.tokenizer.convert_tokens_to_ids(token)
-        if index is None or index == self.tokenizer.unk_token_id:
-            raise ValueError(
-                f"markers={self.markers!r} need the token {token!r}, which {type(self.tokenizer).__name__}'s vocabulary lacks; "
-                "expected markers='star' or 'none'"
-            )
-        return index
-
-    def _byte_level_settings(self):
-        """Settings of the tokenizer's byte-level steps, to which a word's leading space is a part of the word."""
-        settings = json.loads(self.tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {"type": "none"}
-        return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
-
-
-def encoding_report(features) -> dict[str, int]:
-    """Sums what encoding did over features: documents, subword tokens, mentions, and everything that was lost."""
-    report = {
-        "documents": len(features),
-        "tokens": sum(len(feature["input_ids"]) for feature in features),
-        "mentions": sum(len(feature["mention_positions"]) for feature in features),
-        "entities": sum(feature["num_entities"] for feature in features),
-    }
-    for key in ("windows", *LOSSES_OF_ENCODING):
-        report[key] = sum(feature[key] for feature in features)
-    return report
-
-
-def what_was_lost(report) -> dict[str, int]:
-    """The losses of an [`encoding_report`], as far as there are any."""
-    return {key: report[key] for key in LOSSES_OF_ENCODING if report[key]}
-
-
-def _ordered_pairs(document, entities):
-    head, tail = np.divmod(np.arange(entities * entities, dtype=np.int64), max(entities, 1))
-    different = head != tail
-    return np.stack([np.full(different.sum(), document, dtype=np.int64), head[different], tail[different]], axis=1)
-
-
-def _pair_row(head, tail, entities):
-    # The row of a pair in `_ordered_pairs`: each head has a row for every tail but itself, so tails after it move up by one.
-    return head * (entities - 1) + tail - (tail > head).long()
-
-
-def _pad(rows, value):
-    padded = torch.full((len(rows), max([1, *map(len, rows)])), value)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = torch.as_tensor(row, dtype=torch.long)
-    return padded
-
-
-def _no_document(start_id, end_id):
-    return {
-        "input_ids": [start_id, end_id],
-        "mention_positions": [],
-        "mention_entities": [],
-        "num_entities": 0,
-        "facts": [],
-        "has_labels": True,
-    }

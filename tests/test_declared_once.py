@@ -17,10 +17,10 @@ from modeling_comm import (
     RelationEncoder,
     SettingError,
     UnknownFieldError,
+    loss_registry,
     register_loss,
     register_relation_encoder,
 )
-from modeling_comm import losses as loss_registry
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.extensions import import_extensions
 from modeling_comm.losses import get_loss, loss_from_config

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm import available_relation_encoders
 from modeling_comm.documents import DocumentError
-from modeling_comm.processing_comm import encoding_report
+from modeling_comm.features import encoding_report
 from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.distillation import (
     DistillationTrainer,

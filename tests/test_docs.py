@@ -31,8 +31,7 @@ import comm_docre
 import run_docre
 from dataset_scripts import publish, recipe_card
 from dataset_scripts.builder import relation_labels
-from modeling_comm import RelationEncoder, available_losses, available_relation_encoders
-from modeling_comm import losses as loss_registry
+from modeling_comm import RelationEncoder, available_losses, available_relation_encoders, loss_registry
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.settings import declared_by_class
 

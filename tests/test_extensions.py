@@ -18,10 +18,10 @@ from modeling_comm import (
     RelationEncoder,
     available_losses,
     available_relation_encoders,
+    loss_registry,
     register_loss,
     register_relation_encoder,
 )
-from modeling_comm import losses as loss_registry
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.extensions import import_extensions
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder

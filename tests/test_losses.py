@@ -1,4 +1,4 @@
-"""Every loss against its golden numbers and against the promises at the head of `modeling_comm/losses.py`.
+"""Every loss against its golden numbers and against the promises at the head of `modeling_comm/loss_base.py`.
 
 A new loss is one line in `CASES` (two if golden numbers exist for several parameters).
 """
@@ -18,16 +18,9 @@ import pytest
 import torch
 from helpers import SHARED, requires_shared
 
-from modeling_comm import SettingError, losses
-from modeling_comm.losses import (
-    available_losses,
-    check_inputs,
-    get_loss,
-    loss_from_config,
-    reduce_losses,
-    register_loss,
-    relation_distances,
-)
+from modeling_comm import SettingError, loss_base, loss_registry, losses
+from modeling_comm.loss_base import check_inputs, reduce_losses, relation_distances
+from modeling_comm.losses import available_losses, get_loss, loss_from_config, register_loss
 from modeling_comm.settings import WrongResultError
 
 CMM_MARGINS, CMM_GAMMAS = (0.1, 0.2, 0.3, 0.4), (1.0, 1.2, 1.4, 1.6, 2.0)  # the axes of the golden arrays
@@ -418,7 +411,7 @@ def test_helpers_for_own_losses():
 
 @pytest.fixture
 def own_registry(monkeypatch):
-    monkeypatch.setattr(losses, "_REGISTRY", dict(losses._REGISTRY))
+    monkeypatch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))
 
 
 def test_unknown_loss_lists_the_known_ones():
@@ -519,8 +512,9 @@ def test_parameters_come_from_the_configuration(name, fields, parameters):
         assert torch.equal(loss(logits, labels, reduction=reduction), expected)
 
 
-def test_module_imports_only_torch_and_the_standard_library():
-    tree = ast.parse(Path(losses.__file__).read_text(encoding="utf-8"))
+@pytest.mark.parametrize("module", [loss_base, loss_registry, losses])
+def test_module_imports_only_torch_and_the_standard_library(module):
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     assert {name.split(".")[0] for name in imported} <= {"torch", *sys.stdlib_module_names}

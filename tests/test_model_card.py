@@ -22,7 +22,7 @@ from markdown_it import MarkdownIt
 import comm_docre
 from dataset_scripts import recipe_card
 from dataset_scripts.builder import find_data_files
-from modeling_comm import CommTrainer, CommTrainingArguments
+from modeling_comm import CommTrainer, CommTrainingArguments, UnknownFieldError
 from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import without_folders
@@ -32,6 +32,7 @@ from modeling_comm.reporting.model_card import (
     trainer_record,
     write_model_card,
 )
+from modeling_comm.training.script_arguments import parse_arguments
 
 TABLE_1 = sorted(
     f"{backbone}_{encoder}_{setting}"
@@ -395,6 +396,23 @@ def test_recipe_was_not_run(name, monkeypatch):
     assert planned["relation_encoder" if "relation_encoder" in planned else "loss"] in found["Training"]
     assert not re.search(r"\b\d\d\.\d\b", "".join(found[part] for part in ("", "Results", "Training", "Limits")))
     assert blocks(found["How to run it"], "bash") == [f"python run_docre.py {recipe.as_posix()}\n"]
+
+
+def test_recipe_with_settings_of_its_loss_and_encoder(tmp_path):
+    planned = {"loss": "aml", "aml_margin": 2.5, "relation_encoder": "docunet", "unet_down_dim": 128}
+    planned |= {"word_leading_space": False, "window_stride": 0, "dataset_config": "redocred", "do_train": True}
+    planned |= {"model_name_or_path": "roberta-base", "output_dir": str(tmp_path / "run")}
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(planned))
+    record = recipe_card.recipe_record(recipe, parse_arguments([str(recipe)]))
+    assert record["config"].items() >= {"aml_margin": 2.5, "unet_down_dim": 128, "unet_in_dim": 3}.items()
+    assert record["processor"].items() >= {"word_leading_space": False, "window_stride": 0}.items()
+    assert "| `aml_margin` | 2.5 |" in recipe_card.render_recipe_card(recipe)
+
+    recipe.write_text(yaml.safe_dump(planned | {"cmm_margin": 0.3}))
+    with pytest.raises(UnknownFieldError) as error:
+        recipe_card.render_recipe_card(recipe)
+    assert error.value.field == "cmm_margin"
 
 
 def test_stored_card():

@@ -103,7 +103,7 @@ def naive_atlop(model, processor, document):
     times = torch.zeros(length, 1)
     spans = processor.window_spans(length)
     for start, end in spans:
-        before, after = [processor._start_id] * (start > 0), [processor._end_id] * (end < length)
+        before, after = tokens[:1] * (start > 0), tokens[-1:] * (end < length)
         with torch.no_grad():
             row = torch.tensor([[*before, *tokens[start:end], *after]])
             encoded = backbone(row, attention_mask=torch.ones_like(row), output_attentions=True)

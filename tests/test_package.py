@@ -48,6 +48,22 @@ def test_files_beside_the_code_are_installed():
     for package in ("modeling_comm", "dataset_scripts"):
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):
-                folder = ".".join(path.parent.relative_to(ROOT).parts)
-                beside.setdefault(folder, set()).add(path.name)
+                owner = next(folder for folder in path.parents if (folder / "__init__.py").is_file())
+                name = ".".join(owner.relative_to(ROOT).parts)
+                beside.setdefault(name, set()).add(path.relative_to(owner).as_posix())
     assert {package: set(names.split()) for package, names in setup["options.package_data"].items()} == beside
+
+
+PACKAGES = [
+    folder.parent
+    for root in ("modeling_comm", "dataset_scripts", "experiments")
+    for folder in (ROOT / root).rglob("__init__.py")
+]
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda folder: folder.name)
+def test_a_folder_holds_several_modules_and_none_is_longer_than_500_lines(package):
+    modules = [file for file in package.glob("*.py") if file.name != "__init__.py"]
+    assert len(modules) > 1
+    lengths = {file.name: len(file.read_text(encoding="utf-8").splitlines()) for file in modules}
+    assert {name: length for name, length in lengths.items() if length > 500} == {}

@@ -10,7 +10,7 @@ import torch
 from helpers import KillAt, random_document, tiny_model, tiny_processor, tiny_system
 
 from dataset_scripts.builder import FEATURES, load_splits, to_document
-from modeling_comm.processing_comm import encoding_report
+from modeling_comm.features import encoding_report
 from modeling_comm.training.batching import DocumentStream, EncodedOnDemand, StreamedBatches
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments

@@ -10,10 +10,10 @@ import pytest
 from browser import chromium_page, visit
 from helpers import SAMPLE, random_document
 
-import modeling_comm.viewer.render
+import modeling_comm.reporting.html_page
 from modeling_comm.documents import DocumentError
+from modeling_comm.reporting.html_page import render_html
 from modeling_comm.text_to_document import text_from_document
-from modeling_comm.viewer.render import render_html
 
 RELATION_NAMES = json.loads((SAMPLE / "rel_info.json").read_text(encoding="utf-8"))
 RELATION_NAMES |= {"P36": "capital", "P551": "residence"}
@@ -143,7 +143,7 @@ def test_no_text_ends_the_data():
 
 
 def test_script_uses_no_sink_for_markup():
-    script = "".join(map(modeling_comm.viewer.render._part, modeling_comm.viewer.render._SCRIPTS))
+    script = "".join(map(modeling_comm.reporting.html_page._part, modeling_comm.reporting.html_page._SCRIPTS))
     assert "textContent" in script
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\(|srcdoc|DOMParser", script

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..documents import DocumentError
-from ..viewer.render import render_html
+from ..reporting.html_page import render_html
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, read_items
 

@@ -1,1 +1,1 @@
-"""Records of runs and the model cards made from them."""
+"""What people read: records of runs, the model cards made from them, and predicted triples as an HTML page."""

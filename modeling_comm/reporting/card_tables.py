@@ -5,7 +5,7 @@ import shlex
 from pathlib import PureWindowsPath
 
 from ..configuration_comm import settings_of
-from ..processing_comm import what_was_lost
+from ..features import what_was_lost
 from .markdown import Markdown, code, plain, table
 
 METRICS = {

@@ -7,32 +7,24 @@ A card states nothing that the record lacks. `python -m dataset_scripts.recipe_c
 not run.
 """
 
-import dataclasses
 import json
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..configuration_comm import TASK, CommConfig
+from ..configuration_comm import TASK
 from ..data.dataset_entry import LOCAL
-from ..decoding import DecisionSettings
 from ..evaluation.scoring import format_scores
-from ..losses import get_loss
-from ..processing_comm import CommProcessor, encoding_report
+from ..features import encoding_report
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
 from .redaction import redact
 from .run_record import device_record, epoch_log, ign_reference_record, versions
-
-if TYPE_CHECKING:  # training needs packages that cards do without
-    from ..training.script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +34,8 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
     A model card, metadata included.
 
     Args:
-        record (`dict`): content of a run's `run.json`, or what [`trainer_record`] or [`recipe_record`] returns. Without `metrics`
-            the card says "not run".
+        record (`dict`): content of a run's `run.json`, or what [`trainer_record`] returns. Without `metrics`, as for a
+            recipe, the card says "not run".
         scores (`dict`, *optional*): content of the run's `test_scores.json`.
         repo_id (`str`, *optional*): the model's name on the Hub, for the examples.
         name (`str`, *optional*): title of the card; by default the last part of `repo_id` or of the run's folder.
@@ -180,37 +172,6 @@ def trainer_record(trainer) -> dict:
         "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
         "log": epoch_log(state.log_history),
         "best_checkpoint_step": state.best_global_step,
-    }
-
-
-def recipe_record(path: str, arguments: "Arguments", files: Mapping[str, dict], published: Mapping[str, dict]) -> dict:
-    """
-    The plan of a settings file for `run_docre.py`, in the form of a record without a run.
-
-    Args:
-        path (`str`): the settings file, for the command.
-        arguments (`Arguments`): what [`~modeling_comm.training.script_arguments.parse_arguments`] makes of it.
-        files (`Mapping[str, dict]`): by split, `{"source": path or address}`.
-        published (`Mapping[str, dict]`): what [`~modeling_comm.data.DatasetEntry.published_sources`] says of them.
-    """
-    model, training = arguments.model, arguments.training
-    fields = {
-        field: value for field, value in vars(model).items() if field in vars(CommConfig()) and value is not None
-    }
-    config = CommConfig(**fields).to_dict()
-    for field in {"text_config", "id2label", "label2id"} - set(fields):
-        del config[field]  # the backbone's and the data's, which are not loaded
-    settings = {name: getattr(model, name) for name in CommProcessor.setting_names() if getattr(model, name, None)}
-    decision = DecisionSettings(get_loss(config["loss"]).decision_threshold)
-    return {
-        "command": f"python run_docre.py {shlex.quote(Path(path).as_posix())}",
-        "base_model": model.model_name_or_path,
-        "seed": training.seed,
-        "seeds": arguments.run.seeds,
-        "data": {"config": arguments.data.dataset_config, "files": files, "published": published},
-        "config": config,
-        "processor": {"markers": "star", **dataclasses.asdict(decision), **settings},
-        "training_arguments": training.to_sanitized_dict(),
     }
 
 

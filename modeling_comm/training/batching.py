@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from ..processing_comm import encoding_report
+from ..features import encoding_report
 
 # Columns that a batch is made from.
 FEATURE_COLUMNS = ("input_ids", "mention_positions", "mention_entities", "num_entities", "facts", "has_labels")

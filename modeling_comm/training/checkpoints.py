@@ -83,11 +83,11 @@ def run_settings(
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
-    settings = redact(settings) | {"config": config_settings(config), "processor": processor_settings(processor)}
+    settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))
 
 
-def config_settings(config: CommConfig) -> dict:
+def config_identity(config: CommConfig) -> dict:
     """The configuration's fields that give weights their meaning: labels in their order, sizes, loss and its settings, ..."""
     fields = config.to_dict()
     text_config = {name: value for name, value in fields.pop("text_config").items() if name not in _DESCRIPTIVE_FIELDS}
@@ -96,7 +96,7 @@ def config_settings(config: CommConfig) -> dict:
     return json.loads(json.dumps({**fields, "text_config": text_config, "labels": labels}))
 
 
-def processor_settings(processor: CommProcessor) -> dict:
+def processor_identity(processor: CommProcessor) -> dict:
     """The processor's identity: its settings, and the hash of its tokenizer."""
     fields = {name: value for name, value in processor.to_dict().items() if name not in _LABEL_FIELDS}
     tokenizer = processor.tokenizer
@@ -156,7 +156,7 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
             write_json(settings_file, settings)
         progress = Progress(last_complete_checkpoint(folder, training_args.world_size), final_state.is_file())
         if progress.checkpoint and "config" in settings:
-            saved = config_settings(CommConfig.from_pretrained(progress.checkpoint))
+            saved = config_identity(CommConfig.from_pretrained(progress.checkpoint))
             check_unchanged(saved, settings["config"], progress.checkpoint, _ADVICE)
         if is_first and not (progress.checkpoint or progress.finished):
             resumed_file.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from ..losses import reduce_losses
-from ..processing_comm import encoding_report
+from ..features import encoding_report
+from ..loss_base import reduce_losses
 from ..utils.files import read_json, write_json
 from ..utils.unchanged import check_unchanged
 from .batching import FEATURE_COLUMNS, DocumentCollator, DocumentStream, EncodedOnDemand
@@ -151,7 +151,7 @@ def finish_teacher_logits(folder, documents, record=None) -> dict:
 
     Returns:
         the contents of `teacher.json`, with `documents`, `record`, and `encoding`, what encoding made of all documents and
-        lost, see [`~modeling_comm.processing_comm.encoding_report`].
+        lost, see [`~modeling_comm.features.encoding_report`].
 
     Raises:
         ValueError: there are no documents, or more or less shards than these documents fill.

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from datasets import Dataset, IterableDataset
 
-from ..processing_comm import CommProcessor, encoding_report, what_was_lost
+from ..features import encoding_report, what_was_lost
+from ..processing_comm import CommProcessor
 from .batching import DocumentStream
 from .script_arguments import Arguments
 from .trainer import encode_dataset
@@ -21,7 +22,7 @@ def encode_splits(
 
     Returns:
         By split, the encoded documents (a [`DocumentStream`], which is encoded while it is read, for an iterable data set), and
-        the report of [`~modeling_comm.processing_comm.encoding_report`] (none for a stream).
+        the report of [`~modeling_comm.features.encoding_report`] (none for a stream).
     """
     encoded, reports, max_length = {}, {}, arguments.data.max_length
     for split, dataset in splits.items():

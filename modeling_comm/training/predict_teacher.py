@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import torch
 
-from ..processing_comm import what_was_lost
+from ..features import what_was_lost
 from ..reporting.redaction import redact
 from ..reporting.run_record import Provenance
 from .build_model import is_comm_checkpoint, load_checkpoint

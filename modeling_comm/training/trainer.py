@@ -15,8 +15,9 @@ from ..configuration_comm import __version__
 from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
+from ..features import LOSSES_OF_ENCODING
 from ..losses import get_loss, loss_from_config
-from ..processing_comm import LOSSES_OF_ENCODING, CommProcessor
+from ..processing_comm import CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
 from .batching import (
     FEATURE_COLUMNS,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..prediction_record import PredictionRecord, parse_record
 
+_PARTS = Path(__file__).with_name("page")
 _SCRIPTS = ("layout.js", "graph.js", "page.js")  # one scope
 
 
@@ -31,7 +32,7 @@ def render_html(records: Iterable[PredictionRecord], title: str = "Relations") -
     Example:
 
     ```python
-    >>> from modeling_comm.viewer.render import render_html
+    >>> from modeling_comm.reporting.html_page import render_html
     >>> record = {"version": 1, "title": "", "text": "", "sentences": [], "entities": [], "triples": [], "lost": {}}
     >>> page = render_html([record])
     >>> page.startswith("<!DOCTYPE html>")
@@ -53,7 +54,7 @@ def render_html(records: Iterable[PredictionRecord], title: str = "Relations") -
 
 
 def _part(name):
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return (_PARTS / name).read_text(encoding="utf-8")
 
 
 def _hash(content):

@@ -1,0 +1,151 @@
+"""The registry of losses: names, and the function and the settings that belong to each."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .settings import Setting, SettingError, check_registered_name, check_result, declared_by_function
+
+DECISION_THRESHOLDS = ("th", "zero")
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """
+    One entry of the registry.
+
+    Args:
+        name (`str`): The name that the configuration uses.
+        function (`Callable`): `f(logits, labels, reduction="mean", **settings)`, see the head of `loss_base.py`.
+        decision_threshold (`str`, *optional*, defaults to `"th"`):
+            What a relation's logit has to exceed to be predicted: `"th"` the pair's own threshold class, `"zero"` 0.
+        settings (`tuple[Setting]`): What the keyword arguments of `function` declare.
+        reference (`str`, *optional*, defaults to `""`): Who published it.
+    """
+
+    name: str
+    function: Callable[..., torch.Tensor]
+    decision_threshold: str = "th"
+    settings: tuple[Setting, ...] = ()
+    reference: str = ""
+
+
+_REGISTRY: dict[str, LossSpec] = {}
+
+
+def register_loss(
+    name: str, *, decision_threshold: str = "th", reference: str = ""
+) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
+    """
+    Decorator that makes a loss available under `name`.
+
+    Each keyword argument after `reduction` is a setting: `margin` of the loss `"cmm"` is the field `cmm_margin` of the
+    configuration and the flag `--cmm_margin`. The function that comes back checks the settings that it is called with,
+    and the shape of the result. A mapping from relations to numbers reaches the function with columns of the logits in
+    place of relations; see [`~loss_base.relation_values`].
+
+    Args:
+        name (`str`): The name that the configuration uses.
+        decision_threshold (`str`, *optional*, defaults to `"th"`): See [`LossSpec`].
+        reference (`str`, *optional*, defaults to `""`): Who published it.
+
+    Raises:
+        `ValueError`: `name` or `decision_threshold` cannot serve, a setting lacks a type or a default or would have
+            the name of a field that `CommConfig` has already, or another function is registered under `name`. The same
+            function once more (a reloaded module, a notebook cell run twice) replaces the earlier one.
+
+    Example:
+
+    ```python
+    >>> @register_loss("squared_margin")
+    ... def squared_margin_loss(logits, labels, reduction="mean", *, margin: Annotated[float, AtLeast(0)] = 1.0):
+    ...     distance, positive = relation_distances(logits, labels)
+    ...     shortfall = torch.relu(margin - torch.where(positive, distance, -distance))
+    ...     return reduce_losses((shortfall**2).sum(dim=1), reduction)
+    ```
+    """
+    check_registered_name("register_loss", name)
+    if decision_threshold not in DECISION_THRESHOLDS:
+        raise ValueError(
+            f"decision_threshold of loss {name!r} must be one of {DECISION_THRESHOLDS}, got {decision_threshold!r}."
+        )
+
+    def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        known = _REGISTRY.get(name)
+        if known is not None and _full_name(known.function) != _full_name(function):
+            raise ValueError(
+                f"The loss name {name!r} is taken by {_full_name(known.function)}; "
+                f"register {_full_name(function)} under another name."
+            )
+        settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
+        checked = _with_checks(name, function, settings)
+        _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference)
+        return checked
+
+    return register
+
+
+def _with_checks(name, function, settings):
+    declared = {setting.keyword: setting for setting in settings}
+
+    @functools.wraps(function)
+    def checked(logits, labels, reduction="mean", **values):
+        for keyword, value in values.items():
+            if keyword in declared and not declared[keyword].fits(value):
+                raise SettingError(function.__name__, keyword, value, declared[keyword].expected)
+        result = function(logits, labels, reduction, **values)
+        shape, meaning = ((len(logits),), "one value per pair") if reduction == "none" else ((), "one number")
+        check_result(f"the loss {name!r} with reduction={reduction!r}", result, shape, meaning)
+        return result
+
+    return checked
+
+
+def _full_name(function: Callable) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def get_loss(name: str) -> LossSpec:
+    """
+    Looks up a registered loss.
+
+    Args:
+        name (`str`): One of [`available_losses`].
+
+    Raises:
+        `ValueError`: No loss of that name is registered.
+    """
+    if name not in _REGISTRY:
+        raise ValueError(
+            f"There is no loss {name!r}; registered are {', '.join(available_losses())}. Add your own with "
+            "@register_loss(...), in a file that is imported before the loss is asked for."
+        )
+    return _REGISTRY[name]
+
+
+def available_losses() -> list[str]:
+    """The names of all registered losses, sorted."""
+    return sorted(_REGISTRY)
+
+
+def loss_from_config(config) -> Callable[..., torch.Tensor]:
+    """
+    The loss that `config.loss` names, with its settings filled in from the configuration.
+
+    Args:
+        config (`CommConfig`): Any object with a `loss` attribute and, optionally, the loss's own fields.
+
+    Returns:
+        `Callable`: `f(logits, labels, reduction="mean")`. Errors are those of [`get_loss`].
+    """
+    spec = get_loss(config.loss)
+    values: dict[str, Any] = {}
+    for setting in spec.settings:
+        value = getattr(config, setting.field, setting.default)
+        if setting.is_mapping and value is not None:
+            value = {config.label2id[relation]: number for relation, number in value.items()}
+        values[setting.keyword] = value
+    return functools.partial(spec.function, **values)

@@ -1,0 +1,130 @@
+"""Subword tokens of a document's words and the markers around its mentions: what encoding needs of a tokenizer."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from .documents import Document
+
+MARKERS = ("star", "entity_type", "none")
+# The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
+# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
+_TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
+_CLOSING = 50
+_ANY_TYPE = "*"
+
+
+@dataclass(frozen=True)
+class TokenizerTraits:
+    """
+    What encoding needs to know of a tokenizer, which [`read_tokenizer`] finds out.
+
+    Args:
+        start_id, end_id (`int`): ids of the special tokens around a text.
+        leading_space (`str`): what is put before every word: a space, or nothing.
+        markers (`dict[str, tuple[int, int]]`): ids of the opening and the closing marker, by entity type; `"*"` is for any type.
+            Empty where mentions are not marked.
+    """
+
+    start_id: int
+    end_id: int
+    leading_space: str
+    markers: dict[str, tuple[int, int]]
+
+
+def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leading_space: bool) -> TokenizerTraits:
+    """
+    Finds out what encoding needs to know of a tokenizer.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+        markers (`str`), word_leading_space (`bool`): as in [`~processing_comm.CommProcessor`].
+
+    Raises:
+        ValueError: the tokenizer cannot serve.
+    """
+    name = type(tokenizer).__name__
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"{name} is not a fast tokenizer; expected one with a `tokenizer.json`")
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"{name} has no padding token; set tokenizer.pad_token")
+    special = tokenizer("")["input_ids"]
+    if len(special) != 2:
+        raise ValueError(f"{name} puts the special tokens {special} around a text; expected one before and one after")
+    byte_level = _byte_level_settings(tokenizer)
+    if not word_leading_space and any(part.get("add_prefix_space") for part in byte_level):
+        raise ValueError(
+            f"word_leading_space=False, but {name} adds a space itself; load it with add_prefix_space=False"
+        )
+    return TokenizerTraits(
+        *special, " " if word_leading_space and byte_level else "", dict(_read_markers(tokenizer, markers))
+    )
+
+
+def _byte_level_settings(tokenizer) -> list[dict[str, Any]]:
+    """Settings of the tokenizer's byte-level steps, to which a word's leading space is a part of the word."""
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {"type": "none"}
+    return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
+
+
+def _read_markers(tokenizer, markers):
+    def marker_id(token):
+        index = tokenizer.convert_tokens_to_ids(token)
+        if index is None or index == tokenizer.unk_token_id:
+            raise ValueError(
+                f"markers={markers!r} need the token {token!r}, which {type(tokenizer).__name__}'s vocabulary lacks; "
+                "expected markers='star' or 'none'"
+            )
+        return index
+
+    if markers == "star":
+        star = marker_id("*")
+        yield _ANY_TYPE, (star, star)
+    elif markers == "entity_type":
+        for kind, number in _TYPE_MARKERS.items():
+            yield kind, (marker_id(f"[unused{number}]"), marker_id(f"[unused{number + _CLOSING}]"))
+
+
+def tokenize_words(
+    tokenizer: PreTrainedTokenizerBase, documents: list[Document], leading_space: str
+) -> dict[str, list[int]]:
+    """Subword tokens of every distinct word. Words are tokenized on their own, so that the alignment is exact."""
+    words = sorted({word for document in documents for sentence in document["sents"] for word in sentence})
+    if not words:
+        return {}
+    # A word that looks like a special token ("</s>" in a text about HTML) is a word all the same.
+    texts = [leading_space + word for word in words]
+    pieces = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return dict(zip(words, pieces, strict=True))
+
+
+def marker_ids(
+    document: Document, markers: dict[str, tuple[int, int]]
+) -> tuple[dict[tuple[int, int], list[int]], dict[tuple[int, int], list[int]]]:
+    """
+    Marker ids before and after boundary words, by sentence and word: one a word, that of the first mention that starts or ends
+    there.
+
+    Args:
+        document (`Document`): the document.
+        markers (`dict[str, tuple[int, int]]`): as in [`TokenizerTraits`].
+
+    Raises:
+        ValueError: there is no marker for an entity's type.
+    """
+    opening, closing = {}, {}
+    if not markers:
+        return opening, closing
+    for entity, mentions in enumerate(document["vertexSet"]):
+        for mention in mentions:
+            ids = markers.get(_ANY_TYPE) or markers.get(mention["type"])
+            if ids is None:
+                raise ValueError(
+                    f"document {document['title']!r}, entity {entity}: type is {mention['type']!r}; entity_type markers exist "
+                    f"for {sorted(markers)}"
+                )
+            opening.setdefault((mention["sent_id"], mention["pos"][0]), [ids[0]])
+            closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [ids[1]])
+    return opening, closing
