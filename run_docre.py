@@ -93,6 +93,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
     from modeling_comm.training.build_trainer import build_trainer
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
+    from modeling_comm.training.decisions import fit_decisions, read_decisions
     from modeling_comm.training.encode_splits import encode_splits
     from modeling_comm.training.predict_split import predict_test
     from modeling_comm.utils.files import write_json
@@ -138,6 +139,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         ).metrics
         if arguments.run.tune_threshold_offset:
             trainer.tune_threshold_offset()
+        if arguments.run.fit_probability_map:
+            metrics |= fit_decisions(trainer)
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
     if arguments.run.tune_threshold_offset:
@@ -171,6 +174,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
         resumed_from=progress.resumed_from,
+        decisions=read_decisions(trainer),
     )
     file = folder / "run.json"
     if progress.finished and file.is_file():

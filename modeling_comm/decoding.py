@@ -1,6 +1,7 @@
 """From logits to triples: margins over the threshold, the decision rule, and what is predicted for a document."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -10,6 +11,7 @@ from transformers.utils import logging
 
 from .documents import entity_name
 from .loss_registry import DECISION_THRESHOLDS
+from .probabilities import ProbabilityMap
 from .settings import AtLeast, Setting, SettingError
 
 logger = logging.get_logger(__name__)
@@ -36,7 +38,10 @@ class DecisionSettings:
         threshold_offset (`float`, defaults to 0.0): a relation is predicted iff its margin is greater than this.
             [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
         max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
-            logits. No cap by default; the paper's recipes use 4.
+            logits, or probabilities. No cap by default; the paper's recipes use 4.
+        probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
+            is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
+            `--fit_probability_map` of the training script makes one. Without it no probability is known.
 
     Raises:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
@@ -45,26 +50,46 @@ class DecisionSettings:
     decision_threshold: str = "th"
     threshold_offset: float = 0.0
     max_relations_per_pair: int | None = None
+    probability_map: ProbabilityMap | None = None
 
     def __setattr__(self, name: str, value: Any):
+        if name == "probability_map":
+            value = ProbabilityMap.of_setting(value)
         if name in _FIELDS and not _FIELDS[name].fits(value):
             raise SettingError(type(self).__name__, name, value, _FIELDS[name].expected)
         object.__setattr__(self, name, value)
 
-    def clear_offset(self):
-        """Sets `threshold_offset` to 0 and says so, because training further makes other weights than it was tuned for."""
-        if self.threshold_offset:
+    def to_dict(self) -> dict:
+        """The fields, ready for JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
+
+    def clear_tuned(self, keep_offset: bool = False):
+        """
+        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
+        """
+        if self.threshold_offset and not keep_offset:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
+        if self.probability_map is not None:
+            logger.warning("probability_map is removed; it was fitted for other weights")
+            self.probability_map = None
 
 
 class Triple(NamedTuple):
-    """A predicted relation: entity indices of head and tail, the label's id, and the margin over the threshold."""
+    """A predicted relation: entity indices of head and tail, the label's id, the margin over the threshold, and the probability,
+    where the model has a map to probabilities."""
 
     head: int
     tail: int
     label: int
     margin: float
+    probability: float | None = None
+
+    @property
+    def rank(self) -> float:
+        """What orders triples: the probability, or else the margin."""
+        return self.margin if self.probability is None else self.probability
 
 
 def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> torch.Tensor:
@@ -75,7 +100,8 @@ def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> to
 
 def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> tuple[list[Triple], int]:
     """
-    The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset.
+    The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset, or, with a
+    map to probabilities, its probability strictly greater than the cut.
 
     A pair's relations depend on its own logits only, so that the pairs of a document may come in parts.
 
@@ -91,15 +117,29 @@ def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings
 
 
 def _decide_margins(margins, pairs, settings):
-    predicted, removed = margins > settings.threshold_offset, 0
+    map_ = settings.probability_map
+    ranks, required = margins, settings.threshold_offset
+    if map_ is not None:
+        margins = margins.double()
+        required = torch.from_numpy(map_.offsets()) + required
+        ranks = torch.from_numpy(map_.logits(margins.numpy()))
+    predicted, removed = margins > required, 0
     most = settings.max_relations_per_pair
     if most is not None and most < margins.shape[1]:
-        kept = torch.zeros_like(predicted).scatter(1, margins.topk(most, dim=1).indices, True)
+        kept = torch.zeros_like(predicted).scatter(1, ranks.topk(most, dim=1).indices, True)
         removed = int((predicted & ~kept).sum())
         predicted &= kept
     row, relation = predicted.nonzero(as_tuple=True)
-    columns = (*pairs[row].unbind(-1), relation + 1, margins[row, relation])
-    return list(map(Triple, *(column.tolist() for column in columns))), removed
+    columns = [one.tolist() for one in (*pairs[row].unbind(-1), relation + 1, margins[row, relation])]
+    if map_ is not None:
+        # One by one: the last bits of a vector's depend on its length, and a document may come in parts.
+        columns.append(list(map(_probability, ranks[row, relation].tolist())))
+    return list(map(Triple, *columns)), removed
+
+
+def _probability(logit):
+    exponential = math.exp(-abs(logit))
+    return (1 if logit >= 0 else exponential) / (1 + exponential)
 
 
 @dataclasses.dataclass
@@ -167,7 +207,7 @@ class Predictions:
 
     def in_words(self, document: dict, id2label: dict[int, str], relation_names: dict[str, str]) -> list[dict]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
-        triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.margin))
+        triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
         scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
         return [
             {
@@ -175,7 +215,8 @@ class Predictions:
                 "tail": triple.tail,
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
-                "score": score,
+                "score": score if triple.probability is None else triple.probability,
+                **({} if triple.probability is None else {"probability": triple.probability}),
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
             }
@@ -220,6 +261,17 @@ def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> 
     """Index in the batch of the first document with a logit that is not finite; None if there is none."""
     bad = ~torch.isfinite(logits).all(-1)
     return int(pair_index[bad][0, 0]) if bad.any() else None
+
+
+def flat_ranks(predictions: Iterable[Predictions]) -> np.ndarray:
+    """What orders all pairs and relations of several documents, flat: logits of their probabilities, or else their margins."""
+    ranks = [
+        one.margins.ravel()
+        if one.settings.probability_map is None
+        else one.settings.probability_map.logits(one.margins).ravel()
+        for one in predictions
+    ]
+    return np.concatenate(ranks) if ranks else np.zeros(0, np.float32)
 
 
 def flat_margins(predictions: Iterable[Predictions]) -> tuple[np.ndarray, np.ndarray | None]:

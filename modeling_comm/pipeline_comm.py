@@ -20,6 +20,8 @@ from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
+# What a record takes of a triple in words.
+_RECORDED = ("head", "tail", "relation", "relation_name", "score", "probability")
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
 
@@ -224,7 +226,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            **{key: triple[key] for key in ("head", "tail", "relation", "relation_name", "score")},
+                            **{key: triple[key] for key in _RECORDED if key in triple},
                             "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
                         }
                         for triple in found

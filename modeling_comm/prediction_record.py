@@ -60,10 +60,11 @@ class RecordTriple(TypedDict):
         head, tail (`int`): indices of the entities.
         relation (`str`): the data set's id of the relation, such as `"P17"`.
         relation_name (`str`): its readable name, or else the id.
-        score (`float`): sigmoid of the margin over the threshold; not calibrated.
+        score (`float`): the probability, where there is one; else the sigmoid of the margin over the threshold, which is not
+            calibrated.
         explanation (`list[RecordExplanation]`): heaviest first; empty if none was asked for, or the pair has no common
             context.
-        probability (`float`, *optional*): calibrated probability that the triple is right.
+        probability (`float`, *optional*): of the triple, from a map that was fitted on labelled documents.
         evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
     """
 

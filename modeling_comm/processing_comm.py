@@ -23,7 +23,7 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
-from .settings import AtLeast, InRange, Setting, check_field
+from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
 from .windows import (
     count_pairs_without_context,
@@ -60,8 +60,8 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair: as in [`~decoding.DecisionSettings`], which the attribute
-            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, probability_map: as in [`~decoding.DecisionSettings`], which
+            the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no fast one, no padding token, a marker missing in
@@ -81,6 +81,7 @@ class CommProcessor(ProcessorMixin):
         decision_threshold="th",
         threshold_offset=0.0,
         max_relations_per_pair=None,
+        probability_map=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -89,7 +90,7 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair)
+        self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair, probability_map)
         super().__init__(tokenizer)
         self._check_settings()
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
@@ -204,7 +205,7 @@ class CommProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict:
         """The content of `processor_config.json`: the decision settings are beside the others."""
-        return super().to_dict() | dataclasses.asdict(self.decision)
+        return super().to_dict() | self.decision.to_dict()
 
     @property
     def label2id(self):
@@ -355,7 +356,7 @@ class CommProcessor(ProcessorMixin):
         Returns:
             per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
             tail and falling score; head and tail are entity indices, the score is the sigmoid of the margin over the
-            threshold (not calibrated).
+            threshold (not calibrated). With a `probability_map` there is a `"probability"`, too, which is then the score.
 
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
@@ -421,6 +422,11 @@ class CommProcessor(ProcessorMixin):
         check("window_size", int, AtLeast(8))
         # Each window must bring at least one new subword token: its size without special tokens and shared ones.
         check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
+        found = self.decision.probability_map
+        relations = len(self.id2label) - 1
+        if found is not None and len(found.intercepts) != relations:
+            expected = f"one for each of {relations} relations"
+            raise SettingError("ProbabilityMap", "intercepts", list(found.intercepts), expected)
         names, labels = self.relation_names, set(self.id2label.values())
         fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
         check_field(self, "relation_names", fits, "a dict of label to name")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedTokenizerFast, TrainerCallback
 
 import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
@@ -101,6 +101,31 @@ def byte_level_tokenizer(add_prefix_space=False):
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names)
+
+
+def whole_word_tokenizer(documents):
+    """One token for each word of these documents."""
+    words = sorted({word for document in documents for sentence in document["sents"] for word in sentence})
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "*", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def learning_backbone(tokenizer):
+    """A configuration of two layers, which learn a few documents by heart within seconds."""
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.2,
+    )
 
 
 TOKENIZERS = {"bert": word_piece_tokenizer, "roberta": byte_level_tokenizer}

@@ -382,7 +382,7 @@ def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, c
         expected.append([(triple["head"], triple["tail"], triple["relation"]) for triple in triples])
     output = trainer.predict(DEV)
     found = [
-        [(head, tail, processor.id2label[label]) for head, tail, label, _ in result.triples]
+        [(head, tail, processor.id2label[label]) for head, tail, label, *_ in result.triples]
         for result in output.predictions
     ]
     assert [result.document_index for result in output.predictions] == list(range(len(DEV)))

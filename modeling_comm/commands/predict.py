@@ -144,7 +144,8 @@ def _is_out_of_memory(error):
 def _rounded(record):
     """The record without the digits of scores and weights that depend on what else was in the batch."""
     for triple in record["triples"]:
-        triple["score"] = round(triple["score"], _DECIMALS)
+        for name in {"score", "probability"} & triple.keys():
+            triple[name] = round(triple[name], _DECIMALS)
         for sentence in triple["explanation"]:
             sentence["weight"] = round(sentence["weight"], _DECIMALS)
     return record

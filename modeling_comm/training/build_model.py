@@ -82,19 +82,21 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
     )
     if config.loss != saved_loss:
         of_loss = {"decision_threshold": get_loss(config.loss).decision_threshold, "threshold_offset": 0.0}
-        settings = of_loss | settings
+        settings = of_loss | {"probability_map": None} | settings
         decision = {name: settings[name] for name in of_loss}
         logger.warning("the loss is %s, no longer %s: what decides is %s", config.loss, saved_loss, decision)
+        if processor.decision.probability_map is not None:
+            logger.warning("probability_map is removed; it was fitted for the loss %s", saved_loss)
     return model, processor.with_settings(**settings)
 
 
 def prepare_for_training(
     model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
 ) -> None:
-    """Converts weights to float32, and clears an offset that was tuned for other weights unless a flag gives one."""
+    """Converts weights to float32, and removes what was tuned for other weights: a map to probabilities, and an offset unless a
+    flag gives one."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
-    if arguments.threshold_offset is None:
-        processor.decision.clear_offset()
+    processor.decision.clear_tuned(keep_offset=arguments.threshold_offset is not None)
 
 
 def _hub_arguments(arguments):

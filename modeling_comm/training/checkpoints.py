@@ -81,7 +81,9 @@ def run_settings(
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
-    settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
+    settings |= {
+        name: getattr(arguments.run, name) or None for name in ("tune_threshold_offset", "fit_probability_map")
+    }
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))

@@ -172,6 +172,13 @@ class RunArguments:
             "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
         },
     )
+    fit_probability_map: bool = field(
+        default=False,
+        metadata={
+            "help": "After training fit a map from margins to probabilities on the validation documents, with the cut for the "
+            "best F1, which is one offset for each relation; the checkpoint keeps it."
+        },
+    )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
     )
@@ -260,7 +267,7 @@ class Arguments:
     def splits_needed(self) -> dict[str, str]:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
-        needs["tune_threshold_offset"] = "validation"
+        needs |= dict.fromkeys(("tune_threshold_offset", "fit_probability_map"), "validation")
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
 
@@ -293,6 +300,14 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
         "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("fit_probability_map") and not a.given("do_train"),
+        "--fit_probability_map needs --do_train: the map is fitted after a training",
+    ),
+    (
+        lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
+        "--fit_probability_map chooses an offset for each relation; leave out --tune_threshold_offset and --threshold_offset",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,

@@ -12,7 +12,14 @@ from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
 from ..configuration_comm import __version__
-from ..decoding import Predictions, decide_batch, document_with_bad_logits, flat_margins, official_predictions
+from ..decoding import (
+    Predictions,
+    decide_batch,
+    document_with_bad_logits,
+    flat_margins,
+    flat_ranks,
+    official_predictions,
+)
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
 from ..features import LOSSES_OF_ENCODING
@@ -255,10 +262,10 @@ class CommTrainer(Trainer):
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
             keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
-                set to 0, because what was tuned for other weights does not fit the trained ones.
+                set to 0, because what was tuned for other weights does not fit the trained ones; `probability_map` is removed in
+                any case.
         """
-        if not keep_threshold_offset:
-            self.processing_class.decision.clear_offset()
+        self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
@@ -365,7 +372,8 @@ class CommTrainer(Trainer):
         if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
         offset, _ = tune_offset(margins, labels, int(labels.sum()))
-        self.processing_class.decision.threshold_offset = offset
+        decision = self.processing_class.decision
+        decision.threshold_offset, decision.probability_map = offset, None
         return offset
 
 
@@ -480,13 +488,13 @@ def evaluate_results(
         "predicted_positives": sum(len(result.triples) for result in results),
         "removed_by_cap": sum(result.removed_by_cap for result in results),
     }
-    margins, labels = flat_margins(results)
+    _, labels = flat_margins(results)
     if labels is None:
         return metrics
     predicted = official_predictions(results, documents, processor.id2label)
     scores = score(predicted, documents, ign_reference=ign_reference)
     keys = ("f1", "precision", "recall", "ign_f1")
     metrics |= {key: scores[key] for key in keys if scores[key] is not None}
-    metrics["average_precision"] = average_precision(margins, labels, int(labels.sum()))
+    metrics["average_precision"] = average_precision(flat_ranks(results), labels, int(labels.sum()))
     metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
     return metrics
