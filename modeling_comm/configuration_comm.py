@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 import functools
 import inspect
 import warnings
@@ -24,6 +23,7 @@ from .settings import (
     check_field,
     check_names,
     described_arguments,
+    nearest_names,
 )
 
 logger = logging.get_logger(__name__)
@@ -101,7 +101,7 @@ class UnknownFieldError(ValueError):
 
     def __init__(self, field: str, value: Any, known: Iterable[str]):
         self.field, self.value, self.known = field, value, sorted(known)
-        self.nearest = next(iter(difflib.get_close_matches(field, self.known, n=1, cutoff=0.75)), None)
+        self.nearest = next(iter(nearest_names(field, self.known)), None)
         where = _declared_elsewhere(field)
         hint = f"it is a setting of {where}" if where else f"expected {self.nearest!r}?"
         super().__init__(

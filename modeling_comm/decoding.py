@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,18 +12,9 @@ from transformers.utils import logging
 from .documents import entity_name
 from .loss_registry import DECISION_THRESHOLDS
 from .probabilities import ProbabilityMap
-from .settings import AtLeast, Setting, SettingError
+from .settings import AtLeast, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
-
-_FIELDS = {
-    name: Setting(name, name, type_, None, ranges)
-    for name, type_, *ranges in (
-        ("decision_threshold", Literal[DECISION_THRESHOLDS]),
-        ("threshold_offset", float),
-        ("max_relations_per_pair", int | None, AtLeast(1)),
-    )
-}
 
 
 @dataclasses.dataclass(slots=True)
@@ -47,16 +38,17 @@ class DecisionSettings:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
-    decision_threshold: str = "th"
+    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
     threshold_offset: float = 0.0
-    max_relations_per_pair: int | None = None
-    probability_map: ProbabilityMap | None = None
+    max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
+    probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
     def __setattr__(self, name: str, value: Any):
         if name == "probability_map":
             value = ProbabilityMap.of_setting(value)
-        if name in _FIELDS and not _FIELDS[name].fits(value):
-            raise SettingError(type(self).__name__, name, value, _FIELDS[name].expected)
+        setting = _DECISION_SETTINGS.get(name)
+        if setting and not setting.fits(value):
+            raise SettingError(type(self).__name__, name, value, setting.expected)
         object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict:
@@ -74,6 +66,9 @@ class DecisionSettings:
         if self.probability_map is not None:
             logger.warning("probability_map is removed; it was fitted for other weights")
             self.probability_map = None
+
+
+_DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):

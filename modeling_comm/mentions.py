@@ -10,7 +10,7 @@ from transformers import Pipeline
 
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker
-from .text_to_document import NO_TYPE, check_text, docred_type, read_spans, split_sentences
+from .text_to_document import NO_TYPE, as_mention, check_text, read_spans, read_type, split_sentences, type_field
 
 # Named-entity models often confuse these with each other.
 _NAMES = frozenset(("ORG", "LOC", "MISC"))
@@ -20,7 +20,6 @@ _POSSESSIVE = re.compile(r"['’]s?$")
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
 _OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
-_TYPE_KEYS = ("type", "entity_group", "label")
 
 
 # ---------------------------------------------------------------------------------------------------- text to mentions
@@ -28,13 +27,13 @@ _TYPE_KEYS = ("type", "entity_group", "label")
 
 def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
     """
-    Mentions `{"start", "end", "type"}` that a named-entity source finds in a text.
+    Mentions that a named-entity source finds in a text, as [`group_mentions`] takes them.
 
     Args:
         ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline made with an `aggregation_strategy`,
             which reads the text sentence by sentence, and a sentence that is longer than its model can take in windows that
             overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that takes a text and gives
-            a list of `{"start", "end", "type"}`.
+            a list of mentions as [`group_mentions`] takes them.
         text (`str`): the text.
         sentence_splitter (`Callable`, *optional*): as in [`~text_to_document.document_from_text`].
 
@@ -60,22 +59,25 @@ def _windows(ner):
 
 def _mentions(found):
     if hasattr(found, "ents"):
-        return [{"start": ent.start_char, "end": ent.end_char, "type": ent.label_} for ent in found.ents]
-    if not isinstance(found, (list, tuple)) or not all(isinstance(mention, Mapping) for mention in found):
+        return [
+            {"start": ent.start_char, "end": ent.end_char, "type": ent.label_, "text": ent.text} for ent in found.ents
+        ]
+    mentions = [as_mention(mention) for mention in found] if isinstance(found, (list, tuple)) else [found]
+    if isinstance(found, Mapping) or not all(isinstance(mention, Mapping) for mention in mentions):
         raise ValueError(
             f"ner gave {found!r:.100}; expected a list of {{'start', 'end', 'type'}}, or an object with ents as spaCy's"
         )
-    if any("entity" in mention and "index" in mention for mention in found):
+    if any("entity" in mention and "index" in mention for mention in mentions):
         raise ValueError(
             "ner gave subword tokens, not entities; expected a token-classification pipeline made with "
             "aggregation_strategy='simple' (or 'first', 'average', 'max')"
         )
-    if any(mention.get(end) is None for mention in found for end in ("start", "end")):
+    if any(mention.get(end) is None for mention in mentions for end in ("start", "end")):
         raise ValueError("ner gave a mention without start or end; expected character offsets (of a fast tokenizer)")
-    kinds = (next((mention[key] for key in _TYPE_KEYS if mention.get(key)), None) for mention in found)
     return [
-        {"start": mention["start"], "end": mention["end"], "type": kind}
-        for mention, kind in zip(found, kinds, strict=True)
+        {"start": mention["start"], "end": mention["end"], "type": type_field(mention)[1]}
+        | ({"text": mention["text"]} if isinstance(mention.get("text"), str) else {})
+        for mention in mentions
     ]
 
 
@@ -99,7 +101,9 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
 
     Args:
         text (`str`): the text.
-        mentions (`list[dict]`): `{"start", "end", "type"}`; type as in [`~text_to_document.docred_type`], or none.
+        mentions (`list`): `{"start", "end", "type"}` or `(start, end, type)`; the type is one of
+            [`~text_to_document.docred_type`] or none, and may also be named `label` or `entity_group`; a `text`, if there is
+            one, must be what stands at the offsets.
         coreference (`Callable`, *optional*): replaces the rules: takes the text and the mentions (each with its `text`; sorted,
             each span once) and gives entities as lists of indices of mentions. A mention in none of them is an entity alone.
         title (`str`, *optional*), index (`int`, *optional*), source (`str`, *optional*): of the document, for messages.
@@ -115,13 +119,11 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
     check_text(checker, text, title)
     checker.check(mentions, (list, tuple), "mentions", "a list of mentions: objects with start, end and type")
     spans = read_spans(checker, text, mentions, "mentions")
-    types = {}
-    for number, (span, mention) in enumerate(zip(spans, mentions, strict=True)):
-        kind = mention.get("type")
-        if kind is not None:
-            checker.check(kind, str, f"mentions[{number}].type", "a text, or no such field")
-            kind = docred_type(kind) or None
-        types[span] = types.get(span) or kind
+    types, confirmed = {}, set()
+    for number, (span, mention) in enumerate(zip(spans, map(as_mention, mentions), strict=True)):
+        types[span] = types.get(span) or read_type(checker, mention, f"mentions[{number}]")
+        if isinstance(mention.get("text"), str):
+            confirmed.add(span)
     flat = [
         {"start": start, "end": end, "type": types[start, end], "text": text[start:end]}
         for start, end in sorted(types)
@@ -131,13 +133,17 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
     else:
         groups = _check_groups(checker, coreference(text, [dict(mention) for mention in flat]), len(flat))
     groups = sorted(map(sorted, groups))
-    return [_entity([flat[number] for number in group]) for group in groups]
+    return [_entity([flat[number] for number in group], confirmed) for group in groups]
 
 
-def _entity(mentions):
+def _entity(mentions, confirmed):
     kinds = Counter(mention["type"] for mention in mentions if mention["type"] is not None)
     kind = kinds.most_common(1)[0][0] if kinds else NO_TYPE
-    return {"type": kind, "mentions": [{"start": mention["start"], "end": mention["end"]} for mention in mentions]}
+    spans = [{"start": mention["start"], "end": mention["end"]} for mention in mentions]
+    for span, mention in zip(spans, mentions, strict=True):
+        if (mention["start"], mention["end"]) in confirmed:  # so that nobody doubts the offsets again
+            span["text"] = mention["text"]
+    return {"type": kind, "mentions": spans}
 
 
 def _check_groups(checker, groups, size):

@@ -207,7 +207,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )
         if backbone_class._supports_attention_backend:
             mark_last_attention(self.backbone)
-        self.relation_encoder = get_relation_encoder(config.relation_encoder).encoder(config)
+        self.relation_encoder = get_relation_encoder(config.relation_encoder).build(config)
         _check_buffers(self.relation_encoder)
         self.post_init()
 

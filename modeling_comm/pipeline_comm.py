@@ -1,9 +1,8 @@
 """Raw text in, relation triples out: COMM as a Transformers pipeline."""
 
-import difflib
 import itertools
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Sized
 from contextlib import contextmanager
 
 import torch
@@ -11,11 +10,10 @@ from transformers import AutoProcessor, Pipeline
 from transformers.utils import logging
 
 from .configuration_comm import TASK
-from .documents import DocumentChecker, DocumentError
+from .document_input import is_document, read_document_input
+from .documents import DocumentError
 from .features import what_was_lost
-from .mentions import find_mentions, group_mentions
 from .prediction_record import RECORD_VERSION
-from .text_to_document import check_text, document_from_text, text_from_document
 from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
@@ -24,10 +22,6 @@ logger = logging.get_logger(__name__)
 _RECORDED = ("head", "tail", "relation", "relation_name", "score", "probability")
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
-
-
-class NoEntitiesError(DocumentError):
-    """A document says nothing of its entities, and the pipeline has no `ner` that finds them."""
 
 
 class LoadingArguments(dict):
@@ -89,9 +83,11 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 - `{"text", "entities": [{"mentions": [{"start", "end"}, ...], "type", "name"}, ...], "title"}`, or
                 - `{"text", "mentions": [{"start", "end", "type"}, ...], "title"}`, whose mentions are grouped into entities, see
                   [`~mentions.group_mentions`], or
-                - a text or `{"text", "title"}`, whose mentions `ner` finds.
+                - a text or `{"text", "title"}`, whose mentions `ner` finds, or
+                - a spaCy `Doc`, its JSON, or a line of Prodigy's.
 
-                Offsets count characters, the end exclusive; type, name and title may be left out or None.
+                Offsets count characters, the end exclusive; type, name and title may be left out or None. A data frame of
+                pandas is a list of its rows. See [`~document_input.read_document_input`] for all forms.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
             ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`].
@@ -126,10 +122,14 @@ class DocumentRelationExtractionPipeline(Pipeline):
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
         given = self._sanitize_parameters(**kwargs)
         parameters = [{**of_all, **of_this} for of_all, of_this in zip(own, given, strict=True)]
+        if hasattr(inputs, "to_dict") and hasattr(
+            inputs, "columns"
+        ):  # a data frame, which iterates over its columns' names
+            inputs = inputs.to_dict("records")
         if isinstance(inputs, bytes) or not (hasattr(inputs, "__iter__") or isinstance(inputs, Sized)):
             expected = "a document (a text or a dict), or many, such as a list or a generator of them"
             raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
-        if isinstance(inputs, (str, Mapping)):
+        if is_document(inputs):
             (record,) = self._records([inputs], 1, *parameters)
             return record
         records = self._records(inputs, size, *parameters)
@@ -194,7 +194,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     def preprocess(self, input_, index=0, ner=None, coreference=None, sentence_splitter=None):
         """One input as an encoded document."""
-        document = _read_input(input_, index, ner, coreference, sentence_splitter)
+        document = read_document_input(input_, index, ner, coreference, sentence_splitter)
         (feature,) = self.processor.encode([document.document])
         return {"index": index, "document": document, "feature": feature}
 
@@ -292,38 +292,6 @@ def _load_processor(model, name=None):
             f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"
         )
     return AutoProcessor.from_pretrained(name, **{"trust_remote_code": False, **loaded_with})
-
-
-def _read_input(item, index, ner, coreference, sentence_splitter):
-    item = {"text": item} if isinstance(item, str) else item
-    checker = DocumentChecker(item, index, None)
-    checker.check(item, Mapping, None, "a text, or an object with text or with sents")
-    # Tables of unlike documents hold None where a document has no such field.
-    item = {key: value for key, value in item.items() if value is not None}
-    where = {"index": index}
-    if "sents" in item:
-        return text_from_document(item, **where)
-    text, title = checker.read(item, "text", str, "", "a text, or sents and vertexSet"), item.get("title")
-    check_text(checker, text, title)
-    entities, mentions = item.get("entities"), item.get("mentions")
-    if entities is None:
-        if mentions is None:
-            _refuse_misspelt(checker, item)
-            if ner is None:
-                expected = "entities, or mentions, or a pipeline with ner=... that finds them"
-                raise NoEntitiesError(*checker.where, "entities", "None", expected)
-            mentions = find_mentions(ner, text, sentence_splitter)
-        entities = group_mentions(text, mentions, coreference, title, **where)
-    elif mentions is not None:
-        checker.fail("mentions", mentions, "no such field beside entities, which hold the mentions")
-    return document_from_text(text, entities, title, sentence_splitter, **where)
-
-
-def _refuse_misspelt(checker, item):
-    """Other fields are allowed, but a misspelt name of the entities would be ignored in favour of what `ner` finds."""
-    for name in item:
-        if meant := difflib.get_close_matches(str(name).lower(), ("entities", "mentions"), n=1, cutoff=0.7):
-            checker.fail(str(name), item[name], f"no field of this name; is {meant[0]!r} meant?")
 
 
 def _entity(entity):

@@ -47,7 +47,7 @@ class CommProcessor(ProcessorMixin):
     document. Nothing is truncated unless `max_length` is given.
 
     Args:
-        tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+        tokenizer (`PreTrainedTokenizerBase`): the backbone's, a fast one or one written in Python.
         id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
         relation_names (`dict[str, str]`, *optional*): readable names of labels, e.g. `{"P17": "country"}`.
         markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
@@ -64,7 +64,7 @@ class CommProcessor(ProcessorMixin):
             the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
 
     Raises:
-        ValueError: a setting does not fit, or the tokenizer cannot serve (no fast one, no padding token, a marker missing in
+        ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
             its vocabulary ...).
     """
 
@@ -113,7 +113,7 @@ class CommProcessor(ProcessorMixin):
         Processor for a new model.
 
         Args:
-            tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+            tokenizer (`PreTrainedTokenizerBase`): the backbone's.
             config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
                 what its backbone can take: 512 subword tokens or less, a quarter of them shared.
             settings: other arguments of the class, in place of these or of its defaults; None is the default.

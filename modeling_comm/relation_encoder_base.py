@@ -195,6 +195,29 @@ def grid_cells(sizes: list[int], device) -> torch.Tensor:
     return torch.cat(cells).to(device)
 
 
+class RelationEncoderError(ValueError):
+    """
+    A class of a relation encoder that lacks what every one needs.
+
+    Args:
+        encoder (`type`): The class.
+        missing (`str`): What it lacks: `"forward(documents)"` or `"super().__init__(config)"`.
+        where (`str`, *optional*, defaults to `""`): Where it should have it.
+    """
+
+    def __init__(self, encoder: type, missing: str, where: str = ""):
+        super().__init__(f"{encoder.__module__}.{encoder.__qualname__} lacks {missing}{where and f' {where}'}")
+        self.encoder, self.missing, self.where = encoder, missing, where
+
+    def __reduce__(self):
+        return type(self), (self.encoder, self.missing, self.where)
+
+
+def is_initialized(module: nn.Module) -> bool:
+    """Returns whether a module's class has called the `__init__` of torch's."""
+    return "_modules" in vars(module)
+
+
 class RelationEncoder(nn.Module):
     """Base class of relation encoders. A subclass is registered under a name with
     [`~modeling_comm.relation_encoder_registry.register_relation_encoder`], takes the [`CommConfig`] and defines `forward`.
@@ -231,6 +254,15 @@ class RelationEncoder(nn.Module):
         super().__init__()
         self.num_labels = config.num_labels
         self.hidden_size = config.text_config.hidden_size
+
+    def __setattr__(self, name, value):
+        try:
+            super().__setattr__(name, value)
+        except AttributeError as error:
+            if is_initialized(self):
+                raise
+            # A layer before `super().__init__(config)`: torch says so in words of its own, of a class that the user does not see.
+            raise RelationEncoderError(type(self), "super().__init__(config)", f"before it sets {name}") from error
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         """Gives `(P, R + 1)` logits in the order of `documents.pair_index`, the threshold class in column 0."""

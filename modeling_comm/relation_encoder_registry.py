@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .relation_encoder_base import RelationEncoder
+from .relation_encoder_base import RelationEncoder, RelationEncoderError, is_initialized
 from .settings import Setting, check_registered_name, declared_by_class
 
 
@@ -24,6 +24,21 @@ class RelationEncoderSpec:
     settings: tuple[Setting, ...] = ()
     reference: str = ""
 
+    def build(self, config) -> RelationEncoder:
+        """
+        A new relation encoder.
+
+        Args:
+            config (`CommConfig`): The model's.
+
+        Raises:
+            `RelationEncoderError`: The class does not call `super().__init__(config)`.
+        """
+        encoder = self.encoder(config)
+        if not is_initialized(encoder):
+            raise RelationEncoderError(self.encoder, "super().__init__(config)", "in its __init__")
+        return encoder
+
 
 _REGISTRY: dict[str, RelationEncoderSpec] = {}
 
@@ -42,6 +57,7 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
     Raises:
         `ValueError`: The name cannot serve or is taken by another class, the class is not a `RelationEncoder`, or a
             setting lacks a type or a default, or has the name of a field that `CommConfig` has already.
+        `RelationEncoderError`: The class does not define `forward`.
     """
 
     check_registered_name("register_relation_encoder", name)
@@ -53,7 +69,10 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
         known = _REGISTRY.get(name)
         if known is not None and _full_name(known.encoder) != _full_name(encoder):
             raise ValueError(f"{owner}: the name is taken by {_full_name(known.encoder)}")
-        _REGISTRY[name] = RelationEncoderSpec(name, encoder, declared_by_class(encoder.Settings, owner), reference)
+        settings = declared_by_class(encoder.Settings, owner)
+        if encoder.forward is RelationEncoder.forward:
+            raise RelationEncoderError(encoder, "forward(documents)")
+        _REGISTRY[name] = RelationEncoderSpec(name, encoder, settings, reference)
         return encoder
 
     return register

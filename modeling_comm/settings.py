@@ -9,6 +9,8 @@ margin: Annotated[float, InRange(0, 1), "Distance from the threshold."] = 0.2
 The fields of the configuration, the flags of the training script, the checks and the rows of model cards are derived from it.
 """
 
+import dataclasses
+import difflib
 import inspect
 import itertools
 import math
@@ -60,6 +62,20 @@ def check_field(holder: Any, field: str, fits: bool, expected: str) -> None:
     """
     if not fits:
         raise SettingError(type(holder).__name__, field, getattr(holder, field), expected)
+
+
+def nearest_names(name: str, known: Iterable[str]) -> list[str]:
+    """
+    The known names that were probably meant: those in which a prefix comes before `name`, such as `cmm_margin` for `margin`, or
+    else the most similar one, if any is.
+
+    Args:
+        name (`str`): A name that is not known.
+        known (`Iterable[str]`): The known names.
+    """
+    known = sorted(known)
+    without_prefix = [one for one in known if one.endswith(f"_{name.lstrip('-')}")]
+    return without_prefix or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
 
 
 class WrongResultError(ValueError):
@@ -184,10 +200,13 @@ class Setting:
     @property
     def expected(self) -> str:
         """The allowed values, in words."""
+        return self.expected_of_value if self.kind is self.type else f"{self.expected_of_value}, or None"
+
+    @property
+    def expected_of_value(self) -> str:
+        """The allowed values but for None, in words, such as a flag takes them."""
         words = _describe(get_args(self.kind)[1] if self.is_mapping else self.kind, self.ranges)
-        if self.is_mapping:
-            words = f"a mapping of relations to {words}"
-        return words if self.kind is self.type else f"{words}, or None"
+        return f"a mapping of relations to {words}" if self.is_mapping else words
 
     def fits(self, value: Any) -> bool:
         """Returns whether `value` has the type and is in the ranges."""
@@ -229,7 +248,7 @@ def declared_by_function(function: Callable, owner: str, prefix: str, after: str
                 f"{owner}: found the argument {parameters[name]}; expected settings with names of their own"
             )
         entries.append((name, hints.get(name), parameters[name].default))
-    return _declare(owner, prefix, entries, inspect.getdoc(function))
+    return check_names(owner, _declare(owner, prefix, entries, inspect.getdoc(function)))
 
 
 def declared_by_class(declaration: type, owner: str) -> tuple[Setting, ...]:
@@ -252,17 +271,28 @@ def declared_by_class(declaration: type, owner: str) -> tuple[Setting, ...]:
     }
     names = dict.fromkeys([*hints, *plain])
     entries = [(name, hints.get(name), plain.get(name, inspect.Parameter.empty)) for name in names]
-    return _declare(owner, "", entries, inspect.getdoc(declaration))
+    return check_names(owner, _declare(owner, "", entries, inspect.getdoc(declaration)))
 
 
-def check_names(owner: str, settings: Iterable[Setting]) -> None:
-    """Raises `ValueError` where a setting's field belongs to the configuration itself or to Transformers."""
+def declared_by_dataclass(declaration: type) -> dict[str, Setting]:
+    """The settings that a dataclass of the library declares, by field; they need not be fields of the configuration. A field
+    whose metadata have `is_setting` False is none."""
+    hints = get_type_hints(declaration, include_extras=True)
+    fields = [field for field in dataclasses.fields(declaration) if field.metadata.get("is_setting", True)]
+    entries = [(field.name, hints[field.name], field.default) for field in fields]
+    settings = _declare(declaration.__name__, "", entries, inspect.getdoc(declaration))
+    return {setting.field: setting for setting in settings}
+
+
+def check_names(owner: str, settings: tuple[Setting, ...]) -> tuple[Setting, ...]:
+    """The settings; raises `ValueError` where the field of one belongs to the configuration itself or to Transformers."""
     for setting in settings:
         if setting.field in RESERVED_FIELDS:
             raise ValueError(
                 f"{owner}: the setting {setting.keyword!r} would be the field {setting.field!r} of CommConfig, which exists "
                 "already; expected another name"
             )
+    return settings
 
 
 def described_arguments(docstring: str | None) -> dict[str, str]:
@@ -302,7 +332,6 @@ def _declare(owner, prefix, entries, docstring):
         if not setting.fits(default):
             raise SettingError(f"{owner}, default", name, default, setting.expected)
         settings.append(setting)
-    check_names(owner, settings)
     return tuple(settings)
 
 

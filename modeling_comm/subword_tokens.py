@@ -39,15 +39,13 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leadin
     Finds out what encoding needs to know of a tokenizer.
 
     Args:
-        tokenizer (`PreTrainedTokenizerFast`): the backbone's.
+        tokenizer (`PreTrainedTokenizerBase`): the backbone's.
         markers (`str`), word_leading_space (`bool`): as in [`~processing_comm.CommProcessor`].
 
     Raises:
         ValueError: the tokenizer cannot serve.
     """
     name = type(tokenizer).__name__
-    if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{name} is not a fast tokenizer; expected one with a `tokenizer.json`")
     if tokenizer.pad_token_id is None:
         raise ValueError(f"{name} has no padding token; set tokenizer.pad_token")
     special = tokenizer("")["input_ids"]
@@ -65,6 +63,8 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leadin
 
 def _byte_level_settings(tokenizer) -> list[dict[str, Any]]:
     """Settings of the tokenizer's byte-level steps, to which a word's leading space is a part of the word."""
+    if not tokenizer.is_fast:  # written in Python; those at byte level are all fast
+        return []
     settings = json.loads(tokenizer.backend_tokenizer.to_str())["pre_tokenizer"] or {"type": "none"}
     return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
 
@@ -104,7 +104,7 @@ def marker_ids(
     document: Document, markers: dict[str, tuple[int, int]]
 ) -> tuple[dict[tuple[int, int], list[int]], dict[tuple[int, int], list[int]]]:
     """
-    Marker ids before and after boundary words, by sentence and word: one a word, that of the first mention that starts or ends
+    Marker ids before and after boundary words, by sentence and word: one per word, that of the first mention that starts or ends
     there.
 
     Args:

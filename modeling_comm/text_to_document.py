@@ -4,11 +4,13 @@ Character offsets count Unicode code points, as Python does, with the end exclus
 """
 
 import bisect
+import itertools
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 from transformers.utils import logging
 
@@ -30,6 +32,28 @@ _FORMAT_TYPES = {
     "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
 }
 _TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
+
+
+# Under these names tools give the type of an entity or a mention: ours, Transformers', spaCy's and GLiNER's.
+_TYPE_FIELDS = ("type", "entity_group", "label")
+
+
+def read_type(checker: DocumentChecker, record: Mapping, field: str) -> str | None:
+    """
+    The type of an entity or a mention, of `type`, `entity_group` or `label`, as DocRED's where it has that; or None.
+
+    Raises:
+        DocumentError: it is no text.
+    """
+    name, kind = type_field(record)
+    if kind is None:
+        return None
+    return docred_type(checker.check(kind, str, f"{field}.{name}", "a text, or no such field")) or None
+
+
+def type_field(record: Mapping) -> tuple[str | None, Any]:
+    """The field of an entity or a mention that has its type, and what it holds; None twice if there is none."""
+    return next(((name, record[name]) for name in _TYPE_FIELDS if record.get(name)), (None, None))
 
 
 def docred_type(label: str) -> str:
@@ -188,9 +212,9 @@ def document_from_text(text, entities, title=None, sentence_splitter=None, *, in
 
     Args:
         text (`str`): any text.
-        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name"}`. Without a type it is `"MISC"`;
-            labels of CoNLL-2003 and OntoNotes become DocRED's types, see [`docred_type`]. Without a name it is that of the
-            longest mention.
+        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name"}`; mentions as in [`read_spans`]. The type
+            may also be named `label` or `entity_group`. Without a type it is `"MISC"`; labels of CoNLL-2003 and OntoNotes become
+            DocRED's types, see [`docred_type`]. Without a name it is that of the longest mention.
         title (`str`, *optional*): the document's title.
         sentence_splitter (`Callable`, *optional*): takes the text and gives sentences as spans `[start, end)` in order, all of
             the text but white space in one of them; [`split_sentences`] by default.
@@ -203,23 +227,23 @@ def document_from_text(text, entities, title=None, sentence_splitter=None, *, in
     checker = DocumentChecker({"title": title}, index, source)
     check_text(checker, text, title)
     checker.check(entities, _LIST, "entities", "a list of entities: objects with mentions and type")
-    spans = []
+    spans, kinds, unconfirmed = [], [], []
     for number, entity in enumerate(entities):
         field = f"entities[{number}]"
         checker.check(entity, Mapping, field, "an entity: an object with mentions and type")
         mentions = checker.read(entity, "mentions", _LIST, f"{field}.", "a list of spans: objects with start and end")
         if not mentions:
             checker.fail(f"{field}.mentions", mentions, "at least one mention")
-        for key in ("type", "name"):
-            if entity.get(key) is not None:
-                checker.check(entity[key], str, f"{field}.{key}", "a text, or no such field")
+        if entity.get("name") is not None:
+            checker.check(entity["name"], str, f"{field}.name", "a text, or no such field")
+        kinds.append(read_type(checker, entity, field) or NO_TYPE)
         spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
-    _check_word_borders(checker, text, [span for mentions in spans for span in mentions])
+        unconfirmed += [span for span, mention in zip(spans[-1], mentions, strict=True) if not _gives_text(mention)]
+    _check_word_borders(checker, text, unconfirmed)
     sentences = _sentences(checker, text, sentence_splitter or split_sentences, spans)
     sents, first, last = _tokens(text, sentences, spans)
     vertex_set, found = [], []
-    for entity, mentions in zip(entities, spans, strict=True):
-        kind = docred_type(entity.get("type") or NO_TYPE)
+    for entity, kind, mentions in zip(entities, kinds, spans, strict=True):
         name = entity.get("name") or max((text[start:end] for start, end in mentions), key=len)
         vertex_set.append([])
         found.append({"name": name, "type": kind, "mentions": []})
@@ -245,17 +269,25 @@ def check_text(checker, text, title=None):
         checker.fail("text", around, f"no half of a surrogate pair (character {error.start})")
 
 
-def read_spans(checker, text, mentions, field) -> list[tuple[int, int]]:
+def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> list[tuple[int, int]]:
     """
     Spans of a list of mentions, without white space around them, which is reported.
 
+    Args:
+        checker ([`~documents.DocumentChecker`]): of the document.
+        text (`str`): its text.
+        mentions (`list`): `{"start", "end"}`, whose `text`, if it has one, must be what stands there; or `(start, end)`, or
+            `(start, end, type)`.
+        field (`str`): the path of the mentions in the document, for messages.
+
     Raises:
-        DocumentError: a span does not fit into the text or has only white space in it.
+        DocumentError: a span does not fit into the text, or has only white space in it, or another text than the mention says.
     """
     spans = []
     for number, mention in enumerate(mentions):
         path = f"{field}[{number}]"
-        checker.check(mention, Mapping, path, "a mention: an object with start and end")
+        mention = as_mention(mention)
+        checker.check(mention, Mapping, path, "a mention: an object with start and end, or (start, end)")
         start, end = span = mention.get("start"), mention.get("end")
         expected = f"character offsets start and end (integers, 0 <= start < end <= {len(text)}) of a mention"
         if not all(isinstance(offset, Integral) and not isinstance(offset, bool) for offset in span):
@@ -267,12 +299,26 @@ def read_spans(checker, text, mentions, field) -> list[tuple[int, int]]:
             checker.fail(
                 path, list(span), "a span of more than white space", f", where the text is {text[start:end]!r}"
             )
+        if _gives_text(mention) and mention["text"].split() != text[start:end].split():
+            there = f", where the text is {text[start:end]!r}"
+            checker.fail(path, list(span), f"character offsets of {mention['text']!r}, the mention's text", there)
         if stripped[0] != span:
             logger.warning(
                 "%s, %s: the white space around %r at %s is left out", checker.name, path, text[start:end], list(span)
             )
         spans += stripped
     return spans
+
+
+def as_mention(mention):
+    """A mention as an object: `(start, end)` and `(start, end, type)` are two, too; anything else stays what it is."""
+    if isinstance(mention, _LIST) and len(mention) in (2, 3):
+        return dict(zip(("start", "end", "type"), mention, strict=False))
+    return mention
+
+
+def _gives_text(mention):
+    return isinstance(mention, Mapping) and isinstance(mention.get("text"), str)
 
 
 def _around(text, start, end):
@@ -283,24 +329,35 @@ def _around(text, start, end):
 
 def _check_word_borders(checker, text, spans):
     """Offsets that count words, bytes or UTF-16 units are often in the text too, and would then mark the wrong places: an error
-    where most of several mentions begin inside a word; a warning where most begin or end there (some languages add endings
-    to names)."""
+    where most mentions begin inside a word and one of these ways of counting explains it; a warning where most begin or end
+    there (some languages add endings to names; hashtags, compounds and formulas have names inside)."""
     begins = [span for span in spans if _inside_word(text, span[0])]
     cut = [span for span in spans if _inside_word(text, span[0]) or _inside_word(text, span[1])]
     if 2 * len(cut) <= len(spans):
         return
     start, end = (begins or cut)[0]
     found = f"{text[start:end]!r} in {text[max(0, start - 15) : end + 15]!r}"
-    if len(begins) > 1 and 2 * len(begins) > len(spans):
-        checker.fail(
-            None,
-            [start, end],
-            "character offsets of mentions; are these indices of words, or of bytes?",
-            f", the text {found}, and {len(begins)} of {len(spans)} mentions that begin inside a word",
-        )
+    if len(begins) > 1 and 2 * len(begins) > len(spans) and (unit := _other_unit(text, spans)):
+        expected = f"character offsets of mentions; are these {unit}? If not, give each mention's text"
+        found = f", the text {found}, and {len(begins)} of {len(spans)} mentions that begin inside a word"
+        checker.fail(None, [start, end], expected, found)
     logger.warning(
         "%s: %d of %d mentions begin or end inside a word, such as %s", checker.name, len(cut), len(spans), found
     )
+
+
+def _other_unit(text, spans):
+    """What the offsets may count instead of characters, or None."""
+    if max(end for _, end in spans) <= len(_words(_shape(text), 0, len(text))):
+        return "indices of words"
+    for unit, encoding, size in (("bytes", "utf-8", 1), ("UTF-16 units", "utf-16-le", 2)):
+        widths = [len(character.encode(encoding)) // size for character in text]
+        characters = dict(zip(itertools.accumulate(widths, initial=0), range(len(text) + 1), strict=True))
+        starts = [characters.get(start) for start, _ in spans]
+        inside = sum(start is None or _inside_word(text, start) for start in starts)
+        if max(widths, default=1) > 1 and 2 * inside <= len(spans):
+            return unit
+    return None
 
 
 def _inside_word(text, offset):

@@ -122,6 +122,8 @@ def test_every_field_has_a_wrong_value():
         ({"cmm_margn": 0.3}, "cmm_margn", "cmm_margin"),
         ({"relation_encoder": "docunet", "unet_dim": 8}, "unet_dim", "unet_in_dim"),
         ({"nonsense": 1}, "nonsense", None),
+        ({"loss": "hingeabl", "detach_weights": True}, "detach_weights", "hingeabl_detach_weights"),
+        ({"loss": "afl", "weight": "paper"}, "weight", "afl_weight"),
         ({"loss": "atl", "cmm_margin": 0.3}, "cmm_margin", None),
         ({"axial_heads": 4}, "axial_heads", None),
     ],

@@ -1,11 +1,15 @@
 """The decision rule, and what is known of a document once it has decided."""
 
+import dataclasses
+from typing import Annotated
+
 import numpy as np
 import pytest
 import torch
 from helpers import LABELS, random_document
 
 from modeling_comm.decoding import DecisionSettings, Predictions, Triple, decide, decide_batch, flat_margins
+from modeling_comm.settings import AtLeast, InRange, declared_by_dataclass
 
 LOGITS = torch.tensor([[1.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, -1.0, 0.5, -2.0]])
 PAIRS = torch.tensor([[0, 1], [1, 0]])
@@ -76,6 +80,24 @@ def test_wrong_settings_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         setattr(settings, field, value)
     assert settings == DecisionSettings()
+
+
+def test_each_field_declares_its_type_its_range_and_its_help():
+    declared = declared_by_dataclass(DecisionSettings)
+    fields = [field.name for field in dataclasses.fields(DecisionSettings)]
+    assert list(declared) == [name for name in fields if name != "probability_map"]  # which checks itself
+    assert declared["max_relations_per_pair"].ranges == (AtLeast(1),)
+    assert all(setting.help for setting in declared.values())
+
+
+def test_a_dataclass_may_declare_any_setting():
+    @dataclasses.dataclass
+    class Chosen:
+        threshold_offset: float = 0.0  # the name of a field of the processor
+        share: Annotated[float, InRange(0, 1)] = 0.5
+
+    declared = declared_by_dataclass(Chosen)
+    assert [declared["share"].fits(value) for value in (0, 0.9, 1.0, "0.5")] == [True, True, False, False]
 
 
 def test_misspelt_setting_is_refused():

@@ -248,15 +248,15 @@ def test_spacy_pipelines():
         [{"label": "GPE", "pattern": "Oslo"}, {"label": "PERSON", "pattern": "Ada"}]
     )
     assert find_mentions(nlp, "👍 Ada left Oslo.") == [
-        {"start": 2, "end": 5, "type": "PERSON"},
-        {"start": 11, "end": 15, "type": "GPE"},
+        {"start": 2, "end": 5, "type": "PERSON", "text": "Ada"},
+        {"start": 11, "end": 15, "type": "GPE", "text": "Oslo"},
     ]
 
 
 @pytest.mark.parametrize(
     "found",
-    [None, "Oslo", [(0, 4)], {"start": 0}, [{"start": 0, "end": 4}, None]],
-    ids=["none", "text", "tuples", "dict", "mixed"],
+    [None, "Oslo", [(0,)], {"start": 0}, [{"start": 0, "end": 4}, None]],
+    ids=["none", "text", "short", "dict", "mixed"],
 )
 def test_sources_that_give_something_else(found):
     with pytest.raises(ValueError, match=r"ner gave .*; expected a list of \{'start', 'end', 'type'\}"):

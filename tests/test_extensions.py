@@ -25,6 +25,7 @@ from modeling_comm import (
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.extensions import import_extensions
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
+from modeling_comm.relation_encoder_base import RelationEncoderError
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
 
@@ -348,7 +349,7 @@ def test_a_name_is_registered_once(folder):
 
 
 def test_a_built_in_name_cannot_be_taken_even_by_a_class_of_the_same_name(folder):
-    own = type("AtlopRelationEncoder", (RelationEncoder,), {})
+    own = type("AtlopRelationEncoder", (RelationEncoder,), {"forward": lambda self, documents: None})
     with pytest.raises(
         ValueError, match=r"the name is taken by modeling_comm.relation_encoder_atlop.AtlopRelationEncoder"
     ):
@@ -365,9 +366,37 @@ def test_only_relation_encoders_are_registered(folder, thing):
     assert "mine" not in available_relation_encoders()
 
 
-def test_a_relation_encoder_without_forward_says_so(folder):
-    register_relation_encoder("mine")(type("Mine", (RelationEncoder,), {}))
-    config = tiny_config(relation_encoder="mine")
-    batch = tiny_processor(config)(random_document(entities=2))
-    with pytest.raises(NotImplementedError):
-        CommForDocumentRelationExtraction(config)(**batch)
+def with_a_layer_first():
+    class Mine(RelationEncoder):
+        def __init__(self, config):
+            self.layer = torch.nn.Linear(2, 2)
+            super().__init__(config)
+
+        def forward(self, documents): ...
+
+    return Mine
+
+
+def without_init():
+    class Mine(RelationEncoder):
+        def __init__(self, config):
+            self.size = config.emb_size
+
+        def forward(self, documents): ...
+
+    return Mine
+
+
+@pytest.mark.parametrize("make", [with_a_layer_first, without_init])
+def test_a_relation_encoder_that_does_not_initialize_its_base_says_so(folder, make):
+    encoder = register_relation_encoder("mine")(make())
+    with pytest.raises(RelationEncoderError) as error:
+        CommForDocumentRelationExtraction(tiny_config(relation_encoder="mine"))
+    assert (error.value.encoder, error.value.missing) == (encoder, "super().__init__(config)")
+
+
+def test_a_relation_encoder_without_forward_is_not_registered(folder):
+    with pytest.raises(RelationEncoderError) as error:
+        register_relation_encoder("mine")(type("Mine", (RelationEncoder,), {}))
+    assert error.value.missing == "forward(documents)"
+    assert "mine" not in available_relation_encoders()

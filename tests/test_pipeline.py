@@ -336,7 +336,7 @@ BAD = {
     "no_entities": ({"text": TEXT}, r"document 5, field entities: found None, expected .*ner="),
     "both": ({"text": TEXT, "entities": ENTITIES, "mentions": []}, "document 5, field mentions: found"),
     "no_text": ({"title": "T"}, r"document 5 \('T'\), field text: found no such field, expected a text, or sents"),
-    "no_document": (7, "document 5: found 7, expected a text, or an object"),
+    "no_document": (7, "document 5: found 7, expected a text"),
     "docred": ({"title": "T", "sents": [["a"]], "vertexSet": [[]]}, r"document 5 \('T'\), field vertexSet\[0\]: found \[\]"),
 }  # fmt: skip
 

@@ -16,7 +16,7 @@ from modeling_comm.incomplete_labels.label_rates import (
     label_rates,
 )
 from modeling_comm.losses import get_loss, loss_from_config
-from modeling_comm.training.script_arguments import mapping
+from modeling_comm.training.script_arguments import parse_arguments
 
 CMM, PU_CMM, SSR_PU = (get_loss(name).function for name in ("cmm", "pu_cmm", "ssr_pu"))
 DISTANCES = torch.linspace(-40, 40, 8001, dtype=torch.float64)
@@ -272,11 +272,14 @@ def test_labels_go_missing_by_relation():
     assert label_rates(incomplete)["P17"] == pytest.approx(0.00635, abs=1e-5)
 
 
-def test_a_mapping_may_stand_in_a_file(tmp_path):
+def test_a_mapping_may_stand_in_a_file(tmp_path, capsys):
     file = tmp_path / "rates.json"
     file.write_text('{"P17": 3}')
-    assert mapping(str(file)) == mapping('{"P17": 3}') == {"P17": 3}
+    flags = ["--output_dir", "unused", "--pu_cmm_facts_per_label_by_relation"]
+    for value in (str(file), '{"P17": 3}'):
+        assert parse_arguments([*flags, value]).model.pu_cmm_facts_per_label_by_relation == {"P17": 3}
     file.write_text("[1]")
-    for wrong in (str(file), "[1]", str(tmp_path / "none.json")):
-        with pytest.raises((ValueError, OSError)):
-            mapping(wrong)
+    for wrong in (str(file), "[1]", str(tmp_path / "none.json"), '{"P17": 0.5}'):
+        with pytest.raises(SystemExit):
+            parse_arguments([*flags, wrong])
+        assert ">= 1" in capsys.readouterr().err

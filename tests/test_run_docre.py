@@ -162,6 +162,8 @@ def test_wrong_settings_in_a_file(tmp_path, settings, message):
     [
         (["--cmm_margn", "0.1", "--sed=3"], ["--cmm_margn", "--sed"], ["--cmm_margin", "--seed"]),
         (["--zzzzzz"], ["--zzzzzz"], []),
+        (["--detach_weights"], ["--detach_weights"], ["--hingeabl_detach_weights"]),
+        (["--margin", "0.1"], ["--margin"], ["--aml_margin", "--cmm_margin", "--hingeabl_margin"]),
         (["--loss", "atl", "aml"], ["aml"], []),
     ],
 )
@@ -171,10 +173,13 @@ def test_unknown_flags(flags, unknown, nearest):
     assert (error.value.unknown, error.value.nearest) == (unknown, nearest)
 
 
-def test_an_error_in_a_flag_does_not_list_all_flags(capsys):
+@pytest.mark.parametrize("value", ["x", "1.5", "nan"])
+def test_an_error_in_a_flag_has_the_range_and_does_not_list_all_flags(value, capsys):
     with pytest.raises(SystemExit):
-        run_docre.parse_arguments(["--cmm_margin", "x"])
-    assert len(capsys.readouterr().err.splitlines()) == 2
+        run_docre.parse_arguments(["--cmm_margin", value])
+    _usage, message = capsys.readouterr().err.splitlines()
+    expected = registered_settings()["cmm_margin"].expected
+    assert "--cmm_margin" in message and repr(value) in message and expected in message
 
 
 def test_wrong_type_in_a_file(tmp_path, capsys):

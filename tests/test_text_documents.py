@@ -273,7 +273,7 @@ def test_spans_that_do_not_fit(span, found):
         ((TEXT, ["Ada"]), r"field entities\[0\]: found 'Ada', expected an entity"),
         ((TEXT, [{"type": "PER"}]), r"field entities\[0\].mentions: found no such field"),
         ((TEXT, [entity(type="PER")]), r"field entities\[0\].mentions: found \[\], expected at least one mention"),
-        ((TEXT, [{"mentions": [(0, 9)]}]), r"field entities\[0\].mentions\[0\]: found \(0, 9\), expected a mention"),
+        ((TEXT, [{"mentions": ["Ada"]}]), r"field entities\[0\].mentions\[0\]: found 'Ada', expected a mention"),
         ((TEXT, [entity((0, 9), type=3)]), r"field entities\[0\].type: found 3"),
         ((TEXT, [], 5), "field title: found 5"),
     ],
@@ -309,10 +309,7 @@ def test_mentions_that_cut_words(caplog):
     cut = [entity((1, 3), type="PER"), entity((5, 8), type="LOC")]
     with pytest.raises(DocumentError) as error:
         document_from_text(TEXT, cut, index=3)
-    assert str(error.value) == (
-        "document 3: found [1, 3], the text 'da' in 'Ada Quill was born', and 2 of 2 mentions that begin inside a word, "
-        "expected character offsets of mentions; are these indices of words, or of bytes?"
-    )
+    assert error.value.found.startswith("[1, 3]") and "indices of words" in error.value.expected
     finnish = "Helsingissä ja Turussa"
     document_from_text(finnish, [entity((0, 7), type="LOC"), entity((15, 19), type="LOC")], index=4)
     assert caplog.messages == [

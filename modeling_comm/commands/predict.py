@@ -13,9 +13,10 @@ from tqdm import tqdm
 from transformers import pipeline
 
 from ..configuration_comm import __version__
+from ..document_input import NoEntitiesError
 from ..documents import DocumentError
 from ..extensions import import_extensions
-from ..pipeline_comm import TASK, NoEntitiesError
+from ..pipeline_comm import TASK
 from ..utils.files import file_sha256
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, hashed, read_items, text_files, with_ids

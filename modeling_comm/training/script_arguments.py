@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, make_dataclass, replace
@@ -18,7 +17,7 @@ from ..extensions import import_extensions
 from ..losses import available_losses
 from ..processing_comm import CommProcessor
 from ..relation_encoders import available_relation_encoders
-from ..settings import Setting
+from ..settings import Setting, nearest_names
 from ..utils.files import read_json
 from .training_args import CommTrainingArguments
 
@@ -208,20 +207,34 @@ def model_arguments_class() -> type[ModelArguments]:
     fields = []
     for name, setting in configuration_settings().items():
         text = setting.help.rstrip(".").replace("%", "%%")
-        allowed = ", ".join(names[name]) if name in names else replace(setting, type=setting.kind).expected
+        allowed = ", ".join(names[name]) if name in names else setting.expected_of_value
         default = "" if setting.default is None else f"; default: {setting.default}"
         help_text = f"{text} ({allowed}{default})."
-        type_ = mapping if setting.is_mapping else setting.kind | None
-        fields.append((name, type_, field(default=None, metadata={"help": help_text})))
+        fields.append((name, _flag_type(setting), field(default=None, metadata={"help": help_text})))
     return make_dataclass("ModelArguments", fields, bases=(ModelArguments,))
 
 
-def mapping(text: str) -> dict:
-    """A mapping written as JSON, or the name of a JSON file that holds one."""
-    value = json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
-    if not isinstance(value, dict):
-        raise ValueError(f"found a {type(value).__name__}; expected a mapping such as '{{\"P17\": 0.5}}'")
-    return value
+def _flag_type(setting):
+    """What the parser takes for a flag's type. Numbers and mappings are checked as the configuration checks them, so that a wrong
+    one is refused before anything is loaded, with its range."""
+    if not (setting.is_mapping or setting.kind in (int, float)):
+        return setting.kind | None
+
+    def read(text):
+        try:
+            value = mapping(text) if setting.is_mapping else setting.kind(text)
+        except (OSError, ValueError):
+            value = text
+        if not setting.fits(value):
+            raise argparse.ArgumentTypeError(f"found {text!r}; expected {setting.expected_of_value}")
+        return value
+
+    return read
+
+
+def mapping(text: str) -> Any:
+    """A value written as JSON, or, where the text does not begin as a mapping does, that of the JSON file of this name."""
+    return json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -335,8 +348,7 @@ class UnknownArgumentsError(ValueError):
 
     def __init__(self, unknown: list[str], known: Iterable[str], where: str = "arguments"):
         self.where, self.unknown, self.known = where, unknown, sorted(known)
-        matches = (difflib.get_close_matches(name, self.known, n=1, cutoff=0.75) for name in unknown)
-        self.nearest = [match for found in matches for match in found]
+        self.nearest = [match for name in unknown for match in nearest_names(name, self.known)]
         hint = f" (expected {', '.join(self.nearest)}?)" if self.nearest else ""
         super().__init__(f"{where}: unknown arguments {unknown}; --help lists the known ones{hint}")
 

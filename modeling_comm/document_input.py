@@ -1,0 +1,170 @@
+"""What the pipeline takes for a document: DocRED's format, a text with entities or mentions, a bare text; in the forms in which
+named-entity tools, annotation tools and data frames hand these over."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .documents import DocumentChecker, DocumentError
+from .mentions import find_mentions, group_mentions
+from .text_to_document import NO_TYPE, TextDocument, check_text, document_from_text, text_from_document
+
+# Where the mentions of a text are: ours, spaCy's `Doc.to_json()`, Prodigy's lines.
+_MENTION_FIELDS = ("mentions", "ents", "spans")
+
+
+class NoEntitiesError(DocumentError):
+    """A document says nothing of its entities, and the pipeline has no `ner` that finds them."""
+
+
+def read_document_input(
+    item: Any,
+    index: int | None = None,
+    ner: Callable | None = None,
+    coreference: Callable | None = None,
+    sentence_splitter: Callable | None = None,
+) -> TextDocument:
+    """
+    One input of the pipeline as a document in DocRED's format with its text.
+
+    Args:
+        item: one of
+
+            - a text;
+            - `{"text", "entities", "title"}` or `{"text", "mentions", "title"}`; spaCy's `Doc.to_json()` has its mentions in
+              `ents`, Prodigy in `spans`, and both are read. All other fields are the user's own;
+            - a spaCy `Doc`: its entities are the mentions, unless no component has looked for them, and its sentences are used if
+              it has any;
+            - DocRED's format; `title`, and `name` and `type` of mentions, may be left out.
+
+            Arrays (of NumPy, pandas, Arrow) are lists, and None and NaN are fields that are left out.
+        index (`int`, *optional*): its position, for messages.
+        ner, coreference, sentence_splitter (`Callable`, *optional*): as of the pipeline.
+
+    Raises:
+        DocumentError: it does not fit.
+        NoEntitiesError: it has a text only, and there is no `ner`.
+    """
+    if isinstance(item, str):
+        item = {"text": item}
+    elif not isinstance(item, Mapping) and _is_spacy(item):
+        item = _from_spacy(item)
+    checker = DocumentChecker(item, index, None)
+    checker.check(item, Mapping, None, "a text, a spaCy Doc, or an object with text or with sents")
+    item = {key: _plain(value) for key, value in item.items()}
+    item = {key: value for key, value in item.items() if value is not None}
+    if "vertexSet" in item or ("text" not in item and "sents" in item):
+        return text_from_document(_complete(item), index=index)
+    text, title = checker.read(item, "text", str, "", "a text, or sents and vertexSet"), item.get("title")
+    check_text(checker, text, title)
+    if sentence_splitter is None and (sentences := _given_sentences(checker, item)) is not None:
+        sentence_splitter = _already(sentences)
+    entities = item.get("entities")
+    field = _mention_field(item)
+    if entities is None:
+        if field is not None:
+            mentions = item[field]
+        else:
+            _refuse_misspelt(checker, item)
+            if ner is None:
+                expected = "entities, or mentions, or a pipeline with ner=... that finds them"
+                raise NoEntitiesError(*checker.where, "entities", "None", expected)
+            mentions = find_mentions(ner, text, sentence_splitter)
+        entities = group_mentions(text, mentions, coreference, title, index=index)
+    elif field == "mentions":
+        checker.fail(field, item[field], "no such field beside entities, which hold the mentions")
+    return document_from_text(text, entities, title, sentence_splitter, index=index)
+
+
+def is_document(inputs: Any) -> bool:
+    """Whether an input of the pipeline is one document, not many."""
+    return isinstance(inputs, (str, Mapping)) or _is_spacy(inputs)
+
+
+def _is_spacy(item):
+    return hasattr(item, "ents") and isinstance(getattr(item, "text", None), str)
+
+
+def _from_spacy(doc):
+    item = {"text": doc.text}
+    if doc.ents or not hasattr(doc, "has_annotation") or doc.has_annotation("ENT_IOB"):
+        item["mentions"] = [
+            {"start": ent.start_char, "end": ent.end_char, "type": ent.label_, "text": ent.text} for ent in doc.ents
+        ]
+    if hasattr(doc, "has_annotation") and doc.has_annotation("SENT_START"):
+        item["sents"] = [{"start": sent.start_char, "end": sent.end_char} for sent in doc.sents]
+    return item
+
+
+def _plain(value):
+    """Arrays as lists, their numbers as Python's, what is missing in a table as None."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and value != value else value
+
+
+def _complete(document):
+    """DocRED's format with the fields that may be left out; what is wrong with the rest, the check of documents says."""
+    sents = document.get("sents")
+    entities = document.get("vertexSet")
+    completed = {"title": "untitled", **document}
+    if isinstance(entities, list):
+        completed["vertexSet"] = [
+            [_complete_mention(mention, sents) for mention in mentions] if isinstance(mentions, list) else mentions
+            for mentions in entities
+        ]
+    return completed
+
+
+def _complete_mention(mention, sents):
+    if not isinstance(mention, Mapping):
+        return mention
+    given = {key: value for key, value in mention.items() if value is not None}
+    if "name" not in given:
+        try:
+            start, end = given["pos"]
+            given["name"] = " ".join(sents[given["sent_id"]][start:end])
+        except (KeyError, IndexError, TypeError, ValueError):
+            return given
+    return {"type": NO_TYPE, **given}
+
+
+def _mention_field(item):
+    """The field with a text's mentions. spaCy's `spans` may also be groups of spans by name, which are no mentions."""
+    return next((name for name in _MENTION_FIELDS if name in item and not isinstance(item[name], Mapping)), None)
+
+
+def _given_sentences(checker, item):
+    """Sentences of spaCy's form, `{"start", "end"}`; any other `sents` beside a text is the user's own field."""
+    sents = item.get("sents")
+    if not isinstance(sents, list) or not all(
+        isinstance(sent, Mapping) and {"start", "end"} <= set(sent) for sent in sents
+    ):
+        return None
+    return [
+        (
+            checker.check(sent["start"], int, f"sents[{number}].start", "a character offset (an integer)"),
+            checker.check(sent["end"], int, f"sents[{number}].end", "a character offset (an integer)"),
+        )
+        for number, sent in enumerate(sents)
+    ]
+
+
+def _already(sentences):
+    return lambda text: sentences
+
+
+def _refuse_misspelt(checker, item):
+    """Other fields are allowed, but a misspelt name of the entities would be ignored in favour of what `ner` finds. The cutoff
+    lets through words such as "relations", "sections" and "dimensions"."""
+    for name in item:
+        known = ("entities", "entity", "mentions")
+        if close := difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.8):
+            meant = "mentions" if close[0] == "mentions" else "entities"
+            checker.fail(str(name), item[name], f"no field of this name; is {meant!r} meant?")
