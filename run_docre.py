@@ -169,6 +169,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             "files": data.sources,
             "published": data.entry.published_sources(data.sources),
             "encoding": reports,
+            **({"completion": data.completion} if data.completion else {}),
         },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from transformers.utils import logging
 from .documents import entity_name
 from .loss_registry import DECISION_THRESHOLDS
 from .probabilities import ProbabilityMap
+from .rules import Fact, Rule, derive_facts
 from .settings import AtLeast, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
@@ -72,14 +73,26 @@ _DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):
-    """A predicted relation: entity indices of head and tail, the label's id, the margin over the threshold, and the probability,
-    where the model has a map to probabilities."""
+    """
+    A predicted relation.
+
+    Attributes:
+        head (`int`), tail (`int`): entity indices.
+        label (`int`): the label's id.
+        margin (`float`): over the threshold.
+        probability (`float`, *optional*): where the model has a map to probabilities.
+        rule (`str`, *optional*): the rule by which it follows from other triples; margin and probability are then the model's
+            own, which did not suffice.
+        premises (`tuple`): `(head, tail, label)` of these other triples.
+    """
 
     head: int
     tail: int
     label: int
     margin: float
     probability: float | None = None
+    rule: str | None = None
+    premises: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def rank(self) -> float:
@@ -193,6 +206,33 @@ class Predictions:
         triples, removed = _decide_margins(margins, pairs, settings)
         return dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
 
+    def with_rules(self, rules: Sequence[Rule], id2label: dict[int, str]) -> "Predictions":
+        """
+        The same document with the triples that follow by rules. Needs `margins`.
+
+        Args:
+            rules (`Sequence[Rule]`): see [`~rules.derive_facts`].
+            id2label (`dict[int, str]`): the labels of the rules' relations.
+        """
+        if not rules:
+            return self
+        if self.margins is None:
+            raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
+        label2id = {label: index for index, label in id2label.items()}
+        rows = {pair: row for row, pair in enumerate(map(tuple, self.pairs.tolist()))}
+        facts = [Fact(triple.head, triple.tail, id2label[triple.label]) for triple in self.triples]
+        added, map_ = [], self.settings.probability_map
+        for fact, rule, premises in derive_facts(facts, rules):
+            row, label = rows.get(fact[:2]), label2id[fact.relation]
+            if row is None:
+                continue  # no candidate pair
+            probability = None
+            if map_ is not None:
+                probability = _probability(map_.logits(self.margins[row])[label - 1])
+            from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
+            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), probability, str(rule), from_))
+        return dataclasses.replace(self, triples=[*self.triples, *added])
+
     def official(self, title: str, id2label: dict[int, str]) -> list[dict]:
         """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each."""
         return [
@@ -212,11 +252,17 @@ class Predictions:
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score if triple.probability is None else triple.probability,
                 **({} if triple.probability is None else {"probability": triple.probability}),
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
             }
             for triple, score in zip(triples, scores, strict=True)
         ]
+
+
+def _derivation(triple, id2label):
+    """As a record has it."""
+    return {"rule": triple.rule, "premises": [[head, tail, id2label[label]] for head, tail, label in triple.premises]}
 
 
 def decide_batch(

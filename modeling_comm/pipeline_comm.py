@@ -14,12 +14,13 @@ from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
 from .prediction_record import RECORD_VERSION
+from .rules import check_rules
 from .windows import sentence_spans
 
 logger = logging.get_logger(__name__)
 
 # What a record takes of a triple in words.
-_RECORDED = ("head", "tail", "relation", "relation_name", "score", "probability")
+_RECORDED = ("head", "tail", "relation", "relation_name", "score", "probability", "derived")
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
 
@@ -52,7 +53,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size: as in a call, for all calls.
+        ner, coreference, sentence_splitter, threshold_offset, rules, max_sentences, batch_size: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
@@ -95,6 +96,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the checkpoint's own, which is 0 unless it was tuned.
+            rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
+                added to them, and says so; by default the checkpoint's own, none with `[]`.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
 
         Returns:
@@ -139,7 +142,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         return list(records) if isinstance(inputs, (list, tuple)) else records
 
     def _sanitize_parameters(
-        self, ner=None, coreference=None, sentence_splitter=None, threshold_offset=None, max_sentences=None
+        self, ner=None, coreference=None, sentence_splitter=None, threshold_offset=None, rules=None, max_sentences=None
     ):
         callables = {"ner": ner, "coreference": coreference, "sentence_splitter": sentence_splitter}
         preprocess = {name: value for name, value in callables.items() if value is not None}
@@ -152,6 +155,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             if not isinstance(threshold_offset, (int, float)) or not math.isfinite(threshold_offset):
                 raise ValueError(f"threshold_offset is {threshold_offset!r}; expected a finite number")
             postprocess["threshold_offset"] = threshold_offset
+        if rules is not None:
+            postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations)]
         if max_sentences is not None:
             if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
@@ -203,11 +208,11 @@ class DocumentRelationExtractionPipeline(Pipeline):
         model_inputs.pop("labels", None)
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
-    def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3):
+    def postprocess(self, model_outputs, threshold_offset=None, rules=None, max_sentences=3):
         """A record for each document of a batch."""
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
-        predictions = self.processor.decide(outputs, documents, threshold_offset)
+        predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
         triples = [
             decided.in_words(document, id2label, names)

@@ -23,6 +23,7 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
+from .rules import check_rules
 from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
 from .windows import (
@@ -62,6 +63,8 @@ class CommProcessor(ProcessorMixin):
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
         decision_threshold, threshold_offset, max_relations_per_pair, probability_map: as in [`~decoding.DecisionSettings`], which
             the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
+            predicted triples is added to them.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
@@ -82,6 +85,7 @@ class CommProcessor(ProcessorMixin):
         threshold_offset=0.0,
         max_relations_per_pair=None,
         probability_map=None,
+        rules=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -91,6 +95,7 @@ class CommProcessor(ProcessorMixin):
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
         self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair, probability_map)
+        self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
         self._check_settings()
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
@@ -343,7 +348,9 @@ class CommProcessor(ProcessorMixin):
 
     # --------------------------------------------------------------------------------------------- outputs to triples
 
-    def post_process_relation_extraction(self, outputs, documents, threshold_offset=None) -> list[list[dict]]:
+    def post_process_relation_extraction(
+        self, outputs, documents, threshold_offset=None, rules=None
+    ) -> list[list[dict]]:
         """
         Triples of every document, from the model's output for exactly these documents.
 
@@ -352,17 +359,19 @@ class CommProcessor(ProcessorMixin):
             documents (`dict` or `list[dict]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
+            rules (`list[str]`, *optional*): rules that complete the triples; by default the processor's own, none with `[]`.
 
         Returns:
             per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
             tail and falling score; head and tail are entity indices, the score is the sigmoid of the margin over the
-            threshold (not calibrated). With a `probability_map` there is a `"probability"`, too, which is then the score.
+            threshold (not calibrated). With a `probability_map` there is a `"probability"`, too, which is then the score. A
+            triple that follows by a rule has `"derived"`: the `rule`, and as `premises` the triples `[head, tail, relation]`.
 
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
         documents = [documents] if isinstance(documents, dict) else list(documents)
-        predictions = self.decide(outputs, documents, threshold_offset)
+        predictions = self.decide(outputs, documents, threshold_offset, rules)
         removed = sum(one.removed_by_cap for one in predictions)
         if removed:
             logger.warning(
@@ -377,7 +386,11 @@ class CommProcessor(ProcessorMixin):
         ]
 
     def decide(
-        self, outputs: ModelOutput, documents: list[dict], threshold_offset: float | None = None
+        self,
+        outputs: ModelOutput,
+        documents: list[dict],
+        threshold_offset: float | None = None,
+        rules: Iterable[str] | None = None,
     ) -> list[Predictions]:
         """
         Decides on the model's output for exactly these documents; see [`post_process_relation_extraction`] for the arguments.
@@ -390,7 +403,17 @@ class CommProcessor(ProcessorMixin):
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         self._check_outputs(logits, pair_index, documents)
-        return decide_batch(logits, pair_index, len(documents), settings)
+        return self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
+
+    def complete(self, predictions: list[Predictions], rules: Iterable[str] | None = None) -> list[Predictions]:
+        """Adds the triples that follow by rules, by default by the processor's own."""
+        checked = check_rules(self.rules if rules is None else rules, self.relations)
+        return [one.with_rules(checked, self.id2label) for one in predictions]
+
+    @property
+    def relations(self) -> list[str]:
+        """The labels but that of the threshold class."""
+        return [label for index, label in self.id2label.items() if index != 0]
 
     def _check_outputs(self, logits, pair_index, documents):
         expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]

@@ -16,6 +16,7 @@ from ..configuration_comm import __version__
 from ..document_input import NoEntitiesError
 from ..documents import DocumentError
 from ..extensions import import_extensions
+from ..incomplete_labels.rules import read_rules
 from ..pipeline_comm import TASK
 from ..utils.files import file_sha256
 from .errors import refuse_overwriting
@@ -53,7 +54,7 @@ def _check(args):
     if args.output != STANDARD_STREAM:
         folder = args.format == "txt" and Path(args.input).is_dir()
         inputs = text_files(args.input)[0] if folder else [args.input]
-        refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ())])
+        refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ()), *filter(None, [args.rules])])
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,6 +75,7 @@ def _resumable_output(args):
     settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in ("format", "batch_size", "device", "dtype", "threshold_offset")}
+    settings["rules"] = args.rules and file_sha256(args.rules)
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
         digest = hashlib.sha256()
@@ -103,6 +105,7 @@ def _predict(args, output):
         ner=ner,
         batch_size=args.batch_size,
         threshold_offset=args.threshold_offset,
+        rules=args.rules and read_rules(args.rules),
     )
     with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
         # A resumed run has the same batches again: the last bits of scores depend on them.

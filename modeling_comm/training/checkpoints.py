@@ -76,6 +76,8 @@ def run_settings(
     settings |= {f"{split}_sha256": sources[split]["sha256"] for split in ("train", "validation") if split in sources}
     weights = sorted(Path(arguments.model.model_name_or_path).glob("*.safetensors"))
     files = (*weights, *map(Path, arguments.model.extensions or ()))
+    if data.complete_labels:
+        settings["complete_labels_sha256"] = file_sha256(data.complete_labels)
     settings["sha256"] = {path.name: file_sha256(path) for path in files}
     if str(training.metric_for_best_model).endswith("ign_f1"):
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256

@@ -14,6 +14,7 @@ from transformers import HfArgumentParser
 from ..commands.errors import TRACEBACK
 from ..configuration_comm import own_settings, registered_settings
 from ..extensions import import_extensions
+from ..incomplete_labels.rules import read_rules
 from ..losses import available_losses
 from ..processing_comm import CommProcessor
 from ..relation_encoders import available_relation_encoders
@@ -38,6 +39,12 @@ class ModelArguments:
     )
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
+    )
+    rules: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of rules that complete predicted triples; the checkpoint keeps them (comm-docre rules mines some)."
+        },
     )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
     window_size: int | None = field(
@@ -120,6 +127,13 @@ class DataArguments:
             "help": "Facts left out for Ign F1: train (the training documents), none, or a file of documents or facts."
         },
     )
+    complete_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the labels "
+            "as they were."
+        },
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
     )
@@ -198,6 +212,8 @@ def given_fields(model_args: ModelArguments) -> dict[str, Any]:
 def given_settings(model_args: ModelArguments) -> dict[str, Any]:
     """The settings of the processor that were given by a flag or in a file."""
     values = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
+    if values["rules"]:
+        values["rules"] = list(map(str, read_rules(values["rules"])))
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -321,6 +337,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
         "--fit_probability_map chooses an offset for each relation; leave out --tune_threshold_offset and --threshold_offset",
+    ),
+    (
+        lambda a: a.given("complete_labels") and not a.given("do_train"),
+        "--complete_labels needs --do_train: training labels are completed",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,

@@ -471,6 +471,7 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
+    results = processor.complete(results)
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
     return results
