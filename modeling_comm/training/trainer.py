@@ -261,9 +261,8 @@ class CommTrainer(Trainer):
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
-            keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
-                set to 0, because what was tuned for other weights does not fit the trained ones; `probability_map` is removed in
-                any case.
+            keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`, which is otherwise set
+                to 0, because it was tuned for other weights. `probability_map` is removed in any case.
         """
         self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
         if resume_from_checkpoint is True:
