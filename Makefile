@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo test quality clean
+.PHONY: install demo test test-integrations quality clean
 
 install: .venv/installed
 
@@ -24,9 +24,16 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+# What works with Ray, in an environment of its own.
+test-integrations: install
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,search,lora]"
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations "tests/test_docs.py::test_page_runs[docs/research.md]"
+
 quality: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf .venv outputs build *.egg-info .pytest_cache .ruff_cache .cache
+	rm -rf .venv .venv-integrations outputs build *.egg-info .pytest_cache .ruff_cache .cache

@@ -39,6 +39,11 @@ machine the file ends up the same, byte by byte. It refuses if input, model or s
 OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
 before; standard output does not.
 
+Several processes share the documents of one run:
+  torchrun --nproc_per_node 2 -m comm_docre predict ...     and likewise accelerate launch -m comm_docre predict ...
+Each GPU has a process, or each core. OUTPUT is the same as one process's; any number of processes resumes it. The status is
+0 then, too, if documents were rejected, because a launcher takes every other for a process that has died.
+
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
 OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
@@ -72,7 +77,15 @@ def _add_predict(parser):
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
     parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the model (%(default)s)"
+        "--dtype",
+        choices=("float32", "float16", "bfloat16", "auto"),
+        default="float32",
+        help="of the model (%(default)s); auto: the one that it was saved in",
+    )
+    parser.add_argument(
+        "--quantize",
+        choices=("int8",),
+        help="int8 weights of the backbone's linear layers, faster on CPUs (default: none)",
     )
     parser.add_argument(
         "--threshold_offset",

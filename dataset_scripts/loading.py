@@ -178,6 +178,8 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
 def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder."""
     if is_comm_checkpoint(arguments.model):
+        if arguments.model.ignore_mismatched_sizes:
+            return load_checkpoint(arguments.model, *load_labels(arguments, data))
         return load_checkpoint(arguments.model)
     return new_model(arguments.model, *load_labels(arguments, data))
 

@@ -22,8 +22,9 @@ from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
 from modeling_comm.reporting.redaction import redact_command
+from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
-from modeling_comm.training.trainer import CommTrainer, encode_dataset
+from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.utils.files import read_json, write_json
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones

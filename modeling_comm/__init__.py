@@ -10,8 +10,9 @@ from .grouped_bilinear import GroupedBilinear
 from .loss_base import check_inputs, reduce_losses, relation_distances, relation_values
 from .losses import available_losses, register_loss
 from .mentions import group_mentions
-from .modeling_comm import CommForDocumentRelationExtraction, CommOutput, CommPreTrainedModel
+from .modeling_comm import CommForDocumentRelationExtraction, CommOutput
 from .pipeline_comm import DocumentRelationExtractionPipeline
+from .pretrained_comm import CommPreTrainedModel
 from .processing_comm import CommProcessor
 from .relation_encoder_base import (
     EncodedDocuments,

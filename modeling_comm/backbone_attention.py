@@ -8,6 +8,8 @@ The rows asked for travel as a keyword argument of the backbone's forward and co
 on a module between calls, so that gradient checkpointing, DDP and interleaved forwards are safe.
 """
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig, PreTrainedConfig
@@ -111,6 +113,33 @@ def mark_last_attention(backbone: nn.Module):
             "earlier words only"
         )
     last.returns_mention_rows = True
+
+
+def without_capturing_hooks(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """
+    A copy of the module tree that shares its tensors and lacks the hooks by which Transformers captures a backbone's outputs.
+    They are functions inside a function, which cannot be pickled. The first call installs them, and does so again for the copy.
+
+    Args:
+        module (`nn.Module`): any module; it is left as it is.
+        copies (`dict[nn.Module, nn.Module]`, *optional*): copies of modules that were met before, so that one that is in two
+            places stays one.
+    """
+    copies = {} if copies is None else copies
+    if module not in copies:
+        copies[module] = copied = module.__new__(type(module))
+        state = dict(module.__dict__)
+        state.pop("_output_capturing_hooks_installed", None)
+        hooks = module._forward_hooks.items()
+        state["_forward_hooks"] = OrderedDict((key, hook) for key, hook in hooks if not _captures_outputs(hook))
+        children = module._modules.items()
+        state["_modules"] = {name: child and without_capturing_hooks(child, copies) for name, child in children}
+        copied.__dict__ = state
+    return copies[module]
+
+
+def _captures_outputs(hook):
+    return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
 
 
 def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=None, mention_rows=None, **kwargs):

@@ -241,6 +241,9 @@ class CommConfig(PreTrainedConfig):
         checked = {*OWN_FIELDS, *registered, *PROCESSOR_FIELDS}
         given = {name: kwargs.pop(name) for name in list(kwargs) if name in checked}
         saved = _with_todays_names(config_dict)
+        if "id2label" in kwargs:  # label2id and num_labels follow from it
+            saved = {**saved, "label2id": kwargs.pop("label2id", None), "id2label": kwargs.pop("id2label")}
+            saved.pop("num_labels", None)
         encoder, loss = (
             given.get(field, saved.get(field, getattr(cls, field))) for field in ("relation_encoder", "loss")
         )

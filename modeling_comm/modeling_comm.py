@@ -4,9 +4,7 @@ import inspect
 from dataclasses import dataclass
 
 import torch
-from torch.utils.checkpoint import checkpoint
-from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers import initialization as init
+from transformers import AutoModel
 from transformers.utils import ModelOutput, logging
 
 from .backbone_attention import (
@@ -17,9 +15,9 @@ from .backbone_attention import (
     mark_last_attention,
 )
 from .configuration_comm import CommConfig
-from .extensions import extension_files, save_extensions
 from .losses import loss_from_config
-from .pipeline_comm import LoadingArguments
+from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
+from .pretrained_comm import CommPreTrainedModel
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
@@ -30,7 +28,6 @@ logger = logging.get_logger(__name__)
 
 # Without gradients, the backbone reads this many subword tokens at once of documents that have several windows.
 TOKENS_AT_ONCE = 2**13
-_HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 
 
 @dataclass
@@ -54,100 +51,6 @@ class CommOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     documents: EncodedDocuments | None = None
-
-
-class CommPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation of COMM models."""
-
-    config_class = CommConfig
-    base_model_prefix = "comm"
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _is_composite = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module):
-        # The relation encoders' layers start as their authors' did, with torch's own scheme: fan-ins reach 49,152, where
-        # the usual normal(0, 0.02) would saturate.
-        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
-            if module.bias is not None:
-                bound = module.weight[0].numel() ** -0.5
-                init.uniform_(module.bias, -bound, bound)
-        else:
-            super()._init_weights(module)
-
-    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=checkpoint, **kwargs):
-        # Reentrant checkpointing cuts the attention probabilities, which leave the layer beside its output, off from the
-        # gradient: in silence, and the encoder's gradients come out wrong.
-        arguments = getattr(gradient_checkpointing_func, "keywords", {})
-        if enable and arguments.get("use_reentrant", True):
-            raise ValueError(
-                f"gradient checkpointing with the arguments {arguments}: COMM needs {{'use_reentrant': False}}, which is the "
-                "default where no arguments are given"
-            )
-        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
-        """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments. Weights are read from
-        safetensors, never from a pickle, whatever other files there are.
-
-        Raises:
-            ValueError: the checkpoint is a bare encoder or a pickle (the message says what to do instead), or lacks weights.
-        """
-        hub = {key: kwargs[key] for key in _HUB_ARGUMENTS if key in kwargs}
-        if isinstance(config, PreTrainedConfig):
-            fields = vars(config)
-        else:
-            fields, _ = PreTrainedConfig.get_config_dict(config or pretrained_model_name_or_path, **hub)
-            model_type = fields.get("model_type")
-            if model_type != cls.config_class.model_type:
-                raise ValueError(
-                    f"{str(pretrained_model_name_or_path)!r} is a {model_type!r} checkpoint, not a COMM model. To start a "
-                    f"new model from it: {cls.__name__}.from_backbone({str(pretrained_model_name_or_path)!r}, id2label=...)"
-                )
-        if kwargs.pop("use_safetensors", None) is False:
-            raise ValueError("use_safetensors=False: COMM reads weights from safetensors only, never from a pickle")
-        if pretrained_model_name_or_path is not None:
-            check_weights(
-                pretrained_model_name_or_path,
-                "comm-docre convert brings checkpoints of the original ATLOP, DocuNet and KD-DocRE into COMM's form",
-                named=fields.get("transformers_weights"),
-                variant=kwargs.get("variant"),
-                adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),
-                **hub,
-            )
-        wants_info = kwargs.pop("output_loading_info", False)
-        trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *model_args,
-            config=config,
-            output_loading_info=True,
-            use_safetensors=True,
-            **kwargs,
-        )
-        missing = sorted(info["missing_keys"])
-        if missing and not wants_info:  # a caller who asks for the loading info looks at it
-            raise ValueError(
-                f"{pretrained_model_name_or_path!r} lacks {len(missing)} weights of this model, which would have stayed "
-                f"untrained: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
-            )
-        model.loading_arguments = LoadingArguments(trust_remote_code=trusted, **hub)
-        return (model, info) if wants_info else model
-
-    def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
-        """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'."""
-        if push_to_hub and extension_files(self.config):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends the model's own code too"
-            )
-        super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
-        if is_main_process:
-            save_extensions(self.config, save_directory)
 
 
 def _check_given(given):
@@ -231,7 +134,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         Raises:
             ValueError: the encoder cannot serve, or its checkpoint is a pickle or lacks weights that the model uses.
         """
-        loading = {key: kwargs.pop(key) for key in _HUB_ARGUMENTS if key in kwargs}
+        loading = {key: kwargs.pop(key) for key in HUB_ARGUMENTS if key in kwargs}
         attention = kwargs.pop("attn_implementation", None)
         if config is not None and kwargs:
             raise ValueError(
@@ -248,8 +151,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config = CommConfig(text_config=text_config, **kwargs)
         else:
             given_config = config
-            fields = config.to_dict() | {"text_config": text_config}
-            config = type(config)(**{key: value for key, value in fields.items() if key != "model_type"})
+            config = type(config)(**config_fields(config) | {"text_config": text_config})
             attention = attention or given_config._attn_implementation
         if attention is not None:
             config._attn_implementation = attention
@@ -279,6 +181,31 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         # Strict: every weight of the model's backbone comes from the checkpoint.
         model.backbone.load_state_dict({key: value for key, value in encoder.state_dict().items() if key in own})
         return model
+
+    def set_labels(self, id2label: dict[int, str]) -> "CommForDocumentRelationExtraction":
+        """
+        Gives the model other relations, in place: a trained encoder is the start for relations of one's own. What the relation
+        encoder knows of labels that stay is kept, by their names, and so is the threshold class; weights of other labels are
+        newly initialised. The processor needs the same labels: `CommProcessor.from_config(tokenizer, model.config)`.
+
+        Args:
+            id2label (`dict[int, str]`): the threshold class at 0, then the relations.
+
+        Returns:
+            the model itself.
+
+        Raises:
+            SettingError: the labels do not fit, or the loss has a setting for a relation that is not among them.
+        """
+        before = self.config.id2label
+        config = type(self.config)(**config_fields(self.config) | {"id2label": id2label})
+        config._attn_implementation = self.config._attn_implementation
+        encoder = get_relation_encoder(config.relation_encoder).build(config)
+        encoder.apply(self._init_weights)
+        encoder.to(device=self.device, dtype=self.dtype).train(self.relation_encoder.training)
+        copy_label_rows(self.relation_encoder, encoder, config, before, config.id2label)
+        self.config, self.relation_encoder = config, encoder
+        return self
 
     def get_input_embeddings(self):
         return self.backbone.get_input_embeddings()

@@ -355,7 +355,8 @@ class CommProcessor(ProcessorMixin):
         Triples of every document, from the model's output for exactly these documents.
 
         Args:
-            outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`.
+            outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`. These may be some of the pairs, where
+                the model was given fewer in `pair_index`.
             documents (`dict` or `list[dict]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
@@ -418,10 +419,19 @@ class CommProcessor(ProcessorMixin):
     def _check_outputs(self, logits, pair_index, documents):
         expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
         expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
-        if not np.array_equal(np.unique(pair_index.numpy(), axis=0), expected) or len(pair_index) != len(expected):
+        found = pair_index.numpy()
+        unique = np.unique(found, axis=0)
+        known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)
+        if len(unique) < len(found) or not known:
             raise ValueError(
-                f"the outputs hold {len(pair_index)} pairs of {len(pair_index[:, 0].unique())} documents; these "
-                f"{len(documents)} documents have {len(expected)} pairs. Were they encoded in the same call?"
+                f"the outputs hold {len(found)} pairs of {len(np.unique(found[:, 0]))} documents, not all of them different "
+                f"pairs of these {len(documents)} documents, which have {len(expected)}. Were they encoded in the same call?"
+            )
+        if len(found) < len(expected):  # `pair_index` was cut by the user, or these are not all outputs
+            logger.warning(
+                "the outputs hold %d of the %d pairs of these documents: others have no triples",
+                len(found),
+                len(expected),
             )
         if logits.shape != (len(pair_index), len(self.id2label)):
             raise ValueError(

@@ -585,6 +585,37 @@ def test_settings_reach_the_pipeline(predict, expected, tmp_path):
     assert abs(number - of_surer) < (of_all - of_surer) / 4
 
 
+def test_int8(predict, expected, tmp_path):
+    """Scores differ a little from those of float32, and the run is known by it."""
+    source = write_lines(tmp_path / "in.jsonl", documents(3))
+    assert predict(source, "jsonl", "--quantize", "int8") == 0
+    found = read_lines(tmp_path / "out.jsonl")
+    exact = expected(documents(3), [document["title"] for document in documents(3)])
+    scores = [
+        {(triple["head"], triple["tail"], triple["relation"]): triple["score"] for triple in record["triples"]}
+        for record in (*found, *exact)
+    ]
+    differences = [
+        abs(some[key] - other[key])
+        for some, other in zip(scores[:3], scores[3:], strict=True)
+        for key in some.keys() & other
+    ]
+    assert 0 < max(differences) < 0.1
+    assert len(differences) > 0.9 * sum(map(len, scores)) / 2
+    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["settings"]["quantize"] == "int8"
+
+
+def test_the_dtype_that_a_model_was_saved_in(model, predict, tmp_path):
+    half = tmp_path / "half"
+    shutil.copytree(model, half)
+    AutoModel.from_pretrained(model, dtype="bfloat16").save_pretrained(half)
+    source = write_lines(tmp_path / "in.jsonl", documents(2))
+    for dtype in ("auto", "bfloat16", "float32"):
+        assert predict(source, "jsonl", "--model", half, "--dtype", dtype, output=tmp_path / dtype) == 0
+    written = {dtype: (tmp_path / dtype).read_bytes() for dtype in ("auto", "bfloat16", "float32")}
+    assert written["auto"] == written["bfloat16"] != written["float32"]
+
+
 OWN_ENCODER = """
 from modeling_comm import register_relation_encoder
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
@@ -791,6 +822,8 @@ SPACY_MODELS = (
         ({"--batch_size": "0"}, "--batch_size is 0; expected at least 1"),
         ({"--threshold_offset": "nan"}, "--threshold_offset is nan; expected a finite number"),
         ({"--device": "toaster"}, "--device is 'toaster', which cannot be used here"),
+        ({"--quantize": "int8", "--dtype": "bfloat16"}, "--dtype bfloat16, expected float32"),
+        ({"--quantize": "int8", "--device": "meta"}, "--device meta, expected cpu"),
         ({"--format": "docred", "--input": "half.json"}, "half.json: document 1: found Expecting property name"),
         ({"--format": "docred", "--input": "half.gz"}, "half.gz: found Compressed file ended before"),
     ],
@@ -994,6 +1027,7 @@ def test_another_input_is_refused(resume, tmp_path, change, capsys):
         (["--batch_size", "3"], "batch_size was 8, is 3"),
         (["--threshold_offset", "0.5"], "threshold_offset was None, is 0.5"),
         (["--dtype", "float16"], "dtype was 'float32', is 'float16'"),
+        (["--quantize", "int8"], "quantize was None, is 'int8'"),
         (["--ner", "ner"], "ner was None, is 'sha256 "),
         (["--model", "another"], "model was 'sha256 "),
     ],

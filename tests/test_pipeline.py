@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import multiprocessing
+import pickle
 import re
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 import modeling_comm
 from modeling_comm import DocumentRelationExtractionPipeline
+from modeling_comm.backbone_attention import without_capturing_hooks
 from modeling_comm.documents import DocumentError
 from modeling_comm.pipeline_comm import TASK
 from modeling_comm.prediction_record import parse_record
@@ -549,6 +552,32 @@ def test_real_documents_as_text(extractor):
 
 
 # ------------------------------------------------------------------------------------------------------------- saving
+
+
+@pytest.mark.parametrize(("kind", "encoder"), [("bert", "atlop"), ("bert", "docunet"), ("roberta", "kd_docre")])
+def test_it_is_pickled_before_and_after_its_first_call(kind, encoder, documents):
+    extractor = make(kind, **small_encoder(encoder))
+    before = pickle.loads(pickle.dumps(extractor))
+    expected = extractor(documents[:4])
+    assert any(record["triples"] for record in expected)
+    after = pickle.loads(pickle.dumps(extractor))
+    assert before(documents[:4]) == after(documents[:4]) == expected
+    assert extractor(documents[:4]) == expected, "the original is as it was"
+
+
+def test_a_worker_process_predicts_with_it(extractor, documents, records):
+    """A spawned process has built no model before."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(extractor, (documents,))
+    assert_same(found, records)
+
+
+def test_a_module_in_two_places_stays_one_when_pickled():
+    shared = torch.nn.Linear(2, 2)
+    both = torch.nn.Sequential(shared, torch.nn.ReLU(), torch.nn.Sequential(shared))
+    copied = without_capturing_hooks(both)
+    assert copied[0] is copied[2][0] and copied[0] is not shared
+    assert copied[0].weight is shared.weight
 
 
 def test_the_task_is_registered():

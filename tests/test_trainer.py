@@ -23,11 +23,8 @@ from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
-from modeling_comm.training.trainer import (
-    CommTrainer,
-    DocumentBatchSampler,
-    encode_dataset,
-)
+from modeling_comm.training.encode_dataset import encode_dataset
+from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
 
 PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator", "compute_loss_func")
@@ -144,7 +141,7 @@ def test_wrong_arguments_of_the_trainer(tmp_path, make_trainer):
     longer = tiny_processor(tiny_config(text_fields={"max_position_embeddings": 70}), window_size=70)
     with pytest.raises(ValueError, match="window_size"):
         CommTrainer(model=model, args=args, processing_class=longer)
-    with pytest.raises(ValueError, match="dict"):
+    with pytest.raises(ValueError, match="metric_for_best_model"):
         make_trainer(dev={"a": DEV})
     with pytest.raises(ValueError, match="train_dataset"):
         make_trainer(train=[]).train()

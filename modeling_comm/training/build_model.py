@@ -54,9 +54,16 @@ def new_model(
     return model, processor
 
 
-def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
+def load_checkpoint(
+    arguments: ModelArguments, labels: Sequence[str] | None = None, relation_names: Mapping[str, str] | None = None
+) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """
     A COMM checkpoint and its processor. Flags change what the weights do not depend on, such as the loss.
+
+    Args:
+        arguments (`ModelArguments`): the checkpoint, and the fields that differ from its own.
+        labels (`Sequence[str]`, *optional*), relation_names (`Mapping[str, str]`, *optional*): as in [`new_model`], to train it
+            further for these; by default the checkpoint's own.
 
     Raises:
         ValueError: a flag contradicts the checkpoint.
@@ -87,6 +94,23 @@ def load_checkpoint(arguments: ModelArguments) -> tuple[CommForDocumentRelationE
         logger.warning("the loss is %s, no longer %s: what decides is %s", config.loss, saved_loss, decision)
         if processor.decision.probability_map is not None:
             logger.warning("probability_map is removed; it was fitted for the loss %s", saved_loss)
+    if labels is not None:
+        kept = set(labels) & set(config.id2label.values())
+        logger.warning("%s: %d of %d labels are the checkpoint's, the others are new", source, len(kept), len(labels))
+        model.set_labels(dict(enumerate(labels)))
+        names = {label: relation_names[label] for label in labels if label in relation_names}
+        # What was tuned for the checkpoint's relations does not fit others.
+        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        if gone:
+            logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
+        settings = {
+            "relation_names": names,
+            "threshold_offset": 0.0,
+            "probability_map": None,
+            "rules": None,
+        } | settings
+        settings = processor.settings | settings
+        return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
 
 

@@ -10,8 +10,9 @@ from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from .batching import DocumentStream
 from .distillation import DistillationTrainer, TeacherLogits
+from .encode_dataset import check_titles
 from .script_arguments import Arguments
-from .trainer import CommTrainer, check_titles
+from .trainer import CommTrainer
 
 
 def build_trainer(

@@ -7,9 +7,11 @@ import zipfile
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from transformers.utils import logging
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 logger = logging.get_logger(__name__)
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's; a checkpoint of adapters has no others
 
 
 def _numbered(folder):
@@ -48,9 +50,10 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
         world_size (`int`, defaults to 1): number of processes; each has saved its random state.
     """
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    needed = ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt", *random_states]
+    needed = ["trainer_state.json", "optimizer.pt", "scheduler.pt", *random_states]
     for path in reversed(_numbered(output_dir)):
-        broken = [name for name in needed if not _is_complete(path / name)]
+        weights = ADAPTER_WEIGHTS if (path / ADAPTER_WEIGHTS).exists() else SAFE_WEIGHTS_NAME
+        broken = [name for name in (weights, *needed) if not _is_complete(path / name)]
         if not broken:
             return str(path)
         logger.warning("%s is skipped: %s missing or truncated", path, ", ".join(broken))

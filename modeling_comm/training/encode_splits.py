@@ -8,8 +8,8 @@ from datasets import Dataset, IterableDataset
 from ..features import encoding_report, what_was_lost
 from ..processing_comm import CommProcessor
 from .batching import DocumentStream
+from .encode_dataset import encode_dataset
 from .script_arguments import Arguments
-from .trainer import encode_dataset
 
 logger = logging.getLogger(__name__)
 

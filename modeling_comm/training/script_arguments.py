@@ -33,6 +33,13 @@ class ModelArguments:
             "help": "A bare encoder, around which a new model is built, or a finished COMM checkpoint to train further."
         },
     )
+    ignore_mismatched_sizes: bool = field(
+        default=False,
+        metadata={
+            "help": "Train a finished COMM checkpoint further for the relations of these documents: it keeps its encoder "
+            "and what it knows of relations that both have."
+        },
+    )
     decision_threshold: str | None = field(default=None, metadata={"help": "th or zero; follows the loss by default."})
     threshold_offset: float | None = field(
         default=None, metadata={"help": "Margin over the threshold that predictions need (0)."}

@@ -1,6 +1,7 @@
 """Training and evaluation of COMM models with Transformers' Trainer."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..configuration_comm import __version__
 from ..decoding import (
     Predictions,
     decide_batch,
@@ -22,10 +22,10 @@ from ..decoding import (
 )
 from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
-from ..features import LOSSES_OF_ENCODING
 from ..losses import get_loss, loss_from_config
 from ..processing_comm import CommProcessor
 from ..reporting.model_card import trainer_record, write_model_card
+from .adapters import check_adapters, has_adapters, save_merged
 from .batching import (
     FEATURE_COLUMNS,
     DocumentBatchSampler,
@@ -34,9 +34,10 @@ from .batching import (
     EncodedOnDemand,
     FeatureRows,
     StreamedBatches,
-    without_unknown_labels,
 )
 from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
+from .hyperparameter_search import HyperparameterSearch
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -58,12 +59,13 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(Trainer):
+class CommTrainer(HyperparameterSearch, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
     Data sets are lists or `datasets.Dataset`s of DocRED documents; they are encoded with `processing_class` unless
-    they hold its features already. `train_dataset` may be a [`DocumentStream`], which is read while training runs. What differs
+    they hold its features already. `train_dataset` may be an `IterableDataset` or a [`DocumentStream`], which are read while
+    training runs; `eval_dataset` may be a dict of several, whose scores are then `eval_NAME_f1` and so on. What differs
     from the parent: learning rates of backbone and relation encoder; the loss is a mean over all pairs of a step, accumulated
     batches and processes included; evaluation scores whole documents (F1, Ign F1, average precision, predicted positives),
     identically on any number of processes; a loss or gradient that is not finite stops the run;
@@ -109,6 +111,7 @@ class CommTrainer(Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
+        self._saves_checkpoint = False
         self.stream_report = Counter()
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
@@ -117,13 +120,18 @@ class CommTrainer(Trainer):
             raise ValueError(
                 f"{', '.join(refused)} given; CommTrainer collates batches and computes the loss itself, leave it out"
             )
-        if train_dataset is not None and not isinstance(train_dataset, DocumentStream):
+        if hasattr(train_dataset, "__iter__") and not hasattr(train_dataset, "__len__"):
+            if not isinstance(train_dataset, DocumentStream):  # an IterableDataset
+                train_dataset = DocumentStream(train_dataset)
+        elif train_dataset is not None and not isinstance(train_dataset, DocumentStream):
             train_dataset = encode_dataset(train_dataset, processing_class)
-        if eval_dataset is not None:
-            eval_dataset = encode_dataset(eval_dataset, processing_class)
-            check_titles(eval_dataset)
-            if args.load_best_model_at_end:
-                _check_labelled(eval_dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+        if isinstance(eval_dataset, Mapping):
+            check_metric_of_several(args, eval_dataset)
+            eval_dataset = {
+                name: self._prepare_evaluation(one, args, processing_class) for name, one in eval_dataset.items()
+            }
+        elif eval_dataset is not None:
+            eval_dataset = self._prepare_evaluation(eval_dataset, args, processing_class)
         super().__init__(
             model=model,
             args=args,
@@ -134,9 +142,18 @@ class CommTrainer(Trainer):
             **kwargs,
         )
         processing_class.check_model(self.model.config)  # of a model_init, too
+        check_adapters(self.model)
         self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
+
+    @staticmethod
+    def _prepare_evaluation(dataset, args, processor):
+        dataset = encode_dataset(dataset, processor)
+        check_titles(dataset)
+        if args.load_best_model_at_end:
+            check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
+        return dataset
 
     # ---------------------------------------------------------------------------------------------------------- training
 
@@ -145,8 +162,8 @@ class CommTrainer(Trainer):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
-        _check_labelled(self.train_dataset, "training", "all of them need labels")
-        lengths = [len(ids) for ids in _column(self.train_dataset, "input_ids")]
+        check_labelled(self.train_dataset, "training", "all of them need labels")
+        lengths = [len(ids) for ids in column_of(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
 
@@ -269,7 +286,7 @@ class CommTrainer(Trainer):
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
-        if self.args.save_strategy != "no":
+        if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -280,14 +297,21 @@ class CommTrainer(Trainer):
             (folder / "trainer_state.json").unlink(missing_ok=True)
         # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._saves_checkpoint = True
         try:
             super()._save_checkpoint(model, trial)
         finally:
             self.args.save_total_limit = limit
+            self._saves_checkpoint = False
         if self.args.should_save:
             delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir=None, state_dict=None):
+        model = self.accelerator.unwrap_model(self.model)
+        if has_adapters(model) and not self._saves_checkpoint:
+            save_merged(model, output_dir or self.args.output_dir)
+            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+            return
         super()._save(output_dir, state_dict)
         # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
@@ -302,9 +326,7 @@ class CommTrainer(Trainer):
     # -------------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None):
-        dataset = self.eval_dataset if eval_dataset is None else eval_dataset
-        if dataset is None:
-            raise ValueError("CommTrainer: evaluation requires an eval_dataset")
+        dataset = self._evaluation_documents(eval_dataset)
         dataset = encode_dataset(dataset, self.processing_class)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
@@ -316,6 +338,19 @@ class CommTrainer(Trainer):
         return self._loader(FeatureRows(dataset), sampler)
 
     get_test_dataloader = get_eval_dataloader
+
+    def _evaluation_documents(self, given):
+        """The data set given, that of a name, or the trainer's only one."""
+        dataset = self.eval_dataset if given is None else given
+        if isinstance(given, str):
+            dataset = self.eval_dataset[given]
+        if dataset is None:
+            raise ValueError("CommTrainer: evaluation requires an eval_dataset")
+        if isinstance(dataset, Mapping):
+            raise ValueError(
+                f"CommTrainer: found several evaluation sets, {sorted(dataset)}; expected one of these names"
+            )
+        return dataset
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
@@ -357,7 +392,8 @@ class CommTrainer(Trainer):
         processor: from then on it decides with it, and it is saved with it.
 
         Args:
-            eval_dataset: labelled documents that are not the test ones; by default the trainer's `eval_dataset`.
+            eval_dataset: labelled documents that are not the test ones, or the name of one of several evaluation sets; by
+                default the trainer's `eval_dataset`.
 
         Returns:
             `float`: the offset; `max_relations_per_pair` is left out of account.
@@ -365,80 +401,13 @@ class CommTrainer(Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        margins, labels = flat_margins(
-            self.predict(self.eval_dataset if eval_dataset is None else eval_dataset).predictions
-        )
+        margins, labels = flat_margins(self.predict(self._evaluation_documents(eval_dataset)).predictions)
         if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
         offset, _ = tune_offset(margins, labels, int(labels.sum()))
         decision = self.processing_class.decision
         decision.threshold_offset, decision.probability_map = offset, None
         return offset
-
-
-def encode_dataset(dataset, processor, max_length=None, num_proc=None):
-    """
-    Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
-
-    Args:
-        dataset (`list[dict]` or `datasets.Dataset`): DocRED documents. A `Dataset` is mapped in batches (cached, with a progress
-            bar); one that holds unlabelled documents says so in its column `has_labels`.
-    """
-    if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"the data set is a {type(dataset).__name__}; expected a list of documents or a datasets.Dataset"
-        )
-    if not len(dataset):
-        return []
-    if {*FEATURE_COLUMNS} <= {*dataset[0]}:
-        return dataset
-    if not hasattr(dataset, "map"):
-        features = processor.encode(dataset, max_length=max_length)
-        return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
-
-    def encode(rows, library):  # the version is part of the cache's key
-        documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
-        return {column: [feature[column] for feature in features] for column in features[0]}
-
-    from datasets import Features, List, Value  # an extra; it is installed where a Dataset is given
-
-    numbers = List(Value("int32"))
-    columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers)}
-    columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
-    return dataset.map(
-        encode,
-        # Said, not guessed from the first documents, which may have no facts or no entities.
-        features=Features({**dataset.features, **columns, "has_labels": Value("bool")}),
-        fn_kwargs={"library": __version__},
-        batched=True,
-        batch_size=100,
-        num_proc=num_proc,
-        desc="Encoding documents",
-    )
-
-
-def _check_labelled(dataset, kind, why):
-    unlabelled = [index for index, known in enumerate(_column(dataset, "has_labels")) if not known]
-    if unlabelled:
-        titles = [dataset[index]["title"] for index in unlabelled[:5]]
-        raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
-
-
-def check_titles(dataset):
-    """Raises `ValueError` where several documents have the same title."""
-    titles = Counter(_column(dataset, "title"))
-    repeated = sorted(title for title, count in titles.items() if count > 1)
-    if repeated:
-        raise ValueError(
-            f"{len(repeated)} titles are shared by several evaluation documents, {repeated[:3]} for example; expected "
-            "unique titles, by which facts are told apart"
-        )
-
-
-def _column(dataset, name):
-    return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
 
 
 def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:

@@ -1,0 +1,97 @@
+"""A checkpoint for other relations: what it knows of labels that stay is kept."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from .configuration_comm import CommConfig
+from .relation_encoders import get_relation_encoder
+
+HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
+
+
+def take_other_labels(
+    source: str | None, config: CommConfig | str | None, fields: Mapping, kwargs: dict
+) -> tuple[CommConfig | str | None, dict[int, str] | None]:
+    """
+    Finds out whether a checkpoint is loaded for other labels than its own.
+
+    Args:
+        source (`str`, *optional*): the checkpoint.
+        config ([`CommConfig`] or `str`, *optional*): as given to `from_pretrained`; `AutoModel` puts the labels there.
+        fields (`Mapping`): of the checkpoint's configuration, where `config` is none.
+        kwargs (`dict`): further arguments of `from_pretrained`, out of which the labels are taken.
+
+    Returns:
+        the configuration to load with, and the labels that the model gets afterwards, None if they are its own.
+
+    Raises:
+        ValueError: the labels are others, and `ignore_mismatched_sizes` is not set.
+    """
+    ignore = kwargs.get("ignore_mismatched_sizes", False)
+    if isinstance(config, PreTrainedConfig):
+        if not ignore or source is None:
+            return config, None
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        wanted, fields = config.id2label, PreTrainedConfig.get_config_dict(source, **hub)[0]
+    else:
+        wanted = kwargs.get("id2label")
+    saved = {int(index): label for index, label in (fields.get("id2label") or {}).items()}
+    if wanted is None or {int(index): label for index, label in wanted.items()} == saved:
+        return config, None
+    if not ignore:
+        raise ValueError(
+            f"{str(source)!r} was trained for {len(saved)} other labels than id2label has; expected "
+            "ignore_mismatched_sizes=True, with which it can be trained further for these"
+        )
+    kwargs.pop("id2label", None)
+    kwargs.pop("label2id", None)
+    if isinstance(config, PreTrainedConfig):
+        config = type(config)(**config_fields(config) | {"id2label": saved})
+    return config, wanted
+
+
+@torch.no_grad()
+def copy_label_rows(
+    source: nn.Module, target: nn.Module, config: CommConfig, before: Mapping[int, str], after: Mapping[int, str]
+) -> None:
+    """
+    Copies a relation encoder's weights into one with other labels, in place. Along the dimensions that have the size of the
+    labels only the rows of labels that both have are copied, the threshold class's among them, whatever its name.
+
+    Args:
+        source, target (`nn.Module`): the relation encoders with the labels before and after.
+        config ([`CommConfig`]): the target's.
+        before, after (`Mapping[int, str]`): `id2label` of source and target.
+    """
+    # Which dimensions these are, a third encoder tells, with one label more: sizes of others may be equal by chance.
+    wider = CommConfig(**config_fields(config) | {"id2label": {**after, len(after): _new_label(after)}})
+    with torch.device("meta"):
+        shapes = get_relation_encoder(config.relation_encoder).build(wider).state_dict()
+    ids = {label: index for index, label in before.items()}
+    kept = [(0, 0), *((index, ids[label]) for index, label in after.items() if index and ids.get(label))]
+    new_rows, old_rows = (torch.tensor(rows) for rows in zip(*kept, strict=True))
+    weights = source.state_dict()
+    for name, value in target.state_dict().items():
+        sizes = zip(value.shape, shapes[name].shape, strict=True)
+        dimensions = [dimension for dimension, (size, wider_size) in enumerate(sizes) if size != wider_size]
+        if not dimensions:
+            value.copy_(weights[name])
+        elif len(dimensions) == 1:  # more: of pairs of labels, say; such weights stay new
+            rows = weights[name].to(value.device).index_select(dimensions[0], old_rows.to(value.device))
+            value.index_copy_(dimensions[0], new_rows.to(value.device), rows.to(value.dtype))
+
+
+def config_fields(config: CommConfig) -> dict:
+    """The arguments that build a configuration again; those that follow from others are left out."""
+    fields = config.to_dict() | {"text_config": config.text_config}
+    return {name: value for name, value in fields.items() if name not in ("model_type", "label2id", "num_labels")}
+
+
+def _new_label(labels):
+    name = "new"
+    while name in labels.values():
+        name += "'"
+    return name

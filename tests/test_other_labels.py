@@ -1,0 +1,115 @@
+"""A trained checkpoint as the start for other relations, and scores for some of the pairs."""
+
+import json
+
+import pytest
+import torch
+from helpers import LABELS, random_document, run_script, save_backbone, tiny_model, tiny_system
+from transformers import AutoModel, AutoProcessor
+
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.relation_encoders import available_relation_encoders
+from modeling_comm.settings import SettingError
+
+NEW = {0: "no_relation", 1: "treats", 2: "P131", 3: "causes"}
+
+
+@pytest.fixture(params=available_relation_encoders())
+def saved(request, tmp_path):
+    config, processor = tiny_system(relation_encoder=request.param, relation_names={"P17": "country"})
+    model = tiny_model(config)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    return model, processor, tmp_path / "model"
+
+
+@pytest.mark.parametrize("loader", [CommForDocumentRelationExtraction, AutoModel])
+@pytest.mark.parametrize(
+    "labels", [NEW, {0: "Na", 1: "P27", 2: "P17", 3: "P569", 4: "P131"}], ids=["fewer", "as_many"]
+)
+def test_other_labels(saved, loader, labels):
+    model, processor, folder = saved
+    other = loader.from_pretrained(folder, id2label=labels, ignore_mismatched_sizes=True)
+    assert other.config.id2label == labels and other.config.num_labels == len(labels)
+    document = random_document(4, 30, seed=2)
+    document.pop("labels", None)
+    own = CommProcessor.from_config(processor.tokenizer, other.config, **processor.settings | {"relation_names": {}})
+    with torch.no_grad():
+        before, after = model(**processor(document)).logits, other.eval()(**own(document)).logits
+    kept = {label: index for index, label in LABELS.items() if index}
+    for index, label in labels.items():
+        same = torch.allclose(after[:, index], before[:, kept.get(label, 0)], atol=1e-5)
+        assert same == (index == 0 or label in kept), label
+    other.save_pretrained(folder / "again")
+    assert AutoModel.from_pretrained(folder / "again").config.id2label == labels
+
+
+def test_other_labels_have_to_be_asked_for(saved):
+    _, _, folder = saved
+    renamed = {**LABELS, 1: "treats"}  # as many, so that the sizes alone would not tell
+    with pytest.raises(ValueError, match="ignore_mismatched_sizes=True"):
+        CommForDocumentRelationExtraction.from_pretrained(folder, id2label=renamed)
+    assert CommForDocumentRelationExtraction.from_pretrained(folder, id2label=LABELS).config.id2label == LABELS
+
+
+def test_labels_that_do_not_fit():
+    with pytest.raises(SettingError) as error:
+        tiny_model().set_labels({0: "Na", 2: "P17"})
+    assert error.value.field == "id2label"
+
+
+def test_run_docre_trains_a_checkpoint_for_other_relations(tmp_path):
+    backbone = save_backbone(tmp_path / "backbone")
+    sizes = ["--emb_size", 16, "--block_size", 8]
+    flags = ["--use_cpu", "--disable_tqdm", True, "--report_to", "none", "--num_train_epochs", 1, "--do_train"]
+    for name, relations in (("first", ["P17", "P27"]), ("second", ["P27", "treats"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for split, seed in (("train", 1), ("dev", 2)):
+            documents = [random_document(4, 20, seed=10 * seed + number) for number in range(3)]
+            for document in documents:
+                facts = zip([(0, 1), (1, 2)], relations, strict=True)
+                document["labels"] = [{"h": h, "t": t, "r": r, "evidence": []} for (h, t), r in facts]
+            (folder / f"{split}.json").write_text(json.dumps(documents), encoding="utf-8")
+    run_script(
+        *("--data_dir", tmp_path / "first", "--model_name_or_path", backbone, "--output_dir", tmp_path / "one"),
+        *sizes,
+        *flags,
+    )
+    trained = AutoModel.from_pretrained(tmp_path / "one")
+    run_script(
+        *(
+            "--data_dir",
+            tmp_path / "second",
+            "--model_name_or_path",
+            tmp_path / "one",
+            "--output_dir",
+            tmp_path / "two",
+        ),
+        *("--ignore_mismatched_sizes", "--learning_rate", 1e-12, "--head_learning_rate", 1e-12, *flags),
+    )
+    further, processor = AutoModel.from_pretrained(tmp_path / "two"), AutoProcessor.from_pretrained(tmp_path / "two")
+    assert processor.id2label == further.config.id2label == {0: "Na", 1: "P27", 2: "treats"}
+    rows = [model.relation_encoder.classifier.linear.weight for model in (trained, further)]
+    assert torch.allclose(rows[0][trained.config.label2id["P27"]], rows[1][1], atol=1e-6)
+    assert torch.allclose(rows[0][0], rows[1][0], atol=1e-6)
+
+
+def test_some_of_the_pairs(caplog):
+    config, processor = tiny_system()
+    documents = [random_document(4, 30, seed=seed) for seed in (1, 2)]
+    for document in documents:
+        document.pop("labels", None)
+    batch, model = processor(documents), tiny_model(config)
+    with torch.no_grad():
+        everything = processor.decide(model(**batch), documents)
+        batch["pair_index"] = batch["pair_index"][::3]
+        outputs = model(**batch)
+    some = processor.decide(outputs, documents, threshold_offset=-100.0)
+    assert "8 of the 24 pairs" in caplog.text
+    for found, full, rows in zip(some, everything, (slice(0, 12, 3), slice(0, 12, 3)), strict=True):
+        assert found.pairs.tolist() == full.pairs[rows].tolist()
+        torch.testing.assert_close(torch.tensor(found.margins), torch.tensor(full.margins[rows]), atol=1e-4, rtol=0)
+    outputs["pair_index"][0] = outputs["pair_index"][1]
+    with pytest.raises(ValueError, match="not all of them different pairs"):
+        processor.decide(outputs, documents)
