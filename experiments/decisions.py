@@ -24,8 +24,15 @@ from experiments.run_grid import ROOT
 from experiments.tables import bootstrap_difference
 from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score
 from modeling_comm.incomplete_labels.decision_report import cross_fitted_offset
-from modeling_comm.incomplete_labels.probability_map import FOLDS, fit_probability_map, fold_of
+from modeling_comm.incomplete_labels.probability_map import (
+    FOLDS,
+    cells_looked_at,
+    fit_probability_map,
+    fold_of,
+    reliability,
+)
 from modeling_comm.incomplete_labels.rules import Fact, derive_facts, facts_of, mine_rules
+from modeling_comm.probabilities import sigmoid
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.utils.files import file_sha256, read_json, write_json
@@ -87,7 +94,7 @@ def decide(dev: Split, test: Split, relations: list[str]) -> tuple[dict, dict, d
 
     Returns:
         for dev (cross-fitted) and for test: by way, the facts of each document; and by way, the scores that order all test cells,
-        flat.
+        flat, and the one that a predicted cell exceeds.
     """
     offset, by_offset = cross_fitted_offset(dev.margins, dev.labels)
     fitted = fit_probability_map(dev.margins, dev.labels)
@@ -112,11 +119,9 @@ def decide(dev: Split, test: Split, relations: list[str]) -> tuple[dict, dict, d
         on_dev[f"{way}, rules"] = [completed(facts, of_fold[number]) for facts, number in crossed]
         on_test[f"{way}, rules"] = [completed(facts, rules) for facts in on_test[way]]
     margins = np.concatenate([one.ravel() for one in test.margins])
-    ordered = {
-        "own threshold": margins,
-        "map": np.concatenate([fitted.map.logits(one).ravel() for one in test.margins]),
-    }
-    return on_dev, on_test, ordered
+    logits = np.concatenate([fitted.map.logits(one).ravel() for one in test.margins])
+    cut = np.log(fitted.map.cut / (1 - fitted.map.cut))
+    return on_dev, on_test, {"own threshold": (margins, 0.0), "map": (logits, cut)}
 
 
 def completed(facts: set[Fact], rules) -> set[Fact]:
@@ -200,7 +205,12 @@ def compare(name: str, options: argparse.Namespace) -> dict:
         row = {"dev_f1": of_dev["f1"]}
         row |= {f"test_{key}": of_test[key] for key in ("f1", "ign_f1", "precision", "recall", "macro_f1")}
         if way in ordered:
-            row["test_average_precision"] = average_precision(ordered[way], gold, int(gold.sum()))
+            scores, least = ordered[way]
+            row["test_average_precision"] = average_precision(scores, gold, int(gold.sum()))
+            probabilities = sigmoid(scores.astype(np.float64))
+            shown = cells_looked_at(probabilities, scores > least)
+            calibration = reliability(probabilities[shown], gold[shown])
+            row |= {f"test_{key}": calibration[key] for key in ("brier", "ece", "cells")}
         if ruler:
             found = [counts_of([on_test[other][index] for index in chosen], theirs) for other in (way, "one offset")]
             correct, predicted, right = found[0].sum((0, 1)).tolist()
@@ -219,14 +229,10 @@ def read_checked(source: dict, data: Path) -> list[dict]:
 
 
 def table(results: dict[str, dict]) -> str:
-    columns = {
-        "dev F1": "dev_f1",
-        "test F1": "test_f1",
-        "Ign F1": "test_ign_f1",
-        "P": "test_precision",
-        "R": "test_recall",
-    }
-    columns |= {"macro F1": "test_macro_f1", "AP": "test_average_precision", "second ruler F1": "ruler_f1"}
+    scores = {"F1": "f1", "Ign F1": "ign_f1", "P": "precision", "R": "recall", "macro F1": "macro_f1"}
+    scores |= {"AP": "average_precision", "Brier": "brier", "ECE": "ece"}
+    columns = {"dev F1": "dev_f1", **{f"test {name}": f"test_{key}" for name, key in scores.items()}}
+    columns["second ruler F1"] = "ruler_f1"
     rows = []
     for name, result in results.items():
         for way, row in result["ways"].items():

@@ -77,7 +77,7 @@ def rules_to_text(rules: Iterable[Rule]) -> str:
         lines.append(f'- rule: "{rule}"')
         lines += [f"  confidence: {rule.confidence:.4f}"] if rule.confidence is not None else []
         lines += [f"  support: {rule.support}"] if rule.support is not None else []
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines or ["[]"]) + "\n"
 
 
 def facts_of(document: Mapping) -> set[Fact]:

@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 FILE = "decisions.json"
 
 
-def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | None = None) -> dict:
+def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str | None = None) -> dict:
     """
     Fits a map from margins to probabilities on labelled documents, with the cut that has the best F1, and sets it in the
     trainer's processor: from then on it decides with it, and it is saved with it. `threshold_offset` becomes 0.
 
     Args:
         trainer (`CommTrainer`): its model predicts the documents.
-        eval_dataset (`Dataset` or `Sequence[dict]`, *optional*): documents that the model was not trained on and that are not the
-            test ones; by default the trainer's `eval_dataset`.
+        eval_dataset (`Dataset`, `Sequence[dict]` or `str`, *optional*): documents that the model was not trained on and that are
+            not the test ones, or the name of one of several evaluation sets; by default the trainer's `eval_dataset`.
 
     Returns:
         `dict`: what [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`] says of it, by cross-fitting.
@@ -34,7 +34,7 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | None 
         CannotFitError: no map can be fitted on these documents.
         ValueError: documents without labels.
     """
-    results = trainer.predict(trainer.eval_dataset if eval_dataset is None else eval_dataset).predictions
+    results = trainer.predict(trainer.evaluation_documents(eval_dataset)).predictions
     if any(one.labels is None for one in results):
         raise ValueError("fit_map: found documents without labels; expected labels in all of them")
     margins, labels = [one.margins for one in results], [one.labels for one in results]

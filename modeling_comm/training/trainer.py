@@ -326,7 +326,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
     # -------------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None):
-        dataset = self._evaluation_documents(eval_dataset)
+        dataset = self.evaluation_documents(eval_dataset)
         dataset = encode_dataset(dataset, self.processing_class)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
@@ -339,7 +339,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
 
     get_test_dataloader = get_eval_dataloader
 
-    def _evaluation_documents(self, given):
+    def evaluation_documents(self, given):
         """The data set given, that of a name, or the trainer's only one."""
         dataset = self.eval_dataset if given is None else given
         if isinstance(given, str):
@@ -401,7 +401,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        margins, labels = flat_margins(self.predict(self._evaluation_documents(eval_dataset)).predictions)
+        margins, labels = flat_margins(self.predict(self.evaluation_documents(eval_dataset)).predictions)
         if labels is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
         offset, _ = tune_offset(margins, labels, int(labels.sum()))
