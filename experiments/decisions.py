@@ -194,6 +194,8 @@ def compare(name: str, options: argparse.Namespace) -> dict:
         files["train"]
     )  # the setting's own training file, whatever labels it was trained with
     gold = np.concatenate([one.ravel() for one in test.labels])
+    margins = np.concatenate([one.ravel() for one in test.margins])
+    kept = margins > margins.min()  # of the others the probability is not known
     ruler = None
     if options.scratch:
         left_out = {one["title"] for split in ("train", "validation") for one in files[split]}
@@ -208,7 +210,7 @@ def compare(name: str, options: argparse.Namespace) -> dict:
             scores, least = ordered[way]
             row["test_average_precision"] = average_precision(scores, gold, int(gold.sum()))
             probabilities = sigmoid(scores.astype(np.float64))
-            shown = cells_looked_at(probabilities, scores > least)
+            shown = cells_looked_at(probabilities, scores > least) & kept
             calibration = reliability(probabilities[shown], gold[shown])
             row |= {f"test_{key}": calibration[key] for key in ("brier", "ece", "cells")}
         if ruler:

@@ -228,7 +228,7 @@ class Predictions:
                 continue  # no candidate pair
             probability = None
             if map_ is not None:
-                probability = _probability(map_.logits(self.margins[row])[label - 1])
+                probability = float(map_.probabilities(self.margins[row])[label - 1])
             from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
             added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), probability, str(rule), from_))
         return dataclasses.replace(self, triples=[*self.triples, *added])

@@ -23,6 +23,8 @@ class ProbabilityMap:
         slope (`float`): of the margin, the same for all relations; above 0.
         intercepts (`tuple[float, ...]`): one for each of the R relations, in the order of the labels.
         cut (`float`, defaults to 0.5): a relation is predicted iff its probability exceeds this; above 0 and below 1.
+        floor (`float`, *optional*): the map was fitted on margins above this one. At or below it no probability is above `below`.
+        below (`float`, defaults to 0.0): the share of facts among such margins; at most `cut`.
 
     Raises:
         SettingError: a value does not fit.
@@ -31,6 +33,8 @@ class ProbabilityMap:
     slope: float
     intercepts: tuple[float, ...]
     cut: float = 0.5
+    floor: float | None = None
+    below: float = 0.0
 
     def __post_init__(self):
         object.__setattr__(self, "intercepts", _numbers(self.intercepts))
@@ -38,6 +42,8 @@ class ProbabilityMap:
             ("slope", _is_finite(self.slope) and self.slope > 0, "a finite number above 0"),
             ("intercepts", all(map(_is_finite, self.intercepts)), "finite numbers, one for each relation"),
             ("cut", _is_finite(self.cut) and 0 < self.cut < 1, "a number above 0 and below 1"),
+            ("floor", self.floor is None or _is_finite(self.floor), "a finite number, or None"),
+            ("below", _is_finite(self.below) and 0 <= self.below <= self.cut, "a number from 0 to the cut"),
         ):
             if not fits:
                 raise SettingError("ProbabilityMap", name, getattr(self, name), expected)
@@ -62,16 +68,20 @@ class ProbabilityMap:
         return {**asdict(self), "intercepts": list(self.intercepts)}
 
     def logits(self, margins: np.ndarray) -> np.ndarray:
-        """Logits of the probabilities, float64, of margins `(..., R)`. They order relations as the probabilities do."""
+        """Logits, float64, of margins `(..., R)`, which order relations: those of the probabilities above the floor."""
         return self.slope * np.asarray(margins, dtype=np.float64) + np.array(self.intercepts)
 
     def probabilities(self, margins: np.ndarray) -> np.ndarray:
         """Probabilities, float64, of margins `(..., R)`."""
-        return sigmoid(self.logits(margins))
+        probabilities = sigmoid(self.logits(margins))
+        if self.floor is None:
+            return probabilities
+        return np.where(np.asarray(margins) > self.floor, probabilities, np.minimum(probabilities, self.below))
 
     def offsets(self) -> np.ndarray:
         """The margin `(R,)` that each relation has to exceed, so that `margin > offset` decides as `p > cut` does."""
-        return (math.log(self.cut / (1 - self.cut)) - np.array(self.intercepts)) / self.slope
+        offsets = (math.log(self.cut / (1 - self.cut)) - np.array(self.intercepts)) / self.slope
+        return offsets if self.floor is None else np.maximum(offsets, self.floor)
 
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:

@@ -54,6 +54,26 @@ def test_the_fit_is_a_minimum():
         assert objective(found.slope + step[0], intercepts + step[1:]) > least - 1e-6
 
 
+def test_certain_negatives_take_no_part_in_the_fit():
+    """A loss that lets low margins be leaves them anywhere; the map is the same, wherever they are."""
+    margins, labels, _, _ = drawn(documents=40)
+    labels = [gold & (one > 1) for one, gold in zip(margins, labels, strict=True)]
+    draw = np.random.default_rng(0)
+    low = [draw.uniform(-60, -30, (300, 6)) for _ in margins]
+    none = np.zeros((300, 6), dtype=bool)
+    found, other = (
+        fit_probability_map(
+            [np.concatenate(pair) for pair in zip(margins, [one - shift for one in low], strict=True)],
+            [np.concatenate([gold, none]) for gold in labels],
+        ).map
+        for shift in (0, 100)
+    )
+    assert found == other and found.floor > -30 and found.below < 0.001
+    x = np.concatenate([*margins, *low])
+    assert found.probabilities(x)[x <= found.floor].max() <= found.below < found.cut
+    assert ((found.probabilities(x) > found.cut) == (x > found.offsets())).all()
+
+
 def test_offsets_decide_as_the_cut_does():
     margins, labels, _, _ = drawn()
     found = fit_probability_map(margins, labels).map
@@ -124,6 +144,8 @@ def test_a_map_by_hand():
     [
         *(("slope", value) for value in (0.0, -1.0, float("nan"), "1", None)),
         *(("cut", value) for value in (0.0, 1.0, float("nan"), True)),
+        *(("floor", value) for value in (float("inf"), "1")),
+        *(("below", value) for value in (-0.1, 0.6, None)),
         *(("intercepts", value) for value in ([float("inf")], ["a"], 3.0, None, [[1.0]])),
     ],
 )

@@ -17,6 +17,9 @@ from ..probabilities import ProbabilityMap, sigmoid
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
 BINS = 15
+# Cells that take part in the fit, those with the highest margins, for each gold fact. The others are certain negatives, and so
+# many that the line would follow them: a loss such as CMM lets them be once they are low enough, so how low they are says little.
+CELLS_PER_FACT = 5
 LOOKED_AT = 0.05
 # Of margins that the fit takes together, at their mean.
 _WIDTH = 1 / 32
@@ -30,7 +33,7 @@ class CannotFitError(ValueError):
 class FittedMap:
     """
     A map that was fitted on all documents, and what is known of it from cross-fitting: for each document, what a map says that
-    was fitted on the folds without it. Its strength and its cut come from those other folds, too.
+    was fitted on the folds without it. Its strength and its cut come from those other folds, too; its floor from all documents.
 
     Attributes:
         map (`ProbabilityMap`): the map.
@@ -59,8 +62,9 @@ def fit_probability_map(
 ) -> FittedMap:
     """
     Fits the map on labelled documents that the model was not trained on, by penalised likelihood: `strength / 2` times the sum
-    of the intercepts' squared distances from the common one is added to the negative log likelihood. The strength is chosen by
-    cross-validated likelihood over documents, the cut by micro F1 on cross-fitted probabilities.
+    of the intercepts' squared distances from the common one is added to the negative log likelihood of the cells with the highest
+    margins, [`CELLS_PER_FACT`] for each gold fact. The strength is chosen by cross-validated likelihood over documents, the cut
+    by micro F1 on cross-fitted probabilities.
 
     Args:
         margins (`Sequence[np.ndarray]`): for each document `(p, R)`, the logits minus the threshold's.
@@ -83,37 +87,46 @@ def fit_probability_map(
     # Margins of a relation that differ by less than a width are taken together: a key for each place on that grid.
     keys = [np.round(one / _WIDTH).astype(np.int64) * one.shape[1] + np.arange(one.shape[1]) for one in margins]
     known = np.unique(np.concatenate([one.ravel() for one in keys]))
-    parts = []
+    parts, floor = [], _floor(margins, labels)
     for number in range(folds):
         chosen = np.flatnonzero(fold == number)
         of_margins, of_labels, of_keys = (
             np.concatenate([all_[i] for i in chosen]) for all_ in (margins, labels, keys)
         )
-        place = np.searchsorted(known, of_keys.ravel())
-        columns = (None, of_labels.ravel(), of_margins.ravel(), (of_margins * of_labels).ravel())
+        used = of_margins > floor
+        place = np.searchsorted(known, of_keys[used])
+        columns = (None, of_labels[used], of_margins[used], of_margins[used] * of_labels[used])
         sums = np.stack([np.bincount(place, column, len(known)) for column in columns])
-        parts.append(_Part(of_margins, of_labels, sums))
+        parts.append(_Part(of_margins, of_labels, sums, np.array([of_labels[~used].sum(), (~used).sum()])))
     relation = known % margins[0].shape[1]
     probabilities, predicted = [None] * len(margins), [None] * len(margins)
     for number in range(folds):
-        map_, _ = _fit_parts(parts[:number] + parts[number + 1 :], relation, strengths)
+        map_, _ = _fit_parts(parts[:number] + parts[number + 1 :], relation, strengths, floor)
         for index in np.flatnonzero(fold == number):
             probabilities[index] = map_.probabilities(margins[index])
             predicted[index] = margins[index] > map_.offsets()
-    map_, strength = _fit_parts(parts, relation, strengths)
+    map_, strength = _fit_parts(parts, relation, strengths, floor)
     return FittedMap(map_, strength, probabilities, predicted)
 
 
+def _floor(margins, labels):
+    """The margin above which cells take part in the fit; -inf where all do."""
+    flat = np.concatenate([one.ravel() for one in margins])
+    rest = len(flat) - CELLS_PER_FACT * max(1, sum(int(one.sum()) for one in labels))
+    return float(np.partition(flat, rest - 1)[rest - 1]) if rest > 0 else -np.inf
+
+
 class _Part(NamedTuple):
-    """A fold: its margins and labels `(n, R)`, and for each key the number of cells, of gold cells, and the sums of the margins
-    of both `(4, keys)`."""
+    """A fold: its margins and labels `(n, R)`; for each key the number of cells above the floor, of gold ones, and the sums of
+    the margins of both `(4, keys)`; and the numbers of gold cells and of all cells at or below the floor."""
 
     margins: np.ndarray
     labels: np.ndarray
     sums: np.ndarray
+    rest: np.ndarray
 
 
-def _fit_parts(parts, relation, strengths):
+def _fit_parts(parts, relation, strengths, floor):
     """The map on all parts together, with the strength and the cut that are best on parts left out of the fit."""
     best, total = None, sum(part.sums for part in parts)
     for strength in strengths:
@@ -122,16 +135,19 @@ def _fit_parts(parts, relation, strengths):
         if best is None or loss < best[0]:
             best = (loss, strength, fits)
     _, strength, fits = best
-    crossed = [sigmoid(slope * part.margins + own) for part, (slope, own) in zip(parts, fits, strict=True)]
+    gold_below, below = sum(part.rest for part in parts)
+    limits = {"floor": None if np.isinf(floor) else floor, "below": float(gold_below / max(below, 1))}
+
+    def map_of(slope, intercepts, cut=1 - 1e-12):
+        if slope <= 0:
+            raise CannotFitError(f"the slope is {slope:.3g}: higher margins are not more often gold")
+        return ProbabilityMap(slope, tuple(intercepts.tolist()), cut, **limits)
+
+    crossed = [map_of(*fit).probabilities(part.margins) for part, fit in zip(parts, fits, strict=True)]
     gold = np.concatenate([part.labels.ravel() for part in parts])
     cut, _ = tune_offset(np.concatenate([one.ravel() for one in crossed]), gold, int(gold.sum()))
-    slope, intercepts = _fit(total, relation, strength)
-    if slope <= 0:
-        raise CannotFitError(
-            f"the slope is {slope:.3g}: higher margins are not more often gold; expected a model that ranks better"
-        )
-    tiny = np.finfo(np.float64).tiny
-    return ProbabilityMap(slope, tuple(intercepts.tolist()), float(np.clip(cut, tiny, 1 - 1e-12))), strength
+    least = max(limits["below"], np.finfo(np.float64).tiny)
+    return map_of(*_fit(total, relation, strength), float(np.clip(cut, least, 1 - 1e-12))), strength
 
 
 def _loss(sums, relation, slope, intercepts):
