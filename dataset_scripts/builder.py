@@ -1,10 +1,11 @@
 """Registered data sets and the user's files as a `datasets` builder, read from JSON in DocRED's format, wherever it is."""
 
-import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
@@ -13,9 +14,9 @@ from datasets.exceptions import DatasetGenerationError
 from modeling_comm.data import get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
-from modeling_comm.documents import relation_ids
+from modeling_comm.documents import Document, relation_ids, shown
 from modeling_comm.reporting.redaction import redact
-from modeling_comm.utils.files import file_sha256, open_text
+from modeling_comm.utils.files import file_sha256, read_json
 
 from .provenance import FileProvenance, read_provenance, write_provenance
 
@@ -69,7 +70,7 @@ def _to_row(document):
     }
 
 
-def to_document(row) -> dict:
+def to_document(row: Mapping[str, Any]) -> Document:
     """A row of the data set as a document in DocRED's format; one without labels has no such field."""
     document = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:
@@ -145,11 +146,22 @@ class Documents(datasets.GeneratorBasedBuilder):
     def _generate_examples(self, split):
         config, provenance, skipped = self.config, read_provenance(self), []
         source = provenance[split]["source"]
-        documents = iterate_documents(config.path(split), config.on_bad_document, config.relations, source, skipped)
+        dropped = Counter()
+        documents = iterate_documents(
+            config.path(split),
+            config.on_bad_document,
+            config.relations,
+            source,
+            skipped,
+            dropped,
+            keep_entities=split == "test",  # predictions name them by their numbers
+        )
         index = -1
         for index, document in enumerate(documents):
             yield index, _to_row(document)
         provenance[split]["skipped"] = [vars(error) for error in skipped]
+        if dropped:
+            provenance[split]["dropped"] = dict(dropped)
         write_provenance(self.info, provenance)
         if index < 0:
             raise ValueError(f"{source}: found no document ({len(skipped)} skipped), expected at least one")
@@ -216,6 +228,9 @@ def load_splits(
         raise
     loaded = builder.as_dataset()
     for split, file in read_provenance(loaded).items():
+        if parts := file.get("dropped"):
+            numbers = ", ".join(f"{parts.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
+            logger.warning("%s: left out %s of %d documents", file["source"], numbers, parts["documents"])
         if file["skipped"]:
             indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
             logger.warning(
@@ -305,6 +320,10 @@ def _local_file(source, cache_dir):
 _RELATION_PLACES = ("", "meta", os.path.join(os.pardir, "meta"))
 
 
+class NoRelationsError(ValueError):
+    """Nothing says which relations there are."""
+
+
 def relation_labels(
     data_dir: str | os.PathLike | Sequence | None = None,
     documents: Iterable[dict] | None = None,
@@ -330,7 +349,8 @@ def relation_labels(
         `rel_info.json`, or the relation itself where that is silent.
 
     Raises:
-        ValueError: a file is malformed or lacks relations of the documents, or there is nothing to take labels from.
+        NoRelationsError: there is nothing to take labels from.
+        ValueError: a file is malformed or lacks relations of the documents.
     """
     rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", _RELATION_PLACES)
     rel_info = (
@@ -345,8 +365,12 @@ def relation_labels(
     if null_label in occurring:
         raise ValueError(f"found a label with the relation {null_label!r}, which means no relation; leave it out")
     if not relations:
+        if rel2id or rel_info:
+            raise NoRelationsError(f"{rel2id or rel_info}: found no relation, expected at least one")
         where = ", ".join(_folders(data_dir)) or "no data_dir"
-        raise ValueError(f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents")
+        raise NoRelationsError(
+            f"found neither rel2id.json nor rel_info.json in {where}, and no relations in documents"
+        )
     unknown = sorted(set(occurring) - set(relations))
     if unknown:
         raise ValueError(
@@ -356,13 +380,9 @@ def relation_labels(
 
 
 def _read_object(path, kind, expected):
-    with open_text(path) as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: found no JSON ({error}), expected an object of {expected}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not all(type(value) is kind for value in content.values()):
-        raise ValueError(f"{path}: found {str(content)[:80]}, expected an object of {expected}")
+        raise ValueError(f"{path}: found {shown(content)}, expected an object of {expected}")
     return content
 
 

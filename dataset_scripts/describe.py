@@ -144,6 +144,8 @@ _ENCODING_ROWS = (
     ("mentions truncated", "lost_mentions", "mentions"),
     ("entities with no mention left", "lost_entities", "entities"),
     ("pairs that share no window", "pairs_without_context", None),
+    ("unknown subword tokens", "unknown_tokens", "tokens"),
+    ("facts of unknown relations", "unknown_facts", None),
 )
 
 
@@ -160,8 +162,8 @@ def format_description(
         stats_by_split (`dict[str, dict]`): what [`describe_documents`] returned for each split.
         encoding_by_split (`dict[str, dict[str, int]]`, *optional*): what a tokenizer made of each split, counts as
             [`~modeling_comm.features.encoding_report`] gives them: `tokens` (subword tokens), `lost_tokens`,
-            `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`. Counts that
-            no split has are left out.
+            `windows`, `mentions`, `lost_mentions`, `entities`, `lost_entities`, `pairs_without_context`,
+            `unknown_tokens`, `unknown_facts`. Counts that no split has are left out.
         relation_names (`dict[str, str]`, *optional*): readable names for the list of relation frequencies.
         published (`dict[str, str]`, *optional*): figures that were published, by the name of the statistic, such as
             [`~modeling_comm.data.DatasetEntry`] has them.

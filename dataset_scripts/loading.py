@@ -11,13 +11,15 @@ from datasets import Dataset, IterableDataset
 
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import DatasetEntry, get_dataset
+from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
+from modeling_comm.documents import Document
 from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
 from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoint, new_model
 from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.script_arguments import Arguments, DataArguments
 from modeling_comm.utils.files import file_sha256
 
-from .builder import find_data_files, load_splits, relation_labels, to_document
+from .builder import NoRelationsError, find_data_files, load_splits, relation_labels, to_document
 from .completion import complete_split
 from .describe import describe_documents, format_description
 from .provenance import FileProvenance, read_provenance
@@ -46,7 +48,7 @@ class Data:
     ign_reference: IgnReference | None = None
     completion: dict | None = None
 
-    def documents(self, split: str) -> Iterator[dict]:
+    def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split in DocRED's format; none if there is no such split."""
         return map(to_document, self.splits.get(split, ()))
 
@@ -68,7 +70,8 @@ def load_data(arguments: Arguments) -> Data:
 
     Raises:
         DocumentError: a document is malformed, see `--on_bad_document`.
-        FileNotFoundError: a file is not where it should be.
+        FileNotFoundError: a file or a folder that a flag names is missing, or the folder has no file of the data set. A split
+            whose file the folder lacks is left out, with a warning.
         ValueError: the arguments name no training documents.
     """
     options, only_training = arguments.data, arguments.distillation.do_predict_teacher
@@ -126,8 +129,10 @@ def find_files(options: DataArguments, only_training: bool = False) -> dict[str,
         "test": options.test_file,
         "train_distant": options.train_distant_file,
     }
-    named = {split: path for split, path in named.items() if path}
+    named = {split: path for split, path in named.items() if path is not None}
     reads_official = options.data_dir or not named
+    if options.data_dir and not Path(options.data_dir).is_dir():
+        raise FileNotFoundError(f"--data_dir {options.data_dir}: expected a folder, found none")
     training_split = options.train_split
     if only_training:
         named = {split: path for split, path in named.items() if split == training_split}
@@ -144,7 +149,17 @@ def find_files(options: DataArguments, only_training: bool = False) -> dict[str,
     files = official | named
     if training_split == "train_distant" and training_split not in files:
         raise ValueError("--train_split train_distant needs --train_distant_file or --data_dir; found neither")
-    return files
+    if official:
+        _warn_of_absent_splits(options, files)
+    return {split: files[split] for split in (*DEFAULT_SPLITS, "train_distant") if split in files}
+
+
+def _warn_of_absent_splits(options, files):
+    listed = get_dataset(options.dataset_config).files
+    absent = [f"{listed[split].name} ({split})" for split in DEFAULT_SPLITS if split in listed and split not in files]
+    if absent and options.data_dir:
+        where, name = options.data_dir, options.dataset_config
+        logger.warning("%s lacks %s of the data set %r; there is no such split", where, " and ".join(absent), name)
 
 
 def load_reference(options: DataArguments, data: Data) -> IgnReference | None:
@@ -154,7 +169,11 @@ def load_reference(options: DataArguments, data: Data) -> IgnReference | None:
     if "train" not in data.splits:
         logger.info("no Ign F1: there are no training documents whose facts it could leave out, see --ign_reference")
         return None
-    facts, source = load_ign_reference(list(data.documents("train"))), data.sources["train"]
+    documents, source = list(data.documents("train")), data.sources["train"]
+    if unlabelled := sum("labels" not in document for document in documents):
+        logger.warning("no Ign F1: %d of %d training documents have no labels", unlabelled, len(documents))
+        return None
+    facts = load_ign_reference(documents)
     return dataclasses.replace(facts, source=Path(source["source"]).name, sha256=source["sha256"])
 
 
@@ -188,7 +207,10 @@ def describe_data(arguments: Arguments, data: Data) -> str:
     """A table of what is in the data and, where a model is named, what its tokenizer would drop."""
     reports = None
     if arguments.model.model_name_or_path:
-        _, processor = load_model(arguments, data)
+        try:
+            _, processor = load_model(arguments, data)
+        except NoRelationsError:  # what a tokenizer drops does not depend on them
+            _, processor = new_model(arguments.model, [data.entry.null_label, "unknown"], {})
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split)) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())

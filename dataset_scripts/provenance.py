@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import datasets
 
@@ -16,11 +16,14 @@ class FileProvenance(TypedDict):
         sha256 (`str`): its hash.
         skipped (`list[dict]`): for each document that was left out the attributes of its
             [`~modeling_comm.documents.DocumentError`].
+        dropped (`dict[str, int]`, *optional*): numbers of the `mentions`, `entities` and `facts` that were left out, and of the
+            `documents` that they are of; with `on_bad_document="drop_part"`.
     """
 
     source: str
     sha256: str
     skipped: list[dict]
+    dropped: NotRequired[dict[str, int]]
 
 
 def write_provenance(info: datasets.DatasetInfo, provenance: Mapping[str, FileProvenance]) -> None:

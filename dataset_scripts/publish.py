@@ -24,7 +24,6 @@ import dataclasses
 import functools
 import glob
 import itertools
-import json
 import os
 import re
 import shutil
@@ -39,9 +38,11 @@ from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 from modeling_comm.commands.errors import TRACEBACK, command
 from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import available_datasets, get_dataset
+from modeling_comm.data.reading import ON_BAD_DOCUMENT
 from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
-from modeling_comm.utils.files import file_sha256, write_json
+from modeling_comm.utils.files import file_sha256, read_json, write_json
+from modeling_comm.utils.writer import write_bytes, write_text
 
 from .builder import FEATURES, load_splits, relation_labels, to_document
 from .dataset_card import check_card, default_config, read_source, render_card
@@ -177,7 +178,7 @@ def _copy_licences(data_dir, folder):
         path.read_bytes() for path in (Path(place) / "LICENSE" for place in folders) if path.is_file()
     )
     for number, notice in enumerate(notices):
-        (folder / ("LICENSE" if number == 0 else f"LICENSE-{number + 1}")).write_bytes(notice)
+        write_bytes(folder / ("LICENSE" if number == 0 else f"LICENSE-{number + 1}"), notice)
 
 
 def _push(folder, repo_id, private):
@@ -209,9 +210,9 @@ def _push(folder, repo_id, private):
 
 
 def _write_card(folder, repo_id):
-    records = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.glob(f"*/{_RECORD}")}
+    records = {path.parent.name: read_json(path) for path in folder.glob(f"*/{_RECORD}")}
     card = render_card(records, repo_id, default_config(folder))  # another configuration does not change the default
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    write_text(folder / "README.md", card)
 
 
 # -------------------------------------------------------------------------------------------------------------- loading
@@ -255,7 +256,7 @@ def load_published(name, config, revision=None, token=None, cache_dir=None):
         raise FileNotFoundError(
             f"{source}: found no {config}/{_RECORD}; expected a configuration that `publish` wrote"
         )
-    files = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+    files = read_json(folder / _RECORD)["files"]
     paths = {split: folder / f"{split}.parquet" for split in files}
     loaded = datasets.load_dataset(
         "parquet",
@@ -303,8 +304,8 @@ def main(argv=None) -> int:
     parser.add_argument(
         "--on_bad_document",
         default="error",
-        choices=("error", "skip"),
-        help="a malformed document: stop, or leave it out",
+        choices=ON_BAD_DOCUMENT,
+        help="a malformed document: stop, leave it out, or leave out what is wrong with it",
     )
     parser.add_argument("--cache_dir", help="where downloads and prepared rows are kept")
     parser.add_argument(TRACEBACK, action="store_true", help="show where an error comes from, not only one line")

@@ -103,7 +103,9 @@ class Predictor:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
     parser.add_argument("--input", required=True, help="file or folder, on a disk that all machines see")
     parser.add_argument("--format", choices=("jsonl", "parquet", "txt"), default="jsonl")

@@ -22,7 +22,8 @@ import dataset_scripts  # noqa: F401  (registers the data sets)
 from dataset_scripts.builder import relation_labels
 from experiments.run_grid import ROOT
 from experiments.tables import bootstrap_difference
-from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score
+from modeling_comm.evaluation.cutoffs import average_precision
+from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.incomplete_labels.decision_report import cross_fitted_offset
 from modeling_comm.incomplete_labels.probability_map import (
     FOLDS,

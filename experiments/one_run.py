@@ -20,12 +20,14 @@ from experiments.run_grid import BLIND_SUFFIXES
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
-from modeling_comm.evaluation.scoring import average_precision, load_ign_reference, score, tune_offset
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
+from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.redaction import redact_command
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.utils.files import read_json, write_json
+from modeling_comm.utils.writer import write_bytes, write_text
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
 
@@ -80,7 +82,7 @@ def evaluate(task, record, flags, folder):
         for name, required in ((split, 0.0), (f"{split}_offset", offset)):
             predictions = at_offset(results, required, documents, processor)
             scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
-            del scores[name]["evidence"]  # not predicted
+            del scores[name]["evidence"], scores[name]["evidence_of_correct"]  # not predicted
             if split == "test":
                 scores[name]["by_document"] = document_counts(predictions, documents)
             else:
@@ -99,7 +101,7 @@ def evaluate(task, record, flags, folder):
 
 def predict(trainer, documents, arguments):
     encoded = encode_dataset(documents, trainer.processing_class, max_length=arguments.get("max_length"))
-    return trainer.predict(encoded).predictions
+    return trainer.predict(encoded, keep_margins=True).predictions
 
 
 def at_offset(results, offset, documents, processor):
@@ -135,8 +137,7 @@ def write_margins(file, results):
         }
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content.getvalue())
+    write_bytes(file, content.getvalue())
 
 
 def document_counts(predictions, documents):
@@ -158,7 +159,7 @@ def write_blind(task, record, predictions, suffix, made_with):
         f"epoch {record['best_epoch']:g} of {record['last_epoch']:g}, {made_with}",
         f"commit {record['commit']}: {hide(record['command'], task['hidden'])}",
     ]
-    file.with_suffix(".txt").write_text(f"{', '.join(made_by)}\n", encoding="utf-8")
+    write_text(file.with_suffix(".txt"), f"{', '.join(made_by)}\n")
 
 
 def hide(value, hidden):

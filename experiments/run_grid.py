@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from modeling_comm.data import get_dataset
-from modeling_comm.utils.files import file_sha256, write_json
+from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +133,7 @@ def _cells_of(block, path, shared):
 
 def read_record(name, options):
     path = options.results_dir / "runs" / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def is_finished(cell, options):
@@ -216,7 +216,7 @@ def check_same_identity(task, options):
     name, folder = task["name"], options.work_dir / task["name"]
     earlier = {options.results_dir / "runs" / f"{name}.json": read_record(name, options)}
     if folder.is_dir():
-        earlier[folder] = json.loads((options.work_dir / f"{name}.json").read_text(encoding="utf-8"))["identity"]
+        earlier[folder] = read_json(options.work_dir / f"{name}.json")["identity"]
     for place, before in earlier.items():
         if before:
             identity = {part: before[part] for part in task["identity"]}

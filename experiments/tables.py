@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from experiments.run_grid import AXES, ROOT, Cell, read_grid
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.utils.files import read_json
+from modeling_comm.utils.writer import write_text
 
 LOSSES = {"cmm": "CMM", "atl": "ATL", "balanced_softmax": "Balanced Softmax", "aml": "AML", "afl": "AFL"}
 LOSSES |= {
@@ -310,7 +311,7 @@ def main(argv=None):
     tables, unplanned = read_tables(options.grids, options.results_dir)
     if options.fill:
         text = fill(options.fill.read_text(encoding="utf-8"), tables)
-        options.fill.write_text(text, encoding="utf-8")
+        write_text(options.fill, text)
     print(ABOUT)
     for title, rows in tables.items():
         print(f"## {title}\n", *parts_of(rows), sep="\n")

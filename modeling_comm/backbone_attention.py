@@ -1,8 +1,8 @@
-"""Attention for the backbone: sdpa everywhere, plus the last layer's attention probabilities at the mention rows only.
+"""Attention for the backbone: sdpa everywhere, plus the last layers' attention probabilities at the mention rows only.
 
-ATLOP and its successors read the last layer's attention, but only the rows of mentions' start markers. Computing all of it
-(`output_attentions=True` with eager attention) costs the speed of sdpa's kernels and `layers x heads x length^2` numbers of
-memory; the rows alone are a small matrix product.
+ATLOP and its successors read the last layer's attention, DREEAM that of the last three, but only the rows of mentions' start
+markers. Computing all of it (`output_attentions=True` with eager attention) costs the speed of sdpa's kernels and
+`layers x heads x length^2` numbers of memory; the rows alone are a small matrix product.
 
 The rows asked for travel as a keyword argument of the backbone's forward and come back in its `attentions`: nothing is kept
 on a module between calls, so that gradient checkpointing, DDP and interleaved forwards are safe.
@@ -12,10 +12,12 @@ from collections import OrderedDict
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from .config_checks import check_given_fields, plain_errors, read_fields
 
 SDPA_WITH_ROWS = "comm_sdpa"
 
@@ -48,18 +50,21 @@ def load_backbone_config(backbone, **hub):
     Raises:
         ValueError: Transformers does not know the encoder's type, whether or not its repository has code for it.
     """
-    fields, _ = PreTrainedConfig.get_config_dict(backbone, **hub)
+    fields = read_fields(backbone, **hub)
+    check_given_fields(fields, str(backbone))
     model_type = fields.get("model_type")
     if model_type not in CONFIG_MAPPING:
         raise ValueError(
             f"{str(backbone)!r} has the model type {model_type!r}; expected one that Transformers knows: a backbone's own "
             "code is never run"
         )
-    return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **hub)
+    with plain_errors(str(backbone)):
+        return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **hub)
 
 
-def check_backbone_config(text_config):
-    """Raises `ValueError` where a backbone of this configuration cannot serve, with the reason."""
+def check_backbone_config(text_config, averaged_layers=1):
+    """Raises `ValueError`, with the reason, where a backbone of this configuration cannot serve, or has fewer layers than
+    `averaged_layers`."""
     model_type = text_config.model_type
     reason = UNSUITABLE_BACKBONES.get(model_type)
     if reason is None and getattr(text_config, "is_encoder_decoder", False):
@@ -69,8 +74,12 @@ def check_backbone_config(text_config):
     if reason is None and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
         reason = "it is not an encoder that was trained to fill in words from both sides"
     layer_types = getattr(text_config, "layer_types", None) or ["full_attention"]
-    if reason is None and layer_types[-1] != "full_attention":
-        reason = f"its last layer has {layer_types[-1]}, and pair contexts need each mention's attention to the whole window"
+    local = sorted(set(layer_types[-averaged_layers:]) - {"full_attention"})
+    if reason is None and local:
+        layers = "last layer has" if averaged_layers == 1 else f"last {averaged_layers} layers (averaged_layers) have"
+        reason = (
+            f"its {layers} {', '.join(local)}, and pair contexts need each mention's attention to the whole window"
+        )
     if reason is None and not (
         getattr(text_config, "hidden_size", None) and getattr(text_config, "num_attention_heads", None)
     ):
@@ -87,32 +96,37 @@ def check_attention_implementation(name):
     if name not in (None, "sdpa", "eager", SDPA_WITH_ROWS):
         raise ValueError(
             f"attn_implementation of the backbone is {name!r}, which gives no attention probabilities, and COMM reads the "
-            "last layer's; expected 'sdpa' (the default) or 'eager'"
+            "last layers'; expected 'sdpa' (the default) or 'eager'"
         )
 
 
-def mark_last_attention(backbone: nn.Module):
-    """Finds the backbone's last attention module and marks it as the one that returns mention rows.
+def mark_last_attention(backbone: nn.Module, layers: int = 1):
+    """Finds the attention modules of the backbone's last layers and marks them as those that return mention rows.
+
+    Args:
+        backbone (`nn.Module`): The encoder.
+        layers (`int`, defaults to 1): How many of its last layers are read.
 
     Raises:
-        ValueError: there is none, or it is causal.
+        ValueError: there are fewer, or one of them is causal.
     """
     recorders = getattr(backbone, "_can_record_outputs", None) or {}
     recorders = recorders.get("attentions", ())
     recorders = recorders if isinstance(recorders, (list, tuple)) else (recorders,)
     classes = tuple(getattr(recorder, "target_class", recorder) for recorder in recorders)
-    last = None
-    for module in backbone.modules():
-        if classes and isinstance(module, classes):
-            last = module
-    if last is None:
-        raise ValueError(f"{backbone.config.model_type!r} cannot be COMM's backbone: it has no attention to read")
-    if getattr(last, "is_causal", False):
+    last = [module for module in backbone.modules() if isinstance(module, classes)][-layers:]
+    if len(last) < layers:
+        raise ValueError(
+            f"{backbone.config.model_type!r} cannot be COMM's backbone: it has attention to read in {len(last)} layers; expected "
+            f"{layers} at least"
+        )
+    if any(getattr(module, "is_causal", False) for module in last):
         raise ValueError(
             f"{backbone.config.model_type!r} cannot be COMM's backbone: its attention is causal, mentions would see "
             "earlier words only"
         )
-    last.returns_mention_rows = True
+    for module in last:
+        module.returns_mention_rows = True
 
 
 def without_capturing_hooks(module: nn.Module, copies: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
@@ -143,7 +157,7 @@ def _captures_outputs(hook):
 
 
 def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=None, mention_rows=None, **kwargs):
-    """Transformers' sdpa attention; in the marked module also the probabilities of the rows asked for.
+    """Transformers' sdpa attention; in the marked modules also the probabilities of the rows asked for.
 
     Args:
         mention_rows (`(W, M)` int64, *optional*): rows (positions in the window) whose attention is wanted; any valid row
@@ -170,6 +184,26 @@ def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=
         lowest = torch.finfo(scores.dtype).min
         scores = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
     return output, scores.softmax(-1)
+
+
+def rows_of_matrix(attention, mention_rows, model_type):
+    """The rows `(W, A, M, L)` at `mention_rows` `(W, M)` of whole attention matrices.
+
+    Raises:
+        ValueError: the backbone, which is of this type, gives something else.
+    """
+    if attention.shape[-1] != attention.shape[-2]:
+        raise ValueError(
+            f"{model_type!r} cannot be COMM's backbone: its attentions have the shape {tuple(attention.shape)}; expected "
+            "(windows, heads, length, length)"
+        )
+    index = mention_rows[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[-1])
+    return attention.gather(2, index)
+
+
+def mean_of_layers(tensors):
+    """The mean of tensors of equal shape, one a layer."""
+    return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(0)
 
 
 def mask_without_waiting(*args, **kwargs):

@@ -8,16 +8,19 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
+from .required_versions import check_transformers  # noqa: F401 # isort: skip - before what another version lacks
 import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
+from .config_checks import check_given_fields, check_text_config
 from .losses import available_losses, get_loss, loss_from_config
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
     RESERVED_FIELDS,
+    AtLeast,
     Setting,
     SettingError,
     check_field,
@@ -34,20 +37,27 @@ THRESHOLD_LABEL = "Na"  # the threshold class's name where no other is given
 # What the processor owns. The first version's `config.json` has these fields, too.
 PROCESSOR_FIELDS = (
     *("relation_names", "markers", "window_size", "window_stride", "window_end_tokens"),
-    *("decision_threshold", "threshold_offset", "max_relations_per_pair"),
+    *("decision_threshold", "threshold_offset", "max_relations_per_pair", "evidence_threshold"),
 )
 
 TASK = "document-relation-extraction"
 # Where `pipeline(TASK, model=..., trust_remote_code=True)` finds the code without this package.
 _PIPELINES = {TASK: {"impl": "pipeline_comm.DocumentRelationExtractionPipeline", "pt": ["AutoModel"]}}
 # With it, the task is registered, and a configuration that names code for it would demand trust all the same.
-_IS_REMOTE_CODE = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
+IS_REMOTE_CODE = __name__.startswith(f"{TRANSFORMERS_DYNAMIC_MODULE_NAME}.")
+
+_BEFORE_EACH_CONFIGURATION: list[Callable[[], object]] = []
 
 # Position tables of these families start counting after the padding id, so that many positions are never used.
 _OFFSET_POSITIONS = {
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
     *("data2vec-text", "ibert", "luke", "mpnet"),
 }
+
+
+def before_each_configuration(action: Callable[[], object]) -> None:
+    """Has `action` called before a [`CommConfig`] comes into being, be it made, loaded, copied or unpickled."""
+    _BEFORE_EACH_CONFIGURATION.append(action)
 
 
 def usable_positions(text_config) -> int:
@@ -129,6 +139,12 @@ class CommConfig(PreTrainedConfig):
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
         loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
             of the paper).
+        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. 1 is
+            ATLOP's habit; DREEAM, which trains the attention to be evidence, takes 3.
+        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, [`~evidence.evidence_loss`], beside that of
+            relations. With 0 there is none; DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
+        evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
+            with `"related"`, over all pairs with a relation, as in DREEAM's code.
         comm_version (`str`, *optional*): library version that wrote the configuration.
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
@@ -152,7 +168,15 @@ class CommConfig(PreTrainedConfig):
     relation_encoder: str = "atlop"
     loss: str = "cmm"
     loss_reduction: Literal["mean", "sum"] = "mean"
+    averaged_layers: int = dataclasses.field(default=1, metadata={"ranges": (AtLeast(1),)})
+    evidence_weight: float | int = dataclasses.field(default=0.0, metadata={"ranges": (AtLeast(0),)})
+    evidence_average: Literal["annotated", "related"] = "annotated"
     comm_version: str | None = None
+
+    def __new__(cls, *args, **kwargs):
+        for action in _BEFORE_EACH_CONFIGURATION:
+            action()
+        return super().__new__(cls)
 
     def __post_init__(self, **kwargs):
         self.text_config = _text_config(self.text_config)
@@ -164,7 +188,7 @@ class CommConfig(PreTrainedConfig):
             setattr(self, setting.field, kwargs.pop(setting.field, copy.copy(setting.default)))
         self.comm_version = self.comm_version or __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
-        if _IS_REMOTE_CODE:
+        if IS_REMOTE_CODE:
             self.custom_pipelines = copy.deepcopy(_PIPELINES)
         self._complete_labels(kwargs)
         super().__post_init__(**kwargs)
@@ -207,6 +231,14 @@ class CommConfig(PreTrainedConfig):
     def _known_fields(self) -> set[str]:
         return {*OWN_FIELDS, *(setting.field for setting in self.declared_settings())}
 
+    def validate_own_fields(self):
+        """Part of `@strict`: the fields that every model has fit, and the backbone has the layers that are wanted."""
+        for setting in own_settings():
+            setting.check(self)
+        layers = getattr(self.text_config, "num_hidden_layers", 1)
+        fits = self.averaged_layers <= layers
+        check_field(self, "averaged_layers", fits, f"at most {layers}, the layers of the backbone")
+
     def validate_declared_fields(self):
         """Part of `@strict`: the settings of loss and relation encoder fit."""
         for setting in self.declared_settings():
@@ -233,6 +265,10 @@ class CommConfig(PreTrainedConfig):
         check_field(self, "num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
         check_field(self, "label2id", self.label2id == inverse, "the inverse of id2label")
+
+    def validate_backbone(self):
+        """Part of `@strict`: sizes and names of the backbone's configuration make sense."""
+        check_text_config(self.text_config)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
@@ -283,6 +319,9 @@ def _with_plain_errors(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def checked(self, **fields):
+        check_given_fields(fields)
+        if isinstance(fields.get("text_config"), dict):
+            check_given_fields(fields["text_config"], "CommConfig.text_config")
         try:
             return function(self, **fields)
         except StrictDataclassError as error:
@@ -347,7 +386,10 @@ def own_settings() -> tuple[Setting, ...]:
     """The fields of [`CommConfig`] that every model has and a flag can hold, in the form of settings."""
     help_texts = described_arguments(inspect.getdoc(CommConfig))
     return tuple(
-        Setting(field.name, field.name, _flag_type(field.type), field.default, help=help_texts.get(field.name, ""))
+        Setting(
+            *(field.name, field.name, _flag_type(field.type), field.default, field.metadata.get("ranges", ())),
+            help_texts.get(field.name, ""),
+        )
         for field in dataclasses.fields(CommConfig)
         if field.name in OWN_FIELDS - {"text_config", "comm_version"}
     )

@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .documents import entity_name
+from .documents import Document, OfficialPrediction, entity_name
+from .features import ordered_pairs
 from .loss_registry import DECISION_THRESHOLDS
+from .prediction_record import PredictedTriple
 from .probabilities import ProbabilityMap
+from .relation_encoder_base import EncodedDocuments
 from .rules import Fact, Rule, derive_facts
-from .settings import AtLeast, SettingError, declared_by_dataclass
+from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
 
@@ -31,6 +34,9 @@ class DecisionSettings:
             [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
         max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
             logits, or probabilities. No cap by default; the paper's recipes use 4.
+        evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
+            attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
+            predicted, and it should stay so where a model was not trained for it.
         probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
             is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
             `--fit_probability_map` of the training script makes one. Without it no probability is known.
@@ -42,6 +48,7 @@ class DecisionSettings:
     decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
+    evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
     def __setattr__(self, name: str, value: Any):
@@ -68,6 +75,12 @@ class DecisionSettings:
             logger.warning("probability_map is removed; it was fitted for other weights")
             self.probability_map = None
 
+    def reset_evidence_threshold(self, default: float | None):
+        """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
+        if self.evidence_threshold != default:
+            logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
+            self.evidence_threshold = default
+
 
 _DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
@@ -80,6 +93,7 @@ class Triple(NamedTuple):
         head (`int`), tail (`int`): entity indices.
         label (`int`): the label's id.
         margin (`float`): over the threshold.
+        evidence (`tuple[int, ...]`, *optional*): the sentences that prove it, None where no evidence is predicted.
         probability (`float`, *optional*): where the model has a map to probabilities.
         rule (`str`, *optional*): the rule by which it follows from other triples; margin and probability are then the model's
             own, which did not suffice.
@@ -90,6 +104,7 @@ class Triple(NamedTuple):
     tail: int
     label: int
     margin: float
+    evidence: tuple[int, ...] | None = None
     probability: float | None = None
     rule: str | None = None
     premises: tuple[tuple[int, int, int], ...] = ()
@@ -98,6 +113,18 @@ class Triple(NamedTuple):
     def rank(self) -> float:
         """What orders triples: the probability, or else the margin."""
         return self.margin if self.probability is None else self.probability
+
+
+class TripleInWords(PredictedTriple):
+    """
+    A [`~prediction_record.PredictedTriple`] as [`CommProcessor.post_process_relation_extraction`] returns it.
+
+    Attributes:
+        head_name, tail_name (`str`): names of the entities' first mentions.
+    """
+
+    head_name: str
+    tail_name: str
 
 
 def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> torch.Tensor:
@@ -139,10 +166,12 @@ def _decide_margins(margins, pairs, settings):
         predicted &= kept
     row, relation = predicted.nonzero(as_tuple=True)
     columns = [one.tolist() for one in (*pairs[row].unbind(-1), relation + 1, margins[row, relation])]
+    triples = list(map(Triple, *columns))
     if map_ is not None:
         # One by one: the last bits of a vector's depend on its length, and a document may come in parts.
-        columns.append(list(map(_probability, ranks[row, relation].tolist())))
-    return list(map(Triple, *columns)), removed
+        known = map(_probability, ranks[row, relation].tolist())
+        triples = [triple._replace(probability=one) for triple, one in zip(triples, known, strict=True)]
+    return triples, removed
 
 
 def _probability(logit):
@@ -161,11 +190,13 @@ class Predictions:
         settings (`DecisionSettings`): what decided on them.
         removed_by_cap (`int`, defaults to 0): relations above the threshold that `max_relations_per_pair` removed.
         pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
-        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs`, not kept where
-            the document was decided in parts.
+        margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs` and `labels`, kept
+            only where somebody asks for them, and not where the document was decided in parts.
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
         document_index (`int`, *optional*): the document's place in its data set.
+        sentence_scores (`dict[tuple[int, int], list[float]]`, *optional*): by head and tail, each sentence's share in the pair's
+            attention; of the pairs that were predicted, and of those that have a gold relation. See [`add_evidence`].
     """
 
     triples: list[Triple]
@@ -176,6 +207,7 @@ class Predictions:
     labels: np.ndarray | None = None
     loss: float | None = None
     document_index: int | None = None
+    sentence_scores: dict[tuple[int, int], list[float]] | None = None
 
     @classmethod
     def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
@@ -198,13 +230,16 @@ class Predictions:
         return predictions
 
     def at_offset(self, threshold_offset: float) -> "Predictions":
-        """The same document, decided with another `threshold_offset`. Needs `margins`."""
+        """The same document, decided with another `threshold_offset`. Needs `margins`. Triples have evidence where
+        `sentence_scores` has their pair."""
         if self.margins is None:
             raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
         settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
         margins, pairs = torch.from_numpy(self.margins), torch.from_numpy(self.pairs)
         triples, removed = _decide_margins(margins, pairs, settings)
-        return dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+        predictions = dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+        predictions.find_evidence()
+        return predictions
 
     def with_rules(self, rules: Sequence[Rule], id2label: dict[int, str]) -> "Predictions":
         """
@@ -230,39 +265,65 @@ class Predictions:
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])
             from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
-            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), probability, str(rule), from_))
+            how = {"probability": probability, "rule": str(rule), "premises": from_}
+            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), **how))
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
-    def official(self, title: str, id2label: dict[int, str]) -> list[dict]:
-        """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each."""
+    def find_evidence(self) -> None:
+        """Gives each triple whose pair `sentence_scores` has the sentences above `evidence_threshold`, if there is one."""
+        threshold, scores = self.settings.evidence_threshold, self.sentence_scores
+        if threshold is None or scores is None:
+            return
+        for index, triple in enumerate(self.triples):
+            if (row := scores.get((triple.head, triple.tail))) is not None:
+                evidence = tuple(number for number, share in enumerate(row) if share > threshold)
+                self.triples[index] = triple._replace(evidence=evidence)
+
+    def official(self, title: str, id2label: dict[int, str]) -> list[OfficialPrediction]:
+        """The triples in the leaderboards' format: `{"title", "h_idx", "t_idx", "r"}` for each, and `"evidence"` where it is
+        predicted."""
         return [
             {"title": title, "h_idx": triple.head, "t_idx": triple.tail, "r": id2label[triple.label]}
+            | _evidence_of(triple)
             for triple in self.triples
         ]
 
-    def in_words(self, document: dict, id2label: dict[int, str], relation_names: dict[str, str]) -> list[dict]:
+    def in_words(
+        self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
+    ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
         return [
             {
                 "head": triple.head,
                 "tail": triple.tail,
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
-                "score": score if triple.probability is None else triple.probability,
+                "score": score,
                 **({} if triple.probability is None else {"probability": triple.probability}),
                 **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
+                **_evidence_of(triple),
             }
-            for triple, score in zip(triples, scores, strict=True)
+            for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+
+
+def scores_of(triples: Sequence[Triple]) -> list[float]:
+    """The scores of triples, from 0 to 1: their probabilities, or else the sigmoids of their margins."""
+    scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
+    known = [triple.probability for triple in triples]
+    return [score if one is None else one for score, one in zip(scores, known, strict=True)]
 
 
 def _derivation(triple, id2label):
     """As a record has it."""
     return {"rule": triple.rule, "premises": [[head, tail, id2label[label]] for head, tail, label in triple.premises]}
+
+
+def _evidence_of(triple):
+    return {} if triple.evidence is None else {"evidence": list(triple.evidence)}
 
 
 def decide_batch(
@@ -298,10 +359,63 @@ def decide_batch(
     return results
 
 
+@torch.no_grad()
+def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) -> None:
+    """
+    Adds `sentence_scores` to the predictions of a batch, and, if the settings have an `evidence_threshold`, evidence to their
+    triples.
+
+    Args:
+        predictions (`list[Predictions]`): one for each document of the batch, in its order.
+        documents (`EncodedDocuments`): the batch, as the model returns it with `output_documents=True`.
+    """
+    pairs = []
+    for index, one in enumerate(predictions):
+        wanted = {(triple.head, triple.tail) for triple in one.triples}
+        if one.labels is not None:
+            wanted |= set(map(tuple, one.pairs[one.labels.any(-1)].tolist()))
+        pairs += [(index, *pair) for pair in sorted(wanted)]
+        one.sentence_scores = {}
+    if pairs:
+        wanted = torch.tensor(pairs, device=documents.pair_index.device)
+        for (index, *pair), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
+            predictions[index].sentence_scores[tuple(pair)] = row
+    for one in predictions:
+        one.find_evidence()
+
+
 def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> int | None:
     """Index in the batch of the first document with a logit that is not finite; None if there is none."""
     bad = ~torch.isfinite(logits).all(-1)
     return int(pair_index[bad][0, 0]) if bad.any() else None
+
+
+def check_outputs(logits: torch.Tensor, pair_index: torch.Tensor, documents: list[Document], num_labels: int) -> None:
+    """Raises `ValueError` where logits `(P, num_labels)` and pairs `(P, 3)` are not of these documents, or are not finite."""
+    expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
+    expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+    found = pair_index.numpy()
+    unique = np.unique(found, axis=0)
+    known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)
+    if len(unique) < len(found) or not known:
+        raise ValueError(
+            f"the outputs hold {len(found)} pairs of {len(np.unique(found[:, 0]))} documents, not all of them different "
+            f"pairs of these {len(documents)} documents, which have {len(expected)}. Were they encoded in the same call?"
+        )
+    if len(found) < len(expected):  # `pair_index` was cut by the user, or these are not all outputs
+        logger.warning(
+            "the outputs hold %d of the %d pairs of these documents: others have no triples",
+            len(found),
+            len(expected),
+        )
+    if logits.shape != (len(pair_index), num_labels):
+        raise ValueError(
+            f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
+            f"pairs and one column for each of {num_labels} labels"
+        )
+    bad = document_with_bad_logits(logits, pair_index)
+    if bad is not None:
+        raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
 
 
 def flat_ranks(predictions: Iterable[Predictions]) -> np.ndarray:
@@ -325,8 +439,8 @@ def flat_margins(predictions: Iterable[Predictions]) -> tuple[np.ndarray, np.nda
 
 
 def official_predictions(
-    predictions: Iterable[Predictions], documents: Iterable[dict], id2label: dict[int, str]
-) -> list[dict]:
+    predictions: Iterable[Predictions], documents: Iterable[Document], id2label: dict[int, str]
+) -> list[OfficialPrediction]:
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .documents import DocumentChecker, DocumentError
-from .mentions import find_mentions, group_mentions
+from .mentions import find_mentions, group_mentions, mentions_of_doc
 from .text_to_document import NO_TYPE, TextDocument, check_text, document_from_text, text_from_document
 
 # Where the mentions of a text are: ours, spaCy's `Doc.to_json()`, Prodigy's lines.
@@ -89,10 +89,9 @@ def _is_spacy(item):
 
 def _from_spacy(doc):
     item = {"text": doc.text}
-    if doc.ents or not hasattr(doc, "has_annotation") or doc.has_annotation("ENT_IOB"):
-        item["mentions"] = [
-            {"start": ent.start_char, "end": ent.end_char, "type": ent.label_, "text": ent.text} for ent in doc.ents
-        ]
+    mentions = mentions_of_doc(doc)
+    if mentions or not hasattr(doc, "has_annotation") or doc.has_annotation("ENT_IOB"):
+        item["mentions"] = mentions
     if hasattr(doc, "has_annotation") and doc.has_annotation("SENT_START"):
         item["sents"] = [{"start": sent.start_char, "end": sent.end_char} for sent in doc.sents]
     return item

@@ -1,7 +1,7 @@
 """Documents in DocRED's format: the one check that everything which reads documents relies on."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any, ClassVar, NotRequired, TypedDict
 
@@ -60,6 +60,23 @@ class Document(TypedDict):
     labels: NotRequired[list[Fact] | None]
 
 
+class OfficialPrediction(TypedDict):
+    """A predicted fact in the leaderboards' format.
+
+    Attributes:
+        title (`str`): title of the document.
+        h_idx, t_idx (`int`): indices of head and tail in its `vertexSet`.
+        r (`str`): the relation's label, such as `"P17"`.
+        evidence (`list[int]`, *optional*): indices of the sentences that prove it.
+    """
+
+    title: str
+    h_idx: int
+    t_idx: int
+    r: str
+    evidence: NotRequired[list[int]]
+
+
 class DocumentError(ValueError):
     """
     A document is not in DocRED's format. All arguments are attributes, and the message has them all.
@@ -108,6 +125,15 @@ class _Absent:
 _ABSENT = _Absent()
 
 
+def shown(value: Any) -> str:
+    """A value for a message: as Python writes it, and only the beginning of what is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # a thousand brackets, a number of a million digits
+        return f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}... ({type(value).__name__})"
+
+
 class DocumentChecker:
     """Raises `error`, a [`DocumentError`], for the document that it was built for."""
 
@@ -119,10 +145,7 @@ class DocumentChecker:
 
     def fail(self, field, found, expected, text=""):
         """`text` says more about what was found."""
-        shown = repr(found)
-        if len(shown) > _LONGEST_SHOWN:
-            shown = f"{shown[:_LONGEST_SHOWN]}... ({type(found).__name__})"
-        raise self.error(*self.where, field, f"{shown}{text}", expected)
+        raise self.error(*self.where, field, f"{shown(found)}{text}", expected)
 
     def check(self, value, kind, field, expected):
         # JSON's true and false are integers to Python.
@@ -200,11 +223,8 @@ def validate_document(
     Checks one document; fields beyond those named here are allowed and not looked at.
 
     Args:
-        document (`dict`): `title` (a text), `sents` (at least one list of tokens; empty ones and tokens of white space
-            occur in the published files), `vertexSet` (entities as lists of at least one mention: `name`, `sent_id`,
-            `pos` as token indices `[start, end)` of that sentence, `type`) and optionally `labels` (facts: entity
-            indices `h != t`, relation `r` and optionally `evidence`, a list of sentence indices). A document without
-            labels, or with `None`, is unlabelled; one with an empty list has no relation.
+        document (`Any`): what should be a [`Document`]. Empty sentences and words of white space are allowed: the published
+            files have some.
         index (`int`, *optional*): the document's position, for the message.
         source (`str`, *optional*): where the document comes from, for the message.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
@@ -290,11 +310,11 @@ def _check_position(checker, mention, path, name, sent_id, sentence):
         checker.fail(f"{path}pos", pos, expected)
 
 
-def entity_name(document, entity) -> str:
+def entity_name(document: Document, entity: int) -> str:
     """Name of an entity's first mention."""
     return document["vertexSet"][entity][0]["name"]
 
 
-def relation_ids(documents) -> list[str]:
+def relation_ids(documents: Iterable[Document]) -> list[str]:
     """Sorted relations that occur in the labels of documents; unlabelled ones have none."""
     return sorted({label["r"] for document in documents for label in document.get("labels") or []})

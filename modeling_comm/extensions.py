@@ -50,30 +50,54 @@ _PACKAGE = "modeling_comm"
 _IMPORTED = set()  # names of a user's own modules
 
 
+class ExtensionError(ValueError):
+    """
+    A user's own relation encoder or loss cannot be imported, or cannot be saved with a model.
+
+    Args:
+        file (`str`): Its file, or its name where there is no file.
+        found (`str`): What is wrong.
+        expected (`str`): What would serve.
+        line (`int`, *optional*): The line of the file.
+    """
+
+    def __init__(self, file: str, found: str, expected: str, line: int | None = None):
+        where = file if line is None else f"{file}, line {line}"
+        super().__init__(f"{where}: found {found}; expected {expected}")
+        self.file, self.found, self.expected, self.line = file, found, expected, line
+
+    def __reduce__(self):
+        return type(self), (self.file, self.found, self.expected, self.line)
+
+
 def import_extensions(files):
     """
     Imports a user's own files, so that the names which they register are known.
 
     Raises:
-        ValueError: there is no such file, it is not Python's, or another module has its name.
+        ExtensionError: there is no such file, it is not Python's, or another module has its name.
+        ImportError: it fails.
     """
     for file in map(Path, files or ()):
         if file.suffix != ".py" or not file.is_file():
-            raise ValueError(f"--extensions {file}: found no such Python file")
+            raise ExtensionError(str(file), "no such file", "a Python file")
         taken = importlib.util.find_spec(file.stem) if file.stem.isidentifier() else None
         if taken and file.stem not in _IMPORTED and Path(taken.origin or "").resolve() != file.resolve():
-            raise ValueError(f"--extensions {file}: there is a module {file.stem!r} already; rename the file")
+            raise ExtensionError(str(file), f"a module {file.stem!r} that exists already", "another name")
         _IMPORTED.add(file.stem)
         spec = importlib.util.spec_from_file_location(file.stem, file)
         module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # of any kind: it is the user's code
+            raise ImportError(f"--extensions {file}: {type(error).__name__}: {error}") from error
 
 
 def extension_files(config) -> list[Path]:
     """Source files of the relation encoder and the loss that `config` names and that do not come with the library.
 
     Raises:
-        ValueError: one of them is defined in the running script, so that there is no module to copy, or its file's name is
+        ExtensionError: one of them is defined in the running script, so that there is no module to copy, or its file's name is
             taken.
     """
     loss = get_loss(config.loss).function
@@ -89,11 +113,11 @@ def extension_files(config) -> list[Path]:
             files.append(file)
     for file in files:
         own = Path(__file__).absolute().with_name(file.name)
+        if not file.stem.isidentifier():
+            raise ExtensionError(str(file), "a name that cannot be imported", "letters, digits and underscores")
         taken = file.stem == ENTRY_MODULE or (own != file and own.exists())
-        if taken or sum(other.name == file.name for other in files) > 1 or not file.stem.isidentifier():
-            raise ValueError(
-                f"{file}: another file that is saved with the model has this name, or it cannot be imported; rename it"
-            )
+        if taken or sum(other.name == file.name for other in files) > 1:
+            raise ExtensionError(str(file), "another file of this name that the model is saved with", "another name")
     return files
 
 
@@ -104,10 +128,8 @@ def _source_file(extension):
         file = None
     if file is None or extension.__module__ == "__main__":
         name = getattr(extension, "__qualname__", repr(extension))
-        raise ValueError(
-            f"{name} is defined in the running script; put it in a module of its own, so that its file can be saved with "
-            "the model"
-        )
+        expected = "a module of its own, whose file can be saved with the model"
+        raise ExtensionError(name, "that the running script defines it", expected)
     return Path(file).absolute()
 
 
@@ -115,7 +137,7 @@ def save_extensions(config, save_directory):
     """Adds the files of `config`'s extensions to a saved model, and an entry module that the Auto classes load.
 
     Raises:
-        ValueError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or is in
+        ExtensionError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or is in
             `save_directory` itself.
     """
     files = extension_files(config)
@@ -134,7 +156,7 @@ def save_extensions(config, save_directory):
     ]
     for file in files:
         if (folder / file.name).resolve() == file.resolve():
-            raise ValueError(f"{file} is in the folder that the model is saved to; its copy there would replace it")
+            raise ExtensionError(str(file), "it where its copy would be saved", "another folder for the model")
         (folder / file.name).write_text(_relocated(file, folder), encoding="utf-8")
         lines.append(f"from .{file.stem} import *  # noqa: F403")
     (folder / f"{ENTRY_MODULE}.py").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -162,11 +184,10 @@ def _relocated(file, folder):
     imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
     # From the end, so that positions stay true.
     for node in sorted(imports, key=lambda node: (node.lineno, node.col_offset), reverse=True):
-        where = f"{file.name}, line {node.lineno}"
         names = [alias.name for alias in node.names]
         if isinstance(node, ast.Import):
             if any(name.split(".")[0] == _PACKAGE for name in names):
-                raise ValueError(f"{where}: write `from {_PACKAGE} import NAME`, so that the file can travel")
+                raise ExtensionError(file.name, ast.unparse(node), f"from {_PACKAGE} import NAME", node.lineno)
             continue
         package, _, module = (node.module or "").partition(".")
         if node.level > 0:
@@ -177,14 +198,11 @@ def _relocated(file, folder):
             module = "extensions"
             unknown = sorted(set(names) - set(__all__))
             if unknown:
-                raise ValueError(
-                    f"{where}: a model's own file can import {', '.join(__all__)} from {_PACKAGE}, found "
-                    f"{', '.join(unknown)}"
-                )
+                expected = f"from {_PACKAGE} these alone: {', '.join(__all__)}"
+                raise ExtensionError(file.name, ", ".join(unknown), expected, node.lineno)
         if node.level > 1 or module is None or not (folder / f"{module}.py").is_file():
-            raise ValueError(
-                f"{where}: `{ast.unparse(node)}` needs a file that is not saved with the model; move what it imports here"
-            )
+            expected = "no other file of yours, because none is saved with the model; move here what it imports"
+            raise ExtensionError(file.name, ast.unparse(node), expected, node.lineno)
         first, last = node.lineno - 1, node.end_lineno - 1
         before, after = rows[first][: node.col_offset], rows[last][node.end_col_offset :]
         relative = ast.unparse(ast.ImportFrom(module, node.names, level=1))

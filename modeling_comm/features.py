@@ -1,13 +1,15 @@
 """Features: what encoding makes of one document, what it says about losses, and the rows of a document's pairs."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
 
 # What encoding counts, for each document, of what its features do not say.
-LOSSES_OF_ENCODING = ("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context")
+LOSSES_OF_ENCODING = (
+    *("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context", "unknown_tokens", "unknown_facts"),
+)
 
 
 class DocumentFeatures(TypedDict):
@@ -21,10 +23,13 @@ class DocumentFeatures(TypedDict):
         sentence_starts (`list[int]`): the first subword token of each sentence, its opening marker included.
         num_entities (`int`): number of entities.
         facts (`list[list[int]]`): `[head, tail, label id]` of each label.
+        evidence (`list[list[int]]`): sentences of each fact that prove it, perhaps none.
         has_labels (`bool`): whether the document has labels, be they none.
         windows (`int`): number of windows.
         lost_tokens, lost_mentions, lost_entities (`int`): what `max_length` cut off.
         pairs_without_context (`int`): ordered pairs of entities that no window shows together.
+        unknown_tokens (`int`): subword tokens that are not in the vocabulary, of text that the model cannot read.
+        unknown_facts (`int`): distinct labels of relations that the model does not have; `facts` lacks them.
     """
 
     input_ids: list[int]
@@ -33,12 +38,35 @@ class DocumentFeatures(TypedDict):
     sentence_starts: list[int]
     num_entities: int
     facts: list[list[int]]
+    evidence: list[list[int]]
     has_labels: bool
     windows: int
     lost_tokens: int
     lost_mentions: int
     lost_entities: int
     pairs_without_context: int
+    unknown_tokens: int
+    unknown_facts: int
+
+
+class ModelInputs(TypedDict):
+    """A batch of encoded documents, as [`CommProcessor.collate`] gives it: the arguments of the model's forward, which says what
+    each tensor holds. `labels` and their evidence are there where every document has labels."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    windows: torch.Tensor
+    document_mask: torch.Tensor
+    mention_positions: torch.Tensor
+    mention_entities: torch.Tensor
+    entity_mask: torch.Tensor
+    pair_index: torch.Tensor
+    labels: NotRequired[torch.Tensor]
+    window_mentions: torch.Tensor
+    window_entities: torch.Tensor
+    sentences: torch.Tensor
+    evidence_pairs: NotRequired[torch.Tensor]
+    evidence: NotRequired[torch.Tensor]
 
 
 def no_document(start_id: int, end_id: int) -> DocumentFeatures:
@@ -50,6 +78,7 @@ def no_document(start_id: int, end_id: int) -> DocumentFeatures:
         "sentence_starts": [],
         "num_entities": 0,
         "facts": [],
+        "evidence": [],
         "has_labels": True,
         "windows": 1,
         **dict.fromkeys(LOSSES_OF_ENCODING, 0),
@@ -72,7 +101,8 @@ def encoding_report(features: Iterable[DocumentFeatures]) -> dict[str, int]:
 
 def what_was_lost(report: dict[str, int]) -> dict[str, int]:
     """The losses of an [`encoding_report`], as far as there are any."""
-    return {key: report[key] for key in LOSSES_OF_ENCODING if report[key]}
+    # A report of an earlier version counts fewer things.
+    return {key: report[key] for key in LOSSES_OF_ENCODING if report.get(key)}
 
 
 def ordered_pairs(document: int, entities: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The grouped bilinear map that relation encoders classify pairs with. It keeps nothing but its inputs for the backward pass, and
 skips the cells of the logits' gradient that are exactly zero, which are nearly all of them with some losses (CMM, AML)."""
 
+import functools
 from contextlib import nullcontext
 
 import torch
@@ -37,6 +38,10 @@ class GroupedBilinear(nn.Module):
         bias (`bool`, *optional*, defaults to `True`): whether a bias is added.
     """
 
+    def __new__(cls, *args, **kwargs):
+        _keep_out_of_graphs()
+        return super().__new__(cls)
+
     def __init__(self, emb_size: int, block_size: int, out_features: int, bias: bool = True):
         super().__init__()
         self.block_size = block_size
@@ -63,14 +68,23 @@ def is_plain_linear(layer: nn.Module) -> bool:
     return is_linear and "forward" not in vars(layer) and not any(hooks)
 
 
-@torch.compiler.disable
-def _apply(head, tail, weight, bias, is_compiling):
+def _product(head, tail, weight, bias, is_compiling):
     if is_compiling:
         logger.warning_once("torch.compile does not compile the grouped bilinear map; its graph breaks there")
     device = head.device.type
     autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocasts else weight.dtype
     return _GroupedBilinearFunction.apply(head, tail, weight, bias, dtype)
+
+
+_apply = _product
+
+
+def _keep_out_of_graphs():
+    """Has torch.compile call the product as it is. Done with the first layer: importing the compiler takes seconds."""
+    global _apply
+    if _apply is _product:
+        _apply = torch.compiler.disable(_product)
 
 
 class _GroupedBilinearFunction(torch.autograd.Function):
@@ -82,7 +96,7 @@ class _GroupedBilinearFunction(torch.autograd.Function):
         ctx.dtype = dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
         with _without_autocast(head.device.type):
-            heads, tails, weights = _grouped(head, tail, weight, dtype)
+            heads, tails, weights = _grouped(head, tail, weight, _dense_dtype(dtype, head.device))
             result = head.new_zeros(len(head), len(weight), dtype=_sum_dtype(dtype))
             if bias is not None:
                 result += bias
@@ -96,7 +110,7 @@ class _GroupedBilinearFunction(torch.autograd.Function):
     def backward(ctx, gradient):
         head, tail, weight = ctx.saved_tensors
         with _without_autocast(gradient.device.type):
-            step = _Backward(*_grouped(head, tail, weight, ctx.dtype), *ctx.needs_input_grad[:3])
+            step = _Backward(head, tail, weight, ctx.dtype, *ctx.needs_input_grad[:3])
             # On another device than a CPU, counting what is zero would wait for it.
             dense, sparse = _split_columns(gradient) if gradient.device.type == "cpu" else (slice(None), None)
             if dense is not None:
@@ -126,9 +140,11 @@ def _split_columns(gradient):
 class _Backward:
     """Sums up the gradients of grouped heads, tails and weights, those that are wanted."""
 
-    def __init__(self, heads, tails, weights, wants_heads, wants_tails, wants_weights):
-        self.heads, self.tails, self.weights = heads, tails, weights
-        wanted = ((heads, wants_heads), (tails, wants_tails), (weights, wants_weights))
+    def __init__(self, head, tail, weight, dtype, wants_heads, wants_tails, wants_weights):
+        self.inputs = (head, tail, weight)
+        self.dtype, self.dense_dtype = dtype, _dense_dtype(dtype, head.device)
+        self.heads, self.tails, self.weights = _grouped(*self.inputs, self.dense_dtype)
+        wanted = ((self.heads, wants_heads), (self.tails, wants_tails), (self.weights, wants_weights))
         self.heads_sum, self.tails_sum, self.weights_sum = (
             torch.zeros_like(tensor, dtype=_sum_dtype(tensor.dtype)) if wants else None for tensor, wants in wanted
         )
@@ -137,7 +153,9 @@ class _Backward:
         """Through the outer products of some pairs at a time."""
         gradient = gradient[:, columns].to(self.heads.dtype)
         weights = self.weights[columns]
-        weights_sum = None if self.weights_sum is None else torch.zeros_like(weights, dtype=self.weights_sum.dtype)
+        weights_sum = self.weights_sum
+        if weights_sum is not None and not isinstance(columns, slice):
+            weights_sum = torch.zeros_like(weights, dtype=weights_sum.dtype)
         for pairs, groups in _parts(self.heads):
             head, tail, some = self.heads[pairs, groups], self.tails[pairs, groups], gradient[pairs]
             if weights_sum is not None:
@@ -149,20 +167,24 @@ class _Backward:
                 self.heads_sum[pairs, groups] += (outer @ tail[..., :, None])[..., 0]
             if self.tails_sum is not None:
                 self.tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
-        if weights_sum is not None:
+        if weights_sum is not self.weights_sum:
             self.weights_sum[columns] += weights_sum
 
     def add_cells(self, gradient, columns):
-        """Column by column, from the pairs whose cell is not zero: no outer product."""
+        """Column by column, from the pairs whose cell is not zero: no outer product. Of few rows, float32 products are the faster
+        ones."""
+        heads, tails, weights = self.heads, self.tails, self.weights
+        if heads.dtype != _sum_dtype(self.dtype):
+            heads, tails, weights = _grouped(*self.inputs, _sum_dtype(self.dtype))
         cells = gradient.T[columns]
         active = cells != 0
         pairs_of_columns = active.nonzero()[:, 1].split(active.sum(1).tolist())
         for column, values, pairs in zip(columns.tolist(), cells, pairs_of_columns, strict=True):
             # Groups first, as a batch of matrices: (G, S, block_size).
-            values = values[pairs].to(self.heads.dtype)[:, None, None]
-            head, tail = self.heads[pairs], self.tails[pairs]
+            values = values[pairs].to(heads.dtype)[:, None, None]
+            head, tail = heads[pairs], tails[pairs]
             weighted_head, weighted_tail = (head * values).transpose(0, 1), (tail * values).transpose(0, 1)
-            weight = self.weights[column]
+            weight = weights[column]
             if self.weights_sum is not None:
                 self.weights_sum[column] += weighted_head.transpose(1, 2) @ tail.transpose(0, 1)
             if self.heads_sum is not None:
@@ -172,13 +194,21 @@ class _Backward:
 
 
 def _grouped(head, tail, weight, dtype):
-    """Heads and tails `(P, G, block_size)`, weights `(out_features, G, block_size, block_size)`. On a CPU they are float32 at
-    least: many have no instructions for less."""
-    if head.device.type == "cpu":
-        dtype = _sum_dtype(dtype)
+    """Heads and tails `(P, G, block_size)`, weights `(out_features, G, block_size, block_size)`."""
     block_size = weight.shape[1] // head.shape[1]
     heads, tails = (vectors.to(dtype).unflatten(1, (-1, block_size)) for vectors in (head, tail))
     return heads, tails, weight.to(dtype).unflatten(1, (-1, block_size, block_size))
+
+
+def _dense_dtype(dtype, device):
+    """What dense products are computed in: float32 at least on a CPU that has no instructions for less."""
+    return _sum_dtype(dtype) if device.type == "cpu" and not (dtype == torch.bfloat16 and _has_bfloat16()) else dtype
+
+
+@functools.cache
+def _has_bfloat16():
+    # torch offers it under these names alone, and not in each version.
+    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
 def _without_autocast(device):

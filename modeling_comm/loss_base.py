@@ -25,6 +25,8 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import log_softmax, logsigmoid
 
+from .settings import SettingError
+
 
 def check_inputs(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
@@ -39,30 +41,29 @@ def check_inputs(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
         relations are gold, `(P, R)`.
 
     Raises:
-        `ValueError`: The logits are not floating or not `(P, R + 1)` with `R >= 1`, or the labels have another shape,
+        `SettingError`: The logits are not floating or not `(P, R + 1)` with `R >= 1`, or the labels have another shape,
         a complex dtype or values other than 0 and 1 (the values are looked at on the CPU only: elsewhere that would
         wait for the device).
     """
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        raise ValueError(
-            "logits must be floating and of shape (pairs, 1 + relations) with at least one relation, "
-            f"got {tuple(logits.shape)} of {logits.dtype}."
-        )
+        expected = "a floating tensor of shape (pairs, 1 + relations), with at least one relation"
+        raise SettingError("loss", "logits", _shown(logits), expected)
     if labels.shape != logits.shape or labels.is_complex():
-        raise ValueError(
-            f"labels must be 0 or 1 in the shape of the logits, {tuple(logits.shape)}, "
-            f"got {tuple(labels.shape)} of {labels.dtype}."
-        )
+        expected = f"0 and 1 in the shape of the logits, {tuple(logits.shape)}"
+        raise SettingError("loss", "labels", _shown(labels), expected)
     relation_labels = labels[:, 1:]
     positive = relation_labels == 1
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         neither = ~(positive | (relation_labels == 0))
         if neither.any():
-            raise ValueError(
-                f"labels of shape {tuple(labels.shape)} must be 0 or 1 in columns 1 and above, "
-                f"got {relation_labels[neither][0].item()} for pair {neither.nonzero()[0, 0].item()}."
-            )
+            pair, column = neither.nonzero()[0].tolist()
+            value = relation_labels[pair, column].item()
+            raise SettingError("loss", f"labels[{pair}, {column + 1}]", value, "0 or 1")
     return logits.to(torch.promote_types(logits.dtype, torch.float32)), positive
+
+
+def _shown(tensor):
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"
 
 
 def relation_distances(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,7 +89,7 @@ def reduce_losses(losses: torch.Tensor, reduction: str = "mean") -> torch.Tensor
             `"mean"`, `"sum"` or `"none"`. No pairs at all give 0 for the first two.
 
     Raises:
-        `ValueError`: `reduction` is none of these.
+        `SettingError`: `reduction` is none of these.
     """
     if reduction == "none":
         return losses
@@ -96,7 +97,7 @@ def reduce_losses(losses: torch.Tensor, reduction: str = "mean") -> torch.Tensor
         return losses.sum()
     if reduction == "mean":
         return losses.sum() / max(losses.shape[0], 1)
-    raise ValueError(f'reduction must be "mean", "sum" or "none", got {reduction!r}.')
+    raise SettingError("loss", "reduction", reduction, "'mean', 'sum' or 'none'")
 
 
 def relation_values(values: Mapping[int, float] | None, logits: torch.Tensor, default: float) -> torch.Tensor:

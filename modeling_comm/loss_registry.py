@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 
-from .settings import Setting, SettingError, check_registered_name, check_result, declared_by_function
+from .settings import (
+    NameTakenError,
+    Setting,
+    SettingError,
+    check_registered_name,
+    check_result,
+    declared_by_function,
+    full_name,
+)
 
 DECISION_THRESHOLDS = ("th", "zero")
 
@@ -69,17 +77,13 @@ def register_loss(
     """
     check_registered_name("register_loss", name)
     if decision_threshold not in DECISION_THRESHOLDS:
-        raise ValueError(
-            f"decision_threshold of loss {name!r} must be one of {DECISION_THRESHOLDS}, got {decision_threshold!r}."
-        )
+        expected = f"one of {', '.join(map(repr, DECISION_THRESHOLDS))}"
+        raise SettingError(f"register_loss({name!r})", "decision_threshold", decision_threshold, expected)
 
     def register(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         known = _REGISTRY.get(name)
-        if known is not None and _full_name(known.function) != _full_name(function):
-            raise ValueError(
-                f"The loss name {name!r} is taken by {_full_name(known.function)}; "
-                f"register {_full_name(function)} under another name."
-            )
+        if known is not None and full_name(known.function) != full_name(function):
+            raise NameTakenError("register_loss", name, full_name(known.function))
         settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
         checked = _with_checks(name, function, settings)
         _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference)
@@ -104,10 +108,6 @@ def _with_checks(name, function, settings):
     return checked
 
 
-def _full_name(function: Callable) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
-
-
 def get_loss(name: str) -> LossSpec:
     """
     Looks up a registered loss.
@@ -116,13 +116,11 @@ def get_loss(name: str) -> LossSpec:
         name (`str`): One of [`available_losses`].
 
     Raises:
-        `ValueError`: No loss of that name is registered.
+        `SettingError`: No loss of that name is registered.
     """
     if name not in _REGISTRY:
-        raise ValueError(
-            f"There is no loss {name!r}; registered are {', '.join(available_losses())}. Add your own with "
-            "@register_loss(...), in a file that is imported before the loss is asked for."
-        )
+        known = ", ".join(map(repr, available_losses()))
+        raise SettingError("get_loss", "name", name, f"one of {known}; another one is known once its file is imported")
     return _REGISTRY[name]
 
 

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from numbers import Integral
 
-from transformers import Pipeline
-
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker
 from .text_to_document import NO_TYPE, as_mention, check_text, read_spans, read_type, split_sentences, type_field
@@ -30,16 +28,19 @@ def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
     Mentions that a named-entity source finds in a text, as [`group_mentions`] takes them.
 
     Args:
-        ner (`Callable`): a spaCy pipeline; a Transformers token-classification pipeline made with an `aggregation_strategy`,
-            which reads the text sentence by sentence, and a sentence that is longer than its model can take in windows that
-            overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that takes a text and gives
-            a list of mentions as [`group_mentions`] takes them.
+        ner (`Callable`): a spaCy pipeline, whose `doc.ents` are read, or, where there are none, the spans with a label in
+            `doc.spans`, which a span categorizer or span ruler fills; a Transformers token-classification pipeline made with an
+            `aggregation_strategy`, which reads the text sentence by sentence, and a sentence that is longer than its model can
+            take in windows that overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that
+            takes a text and gives a list of mentions as [`group_mentions`] takes them.
         text (`str`): the text.
         sentence_splitter (`Callable`, *optional*): as in [`~text_to_document.document_from_text`].
 
     Raises:
         ValueError: what it gives is nothing of that kind.
     """
+    from transformers import Pipeline  # slow to import, and `group_mentions` needs none of it
+
     if not isinstance(ner, Pipeline):
         return _mentions(ner(text))
     sentences = [(start, end) for start, end in (sentence_splitter or split_sentences)(text)]
@@ -59,9 +60,7 @@ def _windows(ner):
 
 def _mentions(found):
     if hasattr(found, "ents"):
-        return [
-            {"start": ent.start_char, "end": ent.end_char, "type": ent.label_, "text": ent.text} for ent in found.ents
-        ]
+        return mentions_of_doc(found)
     mentions = [as_mention(mention) for mention in found] if isinstance(found, (list, tuple)) else [found]
     if isinstance(found, Mapping) or not all(isinstance(mention, Mapping) for mention in mentions):
         raise ValueError(
@@ -78,6 +77,16 @@ def _mentions(found):
         {"start": mention["start"], "end": mention["end"], "type": type_field(mention)[1]}
         | ({"text": mention["text"]} if isinstance(mention.get("text"), str) else {})
         for mention in mentions
+    ]
+
+
+def mentions_of_doc(doc) -> list[dict]:
+    """The mentions of spaCy's `Doc`: its `ents`, or, where there are none, the spans with a label in its `spans`."""
+    # Groups without labels are something else, such as chains of coreference.
+    others = (span for group in getattr(doc, "spans", {}).values() for span in group if span.label_)
+    return [
+        {"start": span.start_char, "end": span.end_char, "type": span.label_, "text": span.text}
+        for span in doc.ents or others
     ]
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from transformers import AutoModel
@@ -13,16 +14,20 @@ from .backbone_attention import (
     check_backbone_config,
     load_backbone_config,
     mark_last_attention,
+    mean_of_layers,
+    rows_of_matrix,
 )
-from .configuration_comm import CommConfig
+from .config_checks import plain_errors
+from .configuration_comm import IS_REMOTE_CODE, CommConfig
+from .evidence import evidence_loss
 from .losses import loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
-from .pretrained_comm import CommPreTrainedModel
+from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
 from .settings import check_result
-from .windows import WindowMentions, Windows, merge_attention, merge_states
+from .windows import WindowMentions, Windows, merge_attention, merge_states, one_window_each, slices
 
 logger = logging.get_logger(__name__)
 
@@ -37,6 +42,7 @@ class CommOutput(ModelOutput):
 
     Args:
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): returned when `labels` are given.
+        evidence_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): the part of it that `evidence_weight` multiplies.
         logits (`torch.FloatTensor` of shape `(P, R + 1)`): one row per pair, the threshold class in column 0.
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row per window.
@@ -51,6 +57,7 @@ class CommOutput(ModelOutput):
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
     documents: EncodedDocuments | None = None
+    evidence_loss: torch.FloatTensor | None = None
 
 
 def _check_given(given):
@@ -61,17 +68,6 @@ def _check_given(given):
         raise ValueError(
             f"from_backbone: found {refused}; a new model is float32 (call .to(dtype)) and runs no foreign code"
         )
-
-
-def _check_buffers(relation_encoder):
-    # Loading builds the model without memory and fills in what the checkpoint holds.
-    for name, module in relation_encoder.named_modules():
-        lost = sorted(module._non_persistent_buffers_set)
-        if lost:
-            raise ValueError(
-                f"{type(relation_encoder).__name__} has the non-persistent buffers {lost} in {name or 'itself'}, which loading a "
-                "checkpoint would leave uninitialised; expected register_buffer(..., persistent=True)"
-            )
 
 
 class CommForDocumentRelationExtraction(CommPreTrainedModel):
@@ -95,7 +91,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         super().__init__(config)
         config.validate()
         text_config = config.text_config
-        check_backbone_config(text_config)
+        check_backbone_config(text_config, config.averaged_layers)
         backbone_class = AutoModel._model_mapping[type(text_config)]
         arguments = inspect.signature(backbone_class.__init__).parameters
         # The pooler is never used: its weights would get no gradient.
@@ -109,9 +105,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             text_config, dtype=torch.get_default_dtype(), trust_remote_code=False, **without_pooler
         )
         if backbone_class._supports_attention_backend:
-            mark_last_attention(self.backbone)
+            mark_last_attention(self.backbone, config.averaged_layers)
         self.relation_encoder = get_relation_encoder(config.relation_encoder).build(config)
-        _check_buffers(self.relation_encoder)
         self.post_init()
 
     @classmethod
@@ -144,7 +139,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         for field, value in (backbone_overrides or {}).items():
             if not hasattr(text_config, field):
                 raise ValueError(f"backbone_overrides: {text_config.model_type!r} has no field {field!r}")
-            setattr(text_config, field, value)
+            with plain_errors("backbone_overrides"):
+                setattr(text_config, field, value)
         check_backbone_config(text_config)
         if config is None:
             _check_given(kwargs)
@@ -168,9 +164,11 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             config=text_config,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=False,
             **loading,
         )
+        check_sizes(backbone, info)
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))
         if missing:
@@ -226,16 +224,21 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         labels: torch.FloatTensor | None = None,
         window_mentions: torch.LongTensor | None = None,
         window_entities: torch.LongTensor | None = None,
+        sentences: torch.LongTensor | None = None,
+        evidence_pairs: torch.LongTensor | None = None,
+        evidence: torch.FloatTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
+        num_evidence_pairs: int | torch.Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_documents: bool = False,
+        pairs_at_once: int | None = None,
     ) -> CommOutput | tuple:
         """
-        W windows of L subword tokens; B documents of C subword tokens, M mentions and E entities at most; P pairs. All of it is
-        what the processor returns; with `input_ids` and `attention_mask` alone the logits are empty.
+        W windows of L subword tokens; B documents of C subword tokens, M mentions, E entities and S sentences at most; P pairs.
+        All of it is what the processor returns; with `input_ids` and `attention_mask` alone the logits are empty.
 
         Args:
             input_ids (`(W, L)` int64): subword tokens of each window.
@@ -251,9 +254,17 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 default every window looks for every mention, at the cost of memory.
             window_entities (`(W, n)` int64, *optional*): entities that attend to tokens which each window keeps, -1 for none. By
                 default there is room for all entities of the document.
+            sentences (`(B, S, 2)` int64, *optional*): start and end of each sentence among its document's subword tokens, both 0
+                for none.
+            evidence_pairs (`(N, 3)` int64, *optional*), evidence (`(N, S)` float, *optional*): document, head and tail of the
+                pairs that have a relation, and how many of its relations each sentence proves. Needed, beside `labels` and
+                `sentences`, where the configuration has an `evidence_weight`.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
+            num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
             output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
+            pairs_at_once (`int`, *optional*): while training, keep what is computed between contexts and loss for this many
+                pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict
@@ -270,6 +281,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             "entity_mask": entity_mask,
         }
         missing = [name for name, value in layout.items() if value is None] if with_pairs else []
+        weighs_evidence = labels is not None and self.config.evidence_weight > 0
+        if weighs_evidence:
+            annotated = {"sentences": sentences, "evidence_pairs": evidence_pairs, "evidence": evidence}
+            missing += [name for name, value in annotated.items() if value is None]
         if missing or (labels is not None and not with_pairs):
             raise ValueError(
                 f"COMM's forward lacks {', '.join(missing) or 'pair_index'}; the processor returns all of it"
@@ -282,19 +297,25 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         outputs = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         texts = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         texts = {name: tensor for name, tensor in texts.items() if tensor is not None}
-        loss = documents = None
+        loss = evidence_term = documents = None
         if with_pairs:
             encoded, documents = self._encode(
-                texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index
+                texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index, sentences=sentences
             )
+            documents.pairs_at_once = pairs_at_once
             logits = self.relation_encoder(documents)
-            shape = (len(pair_index), self.config.num_labels)
+            shape = (pair_index.shape[0], self.config.num_labels)
             check_result(
                 f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
             )
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
-                loss = self._loss(logits, labels, num_items_in_batch, self_pairs)
+                loss = self._loss(logits, labels, documents, num_items_in_batch, self_pairs)
+            if weighs_evidence:
+                scores = documents.sentence_scores(evidence_pairs)
+                options = (self.config.loss_reduction, self.config.evidence_average, num_evidence_pairs)
+                evidence_term = evidence_loss(scores, evidence, *options)
+                loss = loss + self.config.evidence_weight * evidence_term
         else:
             encoded = self.backbone(**texts, **outputs, return_dict=True)
             logits = encoded.last_hidden_state.new_zeros(0, self.config.num_labels)
@@ -306,16 +327,20 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             hidden_states=encoded.hidden_states if output_hidden_states else None,
             attentions=encoded.attentions if output_attentions else None,
             documents=documents if output_documents else None,
+            evidence_loss=evidence_term,
         )
         return output if return_dict else output.to_tuple()
 
-    def _loss(self, logits, labels, num_items_in_batch, self_pairs=None):
+    def _loss(self, logits, labels, documents, num_items_in_batch, self_pairs=None):
         loss_function = loss_from_config(self.config)
         mean = self.config.loss_reduction == "mean"
-        if self_pairs is None and (num_items_in_batch is None or not mean):
+        if documents.pairs_at_once is None and self_pairs is None and (num_items_in_batch is None or not mean):
             return loss_function(logits, labels, reduction=self.config.loss_reduction)
-        loss = loss_function(logits, labels, reduction="sum")
-        pairs = len(logits)
+        if documents.pairs_at_once is None:
+            loss = loss_function(logits, labels, reduction="sum")
+        else:
+            loss = documents.by_pairs(partial(loss_function, reduction="none"), logits, labels).sum()
+        pairs = len(logits) if self_pairs is not None else max(len(logits), 1)
         if self_pairs is not None:  # adds `self_pairs` rows of zeros, see `RelationEncoder`
             zeros = logits.new_zeros(1, self.config.num_labels)
             loss = loss + self_pairs * loss_function(zeros, zeros, reduction="sum")
@@ -342,28 +367,41 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         mention_entities,
         entity_mask,
         pair_index,
+        sentences,
     ):
         """The backbone's output, and documents merged from its windows."""
+        layers = self.config.averaged_layers
+        wanted = dict(outputs, output_attentions=True)
+        if layers > 1 and not outputs["output_hidden_states"]:
+            # Transformers keeps those alone. Some versions count the embeddings as the first, others do not: one more fits both.
+            last = self.config.text_config.num_hidden_layers
+            wanted["output_hidden_states"] = list(range(last - layers, last + 1))
         windows = Windows.from_tensor(windows)
         mentions = WindowMentions.find(windows, mention_positions, mention_entities, window_mentions)
         # A long document has a hundred windows, of which only states and mentions' attention are wanted.
-        at_once = count = len(windows.document)
-        if count > len(document_mask) and not torch.is_grad_enabled() and not any(outputs.values()):
-            at_once = max(1, TOKENS_AT_ONCE // next(iter(texts.values())).shape[1])
+        count, parts = windows.document.shape[0], [slice(None)]
+        in_parts = not torch.is_grad_enabled() and not any(outputs.values())
+        if in_parts and not one_window_each(count, document_mask.shape[0]):
+            parts = slices(count, TOKENS_AT_ONCE, next(iter(texts.values())).shape[1])
         states, rows = [], []
-        for start in range(0, count, at_once):
-            part = slice(start, start + at_once)
+        for part in parts:
             columns = mentions.columns[part]
             reads_rows = self._reads_rows()
             encoded = self.backbone(
                 **{name: tensor[part] for name, tensor in texts.items()},
-                **{**outputs, "output_attentions": True},
+                **wanted,
                 **({"mention_rows": columns} if reads_rows else {}),
                 return_dict=True,
             )
-            states.append(encoded.last_hidden_state)
-            attention = encoded.attentions[-1]
-            rows.append((attention if reads_rows else self._rows_of(attention, columns)).transpose(1, 2))
+            attention = encoded.attentions[-layers:]
+            if not reads_rows:
+                attention = [
+                    rows_of_matrix(matrix, columns, self.config.text_config.model_type) for matrix in attention
+                ]
+            rows.append(mean_of_layers(attention).transpose(1, 2))
+            states.append(
+                encoded.last_hidden_state if layers == 1 else mean_of_layers(encoded.hidden_states[-layers:])
+            )
         states = merge_states(states[0] if len(states) == 1 else torch.cat(states), windows, document_mask)
         found = mention_positions >= 0
         mention_entities = torch.where(found, mention_entities, -1)
@@ -377,18 +415,9 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             attention=merge_attention(
                 rows, windows, mentions, mention_entities, window_entities, document_mask, entity_mask
             ),
+            sentences=sentences,
         )
         return encoded, documents
-
-    def _rows_of(self, attention, columns):
-        """The rows at these columns `(w, A, N, L)` of a whole attention matrix."""
-        if attention.shape[-1] != attention.shape[-2]:
-            raise ValueError(
-                f"{self.config.text_config.model_type!r} cannot be COMM's backbone: its attentions have the shape "
-                f"{tuple(attention.shape)}; expected (windows, heads, length, length)"
-            )
-        index = columns[:, None, :, None].expand(-1, attention.shape[1], -1, attention.shape[-1])
-        return attention.gather(2, index)
 
     def _refuse_data_parallel(self):
         if getattr(self, "_is_replica", False):
@@ -396,3 +425,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 "COMM does not run under torch.nn.DataParallel, which cuts its flat pair tensors apart. Start one process a "
                 "GPU instead: torchrun --nproc_per_node NUMBER_OF_GPUS run_docre.py ... (or set CUDA_VISIBLE_DEVICES=0)"
             )
+
+
+if not IS_REMOTE_CODE:
+    AutoModel.register(CommConfig, CommForDocumentRelationExtraction, exist_ok=True)
+    CommForDocumentRelationExtraction.register_for_auto_class("AutoModel")  # so that the code is saved with it

@@ -26,8 +26,14 @@ def count_entities(documents: EncodedDocuments, fixed_grid: int | None = None) -
     """Entities of each document, which waits for the device once.
 
     Raises:
-        ValueError: a document has more entities than the original systems' fixed grid has rows.
+        ValueError: the model is being exported, whose layers would have the sizes of the example's grids forever; or a document
+            has more entities than the original systems' fixed grid has rows.
     """
+    if torch.compiler.is_exporting():
+        raise ValueError(
+            "the relation encoder works on a grid of each document's own size, which an exported program cannot; expected "
+            "'atlop', or an encoder without grids"
+        )
     counts = documents.entity_mask.sum(-1).tolist()
     for index, count in enumerate(counts):
         if fixed_grid is not None and count > fixed_grid:

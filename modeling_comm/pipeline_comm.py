@@ -4,25 +4,31 @@ import itertools
 import math
 from collections.abc import Sized
 from contextlib import contextmanager
+from functools import partial
 
-import torch
-from transformers import AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
-from .configuration_comm import TASK
+from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
+from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION
 from .rules import check_rules
-from .windows import sentence_spans
+from .settings import SettingError
+from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 
 logger = logging.get_logger(__name__)
 
-# What a record takes of a triple in words.
-_RECORDED = ("head", "tail", "relation", "relation_name", "score", "probability", "derived")
+_SMALLER = (
+    "a shorter document, fewer entities, or half the memory a number with dtype=torch.bfloat16 (`--dtype bfloat16`)"
+)
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
+# What a record takes over of a triple in words.
+_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score", "probability", "derived")
 
 
 class LoadingArguments(dict):
@@ -53,7 +59,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, rules, max_sentences, batch_size: as in a call, for all calls.
+        ner, coreference, sentence_splitter, threshold_offset, rules, max_sentences, batch_size, and the fields of
+            [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
@@ -70,6 +77,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_model(model.config)
+        self._related_pairs = RelatedPairs()
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
     def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
@@ -91,7 +99,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 pandas is a list of its rows. See [`~document_input.read_document_input`] for all forms.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
-            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`].
+            ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`]. Where it finds none in
+                all documents of a list, that is a warning.
             coreference (`Callable`, *optional*): groups mentions instead of the rules, see [`~mentions.group_mentions`].
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
@@ -99,6 +108,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
             rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
                 added to them, and says so; by default the checkpoint's own, none with `[]`.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
+            min_score, top_k, top_k_per_pair, relations, head_types, tail_types: which of the triples are wanted, all by default;
+                see [`~triple_selection.TripleSelection`]. The others are counted in `lost`, as `triples_not_selected`. Of one
+                document or a list, a type that no entity has is a warning.
 
         Returns:
             [`~prediction_record.PredictionRecord`] for one document, a list of them for a list or tuple, else a generator,
@@ -108,16 +120,20 @@ class DocumentRelationExtractionPipeline(Pipeline):
             that `max_relations_per_pair` left out.
 
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
-            attention (what head and tail both attend to in the backbone's last layer, by which every relation encoder
-            averages the pair's context), heaviest first. The weight is the sentence's share of it; other sentences
-            and special tokens have the rest, the latter often most of it. It is not trained to point
-            at evidence, does not say why the relation was chosen, and is the same for all relations of a pair. A pair
-            without common context (far apart in a long document) has none.
+            attention (what head and tail both attend to in the backbone's last layers, by which every relation encoder
+            averages the pair's context), heaviest first. The weight is the sentence's share of what the document's sentences have
+            of it, so that the weights of all sentences add up to 1; what rests on special tokens, often most of it, is left out.
+            It does not say why the relation was chosen, and is the same for all relations of a pair. A pair without common
+            context (far apart in a long document) has none.
+
+            A model that was trained with an `evidence_weight` also gives each triple its `evidence`: the sentences, in order,
+            whose share of the attention, special tokens included, exceeds the processor's `evidence_threshold`. Of other models
+            the attention is not trained to point at evidence, and there is no such field.
 
         Raises:
             ValueError: an argument does not fit, or `inputs` is neither a document nor many.
-            DocumentError: a document does not fit; the message says which. Other errors carry that as a note. Of a generator,
-                the documents before it come first.
+            DocumentError: a document does not fit, also not into memory ([`~out_of_memory.DocumentMemoryError`]); the message
+                says which. Other errors carry that as a note. Of a generator, the documents before it come first.
         """
         size = (self._batch_size or 1) if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
@@ -133,16 +149,28 @@ class DocumentRelationExtractionPipeline(Pipeline):
             expected = "a document (a text or a dict), or many, such as a list or a generator of them"
             raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
         if is_document(inputs):
-            (record,) = self._records([inputs], 1, *parameters)
+            (record,) = records = list(self._records([inputs], 1, *parameters))
+            _warn_of_nothing_found(records, *parameters)
             return record
         records = self._records(inputs, size, *parameters)
         if show_progress_bar:
             total = len(inputs) if isinstance(inputs, Sized) else None
             records = iter(logging.tqdm(records, total=total, unit="document"))
-        return list(records) if isinstance(inputs, (list, tuple)) else records
+        if not isinstance(inputs, (list, tuple)):
+            return records
+        records = list(records)
+        _warn_of_nothing_found(records, *parameters)
+        return records
 
     def _sanitize_parameters(
-        self, ner=None, coreference=None, sentence_splitter=None, threshold_offset=None, rules=None, max_sentences=None
+        self,
+        ner=None,
+        coreference=None,
+        sentence_splitter=None,
+        threshold_offset=None,
+        rules=None,
+        max_sentences=None,
+        **selection,
     ):
         callables = {"ner": ner, "coreference": coreference, "sentence_splitter": sentence_splitter}
         preprocess = {name: value for name, value in callables.items() if value is not None}
@@ -162,6 +190,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
             forward["explain"] = max_sentences > 0
             postprocess["max_sentences"] = max_sentences
+        chosen = TripleSelection(**selection)
+        chosen.label_ids(self.processor.id2label, self.processor.relation_names)  # refuses unknown relations at once
+        postprocess |= {name: getattr(chosen, name) for name, value in selection.items() if value is not None}
         return preprocess, forward, postprocess
 
     # ---------------------------------------------------------------------------------------------- from many to many
@@ -206,22 +237,28 @@ class DocumentRelationExtractionPipeline(Pipeline):
     def _forward(self, model_inputs, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
+        explain = explain or self.processor.decision.evidence_threshold is not None
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
-    def postprocess(self, model_outputs, threshold_offset=None, rules=None, max_sentences=3):
+    def postprocess(self, model_outputs, threshold_offset=None, rules=None, max_sentences=3, **selection):
         """A record for each document of a batch."""
+        selection = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
+        left_out = self._select(selection, predictions, examples)
         triples = [
             decided.in_words(document, id2label, names)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        explanations = _explain(outputs.get("documents"), triples, examples, max_sentences)
         records = []
-        for index, (example, found, decided) in enumerate(zip(examples, triples, predictions, strict=True)):
-            document, removed = example["document"], decided.removed_by_cap
+        for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
+            document, decided = example["document"], predictions[index]
+            removed = {
+                "relations_over_cap": decided.removed_by_cap,
+                "triples_not_selected": left_out[index],
+            }
             records.append(
                 {
                     "version": RECORD_VERSION,
@@ -231,15 +268,29 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            **{key: triple[key] for key in _RECORDED if key in triple},
-                            "explanation": explanations.get((index, triple["head"], triple["tail"]), []),
+                            **{key: triple[key] for key in _TRIPLE_FIELDS if key in triple},
+                            "explanation": _explain(decided, triple, max_sentences),
+                            **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
                         }
                         for triple in found
                     ],
-                    "lost": what_was_lost(example["feature"]) | ({"relations_over_cap": removed} if removed else {}),
+                    "lost": what_was_lost(example["feature"])
+                    | {name: number for name, number in removed.items() if number},
                 }
             )
         return records
+
+    def _select(self, selection, predictions, examples):
+        """Takes the triples that are not wanted out of the predictions; returns how many of each document."""
+        wanted, left_out = selection.label_ids(self.processor.id2label, self.processor.relation_names), []
+        for decided, example in zip(predictions, examples, strict=True):
+            entities = example["document"].entities
+            if warning := self._related_pairs.add(decided.triples, len(decided.pairs)):
+                logger.warning(warning)
+            before = len(decided.triples)
+            decided.triples = selection.select(decided.triples, [entity["type"] for entity in entities], wanted)
+            left_out.append(before - len(decided.triples))
+        return left_out
 
     # --------------------------------------------------------------------------------------------------------- saving
 
@@ -247,11 +298,20 @@ class DocumentRelationExtractionPipeline(Pipeline):
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends everything at once"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends everything at once"
+            raise SettingError("save_pretrained", "push_to_hub", kwargs["push_to_hub"], expected)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def _warn_of_nothing_found(records, preprocess_params, _, postprocess_params):
+    """What is strange of all records of a call together."""
+    if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
+        logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
+        return
+    selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
+    for warning in type_warnings(selection, (entity["type"] for record in records for entity in record["entities"])):
+        logger.warning(warning)
 
 
 def _predict_window(predict, window, batch_size):
@@ -269,9 +329,15 @@ def _predict_window(predict, window, batch_size):
         yield from (records[index] for index in range(len(window)))
         return
     for example in window:
-        with _naming_document(example["index"]):
+        with _naming_document(example["index"]), naming_documents(partial(_sizes, example), _SMALLER):
             (record,) = predict([example])
         yield record
+
+
+def _sizes(example):
+    feature, title = example["feature"], example["document"].title
+    numbers = len(feature["input_ids"]), len(feature["mention_positions"]), feature["num_entities"]
+    return [DocumentSize(example["index"], title, *numbers)]
 
 
 @contextmanager
@@ -305,17 +371,15 @@ def _entity(entity):
     return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
 
 
-@torch.no_grad()
-def _explain(documents, triples, examples, max_sentences):
-    """Explanation of each predicted pair (document, head, tail) of a batch; see the call."""
-    pairs = sorted({(index, one["head"], one["tail"]) for index, found in enumerate(triples) for one in found})
-    if not pairs or not max_sentences:
-        return {}
-    device = documents.pair_index.device
-    spans = sentence_spans([example["feature"] for example in examples]).to(device)
-    scores = documents.sentence_scores(torch.tensor(pairs, device=device), spans)
-    explanations = {}
-    for pair, row in zip(pairs, scores.tolist(), strict=True):
-        heaviest = sorted((-weight, number) for number, weight in enumerate(row) if weight > 0)
-        explanations[pair] = [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
-    return explanations
+def _explain(decided, triple, max_sentences):
+    """Explanation of a triple; see the call."""
+    scores = (decided.sentence_scores or {}).get((triple["head"], triple["tail"]), ())
+    total = sum(scores)  # without special tokens, which have a share of the attention, too
+    heaviest = sorted((-weight / total, number) for number, weight in enumerate(scores) if weight > 0)
+    return [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]
+
+
+if not (IS_REMOTE_CODE or TASK in PIPELINE_REGISTRY.get_supported_tasks()):  # registering twice warns
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, pipeline_class=DocumentRelationExtractionPipeline, pt_model=AutoModel, type="text"
+    )

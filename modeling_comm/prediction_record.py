@@ -46,7 +46,7 @@ class RecordExplanation(TypedDict):
 
     Attributes:
         sentence (`int`): index of the sentence.
-        weight (`float`): its share of the attention.
+        weight (`float`): its share of the attention on all sentences; those of a document add up to 1.
     """
 
     sentence: int
@@ -66,8 +66,8 @@ class RecordDerivation(TypedDict):
     premises: list[list[int | str]]
 
 
-class RecordTriple(TypedDict):
-    """A predicted triple.
+class PredictedTriple(TypedDict):
+    """The part of a predicted triple that all its forms have.
 
     Attributes:
         head, tail (`int`): indices of the entities.
@@ -75,6 +75,19 @@ class RecordTriple(TypedDict):
         relation_name (`str`): its readable name, or else the id.
         score (`float`): the probability, where there is one; else the sigmoid of the margin over the threshold, which is not
             calibrated.
+    """
+
+    head: int
+    tail: int
+    relation: str
+    relation_name: str
+    score: float
+
+
+class RecordTriple(PredictedTriple):
+    """A [`PredictedTriple`] in a record.
+
+    Attributes:
         explanation (`list[RecordExplanation]`): heaviest first; empty if none was asked for, or the pair has no common
             context.
         probability (`float`, *optional*): of the triple, from a map that was fitted on labelled documents.
@@ -83,11 +96,6 @@ class RecordTriple(TypedDict):
         evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
     """
 
-    head: int
-    tail: int
-    relation: str
-    relation_name: str
-    score: float
     explanation: list[RecordExplanation]
     probability: NotRequired[float]
     derived: NotRequired[RecordDerivation]
@@ -190,8 +198,8 @@ class _RecordChecker(DocumentChecker):
         path = f"{field}."
         start = self.read(mention, "start", Integral, path, "an offset in the text")
         end = self.read(mention, "end", Integral, path, "an offset in the text")
-        if not 0 <= start < end <= length:
-            self.fail(field, [start, end], f"character offsets [start, end), 0 <= start < end <= {length}")
+        if not 0 <= start <= end <= length:  # a mention of one empty token has no characters
+            self.fail(field, [start, end], f"character offsets [start, end), 0 <= start <= end <= {length}")
         self.read_index(mention, "sentence", sentences, path, "a sentence")
 
     def check_triple(self, triple, field, entities, sentences):

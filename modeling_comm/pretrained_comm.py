@@ -6,11 +6,13 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from .backbone_attention import without_capturing_hooks
+from .config_checks import read_fields
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .other_labels import HUB_ARGUMENTS, take_other_labels
 from .pipeline_comm import LoadingArguments
-from .safe_weights import check_weights
+from .safe_weights import check_weights, modes_of_weights, set_modes_of_weights
+from .settings import SettingError
 
 
 class CommPreTrainedModel(PreTrainedModel):
@@ -74,7 +76,7 @@ class CommPreTrainedModel(PreTrainedModel):
         if isinstance(config, PreTrainedConfig):
             fields = vars(config)
         else:
-            fields, _ = PreTrainedConfig.get_config_dict(config or pretrained_model_name_or_path, **hub)
+            fields = read_fields(config or pretrained_model_name_or_path, **hub)
             model_type = fields.get("model_type")
             if model_type != cls.config_class.model_type:
                 raise ValueError(
@@ -90,10 +92,12 @@ class CommPreTrainedModel(PreTrainedModel):
                 named=fields.get("transformers_weights"),
                 variant=kwargs.get("variant"),
                 adapter=(kwargs.get("adapter_kwargs") or {}).get("_adapter_model_path"),
+                quantized="quantization_config" in {*fields, *kwargs},
                 **hub,
             )
         config, other_labels = take_other_labels(pretrained_model_name_or_path, config, fields, kwargs)
         wants_info = kwargs.pop("output_loading_info", False)
+        mismatches = kwargs.pop("ignore_mismatched_sizes", False)
         trusted = kwargs.pop("trust_remote_code", None) is True  # the processor may need it
         model, info = super().from_pretrained(
             pretrained_model_name_or_path,
@@ -101,8 +105,11 @@ class CommPreTrainedModel(PreTrainedModel):
             config=config,
             output_loading_info=True,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,
             **kwargs,
         )
+        if not mismatches:
+            check_sizes(pretrained_model_name_or_path, info)
         missing = sorted(info["missing_keys"])
         if missing and not wants_info:  # a caller who asks for the loading info looks at it
             raise ValueError(
@@ -117,9 +124,20 @@ class CommPreTrainedModel(PreTrainedModel):
     def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
         """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'."""
         if push_to_hub and extension_files(self.config):
-            raise ValueError(
-                "save_pretrained(push_to_hub=True): use push_to_hub(repo_id), which sends the model's own code too"
-            )
+            expected = "False, then push_to_hub(repo_id), which sends the model's own code too"
+            raise SettingError("save_pretrained", "push_to_hub", push_to_hub, expected)
+        modes = modes_of_weights(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
         if is_main_process:
+            set_modes_of_weights(save_directory, modes)
             save_extensions(self.config, save_directory)
+
+
+def check_sizes(source: str, info: dict) -> None:
+    """Raises `ValueError` where weights that were read have other sizes than the model's; `info` is what loading returned."""
+    if wrong := sorted(info["mismatched_keys"]):
+        name, found, expected = wrong[0]
+        raise ValueError(
+            f"{str(source)!r}: {len(wrong)} weights have other sizes than the configuration says, such as {name}: found "
+            f"{tuple(found)}, expected {tuple(expected)}"
+        )

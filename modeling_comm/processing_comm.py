@@ -7,14 +7,37 @@ from typing import Literal
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BatchFeature, PreTrainedConfig, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    BatchFeature,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
 from transformers.utils import ModelOutput, logging
 
-from .configuration_comm import PROCESSOR_FIELDS, THRESHOLD_LABEL, CommConfig, usable_positions, validate_labels
-from .decoding import DecisionSettings, Predictions, decide_batch, document_with_bad_logits
+from .configuration_comm import (
+    IS_REMOTE_CODE,
+    PROCESSOR_FIELDS,
+    THRESHOLD_LABEL,
+    CommConfig,
+    usable_positions,
+    validate_labels,
+)
+from .decoding import (
+    DecisionSettings,
+    Predictions,
+    TripleInWords,
+    add_evidence,
+    check_outputs,
+    decide_batch,
+)
 from .documents import Document, validate_document
+from .evidence import collate_evidence, default_evidence_threshold
 from .features import (
     DocumentFeatures,
+    ModelInputs,
     encoding_report,
     no_document,
     ordered_pairs,
@@ -30,6 +53,7 @@ from .windows import (
     count_pairs_without_context,
     entities_of_windows,
     mentions_in_windows,
+    sentence_spans,
     split_document,
     window_row,
     window_tokens,
@@ -61,8 +85,9 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, probability_map: as in [`~decoding.DecisionSettings`], which
-            the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
+            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
+            changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
 
@@ -84,6 +109,7 @@ class CommProcessor(ProcessorMixin):
         decision_threshold="th",
         threshold_offset=0.0,
         max_relations_per_pair=None,
+        evidence_threshold=None,
         probability_map=None,
         rules=None,
     ):
@@ -94,7 +120,9 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(decision_threshold, threshold_offset, max_relations_per_pair, probability_map)
+        self.decision = DecisionSettings(
+            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
+        )
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
         self._check_settings()
@@ -119,8 +147,9 @@ class CommProcessor(ProcessorMixin):
 
         Args:
             tokenizer (`PreTrainedTokenizerBase`): the backbone's.
-            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, and the windows from
-                what its backbone can take: 512 subword tokens or less, a quarter of them shared.
+            config ([`CommConfig`]): the model's. Labels come from it, the decision threshold from its loss, the evidence
+                threshold (0.2 or none) from its `evidence_weight`, and the windows from what its backbone can take: 512 subword
+                tokens or less, a quarter of them shared.
             settings: other arguments of the class, in place of these or of its defaults; None is the default.
 
         Raises:
@@ -133,6 +162,7 @@ class CommProcessor(ProcessorMixin):
             "window_size": window_size,
             "window_stride": window_size // 4 if isinstance(window_size, int) else None,
             "decision_threshold": get_loss(config.loss).decision_threshold,
+            "evidence_threshold": default_evidence_threshold(config.evidence_weight),
         }
         processor = cls(tokenizer, **{**defaults, **settings})
         processor.check_model(config)
@@ -183,7 +213,8 @@ class CommProcessor(ProcessorMixin):
         return type(self)(self.tokenizer, id2label=self.id2label, **{**self.settings, **settings})
 
     def check_model(self, config: CommConfig):
-        """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows."""
+        """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows or the
+        tokenizer's ids."""
         if self.id2label != config.id2label:
             raise ValueError(f"id2label is {self.id2label} in the processor; expected the model's, {config.id2label}")
         longest = usable_positions(config.text_config)
@@ -191,22 +222,15 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(
                 f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
             )
+        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size
+        if last >= size:
+            raise ValueError(
+                f"the tokenizer has the id {last}; expected ids below {size}, the size of the backbone's embedding (vocab_size)"
+            )
 
     @property
     def model_input_names(self):
-        return [
-            "input_ids",
-            "attention_mask",
-            "windows",
-            "document_mask",
-            "mention_positions",
-            "mention_entities",
-            "entity_mask",
-            "pair_index",
-            "labels",
-            "window_mentions",
-            "window_entities",
-        ]
+        return list(ModelInputs.__annotations__)
 
     def to_dict(self) -> dict:
         """The content of `processor_config.json`: the decision settings are beside the others."""
@@ -218,12 +242,18 @@ class CommProcessor(ProcessorMixin):
 
     # ------------------------------------------------------------------------------------------- documents to tensors
 
-    def __call__(self, documents, return_tensors="pt", max_length=None, **kwargs) -> BatchFeature:
+    def __call__(
+        self,
+        documents: Document | Iterable[Document],
+        return_tensors: str = "pt",
+        max_length: int | None = None,
+        **kwargs,
+    ) -> BatchFeature:
         """
         Encodes one document or a list of them.
 
         Args:
-            documents (`dict` or `list[dict]`): in DocRED format. `labels` are returned if every document has them.
+            documents (`Document` or `list[Document]`): in DocRED format. `labels` are returned if every document has them.
             return_tensors (`str`): `"pt"` only.
             max_length (`int`, *optional*): truncate documents to this many subword tokens, special tokens included. The
                 loss is logged as a warning and counted in [`encode`]'s features. No truncation by default.
@@ -245,13 +275,17 @@ class CommProcessor(ProcessorMixin):
             logger.warning("Encoding %d documents: %s", len(documents), lost)
         return BatchFeature(self.collate(features))
 
-    def encode(self, documents: Iterable[Document], max_length: int | None = None) -> list[DocumentFeatures]:
+    def encode(
+        self, documents: Iterable[Document], max_length: int | None = None, allow_unknown_relations: bool = False
+    ) -> list[DocumentFeatures]:
         """
         One [`~features.DocumentFeatures`] per document: plain numbers, not padded, with counts of what was lost.
 
         Args:
             documents (`Iterable[Document]`): in DocRED format.
             max_length (`int`, *optional*): as for a call of the processor.
+            allow_unknown_relations (`bool`, defaults to `False`): whether labels may have relations that the model does not
+                have. They are counted and left out of `facts`. For documents that are scored, not for training.
 
         Raises:
             DocumentError: a document is not in DocRED format.
@@ -261,7 +295,10 @@ class CommProcessor(ProcessorMixin):
         documents = list(documents)
         relations = set(self.id2label.values()) - {self.id2label[0]}
         for index, document in enumerate(documents):
-            validate_document(document, index=index, relations=relations)
+            validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
+            if allow_unknown_relations:  # but no label says "no relation"
+                given = {fact["r"] for fact in document.get("labels") or ()}
+                validate_document(document, index=index, relations=given - {self.id2label[0]})
         pieces = tokenize_words(self.tokenizer, documents, self._traits.leading_space)
         return [self._encode_document(document, pieces, max_length) for document in documents]
 
@@ -292,26 +329,32 @@ class CommProcessor(ProcessorMixin):
         found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
         labels = document.get("labels")
         label2id = self.label2id
+        known = [fact for fact in labels or () if fact["r"] in label2id]
+        unknown = {(fact["h"], fact["t"], fact["r"]) for fact in labels or () if fact["r"] not in label2id}
         return {
             "input_ids": tokens,
             "mention_positions": mention_positions,
             "mention_entities": mention_entities,
             "sentence_starts": [positions[0] for positions in first_piece],
             "num_entities": len(document["vertexSet"]),
-            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in labels or []],
+            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
+            "evidence": [sorted(set(fact.get("evidence") or ())) for fact in known],
             "has_labels": labels is not None,
             "windows": len(spans),
             "lost_tokens": full_length - len(tokens),
             "lost_mentions": sum(position < 0 for position in mention_positions),
             "lost_entities": len(document["vertexSet"]) - len(found),
             "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
+            # A byte-level tokenizer reads every text: it has no such token, or never gives it.
+            "unknown_tokens": tokens[1:-1].count(self.tokenizer.unk_token_id),
+            "unknown_facts": len(unknown),
         }
 
     def window_spans(self, length: int) -> list[tuple[int, int]]:
         """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
         return split_document(length, self.window_size, self.window_stride, self.window_end_tokens)
 
-    def collate(self, features: list[DocumentFeatures]) -> dict[str, torch.Tensor]:
+    def collate(self, features: list[DocumentFeatures]) -> ModelInputs:
         """
         Batches features from [`encode`] into the arguments of the model's forward. An empty list gives a batch without pairs,
         which a process that has no documents left can run beside the others.
@@ -341,32 +384,35 @@ class CommProcessor(ProcessorMixin):
             "mention_entities": pad_rows([feature["mention_entities"] for feature in features], -1),
             "entity_mask": torch.arange(max([1, *sizes])) < torch.tensor(sizes)[:, None],
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
+            "sentences": sentence_spans(features),
         }
         if all(feature["has_labels"] for feature in features):
             batch["labels"] = torch.cat([pair_labels(feature, len(self.id2label)) for feature in features])
+            batch |= collate_evidence(features, batch["sentences"])
         return batch
 
     # --------------------------------------------------------------------------------------------- outputs to triples
 
     def post_process_relation_extraction(
-        self, outputs, documents, threshold_offset=None, rules=None
-    ) -> list[list[dict]]:
+        self,
+        outputs: ModelOutput,
+        documents: Document | list[Document],
+        threshold_offset: float | None = None,
+        rules: Iterable[str] | None = None,
+    ) -> list[list[TripleInWords]]:
         """
         Triples of every document, from the model's output for exactly these documents.
 
         Args:
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`. These may be some of the pairs, where
-                the model was given fewer in `pair_index`.
-            documents (`dict` or `list[dict]`): what was given to the processor.
+                the model was given fewer in `pair_index`. Evidence also needs `documents`.
+            documents (`Document` or `list[Document]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
             rules (`list[str]`, *optional*): rules that complete the triples; by default the processor's own, none with `[]`.
 
         Returns:
-            per document a list of `{"head", "tail", "relation", "relation_name", "score", "head_name", "tail_name"}`, by head,
-            tail and falling score; head and tail are entity indices, the score is the sigmoid of the margin over the
-            threshold (not calibrated). With a `probability_map` there is a `"probability"`, too, which is then the score. A
-            triple that follows by a rule has `"derived"`: the `rule`, and as `premises` the triples `[head, tail, relation]`.
+            per document a list of [`~decoding.TripleInWords`], by head, tail and falling score.
 
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
@@ -389,7 +435,7 @@ class CommProcessor(ProcessorMixin):
     def decide(
         self,
         outputs: ModelOutput,
-        documents: list[dict],
+        documents: list[Document],
         threshold_offset: float | None = None,
         rules: Iterable[str] | None = None,
     ) -> list[Predictions]:
@@ -403,8 +449,11 @@ class CommProcessor(ProcessorMixin):
         if threshold_offset is not None:
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
-        self._check_outputs(logits, pair_index, documents)
-        return self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
+        check_outputs(logits, pair_index, documents, len(self.id2label))
+        predictions = self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
+        if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
+            add_evidence(predictions, encoded)
+        return predictions
 
     def complete(self, predictions: list[Predictions], rules: Iterable[str] | None = None) -> list[Predictions]:
         """Adds the triples that follow by rules, by default by the processor's own."""
@@ -415,32 +464,6 @@ class CommProcessor(ProcessorMixin):
     def relations(self) -> list[str]:
         """The labels but that of the threshold class."""
         return [label for index, label in self.id2label.items() if index != 0]
-
-    def _check_outputs(self, logits, pair_index, documents):
-        expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
-        expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
-        found = pair_index.numpy()
-        unique = np.unique(found, axis=0)
-        known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)
-        if len(unique) < len(found) or not known:
-            raise ValueError(
-                f"the outputs hold {len(found)} pairs of {len(np.unique(found[:, 0]))} documents, not all of them different "
-                f"pairs of these {len(documents)} documents, which have {len(expected)}. Were they encoded in the same call?"
-            )
-        if len(found) < len(expected):  # `pair_index` was cut by the user, or these are not all outputs
-            logger.warning(
-                "the outputs hold %d of the %d pairs of these documents: others have no triples",
-                len(found),
-                len(expected),
-            )
-        if logits.shape != (len(pair_index), len(self.id2label)):
-            raise ValueError(
-                f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
-                f"pairs and one column for each of {len(self.id2label)} labels"
-            )
-        bad = document_with_bad_logits(logits, pair_index)
-        if bad is not None:
-            raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
 
     # ------------------------------------------------------------------------------------------------------- settings
 
@@ -465,3 +488,8 @@ class CommProcessor(ProcessorMixin):
         check_field(self, "relation_names", fits, "a dict of label to name")
         unknown = sorted(set(names) - labels, key=str)
         check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
+
+
+if not IS_REMOTE_CODE:
+    AutoProcessor.register(CommConfig, CommProcessor, exist_ok=True)
+    CommProcessor.register_for_auto_class()  # so that the code is saved with it

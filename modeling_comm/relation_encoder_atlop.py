@@ -1,15 +1,12 @@
 """ATLOP's relation encoder: localized context pooling and a grouped bilinear classifier (Zhou et al., AAAI 2021)."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
 from .grouped_bilinear import GroupedBilinear
-from .relation_encoder_base import (
-    PAIRS_AT_ONCE,
-    EncodedDocuments,
-    RelationEncoder,
-    project_with_entity,
-)
+from .relation_encoder_base import EncodedDocuments, RelationEncoder, project_with_entity
 from .relation_encoder_registry import register_relation_encoder
 
 
@@ -29,11 +26,9 @@ class AtlopRelationEncoder(RelationEncoder):
         self.classifier = GroupedBilinear(config.emb_size, config.block_size, self.num_labels)
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
-        entities, pairs = documents.entity_embeddings(), documents.pair_index
-        contexts = documents.pair_contexts(pairs)
-        at_once = max(len(pairs), 1) if torch.is_grad_enabled() else PAIRS_AT_ONCE
-        parts = zip(pairs.split(at_once), contexts.split(at_once), strict=True)
-        return torch.cat([self._classify(entities, *part) for part in parts])
+        pairs = documents.pair_index
+        classify = partial(self._classify, documents.entity_embeddings())
+        return documents.by_pairs(classify, pairs, documents.pair_contexts(pairs))
 
     def _classify(self, entities, pairs, contexts):
         document, head, tail = pairs.unbind(-1)

@@ -4,15 +4,17 @@ Eq. 1 of the paper: `T = IARA(REncoder, D, |R| + 1)`. A relation encoder takes t
 a batch of documents and gives one row of `R + 1` logits for each entity pair.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .grouped_bilinear import is_plain_linear
 from .settings import AtLeast, check_field
-from .windows import EntityAttention, at_least_float32, count_mentions, entity_places
+from .windows import EntityAttention, at_least_float32, count_mentions, entity_places, slices
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048
@@ -29,12 +31,18 @@ class EncodedDocuments:
     window, and comes pooled.
 
     Args:
-        token_states (`(B, C, d)` float): last hidden states; windows of a long document are merged.
+        token_states (`(B, C, d)` float): last hidden states, or the mean of the last layers'. Windows of a long document are
+            merged.
         mention_states (`(B, M, d)` float): state at each mention's start marker; 0 for padding and for mentions cut off.
         mention_entities (`(B, M)` int64): entity of each mention; -1 for padding and for mentions cut off.
         entity_mask (`(B, E)` bool): which entities are real.
         pair_index (`(P, 3)` int64): document, head entity, tail entity of the pairs that logits are wanted for.
-        attention ([`~windows.EntityAttention`]): last layer's attention from the entities' start markers.
+        attention ([`~windows.EntityAttention`]): attention from the entities' start markers, of the last layer or the mean of the
+            last layers'.
+        sentences (`(B, S, 2)` int64, *optional*): start and end of each of S sentences among the document's tokens; both 0 for
+            none.
+        pairs_at_once (`int`, *optional*): while training, what is computed for pairs is kept for this many of them at most, see
+            [`by_pairs`].
     """
 
     token_states: torch.Tensor
@@ -43,6 +51,28 @@ class EncodedDocuments:
     entity_mask: torch.Tensor
     pair_index: torch.Tensor
     attention: EntityAttention
+    sentences: torch.Tensor | None = None
+    pairs_at_once: int | None = None
+
+    def by_pairs(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        """
+        Applies a function to some pairs at a time, so that what it computes on the way is in memory for these alone: with
+        gradients for `pairs_at_once` pairs, whose values are computed again for the backward pass, and without for 2,048.
+
+        Args:
+            function (`Callable`): from rows of `tensors` to one row for each, of which none depends on another.
+            tensors (`(P, ...)`): what is known of each pair.
+
+        Returns:
+            `(P, ...)`, as `function(*tensors)` would be.
+        """
+        keeps = torch.is_grad_enabled()
+        at_once = self.pairs_at_once if keeps else PAIRS_AT_ONCE
+        if at_once is None or torch.compiler.is_exporting():
+            return function(*tensors)
+        parts = zip(*(tensor.split(max(at_once, 1)) for tensor in tensors), strict=True)
+        results = [checkpoint(function, *part, use_reentrant=False) if keeps else function(*part) for part in parts]
+        return results[0] if len(results) == 1 else torch.cat(results)
 
     def entity_embeddings(self) -> torch.Tensor:
         """
@@ -103,22 +133,27 @@ class EncodedDocuments:
                     self.attention.rows[document : document + 1, :size],
                     self.token_states[document : document + 1],
                 )
-                sums, totals = _sum_by_products(rows, states.to(rows.dtype))
+                sums, totals = _sum_by_products(rows, states.to(rows.dtype), self.pairs_at_once)
                 contexts.append((sums / (totals + self._epsilon(head_reduction, epsilon))).flatten(0, 2))
         return torch.cat(contexts)
 
-    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
+    def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor | None = None) -> torch.Tensor:
         """
         Share of each sentence in what head and tail both attend to.
 
         Args:
             pairs (`(P, 3)` int64): document, head entity, tail entity.
-            sentences (`(B, S, 2)` int64): start and end of each sentence among the document's tokens; both 0 for none.
+            sentences (`(B, S, 2)` int64, *optional*): other sentences than the documents' own.
 
         Returns:
             `(P, S)`, float32 at least; a row sums to 1 at most, as special tokens have a share, too. It is 0 for a pair
             without common attention.
         """
+        sentences = self.sentences if sentences is None else sentences
+        if sentences is None:
+            raise ValueError(
+                "sentence_scores: the documents have no sentences; expected them in the batch or as an argument"
+            )
 
         def membership(document, position):
             start, end = sentences[document][:, None].unbind(-1)
@@ -147,43 +182,50 @@ class EncodedDocuments:
         rows, positions = attention.rows, attention.positions()
         if attention.entities is None:
             document, head, tail = pairs.unbind(-1)
-            sums, totals = _sum_by_products(rows, values_at(attention.document, positions).to(rows.dtype))
+            values = values_at(attention.document, positions).to(rows.dtype)
+            sums, totals = _sum_by_products(rows, values, self.pairs_at_once)
             return sums[document, head, tail], totals[document, head, tail]
         # Where each cell of a window's grid of entities is wanted; the spare place takes cells of which no pair was given.
         cell = (pairs[:, 0] * entities + pairs[:, 1]) * entities + pairs[:, 2]
-        places = torch.full((batch * entities * entities,), len(pairs), device=pairs.device)
-        places[cell] = torch.arange(len(pairs), device=pairs.device)
+        none = pairs.shape[0]
+        places = torch.full((batch * entities * entities,), none, device=pairs.device)
+        places[cell] = torch.arange(none, device=pairs.device)
         sums = totals = None
         windows, n, _, tokens = rows.shape
-        at_once = max(1, WEIGHTS_AT_ONCE // (n * n * tokens))
-        for start in range(0, windows, at_once):
-            part = slice(start, start + at_once)
+        for part in slices(windows, WEIGHTS_AT_ONCE, n * n * tokens):
             document, seen = attention.document[part], attention.entities[part]
             values = values_at(document, positions[part]).to(rows.dtype)
-            found = _sum_by_products(rows[part], values)
+            found = _sum_by_products(rows[part], values, self.pairs_at_once)
             if sums is None:
-                sums, totals = (numbers.new_zeros(len(pairs) + 1, numbers.shape[-1]) for numbers in found)
+                sums, totals = (numbers.new_zeros(none + 1, numbers.shape[-1]) for numbers in found)
             cells = (document[:, None, None] * entities + seen[:, :, None]) * entities + seen[:, None, :]
             real = (seen >= 0)[:, :, None] & (seen >= 0)[:, None, :]
-            place = torch.where(real, places[torch.where(real, cells, 0)], len(pairs)).flatten()
+            place = torch.where(real, places[torch.where(real, cells, 0)], none).flatten()
             for total, numbers in zip((sums, totals), found, strict=True):
                 total.index_add_(0, place, numbers.flatten(0, 2))
         place = places[cell]  # a pair that is given twice has one place
         return sums[place], totals[place]
 
 
-def _sum_by_products(rows, values):
+def _sum_by_products(rows, values, pairs_at_once=None):
     """Sums `(k, n, n, v)` of values `(k, T, v)`, weighted by the products of all pairs of rows `(k, n, A, T)`, summed over
     attention heads; and the sums of the weights, `(k, n, n, 1)`. Two matrix products: no tensor of pairs x attention heads x
     tokens is ever built."""
     windows, n, _, tokens = rows.shape
-    at_once = max(n, 1) if torch.is_grad_enabled() else max(1, WEIGHTS_AT_ONCE // max(windows * n * tokens, 1))
-    sums, totals = [], []
-    for part in rows.split(at_once, dim=1):
+    keeps = torch.is_grad_enabled()
+    if not keeps:
+        parts = slices(n, WEIGHTS_AT_ONCE, windows * n * tokens)
+    else:
+        parts = [slice(None)] if pairs_at_once is None else slices(n, pairs_at_once, windows * n)
+
+    def multiply(part):
         product = torch.einsum("knat,kmat->knmt", part, rows)
-        totals.append(product.sum(-1, keepdim=True))
-        sums.append(torch.bmm(product.flatten(1, 2), values).unflatten(1, product.shape[1:3]))
-    return (sums[0], totals[0]) if len(sums) == 1 else (torch.cat(sums, 1), torch.cat(totals, 1))
+        return torch.bmm(product.flatten(1, 2), values).unflatten(1, product.shape[1:3]), product.sum(-1, keepdim=True)
+
+    again = keeps and pairs_at_once is not None
+    selected = (rows[:, part] for part in parts)
+    found = [checkpoint(multiply, part, use_reentrant=False) if again else multiply(part) for part in selected]
+    return found[0] if len(found) == 1 else tuple(torch.cat(results, 1) for results in zip(*found, strict=True))
 
 
 def grid_cells(sizes: list[int], device) -> torch.Tensor:

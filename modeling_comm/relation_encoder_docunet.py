@@ -61,13 +61,17 @@ class DocunetRelationEncoder(RelationEncoder):
             grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
         channels = self.channel_projection(context.to(parameter_dtype(self.channel_projection, context.dtype)))
         features = grids.join(self.unet(grids.split(channels)))
-        document, head, tail = documents.pair_index.unbind(-1)
-        feature = features[grids.rows(document, head, tail)]
         entities = documents.entity_embeddings()
-        return self.classifier(
-            project_with_entity(self.head_projection, entities, document, head, feature),
-            project_with_entity(self.tail_projection, entities, document, tail, feature),
-        )
+
+        def classify(pairs):
+            document, head, tail = pairs.unbind(-1)
+            feature = features[grids.rows(document, head, tail)]
+            return self.classifier(
+                project_with_entity(self.head_projection, entities, document, head, feature),
+                project_with_entity(self.tail_projection, entities, document, tail, feature),
+            )
+
+        return documents.by_pairs(classify, documents.pair_index)
 
 
 def _repeat_last_entity(grids, context, size):

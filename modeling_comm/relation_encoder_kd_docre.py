@@ -80,11 +80,15 @@ class KdDocreRelationEncoder(RelationEncoder):
     def _features(self, documents, grids):
         entities = documents.entity_embeddings()
         context = documents.grid_contexts(grids.sizes, head_reduction="sum", epsilon=CONTEXT_EPSILON)
-        document, head, tail = grids.cells(context.device).unbind(-1)
-        return self.pair_feature(
-            project_with_entity(self.head_projection, entities, document, head, context),
-            project_with_entity(self.tail_projection, entities, document, tail, context),
-        )
+
+        def combine(cells, context):
+            document, head, tail = cells.unbind(-1)
+            return self.pair_feature(
+                project_with_entity(self.head_projection, entities, document, head, context),
+                project_with_entity(self.tail_projection, entities, document, tail, context),
+            )
+
+        return documents.by_pairs(combine, grids.cells(context.device), context)
 
     def _fill_fixed_grid(self, grids, feature):
         """Grids of the fixed size around the features of the documents' own cells."""

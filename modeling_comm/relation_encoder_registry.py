@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .relation_encoder_base import RelationEncoder, RelationEncoderError, is_initialized
-from .settings import Setting, check_registered_name, declared_by_class
+from .settings import NameTakenError, Setting, SettingError, check_registered_name, declared_by_class, full_name
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,24 @@ class RelationEncoderSpec:
 
         Raises:
             `RelationEncoderError`: The class does not call `super().__init__(config)`.
+            `ValueError`: It has a buffer that a checkpoint would not hold.
         """
         encoder = self.encoder(config)
         if not is_initialized(encoder):
             raise RelationEncoderError(self.encoder, "super().__init__(config)", "in its __init__")
+        _check_buffers(encoder)
         return encoder
+
+
+def _check_buffers(relation_encoder):
+    # Loading builds the model without memory and fills in what the checkpoint holds.
+    for name, module in relation_encoder.named_modules():
+        lost = sorted(module._non_persistent_buffers_set)
+        if lost:
+            raise ValueError(
+                f"{type(relation_encoder).__name__} has the non-persistent buffers {lost} in {name or 'itself'}, which loading a "
+                "checkpoint would leave uninitialised; expected register_buffer(..., persistent=True)"
+            )
 
 
 _REGISTRY: dict[str, RelationEncoderSpec] = {}
@@ -65,10 +78,10 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
     def register(encoder):
         owner = f"register_relation_encoder({name!r})"
         if not (isinstance(encoder, type) and issubclass(encoder, RelationEncoder)):
-            raise ValueError(f"{owner}: {encoder!r} is not a subclass of RelationEncoder")
+            raise SettingError(owner, "the decorated object", encoder, "a subclass of RelationEncoder")
         known = _REGISTRY.get(name)
-        if known is not None and _full_name(known.encoder) != _full_name(encoder):
-            raise ValueError(f"{owner}: the name is taken by {_full_name(known.encoder)}")
+        if known is not None and full_name(known.encoder) != full_name(encoder):
+            raise NameTakenError("register_relation_encoder", name, full_name(known.encoder))
         settings = declared_by_class(encoder.Settings, owner)
         if encoder.forward is RelationEncoder.forward:
             raise RelationEncoderError(encoder, "forward(documents)")
@@ -76,10 +89,6 @@ def register_relation_encoder(name: str, *, reference: str = "") -> Callable[[ty
         return encoder
 
     return register
-
-
-def _full_name(encoder):
-    return f"{encoder.__module__}.{encoder.__qualname__}"
 
 
 def available_relation_encoders() -> list[str]:
@@ -95,10 +104,9 @@ def get_relation_encoder(name: str) -> RelationEncoderSpec:
         name (`str`): One of [`available_relation_encoders`].
 
     Raises:
-        `ValueError`: Nothing is registered under that name; the message lists what is.
+        `SettingError`: Nothing is registered under that name; the message lists what is.
     """
     if name not in _REGISTRY:
-        raise ValueError(
-            f"relation encoder {name!r} is not registered; expected one of {available_relation_encoders()}"
-        )
+        known = ", ".join(map(repr, available_relation_encoders()))
+        raise SettingError("get_relation_encoder", "name", name, f"one of {known}")
     return _REGISTRY[name]

@@ -1,8 +1,11 @@
 """The files that weights are read from: safetensors, which hold numbers; never a pickle, which can run any code when read."""
 
+import contextlib
 import json
+import stat
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
 from transformers.utils import (
     SAFE_WEIGHTS_INDEX_NAME,
     SAFE_WEIGHTS_NAME,
@@ -15,12 +18,14 @@ from transformers.utils import (
 
 # The files in which Transformers looks for weights: it takes the first one that exists.
 _WEIGHTS = (SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_NAME, WEIGHTS_INDEX_NAME)
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_WEIGHT_NAMES = {"weight", "bias", "gamma", "beta"}
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def check_weights(source, advice, named=None, variant=None, adapter=None, **hub) -> None:
+def check_weights(source, advice, named=None, variant=None, adapter=None, quantized=False, **hub) -> None:
     """
-    Checks, before anything reads them, that a checkpoint's weights are safetensors.
+    Checks, before anything reads them, that a checkpoint's weights are safetensors of floating-point numbers.
 
     Args:
         source (`str`): folder or repository, or the file itself.
@@ -28,12 +33,14 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, **hub)
         named (`str`, *optional*): the file that the checkpoint's own configuration names (`transformers_weights`).
         variant (`str`, *optional*): as in Transformers' `from_pretrained`.
         adapter (`str`, *optional*): folder or repository of an adapter, where it is another one than `source`.
+        quantized (`bool`, defaults to `False`): whether the configuration says how integers become weights.
         hub: `subfolder`, `revision`, `token`, `cache_dir`, `local_files_only`.
 
     Raises:
-        ValueError: what would be read is a pickle.
+        ValueError: what would be read is a pickle, or holds integers that would be taken for weights, or is broken.
         OSError: there are no weights, or the repository cannot be reached.
     """
+    check_name(source)
     names = [named] if named else [_with_variant(name, variant) for name in _WEIGHTS]
     files = _first_found(source, names, **hub)
     if not files:
@@ -46,6 +53,36 @@ def check_weights(source, advice, named=None, variant=None, adapter=None, **hub)
             f"{str(source)!r} offers its weights as {', '.join(pickles)}: a pickle, which can run any code when it is read. "
             f"Expected safetensors. {advice}"
         )
+    if not quantized:
+        for name in files:
+            if name not in _ADAPTER:
+                _check_floats(source, name, **hub)
+
+
+def _check_floats(source, name, subfolder="", **hub):
+    """Integers would be converted to floats without their scale."""
+    path = name if Path(source).is_file() else cached_file(source, name, subfolder=subfolder, **hub)
+    try:
+        with safe_open(path, "pt") as file:
+            kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{str(source)!r}: {name} is broken ({error}); is the copy complete?") from error
+    wrong = [key for key, kind in kinds.items() if key.rpartition(".")[2] in _WEIGHT_NAMES and kind not in _FLOATS]
+    if wrong:
+        raise ValueError(
+            f"{str(source)!r}: {len(wrong)} weights in {name} are of the type {kinds[wrong[0]]}, such as {wrong[0]}; expected "
+            "floating-point numbers, or a quantization_config that says how to read them"
+        )
+
+
+def check_name(path: str | Path | None) -> None:
+    """Raises `ValueError` where the name of a folder or file is no UTF-8, which weights and tokenizers need."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{str(path)!r} is no UTF-8, which weights and tokenizers need; expected another name"
+        ) from None
 
 
 def _first_found(source, names, subfolder="", **hub):
@@ -68,3 +105,26 @@ def _first_found(source, names, subfolder="", **hub):
 def _with_variant(name, variant):
     stem, _, ending = name.rpartition(".")
     return f"{stem}.{variant}.{ending}" if variant else name
+
+
+def modes_of_weights(folder: str) -> dict[str, int]:
+    """The modes of the weights' files in a folder, by name; none where there is no such folder."""
+    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(folder).glob("*.safetensors")}
+
+
+def set_modes_of_weights(folder: str, before: dict[str, int]) -> None:
+    """
+    Gives weights that were saved the modes that they had before, and new ones that of `config.json`. The library that writes
+    them leaves them readable by their owner alone, also where everything beside them can be read by others.
+
+    Args:
+        folder (`str`): where they were saved.
+        before (`dict[str, int]`): what [`modes_of_weights`] returned before.
+    """
+    config = Path(folder, "config.json")
+    usual = stat.S_IMODE(config.stat().st_mode) if config.is_file() else None
+    for file in Path(folder).glob("*.safetensors"):
+        mode = before.get(file.name, usual)
+        if mode is not None:
+            with contextlib.suppress(PermissionError):  # a file system without modes, or another user's file
+                file.chmod(mode)

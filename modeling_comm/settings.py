@@ -20,8 +20,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import torch
-
 _WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
 
 # Names that belong to the configuration itself, to the processor or to Transformers. `configuration_comm` fills it in.
@@ -78,6 +76,24 @@ def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     return without_prefix or difflib.get_close_matches(name, known, n=1, cutoff=0.75)
 
 
+class NameTakenError(ValueError):
+    """
+    Something else is registered under a name.
+
+    Args:
+        owner (`str`): What registers, such as `"register_loss"`.
+        name (`str`): The name.
+        taken_by (`str`): What has it.
+    """
+
+    def __init__(self, owner: str, name: str, taken_by: str):
+        super().__init__(f"{owner}: the name {name!r} is taken by {taken_by}; expected another name")
+        self.owner, self.name, self.taken_by = owner, name, taken_by
+
+    def __reduce__(self):
+        return type(self), (self.owner, self.name, self.taken_by)
+
+
 class WrongResultError(ValueError):
     """
     A registered loss or relation encoder returned what it may not.
@@ -109,6 +125,8 @@ def check_result(owner: str, result: Any, shape: tuple[int, ...], meaning: str) 
     Raises:
         `WrongResultError`: The result is not a floating tensor of that shape.
     """
+    import torch  # here, because scoring, which does without it, needs the errors of this module
+
     if isinstance(result, torch.Tensor) and result.is_floating_point() and tuple(result.shape) == tuple(shape):
         return
     is_tensor = isinstance(result, torch.Tensor)
@@ -120,6 +138,11 @@ def check_registered_name(decorator: str, name: Any) -> None:
     """Raises [`SettingError`] where a decorator has no name, or one that cannot begin the name of a field."""
     if not (isinstance(name, str) and name.isidentifier()):
         raise SettingError(decorator, "name", name, f'letters, digits and underscores, as in @{decorator}("my_name")')
+
+
+def full_name(registered: Callable | type) -> str:
+    """Module and name of a function or a class, by which a registry knows it again after its module was reloaded."""
+    return f"{registered.__module__}.{registered.__qualname__}"
 
 
 @dataclass(frozen=True)

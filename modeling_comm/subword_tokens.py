@@ -39,7 +39,7 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leadin
     Finds out what encoding needs to know of a tokenizer.
 
     Args:
-        tokenizer (`PreTrainedTokenizerBase`): the backbone's.
+        tokenizer (`PreTrainedTokenizerBase`): the backbone's, a fast one or one written in Python.
         markers (`str`), word_leading_space (`bool`): as in [`~processing_comm.CommProcessor`].
 
     Raises:

@@ -7,14 +7,15 @@ import bisect
 import itertools
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any
+from typing import Any, TypedDict
 
 from transformers.utils import logging
 
-from .documents import DocumentChecker, entity_name, validate_document
+from .documents import Document, DocumentChecker, entity_name, validate_document
+from .prediction_record import RecordMention
 
 logger = logging.get_logger(__name__)
 
@@ -151,28 +152,47 @@ def _shape(text):
 # ---------------------------------------------------------------------------------------------------- text to document
 
 
+class TextMention(RecordMention):
+    """A mention with its text."""
+
+    text: str
+
+
+class TextEntity(TypedDict):
+    """An entity of a text.
+
+    Attributes:
+        name (`str`): its name.
+        type (`str`): its type, such as `"PER"`.
+        mentions (`list[TextMention]`): where it is mentioned.
+    """
+
+    name: str
+    type: str
+    mentions: list[TextMention]
+
+
 @dataclass
 class TextDocument:
     """
     A document and its text, tied together by character spans.
 
     Attributes:
-        document (`dict`): `title`, `sents` and `vertexSet` in DocRED's format, valid.
+        document (`Document`): without `labels`, valid.
         title (`str`): as given; empty if there was none.
         text (`str`): the whole text.
         sentences (`list[tuple[int, int]]`): span of each sentence in it.
-        entities (`list[dict]`): in the order of `vertexSet`, each `{"name", "type", "mentions"}`; a mention is
-            `{"start", "end", "text", "sentence"}`.
+        entities (`list[TextEntity]`): in the order of `vertexSet`.
     """
 
-    document: dict
+    document: Document
     title: str
     text: str
     sentences: list[tuple[int, int]]
-    entities: list[dict]
+    entities: list[TextEntity]
 
 
-def text_from_document(document, *, index=None, source=None) -> TextDocument:
+def text_from_document(document: Document, *, index: int | None = None, source: str | None = None) -> TextDocument:
     """
     A DocRED document with its text: tokens, and sentences, joined by single spaces. Its labels are left out.
 
@@ -203,7 +223,15 @@ def text_from_document(document, *, index=None, source=None) -> TextDocument:
     return TextDocument(document, document["title"], text, sentences, entities)
 
 
-def document_from_text(text, entities, title=None, sentence_splitter=None, *, index=None, source=None) -> TextDocument:
+def document_from_text(
+    text: str,
+    entities: Sequence[Mapping[str, Any]],
+    title: str | None = None,
+    sentence_splitter: Callable[[str], Iterable[tuple[int, int]]] | None = None,
+    *,
+    index: int | None = None,
+    source: str | None = None,
+) -> TextDocument:
     """
     Text and character spans as a document in DocRED's format, with the way back to the text.
 

@@ -136,7 +136,11 @@ class Windows(NamedTuple):
         room = document_length + 1
         ends = self.document * room + self.offset + self.end  # rising
         wanted = self.document[:, None] * room + self.positions(length).clamp(min=0)
-        return torch.searchsorted(ends, wanted, right=True).clamp(max=len(ends) - 1)
+        if torch.compiler.is_exporting():  # ONNX has no such operator
+            found = (ends[:, None, None] <= wanted).sum(0)
+        else:
+            found = torch.searchsorted(ends, wanted, right=True)
+        return found.clamp(max=ends.shape[0] - 1)
 
 
 @dataclass
@@ -202,7 +206,7 @@ class EntityAttention:
 def merge_states(states: torch.Tensor, windows: Windows, document_mask: torch.Tensor) -> torch.Tensor:
     """States `(W, L, d)` of windows as those of documents, `(B, C, d)`: averaged where windows overlap, 0 beyond the document."""
     batch, length = document_mask.shape
-    if len(states) == batch:  # one window a document: nothing to merge
+    if one_window_each(states.shape[0], batch):  # nothing to merge
         return torch.where(document_mask[:, :, None], states, 0.0)
     # Columns outside the document go to one spare row at the end.
     spare = batch * length
@@ -239,15 +243,15 @@ def merge_attention(
     counts = count_mentions(mention_entities, entities, at_least_float32(rows[0]).dtype)
     owner = windows.document[:, None] * entities + mentions.entities
     share = mentions.shown / counts[owner].clamp(min=1.0)  # of a mention in its entity's mean
-    if len(windows.document) == batch:
+    if one_window_each(windows.document.shape[0], batch):
         (attention,) = rows
         attention = at_least_float32(attention) * share[:, :, None, None]
         total = attention.new_zeros(batch * entities, *attention.shape[2:])
         total = total.index_add_(0, owner.flatten(), attention.flatten(0, 1)).unflatten(0, (batch, entities))
         return EntityAttention(total, windows.document, torch.zeros_like(windows.document))
     if window_entities is None:
-        window_entities = torch.arange(entities, device=owner.device).expand(len(owner), -1)
-    windows_at_once = [len(part) for part in rows]
+        window_entities = torch.arange(entities, device=owner.device).expand(owner.shape[0], -1)
+    windows_at_once = [part.shape[0] for part in rows]
     columns = rows[0].shape[-1]
     shown = windows.shown(columns)
     # A mention's sums over all windows that show it.
@@ -262,27 +266,29 @@ def merge_attention(
     # Every number has its place in the window that keeps its token, in the row of its entity there.
     keeper = windows.keepers(columns, length)
     start = windows.kept_from()
-    row_of = torch.zeros(len(owner), entities + 1, dtype=torch.long, device=owner.device)  # the last one is for none
+    row_of = torch.zeros(
+        owner.shape[0], entities + 1, dtype=torch.long, device=owner.device
+    )  # the last one is for none
     which = torch.where(window_entities >= 0, window_entities, entities)
     row_of.scatter_(1, which, torch.arange(which.shape[1], device=owner.device).expand_as(which))
     n = which.shape[1]
     token = keeper * columns + windows.positions(columns) - start[keeper]
     token, keeper = torch.where(shown, token, 0).split(windows_at_once), keeper.split(windows_at_once)
     entity, share = mentions.entities.split(windows_at_once), share.split(windows_at_once)
-    merged = sums.new_zeros(len(owner) * columns * n, sums.shape[-1])
+    merged = sums.new_zeros(owner.shape[0] * columns * n, sums.shape[-1])
     for index in range(len(rows)):
         part, rows[index] = rows[index], None
         part = part * (share[index][:, :, None] / (sums[mention[index]] + 1e-10))[..., None]
         place = token[index][:, None, :] * n + row_of[keeper[index][:, None, :], entity[index][:, :, None]]
         # What the window does not show adds 0, wherever that goes.
         merged.index_add_(0, place.flatten(), part.transpose(2, 3).flatten(0, 2))
-    merged = merged.view(len(owner), columns, n, -1).permute(0, 2, 3, 1)
+    merged = merged.view(owner.shape[0], columns, n, -1).permute(0, 2, 3, 1)
     return EntityAttention(merged, windows.document, start, window_entities)
 
 
 def count_mentions(mention_entities: torch.Tensor, entities: int, dtype: torch.dtype) -> torch.Tensor:
     """Mentions `(B * entities,)` of each entity, without those cut off."""
-    spare = len(mention_entities) * entities
+    spare = mention_entities.shape[0] * entities
     places = entity_places(mention_entities, entities)
     counts = torch.zeros(spare + 1, device=places.device, dtype=dtype)
     return counts.index_add_(0, places, torch.ones_like(places, dtype=dtype))[:spare]
@@ -290,9 +296,24 @@ def count_mentions(mention_entities: torch.Tensor, entities: int, dtype: torch.d
 
 def entity_places(mention_entities: torch.Tensor, entities: int) -> torch.Tensor:
     """`(B * M,)` int64: each mention's entity among all `B * entities`; one spare place at the end takes padding."""
-    first = torch.arange(len(mention_entities), device=mention_entities.device)[:, None] * entities
-    spare = len(mention_entities) * entities
+    batch = mention_entities.shape[0]
+    first = torch.arange(batch, device=mention_entities.device)[:, None] * entities
+    spare = batch * entities
     return torch.where(mention_entities >= 0, first + mention_entities, spare).flatten()
+
+
+def one_window_each(windows: int, documents: int) -> bool:
+    """Whether every document has one window. What is exported does not rely on it, so that both numbers stay free."""
+    return not torch.compiler.is_exporting() and windows == documents
+
+
+def slices(length: int, limit: int, size: int = 1) -> list[slice]:
+    """Parts of a dimension that are computed one after the other, so that what has `size` numbers at each place of it has `limit`
+    at most. In what is exported it is all of it together, as the number of parts would be fixed there."""
+    if torch.compiler.is_exporting():
+        return [slice(None)]
+    at_once = max(1, limit // max(size, 1))
+    return [slice(start, start + at_once) for start in range(0, max(length, 1), at_once)]
 
 
 def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -199,8 +199,10 @@ def features_from_ids(arrays, info):
                 "input_ids": tokens,
                 "mention_positions": [position if position < len(tokens) - 1 else -1 for position, _ in mentions],
                 "mention_entities": [entity for _, entity in mentions],
+                "sentence_starts": [],
                 "num_entities": len(clusters),
                 "facts": facts[document],
+                "evidence": [[] for _ in facts[document]],
                 "has_labels": True,
             }
         )

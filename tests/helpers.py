@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedTokenizerFast, TrainerCallback
 
 import run_docre
@@ -284,3 +285,15 @@ def mentions_as_entities(batch):
         "entity_mask": torch.ones(documents, mentions, dtype=torch.bool),
         "window_entities": torch.arange(mentions).expand(len(batch["windows"]), -1),
     }
+
+
+# Each of them asks the device for a number, and the program waits for it.
+_WAITING = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero}
+
+
+class NeverWaits(TorchDispatchMode):
+    """Fails where something waits for the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func.overloadpacket not in _WAITING, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))

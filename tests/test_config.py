@@ -39,6 +39,14 @@ WRONG = [
     ("loss", "cm"),
     ("loss", ["cmm"]),
     ("loss_reduction", "none"),
+    ("averaged_layers", 0),
+    ("averaged_layers", 1.0),
+    ("averaged_layers", True),
+    ("averaged_layers", 3),  # the backbone has 2
+    ("evidence_weight", -0.1),
+    ("evidence_weight", float("inf")),
+    ("evidence_weight", None),
+    ("evidence_average", "all"),
     ("cmm_margin", 1.0),
     ("cmm_margin", -0.1),
     ("cmm_margin", float("nan")),
@@ -269,6 +277,9 @@ def test_save_and_load(chosen, tmp_path):
     given = {
         **chosen,
         "loss_reduction": "sum",
+        "averaged_layers": 2,
+        "evidence_weight": 0.1,
+        "evidence_average": "related",
         "id2label": LABELS,
     }
     assert OWN_FIELDS - {"text_config", "comm_version"} <= set(given)
@@ -320,6 +331,6 @@ def test_another_version_warns(tmp_path, recwarn):
     saved["comm_version"] = "99.1.0"
     del saved["cmm_margin"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    with pytest.warns(UserWarning, match=rf"written by modeling_comm 99\.1\.0; this is {__version__}"):
+    with pytest.warns(UserWarning, match=rf"99\.1\.0.*{__version__}"):
         loaded = CommConfig.from_pretrained(tmp_path)
     assert loaded.comm_version == "99.1.0" and loaded.cmm_margin == 0.2

@@ -245,9 +245,7 @@ def test_command_line(bert, tmp_path):
         assert torch.allclose(loaded(**batch).logits, model(**batch).logits, atol=1e-5)
         four_more = AutoProcessor.from_pretrained(tmp_path / "converted")
         documents = [random_document(4, 20), random_document(9, 20)]
-        with pytest.raises(
-            ValueError, match="document 1 of the batch has 9 entities; expected at most 8, the size of"
-        ):
+        with pytest.raises(ValueError, match=r"document 1\b.*\b9 .*\b8\b"):
             loaded(**four_more(documents))
 
 
@@ -317,9 +315,9 @@ def test_another_backbone_is_refused(bert, tmp_path):
 )
 def test_another_system_is_refused(relation_encoder, named, missing, bert, tmp_path):
     _, tensors = original_of(relation_encoder, bert)
-    with pytest.raises(ValueError, match=f"the checkpoint lacks {missing}.*, which every {named} checkpoint has"):
+    with pytest.raises(ValueError, match=f"{missing}.*{named}"):
         convert(tmp_path, tensors, named, bert)
-    with pytest.raises(ValueError, match=r"originals are known of \['atlop', 'docunet', 'kd_docre'\]"):
+    with pytest.raises(ValueError, match="'atlop', 'docunet', 'kd_docre'"):
         convert(tmp_path, tensors, "eider", bert)
 
 
@@ -369,5 +367,5 @@ def test_a_file_of_other_things_is_refused(content, message, tmp_path, monkeypat
 
 def test_a_broken_file_is_refused(tmp_path):
     (tmp_path / "original.bin").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="not a file of tensors alone"):
+    with pytest.raises(ValueError, match="tensors"):
         read_state_dict(tmp_path / "original.bin")

@@ -39,11 +39,6 @@ from modeling_comm.utils.files import file_sha256, iterate_json_array
 DATA = SHARED / "data"
 
 
-@pytest.fixture(autouse=True)
-def no_progress_bars():
-    datasets.disable_progress_bars()
-
-
 @pytest.fixture
 def load(tmp_path):
     def load(name="redocred", **arguments):

@@ -1,6 +1,9 @@
 """A data set of one's own: an entry in a file of its own, three documents with other entity types and another null label."""
 
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 from helpers import ROOT, run_script, save_backbone
@@ -8,6 +11,7 @@ from helpers import ROOT, run_script, save_backbone
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from modeling_comm import CommConfig, CommProcessor
 from modeling_comm.data import DatasetEntry, DatasetFile, available_datasets, get_dataset, register_dataset
+from modeling_comm.settings import NameTakenError, SettingError
 
 ENTRY = """
 from modeling_comm.data import DatasetEntry, DatasetFile, register_dataset
@@ -103,13 +107,28 @@ def test_description_has_no_figures_of_other_data(work, capsys):
     assert capsys.readouterr().out.splitlines()[0].split() == ["train", "validation", "test"]
 
 
+def test_a_split_whose_file_is_missing_is_said(work, tmp_path):
+    for split in ("train", "test"):
+        shutil.copy(work / "local" / f"{split}.json", tmp_path)
+    words = [sys.executable, ROOT / "run_docre.py", "--data_dir", tmp_path, "--describe_data"]
+    done = subprocess.run([*words, "--cache_dir", work / "cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.splitlines()[0].split() == ["train", "test"]
+    (line,) = (line for line in done.stderr.splitlines() if "dev.json" in line)
+    assert "validation" in line and str(tmp_path) in line
+    named = ["--validation_file", work / "local" / "dev.json", "--cache_dir", work / "cache"]
+    done = subprocess.run([*words, *named], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[0].split() == ["train", "validation", "test"] and "dev.json" not in done.stderr
+
+
 def test_a_name_is_given_once():
     entry = DatasetEntry(name="twice", title="Twice", files={"test": DatasetFile(name="a.json")})
     assert register_dataset(entry) is register_dataset(entry) is get_dataset("twice")
-    with pytest.raises(ValueError, match="'twice'"):
+    with pytest.raises(NameTakenError) as taken:
         register_dataset(DatasetEntry(name="twice", title="Twice", files={"test": DatasetFile(name="b.json")}))
-    with pytest.raises(ValueError, match="'thrice'"):
+    assert taken.value.name == "twice"
+    with pytest.raises(SettingError) as error:
         get_dataset("thrice")
+    assert error.value.value == "thrice"
 
 
 def test_only_files_at_their_public_address_are_the_published_ones():

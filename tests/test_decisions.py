@@ -64,7 +64,7 @@ def test_an_offset_is_a_further_margin(logits):
 
 
 def test_the_cap_keeps_the_most_probable(logits):
-    capped = Predictions.from_logits(logits, PAIRS, DecisionSettings("th", 0.0, 1, MAP))
+    capped = Predictions.from_logits(logits, PAIRS, DecisionSettings("th", 0.0, 1, probability_map=MAP))
     free = Predictions.from_logits(logits, PAIRS, DecisionSettings(probability_map=MAP))
     best = {}
     for triple in free.triples:

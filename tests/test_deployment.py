@@ -1,4 +1,4 @@
-"""Trained models made ready to run elsewhere: int8."""
+"""Trained models made ready to run elsewhere: int8, programs of torch.export."""
 
 import pickle
 
@@ -7,8 +7,10 @@ import torch
 from helpers import TOKENIZERS, random_document, small_encoder, tiny_config, tiny_model, tiny_processor
 from torch import nn
 
+import comm_docre
+from modeling_comm.deployment.export import export_program, largest_difference
+from modeling_comm.deployment.quantization import quantize_backbone
 from modeling_comm.relation_encoders import available_relation_encoders
-from modeling_comm.utils.quantization import quantize_backbone
 
 BACKBONES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert")
 
@@ -42,3 +44,43 @@ def test_int8_changes_little(backbone, encoder):
 def test_int8_starts_from_float32_on_the_cpu(change):
     with pytest.raises(ValueError, match="int8: found"):
         quantize_backbone(tiny_model().to(**change))
+
+
+# ---------------------------------------------------------------------------------------------------------- torch.export
+
+
+@pytest.mark.parametrize("backbone", ["deberta-v2", "modernbert"])  # of bert's the command writes one
+def test_a_program_takes_other_sizes(backbone):
+    config = tiny_config(backbone)
+    model, processor = tiny_model(config), tiny_processor(config, TOKENIZERS["bert"]())
+    program = export_program(model, processor).module()
+    batches = [
+        processor([random_document(entities, words=words, seed=entities, labels=False) for entities, words in sizes])
+        for sizes in ([(3, 20)], [(2, 10), (5, 30)], [(6, 90), (0, 10), (30, 200), (1, 20)])
+    ]
+    for batch in batches:
+        expected, found = predict(model, batch), predict(program, batch)
+        assert expected.std() > 0.1 and (found - expected).abs().max() < 1e-4
+    assert largest_difference(model, processor, lambda batch: predict(program, batch)) < 1e-4
+
+
+@pytest.mark.parametrize("encoder", ["docunet", "kd_docre"])
+def test_grids_of_the_documents_sizes_are_not_exported(encoder):
+    config = tiny_config(**small_encoder(encoder))
+    with pytest.raises(ValueError, match="grid"):
+        export_program(tiny_model(config), tiny_processor(config, TOKENIZERS["bert"]()))
+
+
+def test_the_command_writes_a_program(tmp_path, capsys):
+    config = tiny_config()
+    model, processor = tiny_model(config), tiny_processor(config, TOKENIZERS["bert"]())
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    file = tmp_path / "model.pt2"
+    assert comm_docre.main(["export", "--model", str(tmp_path / "model"), "--output", str(file)]) == 0
+    assert "logits differ from the model's by" in capsys.readouterr().out
+    batch = processor([random_document(4, words=50)])
+    batch.pop("labels")
+    found = torch.export.load(file).module()(**batch).logits
+    torch.testing.assert_close(found, predict(model, batch), rtol=1e-4, atol=1e-4)
+    assert comm_docre.main(["export", "--model", str(tmp_path / "model"), "--output", str(tmp_path / "model")]) == 2

@@ -52,11 +52,6 @@ FEW = DOCUMENTS[:5]
 may_fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    datasets.disable_progress_bars()
-
-
 def make_system(encoder="atlop", seed=0, **fields):
     """A model whose logits differ from pair to pair, and its processor."""
     config, processor = tiny_system(text_fields=NO_DROPOUT, **small_encoder(encoder), **fields)
@@ -331,7 +326,7 @@ def test_labelling_resumes_where_it_ended(tmp_path, folder, end, monkeypatch):
     assert sorted(before) == ["logits-00000.safetensors", "logits-00001.safetensors", "teacher.json"]
     with pytest.raises(ValueError, match="--do_predict_teacher"):
         TeacherLogits(tmp_path)
-    (tmp_path / "logits-00002.unfinished").write_bytes(b"half a shard")
+    (tmp_path / f"_logits-00002.safetensors.{16 * '0'}.unfinished").write_bytes(b"half a shard")
     model, processor = make_system()
     labelled = []
     encode = type(processor).encode

@@ -188,7 +188,7 @@ def test_names_what_is_wrong(path, value, field, found, expected):
 
 @pytest.mark.parametrize("document", [None, [], "text", 3])
 def test_rejects_what_is_no_object(document):
-    with pytest.raises(DocumentError, match=r"document 0: found .*, expected an object with the fields title, sents"):
+    with pytest.raises(DocumentError, match="document 0: found"):
         validate_document(document, index=0)
 
 

@@ -30,7 +30,7 @@ def test_several_evaluation_sets(tmp_path):
     assert trainer.state.best_metric is not None
     offset = trainer.tune_threshold_offset("web")
     assert offset == alone.tune_threshold_offset(WEB)
-    with pytest.raises(ValueError, match="several evaluation sets"):
+    with pytest.raises(ValueError, match=r"news.*web"):
         trainer.tune_threshold_offset()
 
 

@@ -272,7 +272,7 @@ def cells(*blocks, path, **more):
 
 
 def test_only_that_names_no_run(work):
-    with pytest.raises(ValueError, match="no run with 'mixed-alt' in its name"):
+    with pytest.raises(ValueError, match="'mixed-alt'"):
         run_grid.main(command(work, "--only", "mixed-alt"))
 
 
@@ -672,7 +672,7 @@ def test_wrong_labels_follow_the_frequencies_of_relations():
 
 @pytest.mark.parametrize("share", [{"remove": 1.1}, {"add": -0.1}], ids=str)
 def test_shares_out_of_range(share):
-    with pytest.raises(ValueError, match="expected 0 <= remove <= 1 and add >= 0"):
+    with pytest.raises(ValueError, match=r"remove|add"):
         noise.with_noise([], **share)
 
 

@@ -663,6 +663,14 @@ def test_command_with_a_wrong_file(main, flags, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("broken", ["run.json", "test_scores.json"])
+def test_a_broken_record_is_named(broken, tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / broken).write_text('{"metrics": ')
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path / broken))):
+        read_run(tmp_path)
+
+
 def test_card_of_a_run_needs_no_extra(work):
     """A run's folder is enough to render its card, without the packages of training."""
     code = """

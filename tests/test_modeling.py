@@ -9,6 +9,7 @@ import torch
 from helpers import (
     LABELS,
     TOKENIZERS,
+    NeverWaits,
     entity_attention,
     logits_by_pair,
     mentions_as_entities,
@@ -21,7 +22,6 @@ from helpers import (
     tiny_text_config,
     word_piece_tokenizer,
 )
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from modeling_comm import (
@@ -273,15 +273,6 @@ def test_mention_listed_twice_counts_twice(model, processor):
 
 
 # --- what runs where
-
-# Each of them asks the device for a number, and the program waits for it.
-WAITING = {torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero}
-
-
-class NeverWaits(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket not in WAITING, f"{func} waits for the device"
-        return func(*args, **(kwargs or {}))
 
 
 @each_kind

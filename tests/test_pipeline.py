@@ -31,6 +31,7 @@ from modeling_comm.documents import DocumentError
 from modeling_comm.pipeline_comm import TASK
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.relation_encoders import available_relation_encoders
+from modeling_comm.settings import SettingError
 from modeling_comm.text_to_document import text_from_document
 
 NAMES = {"P17": "country"}
@@ -365,7 +366,7 @@ def test_a_document_that_the_model_refuses_is_named(documents, batch_size, caplo
     extractor = make(**limits)
     found = extractor(iter(with_bad(documents, random_document(7, seed=1))), batch_size=batch_size)
     assert len(list(itertools.islice(found, 5))) == 5
-    with pytest.raises(ValueError, match="has 7 entities; expected at most 6") as error:
+    with pytest.raises(ValueError, match=r"\b7\b.*\b6\b") as error:
         next(found)
     assert error.value.__notes__ == ["This happened with document 5."]
     assert any("trying them one by one" in message for message in caplog.messages)
@@ -406,7 +407,7 @@ def test_wrong_arguments(extractor, arguments, error, message):
 
 @pytest.mark.parametrize("inputs", [None, 5, Path("documents.jsonl"), b"text"], ids=str)
 def test_what_is_no_input_is_refused_at_once(extractor, inputs):
-    with pytest.raises(ValueError, match=f"inputs is {re.escape(repr(inputs))}; expected a document"):
+    with pytest.raises(ValueError, match=f"inputs.*{re.escape(repr(inputs))}"):
         extractor(inputs)
 
 
@@ -426,9 +427,9 @@ def test_wrong_components(extractor, saved):
         pipeline(TASK, model=str(saved), processor=other, device="cpu")
     with pytest.raises(ValueError, match="expected processor="):
         pipeline(TASK, model=str(saved), tokenizer=other.tokenizer, device="cpu")
-    with pytest.raises(ValueError, match="a model that was not loaded has no processor"):
+    with pytest.raises(ValueError, match="processor"):
         pipeline(TASK, model=tiny_model(config), device="cpu")
-    with pytest.raises(ValueError, match="the model is a BertModel; expected a COMM model"):
+    with pytest.raises(ValueError, match="BertModel"):
         pipeline(TASK, model=AutoModel.from_config(config.text_config), processor=other, device="cpu")
 
 
@@ -466,14 +467,14 @@ def test_explanations_are_the_pairs_attention(encoder, words):
         starts = [*feature["sentence_starts"], length - 1]
         for triple in record["triples"]:
             one, other = (rows[triple[end]] for end in ("head", "tail"))
-            total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(length))
+            total = sum(float((one[:, c] * other[:, c]).mean()) for c in range(starts[0], starts[-1]))
             expected = {}
             for sentence, (start, end) in enumerate(itertools.pairwise(starts)):
                 weight = sum(float((one[:, c] * other[:, c]).mean()) for c in range(start, end))
                 if weight:
                     expected[sentence] = weight / total
             weights = [sentence["weight"] for sentence in triple["explanation"]]
-            assert weights == sorted(weights, reverse=True) and sum(weights) <= 1 + 1e-6
+            assert weights == sorted(weights, reverse=True) and sum(weights) == pytest.approx(1 if total else 0)
             assert {s["sentence"]: s["weight"] for s in triple["explanation"]} == pytest.approx(expected, abs=1e-5)
     model.set_attn_implementation("sdpa")
     few = extractor(documents, batch_size=2, max_sentences=2)
@@ -523,6 +524,14 @@ def test_bare_text_with_spacy(extractor):
     assert record["triples"]
 
 
+def test_a_source_that_finds_nothing_is_warned_of(extractor, caplog):
+    found = [{"start": 0, "end": 4}]
+    extractor([TEXT, TEXT], ner=lambda text: found)
+    assert "no entity" not in caplog.text
+    extractor([TEXT, TEXT], ner=lambda text: [])
+    assert "no entity in 2 documents" in caplog.text
+
+
 def test_entities_that_are_given_are_not_looked_for(extractor):
     def ner(text):
         raise AssertionError("called")
@@ -534,7 +543,7 @@ def test_entities_that_are_given_are_not_looked_for(extractor):
 def test_types_that_markers_do_not_know_are_refused():
     extractor = make(markers="entity_type")
     gene = [{"type": "GENE", "mentions": [{"start": 0, "end": 4}]}]
-    with pytest.raises(ValueError, match="type is 'GENE'; entity_type markers exist for") as error:
+    with pytest.raises(ValueError, match="'GENE'") as error:
         extractor([{"text": TEXT, "entities": ENTITIES}, {"text": TEXT, "entities": gene}])
     assert error.value.__notes__ == ["This happened with document 1."]
 
@@ -589,8 +598,9 @@ def test_the_task_is_registered():
 def test_a_loaded_model_brings_its_processor(saved, documents, records):
     model = modeling_comm.CommForDocumentRelationExtraction.from_pretrained(saved)
     assert_same(pipeline(TASK, model=model, device="cpu")(documents[:3]), records[:3])
-    with pytest.raises(ValueError, match="use push_to_hub"):
+    with pytest.raises(SettingError) as error:
         pipeline(TASK, model=model, device="cpu").save_pretrained(saved, push_to_hub=True, repo_id="org/x")
+    assert error.value.field == "push_to_hub"
 
 
 def test_what_is_saved(saved):

@@ -75,7 +75,7 @@ BROKEN = {
     "name": (lambda r: r["entities"][0].update(name=3), "entities[0].name"),
     "ids": (lambda r: r["entities"][1].update(ids=["Q1", 2]), "entities[1].ids[1]"),
     "mention outside": (lambda r: r["entities"][0]["mentions"][0].update(end=99), "entities[0].mentions[0]"),
-    "mention empty": (lambda r: r["entities"][0]["mentions"][0].update(end=0), "entities[0].mentions[0]"),
+    "mention reversed": (lambda r: r["entities"][0]["mentions"][0].update(end=-1), "entities[0].mentions[0]"),
     "mention's sentence": (
         lambda r: r["entities"][0]["mentions"][1].update(sentence=2),
         "entities[0].mentions[1].sentence",

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from modeling_comm import SettingError
-from modeling_comm.evaluation.scoring import tune_offset
+from modeling_comm.evaluation.cutoffs import tune_offset
 from modeling_comm.incomplete_labels.decision_report import (
     cross_fitted_offset,
     decision_scores,

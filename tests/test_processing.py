@@ -311,6 +311,16 @@ def test_encoding_report(processor):
     assert report["lost_tokens"] == sum(len(feature["input_ids"]) for feature in processor.encode(documents)) - 90
 
 
+def test_unknown_subword_tokens_are_counted(caplog):
+    processor, level = tiny_processor(), tiny_processor(tokenizer=byte_level_tokenizer())
+    document = {"title": "Greek", "sents": [["Η", "Αθήνα", "near", "Oslo", "."]], "vertexSet": []}
+    (feature,) = processor.encode([document])
+    assert feature["unknown_tokens"] == 2 and encoding_report([feature])["unknown_tokens"] == 2
+    processor([document])
+    assert "'unknown_tokens': 2" in caplog.text
+    assert level.encode([document])[0]["unknown_tokens"] == 0  # its tokens are bytes
+
+
 def test_pairs_without_common_context(processor, caplog):
     """Entities of a long document that share no window have no token that both attend to."""
     document = random_document(0, 300, seed=0, labels=False)

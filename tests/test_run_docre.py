@@ -374,7 +374,15 @@ def test_training_without_validation_documents(work, always, caplog):
     [
         (["--data_dir", SAMPLE], ValueError, "nothing to do; expected one of --do_train"),
         (["--data_dir", SAMPLE, "--do_train"], ValueError, "--model_name_or_path is missing"),
-        (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in nowhere"),
+        (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, "nowhere: expected a folder"),
+        (["--data_dir", ROOT / "docs", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in .*docs"),
+        (["--data_dir", SAMPLE, "--validation_file", "no.json", "--describe_data"], FileNotFoundError, "no.json"),
+        (["--data_dir", SAMPLE, "--validation_file", "", "--describe_data"], FileNotFoundError, "expected a file"),
+        (
+            ["--data_dir", "nowhere", "--test_file", SAMPLE / "test_revised.json", "--do_predict"],
+            FileNotFoundError,
+            "nowhere",
+        ),
         (["--test_file", "no.json", "--do_predict"], FileNotFoundError, "no.json: expected a file, found none"),
         (
             ["--validation_file", SAMPLE / "dev_revised.json", "--do_train"],
@@ -413,7 +421,7 @@ def test_clear_errors(work, always, flags, error, message):
 )
 def test_what_belongs_to_a_checkpoint_cannot_be_changed(first, always, work, flags, named):
     folder, *_ = first
-    with pytest.raises(ValueError, match=f"finished checkpoint, which decides on {named}; leave these flags out"):
+    with pytest.raises(ValueError, match=named):
         run(*always, "--data_dir", SAMPLE, "--model_name_or_path", folder, "--do_eval", "--output_dir", work, *flags)
 
 
@@ -439,6 +447,18 @@ def test_relations_that_training_does_not_show(work, new_model):
     assert sorted(labels, key=labels.get) == ["Na", *sorted([*relations, "P9999"])]
     run(*flags, "--data_dir", folder, "--output_dir", folder / "listed")
     assert read(folder / "listed" / "config.json")["label2id"]["P9999"] == 1
+
+
+def test_a_relation_that_only_the_test_file_has_is_counted_and_said(first, always, work, caplog):
+    documents = read(SAMPLE / "test_revised.json")[:2]
+    gold = sum(len(document["labels"]) for document in documents)
+    documents[0]["labels"][0]["r"] = "P9999"
+    file = work / "unknown_relation.json"
+    file.write_text(json.dumps(documents))
+    flags = [*always, "--model_name_or_path", first[0], "--do_predict", "--test_file", file]
+    run(*flags, "--output_dir", work / "unknown_relation")
+    assert "'unknown_facts': 1" in caplog.text and "P9999 (1)" in caplog.text
+    assert read(work / "unknown_relation" / "test_scores.json")["scores"]["gold"] == gold
 
 
 def test_titles_that_repeat_are_not_predicted(first, work, always):
@@ -759,9 +779,8 @@ def test_two_trainings_in_one_folder(first, work, new_model):
         with pytest.raises(LockedError):
             run(*flags)
     assert second.returncode == 2
-    assert [line for line in second.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: {LockedError(folder)}"
-    ]
+    (line,) = (line for line in second.stderr.splitlines() if line.startswith("error: "))
+    assert line.startswith(f"error: {folder} is in use by ")
     assert "Traceback" not in second.stderr
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     run(*flags)  # the lock ended with the process

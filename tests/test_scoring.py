@@ -8,6 +8,7 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,15 +21,18 @@ from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
+from modeling_comm.evaluation.mismatch import translate_relations
 from modeling_comm.evaluation.scoring import (
+    FactError,
     PredictionError,
-    average_precision,
     format_scores,
     load_ign_reference,
     score,
-    tune_offset,
 )
 from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.settings import SettingError
+from modeling_comm.utils.files import read_json, write_json
 
 
 def entity(*mentions, kind="LOC"):
@@ -243,22 +247,24 @@ def test_malformed_documents_are_named(documents, damage, field):
     assert (caught.value.index, caught.value.field) == (1, field)
 
 
-@pytest.mark.parametrize(("given", "found"), [({}, "dict"), ("[]", "str"), (3, "int"), (None, "NoneType")])
-def test_what_is_no_list_is_refused(documents, given, found):
-    for arguments in ((given, documents), ([], given)):
-        with pytest.raises(ValueError, match=f"found {found}, expected a list of"):
+@pytest.mark.parametrize("given", [{}, "[]", 3, None])
+def test_what_is_no_list_is_refused(documents, given):
+    for field, arguments in (("predictions", (given, documents)), ("documents", ([], given))):
+        with pytest.raises(SettingError) as caught:
             score(*arguments)
+        assert (caught.value.field, caught.value.value) == (field, type(given).__name__)
 
 
 def test_malformed_references_are_named(documents, tmp_path):
-    with pytest.raises(ValueError, match=r"fact 1: found \['a', 'b'\], expected \[head name, tail name, relation\]"):
+    with pytest.raises(FactError) as caught:
         load_ign_reference([["a", "b", "P1"], ["a", "b"]])
+    assert (caught.value.source, caught.value.index, caught.value.found) == ("ign_reference", 1, "['a', 'b']")
     with pytest.raises(DocumentError) as caught:
         load_ign_reference([*documents, ["a", "b", "P1"]])
     assert (caught.value.source, caught.value.index, caught.value.field) == ("ign_reference", 2, None)
     broken = tmp_path / "broken.json"
     broken.write_text("[1,")
-    with pytest.raises(ValueError, match=r"broken\.json: found no valid JSON"):
+    with pytest.raises(ValueError, match=r"broken\.json"):
         load_ign_reference(broken)
     with pytest.raises(FileNotFoundError):
         load_ign_reference(tmp_path / "absent.json")
@@ -316,12 +322,15 @@ def test_tuned_offset_at_the_edges():
 
 
 def test_curves_refuse_what_makes_no_sense():
-    with pytest.raises(ValueError, match=r"found shapes \(2,\) and \(1,\)"):
+    with pytest.raises(SettingError) as caught:
         average_precision([1, 2], [True], 1)
-    with pytest.raises(ValueError, match="found nan at position 1"):
+    assert caught.value.value == (1,)
+    with pytest.raises(SettingError) as caught:
         tune_offset([1.0, np.nan], [True, True], 2)
-    with pytest.raises(ValueError, match="total_gold: found 1, expected at least 2"):
+    assert caught.value.field == "scores[1]"
+    with pytest.raises(SettingError) as caught:
         tune_offset([1.0, 2.0], [True, True], 1)
+    assert (caught.value.field, caught.value.value) == ("total_gold", 1)
 
 
 # --- type prior
@@ -466,7 +475,7 @@ def test_real_files_have_unique_titles_and_pass_the_checks():
     for path in sorted(DATA.glob("*docred-mini/*.json")):
         documents = json.loads(path.read_text())
         labelled = all("labels" in document for document in documents)
-        read = scoring.parse_documents(documents, require=("labels",) if labelled else ())
+        read = list(scoring.parse_documents(documents, require=("labels",) if labelled else ()))
         assert len({document.title for document in read}) == len(read), path.name
 
 
@@ -492,6 +501,22 @@ def test_table(documents, predictions):
     assert len({len(line) for line in lines[:2]}) == 1
     plain = format_scores(score(predictions, documents))
     assert "no reference of facts" in plain and not any(line.startswith("Ign  ") for line in plain.splitlines())
+
+
+def test_rows_that_mean_nothing_are_left_out(documents, predictions):
+    """Of evidence where none was predicted, of frequent relations where all or no gold facts have one."""
+
+    def labels(frequent, predicted=predictions):
+        table = format_scores(score(predicted, documents, frequent_relations=frequent))
+        return {line[:9].strip() for line in table.splitlines()} & {"frequent", "long tail", "evidence"}, table
+
+    assert labels(FREQUENT)[0] == {"frequent", "long tail", "evidence"}
+    every = frozenset({"P17", "P19", "P22", "P27"})
+    for frequent in (None, frozenset(), frozenset({"P5"}), every):
+        assert labels(frequent)[0] == {"evidence"}
+    without = [{key: value for key, value in one.items() if key != "evidence"} for one in predictions]
+    found, table = labels(FREQUENT, without)
+    assert found == {"frequent", "long tail"} and "evidence" not in table
 
 
 def test_command(files, tmp_path, capsys):
@@ -531,7 +556,7 @@ def test_command_with_facts_or_without_training_file(files):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "found dict, expected a list of")],
+    [(None, "wrong.json"), ("{", "wrong.json: found no valid JSON"), ("{}", "expected a list of")],
 )
 @pytest.mark.parametrize("option", ["--predictions", "--truth", "--train_facts", "--type_prior_train"])
 def test_command_names_wrong_files(files, tmp_path, capsys, option, content, message):
@@ -619,5 +644,44 @@ def test_metric_refuses_what_arrow_would_change_in_silence(metric, documents):
     with pytest.raises(PredictionError) as caught:
         metric.compute(predictions=[{"title": "A"}, {"title": "B", "facts": []}], references=documents)
     assert caught.value.field == "facts"
-    with pytest.raises(ValueError, match="Mismatch in the number of predictions"):
+    with pytest.raises(ValueError, match=r"\b1\b.*\b2\b"):  # how many of each; the check is that of `evaluate`
         metric.compute(predictions=[{"title": "A", "facts": []}], references=documents)
+
+
+# --------------------------------------------------------------------------------- predictions for something else
+
+
+def test_names_for_ids_are_recognised(files, tmp_path, capsys):
+    predictions = read_json(files["predictions"])
+    expected, _ = compare_files(files["predictions"], files["truth"])
+    names = {relation: f"name of {relation}" for relation in {fact["r"] for fact in predictions}}
+    named = tmp_path / "named.json"
+    write_json(named, [{**fact, "r": names[fact["r"]].title()} for fact in predictions])
+    capsys.readouterr()
+    unread, _ = compare_files(named, files["truth"])
+    heard = capsys.readouterr().err
+    assert unread["correct"] == 0 and "--rel_info" in heard and "relations that the truth does not have" in heard
+    write_json(tmp_path / "names.json", names)
+    for given in ("named", "beside"):
+        if given == "beside":
+            write_json(Path(files["truth"]).with_name("rel_info.json"), names)
+        found, _ = compare_files(named, files["truth"], rel_info=tmp_path / "names.json" if given == "named" else None)
+        assert found["f1"] == expected["f1"] > 0 and "names of relations for ids" in capsys.readouterr().err
+    compare_files(files["predictions"], files["truth"])
+    assert "names of relations" not in capsys.readouterr().err
+
+
+def test_ids_for_names_are_recognised():
+    facts = [{"r": "P17"}, {"r": "country"}, {"r": "P99"}]
+    names = {"P17": "country", "P99": "other"}
+    assert translate_relations(facts, {"country"}, names) == ([{"r": "country"}, {"r": "country"}, {"r": "P99"}], 1)
+    assert translate_relations(facts, {"P17", "country"}, names) == (facts, 0)
+
+
+def test_predictions_for_other_documents_are_warned_of(files, tmp_path, capsys):
+    predictions = read_json(files["predictions"])
+    write_json(tmp_path / "other.json", [{**fact, "title": f"Other {fact['title']}"} for fact in predictions])
+    compare_files(tmp_path / "other.json", files["truth"])
+    assert "titles that the truth does not have" in capsys.readouterr().err
+    compare_files(files["predictions"], files["truth"])
+    assert capsys.readouterr().err == ""  # one unknown title among six predictions is no other file

@@ -178,7 +178,7 @@ def test_the_loading_info_tells_of_missing_weights_and_plain_loading_refuses_the
     state = model.state_dict()
     del state["relation_encoder.head_projection.bias"]
     model.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(ValueError, match=r"lacks 1 weights.*relation_encoder\.head_projection\.bias"):
+    with pytest.raises(ValueError, match=r"relation_encoder\.head_projection\.bias"):
         CommForDocumentRelationExtraction.from_pretrained(tmp_path)
     info = CommForDocumentRelationExtraction.from_pretrained(tmp_path, output_loading_info=True)[1]
     assert info["missing_keys"] == {"relation_encoder.head_projection.bias"}

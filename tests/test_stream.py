@@ -22,11 +22,6 @@ NUMBERS = range(23)  # what is not encoded need not be a document
 may_fork = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")  # as Python 3.12 warns beside threads
 
 
-@pytest.fixture(autouse=True)
-def quiet():
-    datasets.disable_progress_bars()
-
-
 @pytest.fixture
 def make_trainer(tmp_path):
     def make(train, folder="run", trainer_class=CommTrainer, callbacks=None, dev=None, **arguments):
@@ -218,15 +213,13 @@ def test_loss_that_is_not_finite_names_documents_of_the_stream(make_trainer):
 
 def test_documents_that_can_be_read_once_only():
     for documents in ((one for one in DOCUMENTS), map(dict, DOCUMENTS), iter(DOCUMENTS)):
-        with pytest.raises(
-            ValueError, match=rf"the documents are a {type(documents).__name__}, which can be read only once"
-        ):
+        with pytest.raises(ValueError, match=type(documents).__name__):
             DocumentStream(documents)
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_buffer_that_holds_nothing(size):
-    with pytest.raises(ValueError, match=f"buffer_size is {size}; expected at least 1 document"):
+    with pytest.raises(ValueError, match=f"buffer_size.*{size}"):
         DocumentStream(DOCUMENTS, buffer_size=size)
 
 
@@ -236,7 +229,7 @@ def test_empty_stream(make_trainer):
 
 
 def test_length_cannot_be_known_before(make_trainer):
-    with pytest.raises(ValueError, match="stream's order is 'group_by_length'; expected 'random' or 'sequential'"):
+    with pytest.raises(ValueError, match=r"'group_by_length'.*'random'.*'sequential'"):
         make_trainer(DocumentStream(DOCUMENTS), max_steps=1, train_sampling_strategy="group_by_length").train()
 
 
@@ -256,7 +249,7 @@ def as_rows(documents):
 def test_unlabelled_documents(make_trainer, kind, workers):
     bare = [random_document(3, seed=9, labels=False, title="No labels")]
     stream = DocumentStream(kind([*DOCUMENTS[:3], *bare]))
-    with pytest.raises(ValueError, match=r"the training documents \['No labels'\] have no labels"):
+    with pytest.raises(ValueError, match="'No labels'"):
         make_trainer(stream, max_steps=3, dataloader_num_workers=workers).train()
 
 
@@ -265,5 +258,5 @@ def test_bad_document_is_named(make_trainer):
     with pytest.raises(ValueError, match=r"\('Document 3'\), field sents: found \[\]"):
         make_trainer(DocumentStream([DOCUMENTS[0], bad]), max_steps=1).train()
     unknown = {**DOCUMENTS[3], "labels": [{"h": 0, "t": 1, "r": "P9"}]}
-    with pytest.raises(ValueError, match=r"labels\[0\].r: found 'P9', expected one of the 4 known relations"):
+    with pytest.raises(ValueError, match=r"labels\[0\].r: found 'P9'"):
         EncodedOnDemand(tiny_processor()).__getitems__([unknown])

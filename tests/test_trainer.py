@@ -16,14 +16,23 @@ import pytest
 import torch
 from helpers import TOKENIZERS, KillAt, random_document, tiny_config, tiny_model, tiny_processor, tiny_system
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoProcessor, EarlyStoppingCallback, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
 
-import modeling_comm.training.trainer
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
+from modeling_comm.out_of_memory import DocumentMemoryError
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.encode_dataset import encode_dataset
+from modeling_comm.training.evaluation import EvaluatedDocuments
+from modeling_comm.training.results import breaks_tie
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
 
@@ -33,11 +42,6 @@ each_kind = pytest.mark.parametrize("kind", TOKENIZERS)
 # A document without entities and one without pairs among them.
 TRAIN = [random_document(entities, seed=index) for index, entities in enumerate((4, 0, 6, 2, 1, 5, 3))]
 DEV = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0, 4, 5, 2))]
-
-
-@pytest.fixture(autouse=True)
-def quiet():
-    datasets.disable_progress_bars()
 
 
 @pytest.fixture
@@ -88,7 +92,7 @@ def test_docstring_lists_what_differs_from_the_parent():
         for field in dataclasses.fields(CommTrainingArguments)
         if field.name not in parent or field.default != parent[field.name]
     }
-    value = r'([\d.e-]*\d|True|False|"\w+")'
+    value = r'([\d.e-]*\d|True|False|None|"\w+")'
     stated = re.findall(rf"`(\w+)` (?:\(`float`, defaults to )?`?{value}", CommTrainingArguments.__doc__)
     assert {name: ast.literal_eval(text) for name, text in stated} == differing
 
@@ -328,7 +332,7 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     trainer = make_trainer(
         system=tiny_system(text_fields=NO_DROPOUT, decision_threshold=threshold), ign_reference=TRAIN
     )
-    results, before = trainer.predict(DEV).predictions, trainer.evaluate()
+    results, before = trainer.predict(DEV, keep_margins=True).predictions, trainer.evaluate()
     margins, labels = (np.concatenate([getattr(one, key).ravel() for one in results]) for key in ("margins", "labels"))
     best = max(
         2 * labels[margins > cut].sum() / ((margins > cut).sum() + labels.sum()) for cut in np.append(margins, -1e9)
@@ -404,7 +408,7 @@ def test_evaluation_is_that_of_single_documents(make_trainer, kind, threshold, c
 
 def test_average_precision_of_all_candidates(make_trainer):
     trainer = make_trainer()
-    output = trainer.predict(DEV)
+    output = trainer.predict(DEV, keep_margins=True)
     ranked = []
     for result, document in zip(output.predictions, DEV, strict=True):
         gold = {(fact["h"], fact["t"], fact["r"]) for fact in document["labels"]}
@@ -585,6 +589,22 @@ def test_several_processes_encode_the_same(kind):
         assert found == expected
 
 
+def test_relations_that_only_the_test_documents_have_count_as_missed(make_trainer):
+    trainer = make_trainer()
+    plain = trainer.evaluate(DEV)
+    with_unknown = json.loads(json.dumps(DEV))
+    with_unknown[0]["labels"] += [{"h": 0, "t": 1, "r": "P9999", "evidence": []}] * 2  # one fact
+    found = trainer.evaluate(with_unknown)
+    gold = sum(len(document["labels"]) for document in DEV)
+    assert found["eval_recall"] == pytest.approx(plain["eval_recall"] * gold / (gold + 1)) and plain["eval_recall"]
+    expected = plain["eval_average_precision"] * gold / (gold + 1)
+    assert found["eval_average_precision"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="P9999"):
+        make_trainer(train=with_unknown)
+    with pytest.raises(ValueError, match="Na"):
+        trainer.evaluate([{**DEV[0], "labels": [{"h": 0, "t": 1, "r": "Na"}]}])
+
+
 def test_unlabelled_rows_of_a_table():
     bare = random_document(3, seed=9, labels=False)
     empty = {**random_document(3, seed=8), "labels": []}
@@ -597,13 +617,13 @@ def test_unlabelled_rows_of_a_table():
 
 def give_scores(monkeypatch, **by_epoch):
     """Lets evaluation answer with these scores, one per epoch, whatever the model predicts."""
-    evaluate = modeling_comm.training.trainer.evaluate_results
+    evaluate = EvaluatedDocuments.metrics
 
-    def answer(results, documents, processor, reference):
-        metrics = evaluate(results, documents, processor, reference)
+    def answer(evaluated, documents, processor, reference):
+        metrics = evaluate(evaluated, documents, processor, reference)
         return {**metrics, **{key: values[answer.epoch] for key, values in by_epoch.items()}}
 
-    monkeypatch.setattr(modeling_comm.training.trainer, "evaluate_results", answer)
+    monkeypatch.setattr(EvaluatedDocuments, "metrics", answer)
 
     class Count(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):
@@ -627,6 +647,50 @@ def test_best_checkpoint_is_loaded(make_trainer, monkeypatch, metric, best):
     assert any(not torch.equal(last[name], value) for name, value in weights(trainer).items())
 
 
+@pytest.mark.parametrize(
+    ("f1", "precision", "best", "interrupted_at"),
+    [
+        ([0.0] * 4, [0.1, 0.3, 0.2, 0.2], 2, 5),  # nothing clears the threshold: average precision decides
+        ([0.0] * 4, [0.1, 0.3, 0.3, 0.2], 3, None),  # and of equal ones the later
+        ([0.0, 0.2, 0.2, 0.1], [0.9, 0.3, 0.2, 0.9], 2, None),
+    ],
+)
+def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, interrupted_at):
+    settings = {"num_train_epochs": 4, "callbacks": [give_scores(monkeypatch, f1=f1, average_precision=precision)]}
+    if interrupted_at:
+        with pytest.raises(InterruptedError):
+            make_trainer(**{**settings, "callbacks": [*settings["callbacks"], KillAt(interrupted_at)]}).train()
+    trainer = make_trainer(**settings)
+    trainer.train(resume_from_checkpoint=bool(interrupted_at))
+    folder = Path(trainer.args.output_dir)
+    assert trainer.state.best_global_step == 2 * best
+    assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
+
+
+def test_a_tie_is_broken_by_the_same_evaluation_set():
+    history = [{"step": 2, "eval_new_f1": 0.5, "eval_new_average_precision": 0.3}, {"step": 2, "eval_old_f1": 0.1}]
+    state = TrainerState(best_metric=0.5, best_global_step=2, log_history=history)
+    for precision, better in ((0.2, False), (0.3, True), (0.4, True)):
+        metrics = {"eval_new_f1": 0.5, "eval_new_average_precision": precision, "eval_old_average_precision": 0.9}
+        assert breaks_tie(metrics, state, "new_f1") == better
+    assert not breaks_tie({"eval_new_f1": 0.4, "eval_new_average_precision": 0.9}, state, "new_f1")
+
+
+def test_nothing_that_clears_the_threshold_is_warned_of(make_trainer, caplog):
+    trainer = make_trainer(num_train_epochs=5, learning_rate=1e-9, head_learning_rate=1e-9)
+    with torch.no_grad():
+        trainer.model.relation_encoder.classifier.linear.bias[0] = 100.0
+    trainer.train()
+    warnings = [message for message in caplog.messages if "clears the threshold" in message]
+    assert len(warnings) == 2  # after three evaluations without predictions, and at the end
+    assert trainer.state.best_global_step == trainer.state.global_step
+    caplog.clear()
+    assert trainer.evaluate()["eval_f1"] == 0 and "clears the threshold" in caplog.text
+    trainer.tune_threshold_offset()
+    caplog.clear()
+    assert trainer.evaluate()["eval_f1"] > 0 and "clears the threshold" not in caplog.text
+
+
 @each_kind
 def test_saved_model_predicts_the_same(make_trainer, kind):
     trainer = make_trainer(system=tiny_system(kind, dict.fromkeys(NO_DROPOUT, 0.2)))
@@ -638,7 +702,7 @@ def test_saved_model_predicts_the_same(make_trainer, kind):
     model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     again = make_trainer(folder="again", model=model, system=(model.config, processor))
     assert_equal_weights(weights(again), weights(trainer))
-    expected, found = (which.predict(DEV) for which in (trainer, again))
+    expected, found = (which.predict(DEV, keep_margins=True) for which in (trainer, again))
     for before, after in zip(expected.predictions, found.predictions, strict=True):
         np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
     assert again.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
@@ -783,3 +847,60 @@ def test_checkpoint_written_again_is_incomplete_until_its_end(make_trainer, monk
     with pytest.raises(InterruptedError):
         again.train()
     assert last_complete_checkpoint(folder) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------- memory
+
+
+def test_evaluation_keeps_no_margins(make_trainer):
+    trainer = make_trainer()
+    kept = trainer.predict(DEV).predictions
+    assert [(one.pairs, one.margins, one.labels) for one in kept] == [(None, None, None)] * len(DEV)
+    whole = trainer.predict(DEV, keep_margins=True)
+    assert [one.triples for one in kept] == [one.triples for one in whole.predictions]
+    assert sum(one.margins.size for one in whole.predictions) == 4 * sum(len(one.pairs) for one in whole.predictions)
+
+
+def test_bounded_pairs_train_the_same_weights(make_trainer):
+    """Several epochs of accumulated batches; one of the documents has no pair, one batch of them none either."""
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    trained = []
+    for bound in (None, 5):
+        trainer = make_trainer(
+            folder=str(bound), system=tiny_system(text_fields=NO_DROPOUT), **settings, pairs_at_once=bound
+        )
+        trainer.train()
+        trained.append(weights(trainer))
+    for name, weight in trained[0].items():
+        torch.testing.assert_close(trained[1][name], weight, rtol=1e-4, atol=1e-6, msg=name)
+    with pytest.raises(ValueError, match="pairs_at_once is 0"):
+        make_trainer(pairs_at_once=0)
+
+
+@pytest.mark.parametrize("stage", ["train", "eval"])
+@pytest.mark.parametrize(
+    "failure",
+    [lambda *_: torch.empty(1 << 50, dtype=torch.uint8), lambda *_: bytearray(1 << 60)],
+    ids=["torch", "python"],
+)
+def test_out_of_memory_names_documents_and_settings(make_trainer, stage, failure):
+    trainer = make_trainer(per_device_train_batch_size=3)
+    trainer.model.relation_encoder.register_forward_pre_hook(failure)
+    with pytest.raises(DocumentMemoryError) as caught:
+        trainer.train() if stage == "train" else trainer.evaluate()
+    error, documents = caught.value, TRAIN if stage == "train" else DEV
+    assert documents[error.index]["title"] == error.title and error.title in error.found
+    assert f"{len(documents[error.index]['vertexSet'])} entities" in error.found
+    assert f"per_device_{stage}_batch_size" in error.expected
+    assert ("pairs_at_once" in error.expected) == ("gradient_checkpointing" in error.expected) == (stage == "train")
+
+
+def test_other_errors_stay_what_they_are(make_trainer):
+    trainer = make_trainer()
+
+    def fail(*_):
+        raise RuntimeError("something else")
+
+    trainer.model.relation_encoder.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="something else"):
+        trainer.train()

@@ -1,6 +1,7 @@
 """The HTML view, in a browser: what it shows, what choosing does, and that no text of a record can break out of it."""
 
 import copy
+import itertools
 import json
 import random
 import re
@@ -276,6 +277,27 @@ def test_choosing_an_edge(show):
     assert "No explaining sentence was recorded" in page.locator("#choice").text_content()
 
 
+def test_evidence_is_marked_in_place_of_the_explanation(show):
+    record = copy.deepcopy(OSLO)
+    for triple, evidence in zip(record["triples"], ([1, 2], [], [0], [0]), strict=True):
+        triple["evidence"] = evidence
+    page = show(record)
+    page.locator("#rows tr").first.click()
+    assert texts(page, ".explains > .number") == ["evidence", "evidence 10\u00a0%"]
+    assert (
+        page.locator("#choice .sentences").text_content() == "Evidence: sentence 2evidencesentence 3evidence 10\u00a0%"
+    )
+    page.locator("#rows tr").nth(1).click()
+    assert "No sentence is predicted as evidence" in page.locator("#choice").text_content()
+    assert not texts(page, ".explains > .number")
+    assert page.locator("#about-evidence").is_visible() and not page.locator("#about-attention").is_visible()
+
+
+def test_explanations_are_not_called_evidence(show):
+    page = show(OSLO)
+    assert page.locator("#about-attention").is_visible() and not page.locator("#about-evidence").is_visible()
+
+
 @pytest.mark.parametrize("key", ["Enter", " "])
 def test_choosing_with_the_keyboard(show, key):
     page = show(OSLO)
@@ -540,6 +562,146 @@ def test_zoom_and_parts(show):
     assert not page.locator("#graph").is_visible()
     page.get_by_role("button", name="Graph", exact=True).click()
     assert page.locator("#graph").is_visible() and not page.locator("#table").is_visible()
+
+
+# ---- Many facts, and every width
+
+
+def crowded_record(facts, entities=120):
+    """As of a model that relates everything with everything."""
+    draw = random.Random(facts)
+    names = [f"The Harbour Company of Northern Bergen {number}" for number in range(entities)]
+    pairs = itertools.cycle((head, tail) for head in range(entities) for tail in range(entities) if head != tail)
+    relations = itertools.cycle(sorted(RELATION_NAMES))
+    triples = [(*next(pairs), next(relations), round(draw.uniform(0.5, 0.99), 6), (0, 1.0)) for _ in range(facts)]
+    triples[facts // 2] = (1, 0, "P17", 0.999, (0, 1.0))
+    return make_record(". ".join(names) + ".", [f"{name}." for name in names], triples)
+
+
+@pytest.fixture
+def width(page, request):
+    page.set_viewport_size({"width": request.param, "height": 844})
+    yield request.param
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+every_width = pytest.mark.parametrize("width", [390, 820, 1440], indirect=True)
+LAID_OUT = """() => {
+    const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+    const names = [...document.querySelectorAll("#rows .name")];
+    const [view, drawing] = [box("#canvas"), box("#canvas svg")];
+    return {
+        wide: document.documentElement.scrollWidth <= innerWidth,
+        reading: box("#reading").width / innerWidth,
+        cut: names.filter((name) => name.scrollWidth > name.clientWidth + 1).length,
+        fitted: drawing.left >= view.left - 1 && drawing.right <= view.right + 1
+            && drawing.top >= view.top - 1 && drawing.bottom <= view.bottom + 1,
+    };
+}"""
+
+
+@every_width
+def test_every_width(show, width):
+    page = show(crowded_record(80))
+    for shown in ("Both", "Graph", "Table", "Graph"):
+        page.get_by_role("button", name=shown, exact=True).click()
+        found = page.evaluate(LAID_OUT)
+        assert found["wide"] and found["cut"] == 0 and (found["fitted"] or shown == "Table"), shown
+        assert found["reading"] > (0.2 if width > 1050 else 0.9)
+    page.get_by_role("button", name="Both", exact=True).click()
+    column = page.locator("#rows td").first.bounding_box()
+    assert column["width"] > 90 and column["x"] >= 0  # a name has room for a word
+
+
+def test_the_graph_fits_again_in_another_window(page, show):
+    show(OSLO)
+    page.set_viewport_size({"width": 700, "height": 500})
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate(LAID_OUT)["fitted"]
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
+def test_twenty_thousand_facts(show):
+    """Only parts of them are in the page, and everything that filters still reaches all of them."""
+    record = crowded_record(20_000)
+    page = show(record)
+    nodes = "document.querySelectorAll('*').length"
+    few = page.evaluate(nodes)
+    assert few < 5_000 and len(rows(page)) == 200 and len(visible_edges(page)) == 60
+    by_score = sorted(range(20_000), key=lambda fact: (-round(record["triples"][fact]["score"], 3), fact))
+    assert facts_of(page, "#rows tr") == by_score[:200] and sorted(by_score[:60]) == visible_edges(page)
+    assert by_score[0] == 10_000
+    assert page.locator("#apart").text_content() == "The 60 strongest of 20,000 facts are drawn"
+    page.get_by_role("button", name="Show 200 more of 19,800").click()
+    assert facts_of(page, "#rows tr") == by_score[:400]
+    assert page.evaluate("document.activeElement.dataset.fact") == str(by_score[200])
+    page.get_by_label("Minimum score").fill("0.99")
+    page.locator(".edge").nth(59).wait_for(state="detached")  # the graph follows when the slider rests
+    strong = [fact for fact in by_score if round(record["triples"][fact]["score"], 3) >= 0.99]
+    assert visible_edges(page) == sorted(strong) and len(rows(page)) == len(strong)
+    page.get_by_label("Minimum score").fill("0.5")
+    page.locator("#entities button").nth(7).click()
+    own = [fact for fact in by_score if 7 in (record["triples"][fact]["head"], record["triples"][fact]["tail"])]
+    assert visible_edges(page) == sorted(own[:60])
+    assert facts_of(page, "#rows tr") == own[:400]
+    edge = page.locator(".edge").first
+    edge.dispatch_event("click")
+    assert (
+        facts_of(page, ".edge[aria-pressed=true]")
+        == facts_of(page, "tr[aria-selected=true]")
+        == [visible_edges(page)[0]]
+    )
+    assert page.evaluate(nodes) < few + 3_000
+
+
+def test_a_chosen_fact_far_below_has_a_row(show):
+    page = show(crowded_record(300))
+    page.get_by_role("button", name="Head", exact=True).click()
+    fact = visible_edges(page)[-1]
+    assert fact not in facts_of(page, "#rows tr")
+    page.locator(f".edge[data-fact='{fact}']").dispatch_event("click")
+    assert facts_of(page, "#rows tr")[-1] == fact == facts_of(page, "tr[aria-selected=true]")[0]
+
+
+# ---- Gold facts
+
+
+def test_gold_facts_beside_predictions(page, tmp_path):
+    document = {
+        "title": "Oslo",
+        "vertexSet": [[{"name": name, "sent_id": 0}] for name in ("Anna", "Oslo", "Norway")],
+        "labels": [{"h": 0, "t": 1, "r": "P551"}, {"h": 1, "t": 2, "r": "P17"}, {"h": 1, "t": 0, "r": "P69"}],
+    }
+    path = tmp_path / "page.html"
+    unlabelled = {**OSLO, "title": "Without truth"}
+    names = {"P69": "educated at"}
+    path.write_text(render_html([OSLO, unlabelled], truth=[document], relation_names=names), encoding="utf-8")
+    with visit(page, path):
+        assert page.locator("#summary").text_content() == "2 documents, 8 facts; 2 right, 2 wrong, 1 missed"
+        assert rows(page) == [
+            "Anna | residence | Oslo | ✓ 0.950",
+            "Oslo | country | Norway | ✓ 0.900",
+            "Norway | capital | Oslo | ✗ 0.700",
+            "Anna | country of citizenship | Norway | ✗ 0.550",
+            "Oslo | educated at | Anna | missed",
+        ]
+        page.locator("#verdict").select_option(label="missed (1)")
+        assert len(rows(page)) == 1 and visible_edges(page) == [4]
+        page.locator("#rows tr").click()
+        assert "A gold fact that was not predicted." in page.locator("#choice").text_content()
+        page.locator("#verdict").select_option(label="all")
+        page.get_by_label("Minimum score").fill("0.92")  # a gold fact that the slider leaves out counts as missed
+        assert page.locator("#summary").text_content() == "2 documents, 2 of 8 facts; 1 right, 0 wrong, 2 missed"
+        assert len(rows(page)) == 2
+        page.locator("[data-document]").nth(1).click()
+        assert not page.locator("#verdict").is_visible() and "✓" not in page.locator("#rows").text_content()
+
+
+def test_gold_facts_of_other_entities_are_refused():
+    document = {"title": "Oslo", "vertexSet": [[{"name": "Anna", "sent_id": 0}]], "labels": []}
+    with pytest.raises(DocumentError) as error:
+        render_html([OSLO], truth=[document])
+    assert (error.value.index, error.value.title, error.value.field) == (0, "Oslo", "entities")
 
 
 # ---- Many documents

@@ -123,7 +123,7 @@ def test_a_pickle_beside_safetensors_is_not_read(saved, offer, load):
     write_index(folder, "pytorch_model.bin.index.json", SHARD)
     for name, value in load(folder).state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
-    with pytest.raises(ValueError, match="use_safetensors=False: COMM reads weights from safetensors only"):
+    with pytest.raises(ValueError, match="use_safetensors=False"):
         load(folder, use_safetensors=False)
 
 
@@ -147,14 +147,14 @@ def test_an_adapter_that_is_a_pickle_is_refused(saved, offer, monkeypatch):
     (folder / "adapter_config.json").write_text("{}", encoding="utf-8")
     CommForDocumentRelationExtraction.from_pretrained(folder)  # nothing reads adapters here
     monkeypatch.setattr(modeling_comm.safe_weights, "is_peft_available", lambda: True)
-    with pytest.raises(ValueError, match=r"offers its weights as adapter_model\.bin: a pickle"):
+    with pytest.raises(ValueError, match=r"adapter_model\.bin"):
         CommForDocumentRelationExtraction.from_pretrained(folder)
 
 
 def test_a_folder_without_weights(saved):
     folder, _ = saved
     (folder / "model.safetensors").unlink()
-    with pytest.raises(OSError, match=f"{re.escape(str(folder))}' has no weights; expected model.safetensors"):
+    with pytest.raises(OSError, match=f"{re.escape(str(folder))}.*model.safetensors"):
         CommForDocumentRelationExtraction.from_pretrained(folder)
 
 

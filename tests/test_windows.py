@@ -5,6 +5,8 @@ import itertools
 import pytest
 import torch
 from helpers import entity_attention, mentions_as_entities, random_document, tiny_model, tiny_system
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModel
 
 from modeling_comm import modeling_comm
@@ -182,3 +184,33 @@ def test_pairs_without_context_equal_loops(stride):
     for (_, end), seen_here in zip(spans, held, strict=True):
         assert set(seen_here) == {entity for entity in reach if reach[entity] & set(range(before, end))}
         before = end
+
+
+class LargestTensor(TorchDispatchMode):
+    """The number of elements of the largest tensor that was made."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        sizes = [
+            tensor.untyped_storage().nbytes() for tensor in tree_leaves(result) if isinstance(tensor, torch.Tensor)
+        ]
+        self.size = max([self.size, *sizes])
+        return result
+
+
+def test_twice_the_words_take_twice_the_memory_at_most():
+    """A mention in ten words, of ten entities: no tensor grows with the square of the document's length."""
+    config, processor = tiny_system()
+    model, largest = tiny_model(config), []
+    for words in (2000, 4000):
+        document = random_document(0, words)
+        mentions = [
+            {"name": "x", "sent_id": sent, "pos": [0, 1], "type": "LOC"} for sent in range(len(document["sents"]))
+        ]
+        document |= {"vertexSet": [mentions[entity::10] for entity in range(10)], "labels": []}
+        with torch.no_grad(), LargestTensor() as seen:
+            model(**processor(document))
+        largest.append(seen.size)
+    assert largest[1] < 2.1 * largest[0]

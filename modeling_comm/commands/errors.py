@@ -1,6 +1,8 @@
 """The common parts of all command lines of this library."""
 
+import errno
 import functools
+import io
 import os
 import sys
 import traceback
@@ -17,11 +19,13 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
     """
     Decorator of a command's `main(argv=None, ...)`, which returns the exit status. What a user did wrong, or the machine
     lacks, is one line on stderr and the status 2; with `--traceback` in `argv`, which the command's parser declares, the
-    traceback comes before it. Ctrl-C is one line and 130; a closed pipe behind stdout is 1 without a word.
+    traceback comes before it. Ctrl-C is one line and 130; a closed pipe behind stdout is 1 without a word. To print to a stdout
+    that was closed before the start is an error.
     """
 
     @functools.wraps(main)
     def run(argv=None, *arguments, **options):
+        hold_closed_streams()
         try:
             status = main(argv, *arguments, **options)
             sys.stdout.flush()  # here, where what is wrong with it is still caught
@@ -33,13 +37,58 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
         except (OSError, ValueError, ImportError) as error:
             if TRACEBACK in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            print("error:", *str(error).split(), file=sys.stderr)
+            _print_line(" ".join(["error:", *str(error).split()]))
             return WRONG_INPUT
         except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+            _print_line("interrupted")
             return INTERRUPTED
 
     return run
+
+
+class _ClosedStream(io.TextIOBase):
+    """Takes nothing. Its `buffer` is itself."""
+
+    @property
+    def buffer(self):
+        return self
+
+    def write(self, _):
+        raise OSError(errno.EBADF, "it is closed; expected an open one, or a file to write to", "standard output")
+
+    def fileno(self):
+        return 1
+
+
+def hold_closed_streams() -> None:
+    """
+    Standard streams that were closed before the start: their descriptors lead nowhere from now on, where the next file that is
+    opened would get one and what libraries print there. `sys.stdin` stays None, what is written to stderr is lost, and to write
+    to stdout is an `OSError`.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free, which is this one
+    if sys.stdout is None:
+        sys.stdout = _ClosedStream()
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def discard_closed_output() -> None:
+    """Lets a command run to its end whose stdout was closed before the start: what it prints is lost."""
+    if isinstance(sys.stdout, _ClosedStream):
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _print_line(text):
+    """Prints a line of its own on stderr, also where a progress bar is."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
 
 
 def refuse_overwriting(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:

@@ -1,30 +1,41 @@
 """The command `comm-docre evaluate`: scores of predictions beside those of the type prior."""
 
 import argparse
+import contextlib
 import gzip
 import json
 import sys
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ..data.dataset_entry import get_dataset
-from ..evaluation.scoring import format_scores, load_ign_reference, score
+from ..documents import DocumentError, shown
+from ..evaluation.mismatch import (
+    check_same_entities,
+    mismatch_warnings,
+    names_beside,
+    read_relation_names,
+    translate_relations,
+)
+from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
+from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents, score
 from ..evaluation.type_prior import TypePrior
 from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
+from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
 
-def read_predictions(path: str) -> tuple[list[dict], set[str] | None]:
+def read_predictions(path: str) -> tuple[list[dict], dict[str, list[str]] | None]:
     """
     Predictions of a file in the official format, or of the JSON lines that `comm-docre predict` writes of documents in DocRED's
     format, whose entities keep their numbers.
 
     Returns:
-        `tuple[list[dict], set[str] | None]`: the predictions in the official format, and the titles of the documents that were
-        predicted. The official format does not tell them: a document without predictions is not in it.
+        `tuple[list[dict], dict[str, list[str]] | None]`: the predictions in the official format, and by title the names of the
+        entities of each document that was predicted. The official format does not tell them.
 
     Raises:
         OSError: the file cannot be read.
@@ -32,28 +43,76 @@ def read_predictions(path: str) -> tuple[list[dict], set[str] | None]:
     """
     try:
         with open_text(path) as file:
-            if file.read(1) == "{":
+            while (first := file.read(1)).isspace():
+                pass
+            if first == "{":
                 check_finished(path)
                 file.seek(0)
-                records = [_read_record(line, f"{path}, line {number}") for number, line in enumerate(file, 1)]
-                return [fact for _, facts in records for fact in facts], {title for title, _ in records}
+                facts, entities = [], {}
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    record = _read_record(line, f"{path}, line {number}")
+                    facts += _official(record)
+                    entities[record["title"]] = [entity["name"] for entity in record["entities"]]
+                return facts, entities
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
-    return read_json(path), None
+    return _read_list(path, "a list of predictions"), None
+
+
+def _read_list(path, expected):
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: found {shown(content)}, expected {expected}")
+    return content
+
+
+@contextlib.contextmanager
+def _naming_files(predictions, truth):
+    """Errors about a document or a prediction name the file that it is in."""
+    try:
+        yield
+    except DocumentError as error:
+        error.source = error.source or (predictions if isinstance(error, PredictionError) else truth)
+        raise
 
 
 def _read_record(line, where):
-    """Title and facts of a document."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or "triples" not in record:
         expected = "a JSON list of predictions {title, h_idx, t_idx, r}, or the JSON lines of comm-docre predict"
         raise ValueError(f"{where}: found {line.strip()[:50]!r}, expected {expected}")
-    title = parse_record(record, source=where)["title"]
-    ends = [(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]]
-    return title, [{"title": title, "h_idx": head, "t_idx": tail, "r": relation} for head, tail, relation in ends]
+    return parse_record(record, source=where)
+
+
+def _official(record):
+    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence"}
+    facts = [{name: triple[key] for key, name in names.items() if key in triple} for triple in record["triples"]]
+    return [{"title": record["title"], **fact} for fact in facts]
+
+
+def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], predictions: str, truth: str) -> None:
+    """
+    Checks that records have the entities of the documents with their titles; a triple's indices mean nothing otherwise.
+
+    Args:
+        predicted (`dict[str, list[str]]`): by title, the names of the entities of a record.
+        documents (`list[dict]`): the labelled documents.
+        predictions (`str`), truth (`str`): the files, for the message.
+
+    Raises:
+        DocumentError: a labelled document is malformed.
+        PredictionError: a record has more or fewer entities, or one whose name none of the document's mentions has.
+    """
+    for document in parse_documents(documents, source=truth):
+        names = predicted.get(document.title)
+        if names is None:
+            continue
+        check_same_entities(names, document, truth, source=predictions)
 
 
 def compare_files(
@@ -63,6 +122,8 @@ def compare_files(
     type_prior_train: str | None = None,
     allow_missing_documents: bool = False,
     frequent_relations: Collection[str] | None = None,
+    rel_info: str | None = None,
+    errors: str | None = None,
 ) -> tuple[dict, str]:
     """Scores the files of the command, and the type prior beside them.
 
@@ -75,6 +136,10 @@ def compare_files(
         allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
             facts then count as missed.
         frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
+        rel_info (`str`, *optional*): JSON file with the names of relations, by default the one beside `truth`. Predictions that
+            have a name for an id are read as that id.
+        errors (`str`, *optional*): file that is given the errors of each relation, see
+            [`~modeling_comm.evaluation.relation_errors.write_errors`].
 
     Returns:
         `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
@@ -82,18 +147,33 @@ def compare_files(
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is not JSON or not of the expected shape, or documents are missing.
+        ValueError: a file is not JSON or not of the expected shape, documents are missing, or records have other entities
+            than the documents.
     """
-    documents = read_json(truth)
+    documents = _read_list(truth, "a list of documents")
     reference = load_ign_reference(train_facts) if train_facts else None
     settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
+    if predicted is not None:
+        check_entities(predicted, documents, predictions, truth)
     result = score(facts, documents, **settings)
+    names = read_relation_names(rel_info) if rel_info else names_beside(truth)
+    if result["unknown_relations"]:
+        relations = {label["r"] for document in documents for label in document.get("labels") or ()}
+        facts, changed = translate_relations(facts, relations, names)
+        if changed:
+            found = f"{changed:,} of {len(facts):,} predictions have names of relations for ids, or ids for names"
+            print(f"warning: {found}; they are scored as what the truth has", file=sys.stderr)
+            result = score(facts, documents, **settings)
+    for warning in mismatch_warnings(result, facts, documents):
+        print(f"warning: {predictions}: {warning}", file=sys.stderr)
     if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
         found = f"no record of {len(missing):,} of the {len(documents):,} documents of {truth}, such as {missing[0]!r}"
         if not allow_missing_documents:
             raise ValueError(f"{predictions}: found {found}; --allow_missing_documents counts their facts as missed")
         print(f"warning: {predictions} has {found}; their facts count as missed", file=sys.stderr)
+    if errors:
+        write_errors(errors, relation_errors(facts, documents, names))
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
     if not type_prior_train and not any(isinstance(item, dict) for item in training):
@@ -114,11 +194,15 @@ def compare_files(
 def run(args: argparse.Namespace) -> int:
     """The command: prints the table and writes `--output`; returns the exit status."""
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
-    if args.output:
-        refuse_overwriting([args.output], filter(None, files))
+    outputs = [path for path in (args.output, args.errors) if path]
+    refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))
+    if args.errors and Path(args.errors).suffix.lower() not in FORMATS:
+        raise ValueError(f"--errors {args.errors}: expected a file that ends in {' or '.join(FORMATS)}")
     frequent = get_dataset(args.dataset_config).frequent_relations
-    report, table = compare_files(*files, args.allow_missing_documents, frequent)
-    print(table)
+    with _naming_files(args.predictions, args.truth):
+        report, table = compare_files(*files, args.allow_missing_documents, frequent, args.rel_info, args.errors)
+    # A standard output that gets the JSON gets nothing else.
+    print(table, file=sys.stderr if args.output and is_standard_output(args.output) else sys.stdout)
     if args.output:
         write_json(args.output, report)
     return 0

@@ -6,26 +6,31 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 from transformers import pipeline
 
 from ..configuration_comm import __version__
+from ..deployment.quantization import quantize_backbone
 from ..extensions import import_extensions
 from ..incomplete_labels.rules import read_rules
 from ..pipeline_comm import TASK
+from ..settings import SettingError
+from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
-from ..utils.quantization import quantize_backbone
+from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch
 from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
 from .predict_processes import OneProcess, Result, SeveralProcesses, launched_processes, own_device
+from .predict_progress import loading, progress_bar
+from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
 # Flags that decide the records, beside the models.
@@ -39,6 +44,7 @@ def _check(args, processes):
         raise ValueError(f"--batch_size is {args.batch_size}; expected at least 1")
     if args.threshold_offset is not None and not math.isfinite(args.threshold_offset):
         raise ValueError(f"--threshold_offset is {args.threshold_offset}; expected a finite number")
+    selection = _selection(args)
     if args.format == "txt" and args.ner is None:
         raise ValueError(
             "--format txt needs --ner NAME, because raw text does not say what its entities are: an installed spaCy model, such "
@@ -47,9 +53,12 @@ def _check(args, processes):
     for flag, check in (("model", check_model), ("ner", check_ner)):
         if getattr(args, flag) is not None:
             try:
-                check(getattr(args, flag), args.trust_remote_code)
+                checked = check(getattr(args, flag), args.trust_remote_code)
             except (ValueError, ImportError) as error:
                 raise ValueError(f"--{flag} {error}") from error
+        if flag == "model":
+            with _naming_flag():
+                selection.label_ids(checked.id2label, checked.relation_names)
     if args.format != "txt" and Path(args.input).is_dir():
         raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
     if args.quantize and args.dtype != "float32":
@@ -66,7 +75,8 @@ def _check(args, processes):
     if args.output != STANDARD_STREAM:
         folder = args.format == "txt" and Path(args.input).is_dir()
         inputs = text_files(args.input)[0] if folder else [args.input]
-        refuse_overwriting(output_files(args.output), [*inputs, *(args.extensions or ()), *filter(None, [args.rules])])
+        inputs += [*(args.extensions or ()), *filter(None, [args.rules])]
+        refuse_overwriting([*output_files(args.output), working_file(args.output)], inputs)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,13 +87,16 @@ def run(args: argparse.Namespace) -> int:
         _help(args, processes)
         return 0
     _check(args, processes)
-    with StandardOutput() if args.output == STANDARD_STREAM else _resumable_output(args) as output:
+    form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
+    stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
+    standard = stream or args.output == STANDARD_STREAM
+    with StandardOutput(form, stream) if standard else _resumable_output(args, form) as output:
         processes.start({"finished": output.finished, "read": output.read})
         if not output.finished:
             _predict(args, output, processes)
     if not output.read:
         print(f"warning: {args.input} has no document in it", file=sys.stderr)
-    _report(output)
+    _report(output, args)
     # A launcher would take any other status for a process that has died.
     return SOME_REJECTED if output.counts["rejected"] and processes.size == 1 else 0
 
@@ -98,18 +111,40 @@ def _help(args, processes):
             pass
 
 
-def _resumable_output(args):
+@contextmanager
+def _naming_flag():
+    """Puts an error about a field of the selection in the words of the command line."""
+    try:
+        yield
+    except SettingError as error:
+        raise ValueError(f"--{error.field} is {error.value!r}; expected {error.expected}") from error
+
+
+def _selection(args):
+    """Which triples are wanted."""
+    with _naming_flag():
+        return TripleSelection(**_selection_fields(args))
+
+
+def _selection_fields(args):
+    return {name: getattr(args, name) for name in TripleSelection.field_names()}
+
+
+def _resumable_output(args, form):
     models = {name: getattr(args, name) for name in ("model", "ner")}
     settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in _SETTINGS}
     settings["rules"] = args.rules and file_sha256(args.rules)
+    settings |= _selection(args).given()
+    if form != "jsonl":
+        settings["output_format"] = form
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
     if args.input != STANDARD_STREAM:
         digest = hashlib.sha256()
         settings["documents"] = sum(1 for _ in hashed(read_items(args.input, args.format), digest))
         settings["input"] = f"sha256 {digest.hexdigest()}"
-    return ResumableOutput(args.output, settings, args.restart)
+    return ResumableOutput(args.output, settings, args.restart, form)
 
 
 class _Items:
@@ -151,27 +186,36 @@ def _predict(args, output, processes):
         raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
-    with tqdm(total=output.settings.get("documents"), initial=output.read, unit=" documents", disable=None) as bar:
+    types, whole = set(), not output.read
+    if whole:
+        output.begin()
+    with progress_bar(output.settings.get("documents"), output.read, args.quiet) as bar:
         for until in _predict_own(args, items, processes):
             for result in processes.take(until):
                 for item, error in result.rejected:
                     bar.write(f"rejected: {item.kind} {item.place}: {error}", file=sys.stderr)
+                types.update(entity["type"] for record in result.records for entity in record["entities"])
                 bar.update(result.read - output.read)
                 output.write(*result)
     output.finish()
+    _suspects(args, processes).forget()
+    if whole and output.counts["documents"]:  # of those of an earlier run the types are not known
+        for warning in type_warnings(_selection(args), types):
+            print(f"warning: --{warning}", file=sys.stderr)
 
 
 def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) -> Iterator[int | None]:
     """Predicts the batches of this process and hands over what came of them. Gives None after each, and at last the number of
     batches that all processes together have handed over, or will."""
-    extract = _load(args)
+    extract, suspects = _load(args), _suspects(args, processes)
     for number in processes.numbers():
         try:
             batch = items.batch(number)
             if not batch:
                 yield items.batches
                 return
-            result = Result(*predict_batch(extract, batch), items.read, items.sha256)
+            outcome = suspects.predict(partial(predict_batch, extract), batch)
+            result = Result(*outcome, items.read, items.sha256)
         except Exception as error:  # after what came before it is written
             processes.put(number, error)
             yield number + 1
@@ -180,21 +224,35 @@ def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) 
         yield None
 
 
+def _suspects(args, processes):
+    return Suspects(None if args.output == STANDARD_STREAM else args.output, processes.rank, args.restart)
+
+
 def _load(args):
     """What makes records of documents."""
     device = own_device(args.device)
-    ner = args.ner and load_ner(args.ner, device, args.trust_remote_code)
-    device = "cpu" if args.quantize else device
-    extract = pipeline(
-        TASK, model=args.model, device=device, dtype=args.dtype, trust_remote_code=args.trust_remote_code
-    )
+    with loading(args.quiet):
+        ner = args.ner and load_ner(args.ner, device, args.trust_remote_code)
+        device = "cpu" if args.quantize else device
+        extract = pipeline(
+            TASK, model=args.model, device=device, dtype=args.dtype, trust_remote_code=args.trust_remote_code
+        )
     if args.quantize:
         quantize_backbone(extract.model)
     rules = args.rules and read_rules(args.rules)
-    return partial(extract, ner=ner, batch_size=args.batch_size, threshold_offset=args.threshold_offset, rules=rules)
+    own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
+    return partial(extract, ner=ner, **own, **_selection_fields(args))
 
 
-def _report(output):
-    numbers = [f"{name} {output.counts[name]:,}" for name in ("documents", "triples", "rejected")]
-    lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in output.counts["lost"].items()]
+def _report(output, args):
+    counts, ner = output.counts, args.ner
+    if counts["documents"] and counts["documents"] == counts["without_entities"]:
+        found = f"--ner {ner} found no entity" if ner else "there is no entity"
+        print(f"warning: {found} in {counts['documents']:,} documents, so there are no triples", file=sys.stderr)
+    numbers = [f"{name} {counts[name]:,}" for name in ("documents", "triples", "rejected")]
+    if counts["without_entities"]:
+        numbers.insert(1, f"without entities {counts['without_entities']:,}")
+    lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in counts["lost"].items()]
+    if args.quiet and not (counts["lost"] or counts["rejected"]):
+        return
     print(f"{', '.join(numbers)}; lost: {', '.join(lost) or 'nothing'}", file=sys.stderr)

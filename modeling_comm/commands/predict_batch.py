@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 
-import torch
-
 from ..document_input import NoEntitiesError
 from ..documents import DocumentError
+from ..out_of_memory import is_out_of_memory
 from .predict_inputs import Item
 
 _DECIMALS = 6
@@ -35,7 +34,7 @@ def predict_batch(extract: Callable, batch: list[Item]) -> tuple[list[dict], lis
                 records.append({"version": record["version"], "id": batch[waiting[done]].id, **_rounded(record)})
                 done += 1
         except (ValueError, RuntimeError, MemoryError) as error:  # of the document behind those that came
-            if isinstance(error, RuntimeError) and not _is_out_of_memory(error):
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             if isinstance(error, DocumentError):
                 error.index = None  # its position among these means nothing to the user
@@ -44,11 +43,6 @@ def predict_batch(extract: Callable, batch: list[Item]) -> tuple[list[dict], lis
             errors[waiting[done]] = str(error) or "out of memory"  # Python's own error may say nothing
         waiting = waiting[done + 1 :]
     return records, [(batch[index], errors[index]) for index in sorted(errors)]
-
-
-def _is_out_of_memory(error):
-    # Only for the memory of GPUs does torch have a class of errors.
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def _rounded(record):

@@ -8,9 +8,9 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-from ..documents import validate_document
+from ..documents import shown, validate_document
 from ..utils.files import iterate_json_array, open_text
 
 STANDARD_STREAM = "-"
@@ -65,10 +65,17 @@ def read_items(source, form) -> Iterator[Item]:
         ) from error
 
 
+def standard_input() -> BinaryIO:
+    """The bytes of standard input; a `ValueError` where it is closed."""
+    if sys.stdin is None:
+        raise ValueError(f"standard input is closed; expected documents there, or a file instead of {STANDARD_STREAM}")
+    return sys.stdin.buffer
+
+
 @contextlib.contextmanager
 def _open_bytes(source):
     if source == STANDARD_STREAM:
-        yield sys.stdin.buffer
+        yield standard_input()
     else:
         with open_text(source) as file:
             yield file.buffer
@@ -77,7 +84,7 @@ def _open_bytes(source):
 def _text_items(source):
     folder = Path(source)
     if source == STANDARD_STREAM:
-        yield _text_item(sys.stdin.buffer.read(), "standard input", "")
+        yield _text_item(standard_input().read(), "standard input", "")
     elif not folder.is_dir():
         _refuse_json(folder)
         yield _text_item(folder.read_bytes(), folder.name, folder.stem)
@@ -134,7 +141,7 @@ def _document_items(stream, source, docred):
     if docred and array:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig")
         for number, value in enumerate(iterate_json_array(text, name), start=1):
-            yield _checked(Item("document", number, json.dumps(value, ensure_ascii=False), value), docred)
+            yield _checked(Item("document", number, _as_json(value), value), docred)
         return
     for number, line in enumerate(stream, start=1):
         raw, error = _decode(line.rstrip(b"\r\n"))
@@ -156,10 +163,20 @@ def _document_items(stream, source, docred):
         yield item if error else _checked(item, docred)
 
 
+def _as_json(value):
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # writing needs more of the stack than reading
+        return ""
+
+
 def _checked(item, docred):
     value = item.document
     if docred:
         try:
+            if isinstance(value, dict):
+                value = {name: field for name, field in value.items() if name != "labels"}  # not looked at
+                item = item._replace(document=value)
             validate_document(value)
         except ValueError as error:
             return item._replace(document=None, error=str(error))
@@ -196,7 +213,7 @@ def _with_id(item, position, taken):
             found = f"#{found}"
         return item._replace(id=found)
     if not isinstance(given, (str, int)) or isinstance(given, bool):
-        return item._replace(document=None, error=f"field id: found {given!r}, expected a text or an integer")
+        return item._replace(document=None, error=f"field id: found {shown(given)}, expected a text or an integer")
     if str(given) in taken:
         error = f"the id {given!r} is an earlier document's, expected one of its own"
         return item._replace(document=None, error=error)

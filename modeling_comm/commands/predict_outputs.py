@@ -1,15 +1,21 @@
-"""Outputs of `comm-docre predict`: standard output, or a file with which the same command resumes."""
+"""Outputs of `comm-docre predict`, as JSON lines or CSV: standard output, or a file with which the same command resumes."""
 
+import contextlib
 import hashlib
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from ..reporting.run_record import command_line
+from ..reporting.triple_table import COLUMNS, csv_lines
 from ..utils.files import read_json, write_json
 from ..utils.locks import lock
+from ..utils.spreadsheet import csv_header
 from ..utils.unchanged import check_unchanged
+from ..utils.writer import named_errors, remove_unfinished
 from .predict_inputs import Item
 
 _RESTART = "`predict --restart` deletes the old output and predicts again"
@@ -23,20 +29,36 @@ def _json_lines(values) -> bytes:
     return "".join(lines).encode("utf-8", "backslashreplace")
 
 
+# For each form of output, what the file begins with and how records are written.
+_FORMS = {"jsonl": (bytes, _json_lines), "csv": (partial(csv_header, COLUMNS), csv_lines)}
+OUTPUT_FORMATS = tuple(_FORMS)
+
+
 class StandardOutput:
     """
-    Writes records to standard output. It cannot be resumed; what is rejected is on stderr only.
+    Writes records to standard output, or to a pipe or a device. It cannot be resumed; what is rejected is on stderr only.
+
+    Args:
+        form (`str`, defaults to `"jsonl"`): one of `OUTPUT_FORMATS`.
+        stream (`BinaryIO`, *optional*): the pipe or device; standard output by default.
 
     Attributes:
         settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
-        counts (`dict`): `documents`, `triples`, `rejected` and `lost`, the sums of the records' own.
+        counts (`dict`): `documents`, those of them `without_entities`, `triples`, `rejected`, and `lost`, summed over records.
     """
 
-    def __init__(self):
+    def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
+        self._header, self._lines = _FORMS[form]
+        self._stream = stream
         self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
-        self.counts = {"documents": 0, "triples": 0, "rejected": 0, "lost": {}}
+        self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
+
+    def begin(self):
+        """Writes what comes before all records."""
+        if header := self._header():
+            self._store(header, b"")
 
     def write(self, records, rejected, read, input_sha256):
         """
@@ -54,13 +76,16 @@ class StandardOutput:
         lost = self.counts["lost"]
         for record in records:
             self.counts["triples"] += len(record["triples"])
+            self.counts["without_entities"] += not record["entities"]
             for name, number in record["lost"].items():
                 lost[name] = lost.get(name, 0) + number
-        self._store(_json_lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
+        self._store(self._lines(records), _json_lines(_rejection(item, error) for item, error in rejected))
 
     def _store(self, records, rejected):
-        sys.stdout.buffer.write(records)
-        sys.stdout.buffer.flush()
+        stream = self._stream or sys.stdout.buffer
+        with named_errors(str(getattr(stream, "name", "standard output"))):
+            stream.write(records)
+            stream.flush()
 
     def finish(self):
         """Notes that the whole input is done."""
@@ -87,20 +112,22 @@ class ResumableOutput(StandardOutput):
         path (`str`): the file.
         settings (`dict`): what decides the records; a run resumes only with the same.
         restart (`bool`, defaults to `False`): whether to delete what the files hold.
+        form (`str`, defaults to `"jsonl"`): one of `OUTPUT_FORMATS`.
 
     Raises:
         OSError: the files cannot be written.
         ValueError: the run had other settings, its files are not as it left them, or another process is writing them.
     """
 
-    def __init__(self, path: str, settings: dict, restart: bool = False):
-        super().__init__()
+    def __init__(self, path: str, settings: dict, restart: bool = False, form: str = "jsonl"):
+        super().__init__(form)
         self.settings = settings
         self.path, self.rejected_path, self.state_path = output_files(path)
         self._written = [_Written(), _Written()]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         created = not self.path.exists()
-        self._files = [self.path.open("ab")]
+        # Without a buffer, so that closing a file after an error does not write once more.
+        self._files = [self.path.open("ab", buffering=0)]
         lock(self._files[0].fileno(), self.path)
         try:
             if not restart:
@@ -109,9 +136,10 @@ class ResumableOutput(StandardOutput):
             if created:
                 self.path.unlink()
             raise
+        remove_unfinished(self.state_path.resolve().parent, self.state_path.resolve().name)
         if self.finished:
             return
-        self._files.append(self.rejected_path.open("ab"))
+        self._files.append(self.rejected_path.open("ab", buffering=0))
         self._write_state()  # before anything is cut off: it must hold at any moment
         for file, written in zip(self._files, self._written, strict=True):
             file.truncate(written.size)
@@ -128,8 +156,9 @@ class ResumableOutput(StandardOutput):
             return
         check_unchanged(state["settings"], self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
-        for name in ("finished", "read", "input_sha256", "counts"):
+        for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
+        self.counts |= state["counts"]  # an earlier version did not count documents without entities
 
     def _write_state(self):
         state = {
@@ -145,9 +174,8 @@ class ResumableOutput(StandardOutput):
 
     def _store(self, *lines):
         for file, written, new in zip(self._files, self._written, lines, strict=True):
-            file.write(new)
-            file.flush()
-            os.fsync(file.fileno())
+            with named_errors(file.name):
+                _append(file, new, written.size)
             written.add(new)
         self._write_state()
 
@@ -160,6 +188,19 @@ class ResumableOutput(StandardOutput):
     def __exit__(self, *_):
         for file in self._files:
             file.close()
+
+
+def _append(file, content, size):
+    """Adds to a file without a buffer, which has this size before; on an error it has it again, as far as that is possible."""
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            file.truncate(size)
+        raise
 
 
 class _Written:

@@ -1,28 +1,37 @@
 """The command `comm-docre view`: what `comm-docre predict` wrote, as a page for the browser."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..documents import DocumentError
+from ..evaluation.mismatch import names_beside
 from ..reporting.html_page import render_html
+from ..utils.files import read_json
+from ..utils.writer import write_text
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM, read_items
 
 
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    refuse_overwriting([args.output], [args.input])
+    refuse_overwriting([args.output], filter(None, [args.input, args.truth]))
     name = "standard input" if args.input == STANDARD_STREAM else Path(args.input).name
     places = []
     try:
-        page = render_html(_records(args.input, name, places), title=args.title or name)
+        page = render_html(
+            _records(args.input, name, places),
+            title=args.title or name,
+            truth=read_json(args.truth) if args.truth else (),
+            relation_names=names_beside(args.truth) if args.truth else None,
+        )
     except DocumentError as error:
+        if error.source is not None:  # of the truth
+            raise
         place, error.index = places[error.index], None  # the file has empty lines too
         raise ValueError(f"{place}: {error}") from error
-    path = Path(args.output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-    print(f"The page is {path}.")
+    write_text(args.output, page)
+    print(f"The page is {args.output}.", file=sys.stderr)
     return 0
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from ..settings import NameTakenError, SettingError
+
 # The distantly supervised documents are many times the others and often not wanted: they are loaded when they are named.
 DEFAULT_SPLITS = ("train", "validation", "test")
 
@@ -113,10 +115,10 @@ def register_dataset(entry: DatasetEntry) -> DatasetEntry:
     Makes an entry known by its name, and returns it.
 
     Raises:
-        ValueError: another entry has this name.
+        NameTakenError: another entry has this name.
     """
     if _DATASETS.setdefault(entry.name, entry) != entry:
-        raise ValueError(f"register_dataset: there is another data set {entry.name!r} already; expected a new name")
+        raise NameTakenError("register_dataset", entry.name, "another data set")
     return entry
 
 
@@ -125,10 +127,10 @@ def get_dataset(name: str) -> DatasetEntry:
     The entry of this name.
 
     Raises:
-        ValueError: none is registered.
+        SettingError: none is registered.
     """
     if name not in _DATASETS:
-        raise ValueError(f"the data set is {name!r}; expected one of {', '.join(available_datasets())}")
+        raise SettingError("get_dataset", "name", name, f"one of {', '.join(available_datasets())}")
     return _DATASETS[name]
 
 

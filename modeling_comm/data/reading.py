@@ -4,39 +4,62 @@ import gzip
 import logging
 import os
 import zlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 
-from ..documents import DocumentError, validate_document
+from ..documents import Document, DocumentError, validate_document
 from ..utils.files import iterate_json_array, open_text
+from .bad_parts import drop_bad_parts
 
 logger = logging.getLogger(__name__)
 
 
-def iterate_documents(path, on_bad_document="error", relations=None, source=None, skipped=None) -> Iterator[dict]:
+ON_BAD_DOCUMENT = ("error", "skip", "drop_part")
+
+
+def iterate_documents(
+    path: str | os.PathLike,
+    on_bad_document: str = "error",
+    relations: Collection[str] | None = None,
+    source: str | None = None,
+    skipped: list[DocumentError] | None = None,
+    dropped: Counter | None = None,
+    keep_entities: bool = False,
+) -> Iterator[Document]:
     """
     Documents of a JSON file in DocRED's format, each checked, in bounded memory.
 
     Args:
         path (`str`): the file; it may be compressed by gzip.
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises; `"skip"` logs a warning and continues with the
-            next document. A file that is no JSON always raises.
+            next document; `"drop_part"` leaves out the mentions, entities and facts that do not fit, see
+            [`~modeling_comm.data.bad_parts.drop_bad_parts`], or else the document. A file that is no JSON always raises.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         source (`str`, *optional*): how messages call the file. Its path by default.
         skipped (`list`, *optional*): is given the [`DocumentError`] of every document that is skipped.
+        dropped (`Counter`, *optional*): is given the numbers of `mentions`, `entities` and `facts` that are left out, and of
+            the `documents` that they are of.
+        keep_entities (`bool`, defaults to `False`): skip a document rather than leave out one of its entities.
 
     Raises:
         DocumentError: a document is malformed, or the file is no JSON array; the message names file, document, field,
             what was found and what was expected.
     """
-    if on_bad_document not in ("error", "skip"):
-        raise ValueError(f"on_bad_document is {on_bad_document!r}; expected 'error' or 'skip'")
+    if on_bad_document not in ON_BAD_DOCUMENT:
+        raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     source = source or os.fspath(path)
     index = -1
     with open_text(path) as file:
         try:
             for index, document in enumerate(iterate_json_array(file, source)):
                 try:
-                    validate_document(document, index=index, source=source, relations=relations)
+                    where = {"index": index, "source": source, "relations": relations}
+                    if on_bad_document == "drop_part":
+                        document, parts = drop_bad_parts(document, **where, keep_entities=keep_entities)
+                        if parts and dropped is not None:
+                            dropped.update(parts, documents=1)
+                    else:
+                        validate_document(document, **where)
                 except DocumentError as error:
                     if on_bad_document == "error":
                         raise

@@ -41,7 +41,7 @@ def _prediction_record(record, position):
     # Arrow would turn 1.5 or "1" into 1 in silence, so everything is checked before it is stored.
     checker = DocumentChecker(record, position, "predictions", PredictionError)
     checker.check(record, dict, None, "an object with title and facts")
-    title = checker.read_text(record, "title", "", "the title of a document")
+    title = checker.read_name(record, "title", "", "the title of a document")
     facts = []
     for index, fact in enumerate(checker.read(record, "facts", list, "", "a list of facts")):
         (head, tail, relation), evidence = checker.read_fact(fact, f"facts[{index}]", head="h_idx", tail="t_idx")
@@ -88,7 +88,8 @@ class DocreMetric(evaluate.Metric):
         if predictions is None or references is None:
             raise ValueError("predictions, references: found None, expected one record of each for every document")
         references = list(references)
-        parse_documents(references, source="references")
+        for _ in parse_documents(references, source="references"):
+            pass  # each is checked
         super().add_batch(
             predictions=[_prediction_record(record, position) for position, record in enumerate(predictions)],
             references=[_reference_record(document) for document in references],

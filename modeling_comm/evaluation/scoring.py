@@ -6,20 +6,20 @@ The command `comm-docre evaluate` sets the scores beside the type prior's.
 import hashlib
 import json
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from ..documents import DocumentChecker, DocumentError, validate_document
+from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
+from ..settings import SettingError
 from ..utils.files import read_json
 
+_NOTHING = frozenset()
 
-class Document(NamedTuple):
+
+class LabelledDocument(NamedTuple):
     """A checked document: lists of mentions, evidence by `(head, tail, relation)`, how many labels repeat a fact."""
 
     title: str
@@ -34,8 +34,14 @@ class PredictionError(DocumentError):
     noun = "prediction"
 
 
+class FactError(DocumentError):
+    """A fact `[head name, tail name, relation]` is malformed. Attributes as in [`DocumentError`]."""
+
+    noun = "fact"
+
+
 def parse_prediction(
-    prediction: Any, index: int, truth: Mapping[str, Document] = MappingProxyType({})
+    prediction: Any, index: int, truth: Mapping[str, LabelledDocument] = MappingProxyType({})
 ) -> tuple[tuple[str, int, int, str], set[int]]:
     """
     `(title, head, tail, relation)` and the set of evidence sentences of one prediction in the official format.
@@ -43,37 +49,37 @@ def parse_prediction(
     Args:
         prediction (`dict`): `title`, `h_idx`, `t_idx`, `r` and optionally `evidence`.
         index (`int`): its position, for the message.
-        truth (`dict[str, Document]`): documents by title, if they are known.
+        truth (`dict[str, LabelledDocument]`): documents by title, if they are known.
 
     Raises:
         PredictionError: a field is missing or wrong, or an index exceeds the entities of that title's document.
     """
     checker = DocumentChecker(prediction, index, None, PredictionError)
     checker.check(prediction, Mapping, None, "an object with title, h_idx, t_idx and r")
-    title = checker.read_text(prediction, "title", "", "the title of a document")
+    title = checker.read_name(prediction, "title", "", "the title of a document")
     entities = len(truth[title].entities) if title in truth else None
     fact, evidence = checker.read_fact(prediction, "", entities, head="h_idx", tail="t_idx")
     return (title, *fact), evidence
 
 
 def parse_documents(
-    documents: Iterable[dict], *, require: Collection[str] = ("labels",), source: str | None = None
-) -> list[Document]:
+    documents: Iterable[Document], *, require: Collection[str] = ("labels",), source: str | None = None
+) -> Iterator[LabelledDocument]:
     """
-    Checks documents in DocRED's format and reads what scoring needs of them, in the order given.
+    Checks documents in DocRED's format and reads what scoring needs of them, in the order given and one at a time.
 
     Args:
-        documents (`Iterable[dict]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and what
-            `require` names.
+        documents (`Iterable[Document]`): documents with at least `title`, `vertexSet` (mentions with `name` and `sent_id`) and
+            what `require` names.
         require (`Collection[str]`, defaults to `("labels",)`): as in [`~modeling_comm.documents.validate_document`].
         source (`str`, *optional*): where the documents come from, for the message.
 
     Raises:
         DocumentError: the first thing that is wrong.
-        ValueError: `documents` is no list.
+        SettingError: `documents` is no list.
     """
     _check_list(documents, source or "documents", "a list of documents")
-    return [_parse_document(document, index, require, source) for index, document in enumerate(documents)]
+    return (_parse_document(document, index, require, source) for index, document in enumerate(documents))
 
 
 def _parse_document(document, index, require, source):
@@ -81,12 +87,12 @@ def _parse_document(document, index, require, source):
     facts, labels = {}, document.get("labels") or []
     for label in labels:
         facts.setdefault((label["h"], label["t"], label["r"]), set()).update(label.get("evidence") or ())
-    return Document(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
+    return LabelledDocument(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
 
 
 def _check_list(value, name, expected):
     if isinstance(value, (str, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError(f"{name}: found {type(value).__name__}, expected {expected}")
+        raise SettingError("scoring", name, type(value).__name__, expected)
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,9 @@ class IgnReference:
         return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
 
 
-def load_ign_reference(source) -> IgnReference:
+def load_ign_reference(
+    source: str | os.PathLike | Iterable[Document] | Iterable[Sequence[str]] | IgnReference,
+) -> IgnReference:
     """Reads the facts that Ign F1 leaves out. They are hashed and never cached, so a changed file changes the score.
 
     Args:
@@ -138,7 +146,7 @@ def load_ign_reference(source) -> IgnReference:
     else:
         for index, fact in enumerate(content):
             if not (isinstance(fact, (list, tuple)) and len(fact) == 3 and all(isinstance(x, str) for x in fact)):
-                raise ValueError(f"{name}: fact {index}: found {fact!r}, expected [head name, tail name, relation]")
+                raise FactError(name, index, None, None, repr(fact), "[head name, tail name, relation]")
         facts = frozenset(map(tuple, content))
     if is_file:
         return IgnReference(facts, Path(source).name, hashlib.sha256(Path(source).read_bytes()).hexdigest())
@@ -146,16 +154,17 @@ def load_ign_reference(source) -> IgnReference:
     return IgnReference(facts, f"{len(content)} items in memory", hashlib.sha256(canonical).hexdigest())
 
 
-def _ratio(part, whole):
+def ratio(part: float, whole: float) -> float:
+    """A share; 0 of nothing."""
     return part / whole if whole else 0.0
 
 
 def _f1(precision, recall):
-    return _ratio(2 * precision * recall, precision + recall)
+    return ratio(2 * precision * recall, precision + recall)
 
 
 def _rates(correct, predictions, gold):
-    precision, recall = _ratio(correct, predictions), _ratio(correct, gold)
+    precision, recall = ratio(correct, predictions), ratio(correct, gold)
     counts = {"gold": gold, "predictions": predictions, "correct": correct}
     return {"precision": precision, "recall": recall, "f1": _f1(precision, recall), **counts}
 
@@ -164,28 +173,110 @@ def _sentence_distance(document, head, tail):
     return min(abs(h["sent_id"] - t["sent_id"]) for h in document.entities[head] for t in document.entities[tail])
 
 
-def _ign_scores(ign_reference, truth, gold, correct, predicted):
-    if ign_reference is None:
-        return {"ign_precision": None, "ign_f1": None, "ign_reference": None}
-    reference = load_ign_reference(ign_reference)
-    known = {
-        (title, head, tail, relation)
-        for title, head, tail, relation in gold
-        if reference.knows(truth[title].entities[head], truth[title].entities[tail], relation)
-    }
-    known_correct = len(known & correct)
-    precision = _ratio(len(correct) - known_correct, len(predicted) - known_correct)
-    counts = {"facts": len(reference.facts), "known_gold": len(known), "known_correct": known_correct}
-    return {
-        "ign_precision": precision,
-        "ign_f1": _f1(precision, _ratio(len(correct), len(gold))),
-        "ign_reference": {"source": reference.source, "sha256": reference.sha256, **counts},
-    }
+@dataclass
+class _Counts:
+    """Facts that are correct, predicted and gold."""
+
+    correct: int = 0
+    predicted: int = 0
+    gold: int = 0
+
+    def add(self, correct, predicted, gold):
+        self.correct += correct
+        self.predicted += predicted
+        self.gold += gold
+
+    def rates(self):
+        return _rates(self.correct, self.predicted, self.gold)
+
+
+@dataclass
+class _Tally:
+    """Sums over documents, of which none is kept."""
+
+    reference: IgnReference | None
+    long_distance: int
+    documents: int = 0
+    duplicate_labels: int = 0
+    known_gold: int = 0
+    known_correct: int = 0
+    gold_without_evidence: int = 0
+    by_relation: dict[str, _Counts] = field(default_factory=dict)
+    evidence: _Counts = field(default_factory=_Counts)
+    evidence_of_correct: _Counts = field(default_factory=_Counts)
+    correct_with_evidence: int = 0
+    intra: _Counts = field(default_factory=_Counts)
+    inter: _Counts = field(default_factory=_Counts)
+    inter_long: _Counts = field(default_factory=_Counts)
+
+    def add(self, document, predicted):
+        """Counts a document; `predicted` has the evidence of its predicted facts."""
+        self.documents += 1
+        self.duplicate_labels += document.duplicate_labels
+        for fact in document.facts.keys() | predicted.keys():
+            head, tail, relation = fact
+            is_predicted, is_gold = fact in predicted, fact in document.facts
+            counted = (is_predicted and is_gold, is_predicted, is_gold)
+            distance = _sentence_distance(document, head, tail)
+            parts = [self.by_relation.setdefault(relation, _Counts()), self.inter if distance else self.intra]
+            if distance > self.long_distance:
+                parts.append(self.inter_long)
+            for counts in parts:
+                counts.add(*counted)
+            if is_gold:
+                gold_evidence = document.facts[fact]
+                self.gold_without_evidence += not gold_evidence
+                right = len(predicted.get(fact, _NOTHING) & gold_evidence)
+                self.evidence.add(right, 0, len(gold_evidence))
+                if is_predicted and gold_evidence:
+                    self.evidence_of_correct.add(right, len(predicted[fact]), len(gold_evidence))
+                    self.correct_with_evidence += 1
+                if self.reference and self.reference.knows(document.entities[head], document.entities[tail], relation):
+                    self.known_gold += 1
+                    self.known_correct += is_predicted
+            self.evidence.add(0, len(predicted.get(fact, _NOTHING)), 0)
+
+    def add_unknown(self, predicted):
+        """Counts predicted facts of a title that no document has."""
+        for _, _, relation in predicted:
+            self.by_relation.setdefault(relation, _Counts()).add(0, 1, 0)
+
+    def breakdown(self, relations=None):
+        """Over all relations, or some."""
+        found = [one for name, one in self.by_relation.items() if relations is None or name in relations]
+        return _rates(*(sum(getattr(one, name) for one in found) for name in ("correct", "predicted", "gold")))
+
+    def ign_scores(self):
+        if self.reference is None:
+            return {"ign_precision": None, "ign_f1": None, "ign_reference": None}
+        everything = self.breakdown()
+        precision = ratio(everything["correct"] - self.known_correct, everything["predictions"] - self.known_correct)
+        counts = {"known_gold": self.known_gold, "known_correct": self.known_correct}
+        about = {"source": self.reference.source, "sha256": self.reference.sha256, "facts": len(self.reference.facts)}
+        return {
+            "ign_precision": precision,
+            "ign_f1": _f1(precision, everything["recall"]),
+            "ign_reference": {**about, **counts},
+        }
+
+
+def _predictions_by_title(predictions):
+    """The distinct predicted facts of each title with their evidence; the position of each fact, for messages; and how many
+    predictions there are."""
+    predicted, positions, given = {}, {}, 0
+    for prediction in predictions:
+        (title, *fact), evidence = parse_prediction(prediction, given)
+        if title not in predicted:
+            predicted[title], positions[title] = {}, {}
+        positions[title].setdefault(tuple(fact), given)
+        predicted[title].setdefault(tuple(fact), frozenset(evidence) or _NOTHING)
+        given += 1
+    return predicted, positions, given
 
 
 def score(
-    predictions: Iterable[dict],
-    documents: Iterable[dict],
+    predictions: Iterable[OfficialPrediction],
+    documents: Iterable[Document],
     *,
     ign_reference: str | os.PathLike | list | IgnReference | None = None,
     frequent_relations: Collection[str] | None = None,
@@ -198,10 +289,10 @@ def score(
     denominator of Ign precision has no 1e-5 added (0/0 is 0). Neither input is changed or reordered.
 
     Args:
-        predictions (`Iterable[dict]`): official format, `{"title", "h_idx", "t_idx", "r"}` and perhaps `"evidence"`.
-            Repeated ones count once (the first one's evidence holds). One with a title that no document has counts as
-            wrong, in neither `intra` nor `inter`. Evidence outside of the document is wrong evidence.
-        documents (`Iterable[dict]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
+        predictions (`Iterable[OfficialPrediction]`): predicted facts in the official format. Repeated ones count once (the
+            first one's evidence holds). One with a title that no document has counts as wrong, in neither `intra` nor
+            `inter`. Evidence outside of the document is wrong evidence.
+        documents (`Iterable[Document]`): labelled documents in DocRED's format, each title once. Labels that repeat a fact
             count once, with the union of the evidence.
         ign_reference (*optional*): what [`load_ign_reference`] takes. No default, because it changes Ign F1.
         frequent_relations (`Collection[str]`, *optional*): the relations that the data set calls frequent, as in
@@ -221,7 +312,10 @@ def score(
           `long_tail` (the others; both `None` without `frequent_relations`) and each of `per_relation`: `precision`, `recall`,
           `f1`, `gold`, `predictions` (distinct), `correct`. `long_distance` is echoed.
         - `evidence`: the same over evidence sentences, and `share_of_facts_without_evidence`, the share of gold facts
-          that list none, about which evidence scores say nothing.
+          that list none. This is the official figure. It is biased: all sentences of wrong facts, and of facts for which
+          nobody annotated evidence, count as wrong.
+        - `evidence_of_correct`: the same over the sentences of those facts alone that are predicted, right and annotated with
+          evidence, and `facts`, their number.
 
     Raises:
         DocumentError: a document is malformed, or has the title of another one.
@@ -239,133 +333,82 @@ def score(
 
     ```
     """
-    truth = {}
-    for index, document in enumerate(parse_documents(documents)):
-        if document.title in truth:
-            found, expected = f"{document.title!r} again", "a title that no other document has"
-            raise DocumentError(None, index, document.title, "title", found, expected)
-        truth[document.title] = document
-    gold = {(title, *fact): evidence for title, document in truth.items() for fact, evidence in document.facts.items()}
-    predicted, given = {}, 0
     _check_list(predictions, "predictions", "a list of predictions")
-    for prediction in predictions:
-        fact, evidence = parse_prediction(prediction, given, truth)
-        predicted.setdefault(fact, evidence)
-        given += 1
-    correct = predicted.keys() & gold.keys()
-    located = [fact for fact in predicted if fact[0] in truth]
+    _check_list(documents, "documents", "a list of documents")
+    # Of a hundred thousand documents, all that is kept is what was predicted.
+    predicted, positions, given = _predictions_by_title(predictions)
+    distinct = sum(map(len, predicted.values()))
+    tally = _Tally(None if ign_reference is None else load_ign_reference(ign_reference), long_distance)
+    titles = set()
+    for index, document in enumerate(parse_documents(documents)):
+        title = document.title
+        if title in titles:
+            found, expected = f"{title!r} again", "a title that no other document has"
+            raise DocumentError(None, index, title, "title", found, expected)
+        titles.add(title)
+        facts, places = predicted.pop(title, {}), positions.pop(title, {})
+        for head, tail, relation in facts:
+            if max(head, tail) >= len(document.entities):  # raises the error that names it
+                wrong = {"title": title, "h_idx": head, "t_idx": tail, "r": relation}
+                parse_prediction(wrong, places[head, tail, relation], {title: document})
+        tally.add(document, facts)
+    unknown = sum(map(len, predicted.values()))
+    for facts in predicted.values():
+        tally.add_unknown(facts)
 
-    by_relation = [Counter(relation for *_, relation in facts) for facts in (correct, predicted, gold)]
-    gold_relations = by_relation[2].keys()
-    per_relation = {
-        relation: _rates(*(counter[relation] for counter in by_relation))
-        for relation in sorted(gold_relations | by_relation[1].keys())
-    }
+    per_relation = {relation: counts.rates() for relation, counts in sorted(tally.by_relation.items())}
+    gold_relations = [relation for relation, rates in per_relation.items() if rates["gold"]]
     macro = {
-        f"macro_{name}": _ratio(sum(per_relation[relation][name] for relation in gold_relations), len(gold_relations))
+        f"macro_{name}": ratio(sum(per_relation[relation][name] for relation in gold_relations), len(gold_relations))
         for name in ("precision", "recall", "f1")
     }
-    distance = {fact: _sentence_distance(truth[fact[0]], fact[1], fact[2]) for fact in {*gold, *located}}
-
-    def breakdown(belongs):
-        return _rates(*(sum(map(belongs, facts)) for facts in (correct, predicted, gold)))
-
+    everything, evidence = tally.breakdown(), tally.evidence.rates()
     frequent = long_tail = None
     if frequent_relations is not None:
-        frequent = breakdown(lambda fact: fact[3] in frequent_relations)
-        long_tail = breakdown(lambda fact: fact[3] not in frequent_relations)
+        frequent = tally.breakdown(set(frequent_relations))
+        long_tail = tally.breakdown(per_relation.keys() - set(frequent_relations))
     return {
-        **_rates(len(correct), len(predicted), len(gold)),
-        **_ign_scores(ign_reference, truth, gold, correct, predicted),
+        **everything,
+        **tally.ign_scores(),
         **macro,
-        "documents": len(truth),
-        "duplicate_labels": sum(document.duplicate_labels for document in truth.values()),
+        "documents": tally.documents,
+        "duplicate_labels": tally.duplicate_labels,
         "predictions": given,  # repeated ones too, unlike in the breakdowns
-        "distinct_predictions": len(predicted),
-        "duplicates": given - len(predicted),
-        "unknown_titles": len(predicted) - len(located),
-        "unknown_relations": sum(relation not in gold_relations for *_, relation in predicted),
+        "distinct_predictions": distinct,
+        "duplicates": given - distinct,
+        "unknown_titles": unknown,
+        "unknown_relations": sum(rates["predictions"] for rates in per_relation.values() if not rates["gold"]),
         "long_distance": long_distance,
-        "intra": breakdown(lambda fact: distance.get(fact) == 0),
-        "inter": breakdown(lambda fact: distance.get(fact, 0) > 0),
-        "inter_long": breakdown(lambda fact: distance.get(fact, 0) > long_distance),
+        "intra": tally.intra.rates(),
+        "inter": tally.inter.rates(),
+        "inter_long": tally.inter_long.rates(),
         "frequent": frequent,
         "long_tail": long_tail,
         "evidence": {
-            **_rates(
-                sum(len(predicted[fact] & gold[fact]) for fact in correct),
-                sum(len(predicted[fact]) for fact in located),
-                sum(map(len, gold.values())),
-            ),
-            "share_of_facts_without_evidence": _ratio(sum(not evidence for evidence in gold.values()), len(gold)),
+            **evidence,
+            "share_of_facts_without_evidence": ratio(tally.gold_without_evidence, everything["gold"]),
         },
+        "evidence_of_correct": {**tally.evidence_of_correct.rates(), "facts": tally.correct_with_evidence},
         "per_relation": per_relation,
     }
 
 
-def _cumulate(scores, correct, total_gold):
-    """Distinct scores in falling order and, down to each, the number of correct candidates and of all candidates."""
-    scores, correct = np.asarray(scores), np.asarray(correct, dtype=bool)
-    if scores.dtype.kind != "f":
-        scores = scores.astype(float)
-    if scores.ndim != 1 or scores.shape != correct.shape:
-        raise ValueError(f"scores and correct: found shapes {scores.shape} and {correct.shape}, expected (n,) twice")
-    if not np.isfinite(scores).all():
-        first = np.flatnonzero(~np.isfinite(scores))[0]
-        raise ValueError(f"scores: found {scores[first]} at position {first}, expected finite numbers")
-    if total_gold < correct.sum():
-        raise ValueError(
-            f"total_gold: found {total_gold}, expected at least {correct.sum()}, the number marked correct"
-        )
-    order = np.argsort(-scores, kind="stable")
-    scores = scores[order]
-    last_of_tie = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)[: len(scores)])
-    return scores[last_of_tie], np.cumsum(correct[order])[last_of_tie], last_of_tie + 1
-
-
-def average_precision(scores, correct, total_gold) -> float:
-    """Average precision over scored candidates: precision at every distinct score, weighted by the recall it adds.
-
-    Args:
-        scores (`(n,)` float array): higher is more certain. Equal scores enter together, whatever their order.
-        correct (`(n,)` bool array): which candidates are gold facts.
-        total_gold (`int`): number of gold facts; those without a candidate count as missed.
-
-    Raises:
-        ValueError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
-    """
-    _, hits, taken = _cumulate(scores, correct, total_gold)
-    return float(_ratio((np.diff(hits, prepend=0) * hits / taken).sum(), total_gold))
-
-
-def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
-    """The cut-off with the best micro F1 when every candidate with `score > offset` is predicted, and that F1.
-
-    The offset is half-way between the last score that is predicted and the next one; of equally good offsets it
-    is the highest. Where no candidate is correct, nothing is predicted; without any candidate it is 0.
-
-    Args:
-        scores, correct, total_gold: as in [`average_precision`], as are the errors raised.
-    """
-    values, hits, taken = _cumulate(scores, correct, total_gold)
-    if not len(values):
-        return 0.0, 0.0
-    f1 = 2 * hits / (taken + total_gold)
-    best = int(np.argmax(f1))
-    upper = values[best]
-    if not hits[best]:
-        return float(upper), 0.0
-    lower = values[best + 1] if best + 1 < len(values) else np.nextafter(upper, -np.inf, dtype=values.dtype)
-    middle = lower / 2 + upper / 2
-    # Between neighbouring floats there is no middle, and rounding must not reach the upper one: `>` is strict.
-    return float(middle if lower <= middle < upper else lower), float(f1[best])
-
-
 def format_scores(result, baseline=None, baseline_name="baseline") -> str:
-    """A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column."""
+    """
+    A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column.
+
+    Rows that would say nothing are left out: of evidence where none was predicted, of frequent and other relations where one of
+    the two has no gold fact.
+    """
     rows = {"all": "", "Ign": "ign_", "macro": "macro_", "intra": "intra", "inter": "inter"}
-    rows |= {f"inter > {result['long_distance']}": "inter_long", "frequent": "frequent", "long tail": "long_tail"}
-    rows["evidence"] = "evidence"
+    rows |= {f"inter > {result['long_distance']}": "inter_long"}
+    if all((result.get(key) or {}).get("gold") for key in ("frequent", "long_tail")):
+        rows |= {"frequent": "frequent", "long tail": "long_tail"}
+    has_evidence = bool(result["evidence"]["predictions"])
+    if has_evidence:
+        rows["evidence"] = "evidence"
+        if "evidence_of_correct" in result:
+            rows["  of correct"] = "evidence_of_correct"
     rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
 
     def rates(of, key):  # Ign has no recall of its own: the plain one holds
@@ -389,7 +432,13 @@ def format_scores(result, baseline=None, baseline_name="baseline") -> str:
             f", {reference['known_gold']:,} of the gold facts, {reference['known_correct']:,} of them predicted"
         )
     share = result["evidence"]["share_of_facts_without_evidence"]
-    lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, and its scores say nothing about those")
+    if has_evidence:
+        official = "and its scores say nothing about those"
+        if of_correct := result.get("evidence_of_correct"):
+            official = (
+                f"wrong officially; 'of correct' is over {of_correct['facts']:,} facts that are right and list some"
+            )
+        lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, {official}")
     lines.append(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"

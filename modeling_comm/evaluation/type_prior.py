@@ -1,13 +1,22 @@
 """A baseline that sees entity types only: what they alone give away."""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import permutations
 
 import numpy as np
 
-from .scoring import parse_documents, tune_offset
+from ..documents import Document, OfficialPrediction
+from .cutoffs import tune_offset_of_groups
+from .scoring import parse_documents
 
 _LABELLED = ("labels", "type")
+
+
+class ScoredPrediction(OfficialPrediction):
+    """A candidate in the official format with its score, a probability."""
+
+    score: float
 
 
 def _entity_types(document):
@@ -31,7 +40,7 @@ class TypePrior:
     mention, should they differ. Type pairs that training never saw get no candidate.
 
     Args:
-        documents (`Iterable[dict]`): labelled documents in DocRED's format, mentions with `type`.
+        documents (`Iterable[Document]`): labelled documents in DocRED's format, mentions with `type`.
 
     Attributes:
         probabilities (`dict[tuple[str, str], dict[str, float]]`): of a (head type, tail type) by relation; none is 0.
@@ -51,39 +60,40 @@ class TypePrior:
     ```
     """
 
-    def __init__(self, documents):
+    def __init__(self, documents: Iterable[Document]):
         pairs, facts = _count(parse_documents(documents, require=_LABELLED, source="training documents"))
         self.probabilities = {}
         for (types, relation), count in sorted(facts.items()):
             self.probabilities.setdefault(types, {})[relation] = count / pairs[types]
 
-    def scored(self, documents, cutoff=0.0) -> list[dict]:
-        """Candidates `{"title", "h_idx", "t_idx", "r", "score"}` with a score above `cutoff`. Needs no labels."""
+    def scored(self, documents: Iterable[Document], cutoff: float = 0.0) -> list[ScoredPrediction]:
+        """Candidates with a score above `cutoff`. Needs no labels."""
+        return list(self._candidates(documents, cutoff))
+
+    def _candidates(self, documents, cutoff):
         above = {
             types: [(relation, probability) for relation, probability in relations.items() if probability > cutoff]
             for types, relations in self.probabilities.items()
         }
-        candidates = []
         for document in parse_documents(documents, require=("type",)):
             types = _entity_types(document)
             for head, tail in permutations(range(len(types)), 2):
                 for relation, probability in above.get((types[head], types[tail]), ()):
                     fact = {"title": document.title, "h_idx": head, "t_idx": tail, "r": relation}
-                    candidates.append({**fact, "score": probability})
-        return candidates
+                    yield {**fact, "score": probability}
 
     @staticmethod
-    def to_predictions(candidates) -> list[dict]:
+    def to_predictions(candidates: Iterable[ScoredPrediction]) -> list[OfficialPrediction]:
         """Candidates in the official format, without their scores."""
         return [{name: candidate[name] for name in ("title", "h_idx", "t_idx", "r")} for candidate in candidates]
 
-    def predict(self, documents, cutoff) -> list[dict]:
+    def predict(self, documents: Iterable[Document], cutoff: float) -> list[OfficialPrediction]:
         """Every candidate with a score above `cutoff`, in the official format."""
-        return self.to_predictions(self.scored(documents, cutoff))
+        return self.to_predictions(self._candidates(documents, cutoff))
 
-    def best_cutoff(self, documents) -> tuple[float, float]:
+    def best_cutoff(self, documents: Iterable[Document]) -> tuple[float, float]:
         """The cut-off with the best micro F1 on labelled `documents`, and that F1, as
-        [`~modeling_comm.evaluation.scoring.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
+        [`~modeling_comm.evaluation.cutoffs.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
         bound on what this baseline reaches there."""
         pairs, facts = _count(parse_documents(documents, require=_LABELLED))
         # All candidates of one type pair and relation share a score, so counts replace the candidates themselves.
@@ -91,7 +101,7 @@ class TypePrior:
             (probability, facts[types, relation], pairs[types])
             for types, relations in self.probabilities.items()
             for relation, probability in relations.items()
+            if pairs[types]
         ]
-        scores = [np.full(count, probability) for probability, _, count in cells]
-        correct = [np.arange(count) < hits for _, hits, count in cells]
-        return tune_offset(np.concatenate([[], *scores]), np.concatenate([[], *correct]), sum(facts.values()))
+        scores, correct, counts = np.array(cells, dtype=float).reshape(-1, 3).T
+        return tune_offset_of_groups(scores, correct.astype(np.int64), counts.astype(np.int64), sum(facts.values()))

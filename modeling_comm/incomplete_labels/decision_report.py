@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..evaluation.scoring import tune_offset
+from ..evaluation.cutoffs import tune_offset
 from ..probabilities import ProbabilityMap, sigmoid
 from .probability_map import FOLDS, FittedMap, cells_looked_at, fold_of, reliability
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..evaluation.scoring import tune_offset
+from ..evaluation.cutoffs import tune_offset
 from ..probabilities import ProbabilityMap, sigmoid
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)

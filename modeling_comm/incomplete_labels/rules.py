@@ -45,7 +45,7 @@ def read_rules(path: str | Path, relations: Collection[str] | None = None) -> li
 
     try:
         items = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(items, list):
         raise ValueError(f"{path} is a {type(items).__name__}; expected a list of rules")

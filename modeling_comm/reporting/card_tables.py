@@ -120,8 +120,10 @@ def setting_table(record, seeds):
         ["Backbone", backbone(record)],
         ["Relation encoder", code(config["relation_encoder"])],
         *_setting_rows(config, relation_encoder=config["relation_encoder"]),
+        *([["Last layers averaged", config["averaged_layers"]]] if config.get("averaged_layers", 1) > 1 else []),
         ["Loss", Markdown(f"{code(config['loss'])}, {plain(config['loss_reduction'])} over pairs")],
         *_setting_rows(config, loss=config["loss"]),
+        *([["Weight of the evidence loss", config["evidence_weight"]]] if config.get("evidence_weight") else []),
         ["Mention markers", code(processor["markers"])],
         *([code(field), processor[field]] for field in ("window_size", "window_stride") if field in processor),
         *(
@@ -132,6 +134,11 @@ def setting_table(record, seeds):
         *(
             [["Required probability", f"{processor['probability_map']['cut']:.3f}"]]
             if processor.get("probability_map")
+            else []
+        ),
+        *(
+            [["Share of the attention that makes a sentence evidence", processor["evidence_threshold"]]]
+            if processor.get("evidence_threshold") is not None
             else []
         ),
         ["Relations of a pair, at most", processor["max_relations_per_pair"] or "no limit"],

@@ -3,17 +3,24 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 
+from ..evaluation.mismatch import check_same_entities
+from ..evaluation.scoring import Document, parse_documents
 from ..prediction_record import PredictionRecord, parse_record
 
 _PARTS = Path(__file__).with_name("page")
-_SCRIPTS = ("layout.js", "graph.js", "page.js")  # one scope
+_SCRIPTS = ("layout.js", "graph.js", "table.js", "page.js")  # one scope
 
 
-def render_html(records: Iterable[PredictionRecord], title: str = "Relations") -> str:
+def render_html(
+    records: Iterable[PredictionRecord],
+    title: str = "Relations",
+    truth: Iterable[dict] = (),
+    relation_names: Mapping[str, str] | None = None,
+) -> str:
     """
     One HTML page that shows documents with their triples. It needs no network and no other file, and allows itself none: its
     Content-Security-Policy lets nothing run but its own script. The same records give the same page.
@@ -22,12 +29,16 @@ def render_html(records: Iterable[PredictionRecord], title: str = "Relations") -
         records (`Iterable[PredictionRecord]`): what [`DocumentRelationExtractionPipeline`] returns or `comm-docre predict`
             wrote, one per document. They are checked.
         title (`str`, defaults to `"Relations"`): the page's title.
+        truth (`Iterable[dict]`, *optional*): labelled documents in DocRED's format, each with a title of its own. A record with
+            the title of one of them shows which of its triples are right and which gold facts were missed.
+        relation_names (`Mapping[str, str]`, *optional*): readable names for gold facts of relations that were not predicted.
 
     Returns:
         `str`: the page, to be written as UTF-8.
 
     Raises:
-        DocumentError: a record is malformed; the message names the record and the field.
+        DocumentError: a record is malformed, or has other entities than the document of its title in `truth` (a
+            [`~modeling_comm.evaluation.scoring.PredictionError`]); the message names the record and the field.
 
     Example:
 
@@ -40,10 +51,16 @@ def render_html(records: Iterable[PredictionRecord], title: str = "Relations") -
 
     ```
     """
-    data = {
-        "title": title,
-        "documents": [_page_data(parse_record(record, index)) for index, record in enumerate(records)],
-    }
+    gold, names = (
+        {document.title: document for document in parse_documents(truth, source="truth")},
+        relation_names or {},
+    )
+    documents = []
+    for index, record in enumerate(records):
+        documents.append(_page_data(parse_record(record, index)))
+        if record["title"] in gold:
+            _judge(documents[-1], gold[record["title"]], names, index)
+    data = {"title": title, "documents": documents}
     style = _part("page.css")
     script = "".join(map(_part, _SCRIPTS))
     page = _part("page.html")
@@ -90,8 +107,25 @@ def _page_data(record: PredictionRecord):
                 "name": triple["relation_name"],
                 "score": triple["score"],
                 "explanation": [[sentence["sentence"], sentence["weight"]] for sentence in triple["explanation"]],
+                **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
             }
             for triple in record["triples"]
         ],
         "lost": record["lost"],
     }
+
+
+def _judge(data: dict, document: Document, names: Mapping[str, str], index: int):
+    """Adds to a record's data which triples are right, and the gold facts that were missed."""
+    check_same_entities([entity["name"] for entity in data["entities"]], document, "the truth", index=index)
+    names = dict(names) | {triple["relation"]: triple["name"] for triple in data["triples"]}
+    predicted = set()
+    for triple in data["triples"]:
+        fact = triple["head"], triple["tail"], triple["relation"]
+        triple["gold"] = fact in document.facts
+        predicted.add(fact)
+    for head, tail, relation in document.facts:
+        if (head, tail, relation) not in predicted:
+            name = names.get(relation, relation)
+            fact = {"head": head, "tail": tail, "relation": relation, "name": name, "score": 0, "explanation": []}
+            data["triples"].append({**fact, "missed": True})

@@ -20,6 +20,8 @@ from ..configuration_comm import TASK
 from ..data.dataset_entry import LOCAL
 from ..evaluation.scoring import format_scores
 from ..features import encoding_report
+from ..utils.files import read_json
+from ..utils.writer import write_text
 from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
@@ -110,7 +112,7 @@ def write_model_card(folder, record=None, repo_id=None, name=None, tags=()) -> N
     [`render_model_card`]'s, and the errors [`read_run`]'s."""
     record, scores, summary = read_run(folder, record)
     card = render_model_card(record, scores, repo_id, name, summary, tags)
-    (Path(folder) / "README.md").write_text(card, encoding="utf-8")
+    write_text(Path(folder) / "README.md", card)
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -131,26 +133,23 @@ def read_run(folder, record=None) -> tuple[dict, dict | None, dict | None]:
 
     Raises:
         FileNotFoundError: the folder holds neither.
+        ValueError: one of them is not JSON.
     """
     folder = Path(folder)
     if record is None and (folder / "run.json").is_file():
-        record = _read(folder / "run.json")
+        record = read_json(folder / "run.json")
     if record is None:
         if not (folder / "summary.json").is_file():
             raise FileNotFoundError(
                 f"{folder}: expected run.json or summary.json, which run_docre.py writes, found neither"
             )
-        summary = _read(folder / "summary.json")
-        return _read(folder / f"seed-{summary['seeds'][0]}" / "run.json"), None, summary
-    scores = _read(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
+        summary = read_json(folder / "summary.json")
+        return read_json(folder / f"seed-{summary['seeds'][0]}" / "run.json"), None, summary
+    scores = read_json(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
     if scores and scores["scores"]["f1"] != record["metrics"].get("test_f1"):
         logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)
         scores = None
     return record, scores, None
-
-
-def _read(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def trainer_record(trainer) -> dict:
@@ -258,6 +257,6 @@ _TEMPLATES.filters |= {
 def write_card(card: str, path: str | None = None) -> None:
     """Writes a card to a file, or prints it."""
     if path:
-        Path(path).write_text(card, encoding="utf-8")
+        write_text(path, card)
     else:
         sys.stdout.write(card)

@@ -11,7 +11,10 @@ from torch.utils.data import Dataset, Sampler
 from ..features import encoding_report
 
 # Columns that a batch is made from.
-FEATURE_COLUMNS = ("input_ids", "mention_positions", "mention_entities", "num_entities", "facts", "has_labels")
+FEATURE_COLUMNS = (
+    *("input_ids", "mention_positions", "mention_entities", "sentence_starts", "num_entities", "facts", "evidence"),
+    "has_labels",
+)
 
 
 class DocumentBatchSampler(Sampler):

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from transformers import PreTrainedConfig
 from transformers.utils import logging
 
+from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
+from ..documents import shown
+from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
@@ -18,8 +20,8 @@ logger = logging.get_logger(__name__)
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
     """Returns whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
-    config, _ = PreTrainedConfig.get_config_dict(arguments.model_name_or_path, **_hub_arguments(arguments))
-    return config.get("model_type") == CommConfig.model_type
+    fields = read_fields(arguments.model_name_or_path, **_hub_arguments(arguments))
+    return fields.get("model_type") == CommConfig.model_type
 
 
 def new_model(
@@ -37,7 +39,7 @@ def new_model(
     model = CommForDocumentRelationExtraction.from_backbone(
         source,
         id2label=dict(enumerate(labels)),
-        backbone_overrides=json.loads(arguments.backbone_overrides or "{}"),
+        backbone_overrides=_overrides(arguments),
         attn_implementation=arguments.attn_implementation,
         **given_fields(arguments),
         **hub,
@@ -72,7 +74,7 @@ def load_checkpoint(
     config = CommConfig.from_pretrained(source, **hub)
     # What the weights depend on.
     declared = get_relation_encoder(config.relation_encoder).settings
-    fixed = ("relation_encoder", *(setting.field for setting in declared))
+    fixed = ("relation_encoder", "averaged_layers", *(setting.field for setting in declared))
     refused = [name for name in fixed if fields.get(name) not in (None, getattr(config, name))]
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
     processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
@@ -121,6 +123,18 @@ def prepare_for_training(
     flag gives one."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
     processor.decision.clear_tuned(keep_offset=arguments.threshold_offset is not None)
+    if arguments.evidence_threshold is None:
+        processor.decision.reset_evidence_threshold(default_evidence_threshold(model.config.evidence_weight))
+
+
+def _overrides(arguments):
+    try:
+        overrides = json.loads(arguments.backbone_overrides or "{}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--backbone_overrides: found no valid JSON ({error}), expected an object") from error
+    if not isinstance(overrides, dict):
+        raise ValueError(f"--backbone_overrides: found {shown(overrides)}, expected an object")
+    return overrides
 
 
 def _hub_arguments(arguments):

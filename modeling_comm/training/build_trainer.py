@@ -9,6 +9,7 @@ from ..evaluation.scoring import IgnReference
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from .batching import DocumentStream
+from .checks import METRICS
 from .distillation import DistillationTrainer, TeacherLogits
 from .encode_dataset import check_titles
 from .script_arguments import Arguments
@@ -37,6 +38,11 @@ def build_trainer(
     """
     if "test" in encoded:
         check_titles(encoded["test"])  # before a training, not after it
+    _check_metric(arguments.training, encoded, ign_reference)
+    if arguments.run.tune_evidence_threshold and processor.decision.evidence_threshold is None:
+        raise ValueError(
+            "--tune_evidence_threshold needs a model that predicts evidence: --evidence_weight 0.1, for example"
+        )
     patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
     options = {
         "model": model,
@@ -55,3 +61,14 @@ def build_trainer(
         distillation_weight=distillation.distillation_weight,
         distillation_raw_logits=distillation.distillation_raw_logits,
     )
+
+
+def _check_metric(training, encoded, ign_reference):
+    """The metric by which the best checkpoint is chosen is known before a training, not after its first epoch."""
+    if not training.do_train or not training.load_best_model_at_end or "validation" not in encoded:
+        return
+    metric = str(training.metric_for_best_model).removeprefix("eval_")
+    if not any(metric == name or metric.endswith(f"_{name}") for name in METRICS):  # of one set of several
+        raise ValueError(f"--metric_for_best_model is {metric!r}; expected one of {', '.join(METRICS)}")
+    if metric.endswith("ign_f1") and ign_reference is None:
+        raise ValueError("--metric_for_best_model is 'ign_f1', which needs an --ign_reference; found none")

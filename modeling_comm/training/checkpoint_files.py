@@ -1,13 +1,15 @@
 """The folders `checkpoint-NUMBER` that a training leaves behind."""
 
-import json
 import re
 import shutil
 import zipfile
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
+
+from ..utils.files import read_json
 
 logger = logging.get_logger(__name__)
 
@@ -50,21 +52,35 @@ def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
         world_size (`int`, defaults to 1): number of processes; each has saved its random state.
     """
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    needed = ["trainer_state.json", "optimizer.pt", "scheduler.pt", *random_states]
+    states = ["trainer_state.json", "optimizer.pt", "scheduler.pt", *random_states]
     for path in reversed(_numbered(output_dir)):
-        weights = ADAPTER_WEIGHTS if (path / ADAPTER_WEIGHTS).exists() else SAFE_WEIGHTS_NAME
-        broken = [name for name in (weights, *needed) if not _is_complete(path / name)]
+        has_adapters = (path / ADAPTER_WEIGHTS).exists()
+        needed = [ADAPTER_WEIGHTS] if has_adapters else [SAFE_WEIGHTS_NAME, "config.json", "processor_config.json"]
+        broken = [name for name in (*needed, *states) if not is_complete(path / name)]
         if not broken:
             return str(path)
         logger.warning("%s is skipped: %s missing or truncated", path, ", ".join(broken))
     return None
 
 
-def _is_complete(file):
+def has_weights(folder: str | Path) -> bool:
+    """Returns whether a folder holds weights, none of them truncated."""
+    files = list(Path(folder).glob("*.safetensors"))
+    return bool(files) and all(map(is_complete, files))
+
+
+def checkpoint_size(model: torch.nn.Module, optimizer: torch.optim.Optimizer | None) -> int:
+    """Bytes of a checkpoint's weights and of its optimizer, about."""
+    states = sum(len(state) for state in optimizer.state.values()) if optimizer is not None else 0
+    weights = [parameter.numel() * parameter.element_size() for parameter in model.parameters()]
+    return sum(weights) * (1 + states // max(len(weights), 1))
+
+
+def is_complete(file: Path) -> bool:
     """Returns whether a file exists and is not truncated, which each of these formats tells."""
     try:
         if file.suffix == ".json":
-            json.loads(file.read_text(encoding="utf-8"))
+            return isinstance(read_json(file), dict)
         elif file.suffix == ".safetensors":
             with safe_open(file, "pt"):
                 pass

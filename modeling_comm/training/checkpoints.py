@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from ..processing_comm import CommProcessor
 from ..reporting.redaction import redact
 from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
-from .checkpoint_files import last_complete_checkpoint, own_checkpoints
+from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
 from .script_arguments import Arguments
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
+
+logger = logging.getLogger(__name__)
 
 # Arguments that decide the outcome of a training besides model and data: if one differs, it is another run.
 DECISIVE_ARGUMENTS = (
@@ -83,9 +86,8 @@ def run_settings(
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
-    settings |= {
-        name: getattr(arguments.run, name) or None for name in ("tune_threshold_offset", "fit_probability_map")
-    }
+    tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
+    settings |= {name: getattr(arguments.run, name) or None for name in tuned}
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))
@@ -155,21 +157,31 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
                 raise ValueError(
                     f"{folder} holds checkpoints without {settings_file.name}, of another program. {_ADVICE}"
                 )
+            if not is_complete(settings_file):
+                raise ValueError(f"{settings_file}: found no settings of a run, it may have been cut off. {_ADVICE}")
             check_unchanged(read_json(settings_file), settings, folder, _ADVICE)
         if is_first:
             write_json(settings_file, settings)
-        progress = Progress(last_complete_checkpoint(folder, training_args.world_size), final_state.is_file())
+        progress = Progress(last_complete_checkpoint(folder, training_args.world_size), is_complete(final_state))
         if progress.checkpoint and "config" in settings:
             saved = config_identity(CommConfig.from_pretrained(progress.checkpoint))
             check_unchanged(saved, settings["config"], progress.checkpoint, _ADVICE)
         if is_first and not (progress.checkpoint or progress.finished):
             resumed_file.unlink(missing_ok=True)
         if resumed_file.is_file():
-            progress.resumed_from = read_json(resumed_file)
+            progress.resumed_from = _read_steps(resumed_file)
         if progress.checkpoint and not progress.finished and is_first:
             progress.resumed_from.append(int(Path(progress.checkpoint).name.removeprefix("checkpoint-")))
             write_json(resumed_file, progress.resumed_from)
     return progress
+
+
+def _read_steps(file):
+    try:
+        return list(read_json(file))
+    except (ValueError, TypeError) as error:
+        logger.warning("%s is not read: %s", file, error)
+        return []
 
 
 def restore_finished(trainer: CommTrainer) -> dict[str, float]:

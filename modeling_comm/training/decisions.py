@@ -34,7 +34,7 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str |
         CannotFitError: no map can be fitted on these documents.
         ValueError: documents without labels.
     """
-    results = trainer.predict(trainer.evaluation_documents(eval_dataset)).predictions
+    results = trainer.predict(trainer.evaluation_documents(eval_dataset), keep_margins=True).predictions
     if any(one.labels is None for one in results):
         raise ValueError("fit_map: found documents without labels; expected labels in all of them")
     margins, labels = [one.margins for one in results], [one.labels for one in results]

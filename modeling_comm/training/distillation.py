@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
@@ -22,6 +22,7 @@ from ..features import encoding_report
 from ..loss_base import reduce_losses
 from ..utils.files import read_json, write_json
 from ..utils.unchanged import check_unchanged
+from ..utils.writer import remove_unfinished, write_bytes
 from .batching import FEATURE_COLUMNS, DocumentCollator, DocumentStream, EncodedOnDemand
 from .trainer import CommTrainer
 
@@ -130,10 +131,8 @@ def predict_teacher_logits(
                 _check_shard(file, keys, chunk)
             else:
                 logits, rows, report = _label(model, processor, chunk, batch_size, max_length, autocast)
-                unfinished = file.with_suffix(".unfinished")
                 tensors = {"logits": logits, "rows": rows, "keys": keys}
-                save_file(tensors, unfinished, metadata={"encoding": json.dumps(report)})
-                unfinished.replace(file)
+                write_bytes(file, save(tensors, metadata={"encoding": json.dumps(report)}))
         bar.update(len(chunk))
     bar.close()
     return read
@@ -157,7 +156,7 @@ def finish_teacher_logits(folder, documents, record=None) -> dict:
         ValueError: there are no documents, or more or less shards than these documents fill.
     """
     folder = Path(folder)
-    settings = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    settings = read_json(folder / _SETTINGS)
     expected = [_SHARD.format(index) for index in range(-(-documents // settings["shard_size"]))]
     found = {file.name for file in folder.glob("*.safetensors")}
     missing, surplus = sorted(set(expected) - found), sorted(found - set(expected))
@@ -172,6 +171,7 @@ def finish_teacher_logits(folder, documents, record=None) -> dict:
             with safe_open(folder / name, "pt") as shard:
                 encoding.update(json.loads(shard.metadata()["encoding"]))
         settings |= {"documents": documents, "encoding": dict(encoding), "record": record}
+        remove_unfinished(folder)
         write_json(folder / _SETTINGS, settings)
     return settings
 
@@ -252,7 +252,7 @@ class TeacherLogits:
             raise ValueError(
                 f"{folder}: found no {_SETTINGS}; expected the folder of a teacher's logits (--do_predict_teacher)"
             )
-        self.settings = json.loads(file.read_text(encoding="utf-8"))
+        self.settings = read_json(file)
         if self.settings["format"] != _FORMAT:
             raise ValueError(f"{file}: found format {self.settings['format']}; this version reads {_FORMAT}")
         if "documents" not in self.settings:
@@ -347,6 +347,7 @@ class DistillationTrainer(CommTrainer):
     """
 
     feature_columns = (*FEATURE_COLUMNS, _POSITION)
+    learns_from_facts = False  # the teacher's logits say more
 
     def __init__(self, *args, teacher_logits, distillation_weight=1.0, distillation_raw_logits=False, **kwargs):
         if not distillation_weight > 0:

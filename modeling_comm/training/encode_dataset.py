@@ -12,7 +12,11 @@ from .training_args import CommTrainingArguments
 
 
 def encode_dataset(
-    dataset: Any, processor: CommProcessor, max_length: int | None = None, num_proc: int | None = None
+    dataset: Any,
+    processor: CommProcessor,
+    max_length: int | None = None,
+    num_proc: int | None = None,
+    allow_unknown_relations: bool = False,
 ) -> Any:
     """
     Adds `processor.encode`'s features to documents, once: a data set that has them is returned as it is.
@@ -23,6 +27,7 @@ def encode_dataset(
         processor ([`~modeling_comm.CommProcessor`]): the model's.
         max_length (`int`, *optional*): as in the processor.
         num_proc (`int`, *optional*): number of processes that map a `Dataset`.
+        allow_unknown_relations (`bool`, defaults to `False`): as in [`CommProcessor.encode`].
     """
     if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
         raise ValueError(
@@ -33,19 +38,20 @@ def encode_dataset(
     if {*FEATURE_COLUMNS} <= {*dataset[0]}:
         return dataset
     if not hasattr(dataset, "map"):
-        features = processor.encode(dataset, max_length=max_length)
+        features = processor.encode(dataset, max_length, allow_unknown_relations)
         return [{**document, **feature} for document, feature in zip(dataset, features, strict=True)]
 
     def encode(rows, library):  # the version is part of the cache's key
         documents = [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
-        features = processor.encode(list(map(without_unknown_labels, documents)), max_length=max_length)
+        documents = list(map(without_unknown_labels, documents))
+        features = processor.encode(documents, max_length, allow_unknown_relations)
         return {column: [feature[column] for feature in features] for column in features[0]}
 
     from datasets import Features, List, Value  # an extra; it is installed where a Dataset is given
 
     numbers = List(Value("int32"))
     columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers)}
+    columns |= {"facts": List(numbers), "evidence": List(numbers)}
     columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(
         encode,

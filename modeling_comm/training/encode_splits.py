@@ -1,6 +1,7 @@
 """Encodes the splits of a run once, before training."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 
 from datasets import Dataset, IterableDataset
@@ -31,9 +32,27 @@ def encode_splits(
             continue
         with arguments.training.main_process_first(desc=f"encoding {split}"):
             encoded[split] = encode_dataset(
-                dataset, processor, max_length=max_length, num_proc=arguments.data.preprocessing_num_workers
+                dataset,
+                processor,
+                max_length=max_length,
+                num_proc=arguments.data.preprocessing_num_workers,
+                allow_unknown_relations=split == "test",
             )
         reports[split] = encoding_report(encoded[split])
         lost = what_was_lost(reports[split]) or "nothing"
         logger.info("%s: %d documents; lost in encoding: %s", split, len(dataset), lost)
+        if reports[split]["unknown_facts"]:
+            _warn_of_unknown_relations(split, encoded[split], processor)
     return encoded, reports
+
+
+def _warn_of_unknown_relations(split, documents, processor):
+    """Says which relations of a split the model cannot predict."""
+    relations = Counter(fact["r"] for labels in documents["labels"] for fact in labels)
+    unknown = {relation: number for relation, number in relations.items() if relation not in processor.label2id}
+    shown = ", ".join(f"{relation} ({number:,})" for relation, number in sorted(unknown.items())[:5])
+    logger.warning(
+        "%s: %d of %d labels have %d relations that the model does not have: %s%s. It cannot predict them, and they count as "
+        "missed. Are these the ids that the training documents use?",
+        *(split, sum(unknown.values()), relations.total(), len(unknown), shown, ", ..." if len(unknown) > 5 else ""),
+    )

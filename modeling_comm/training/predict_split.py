@@ -42,7 +42,8 @@ def predict_test(
     Returns:
         the metrics, the type prior's F1 included.
     """
-    output = trainer.predict(encoded)
+    has_map = trainer.processing_class.decision.probability_map is not None
+    output = trainer.predict(encoded, keep_margins=has_map)
     metrics, processor, reference = dict(output.metrics), trainer.processing_class, trainer.ign_reference
     if not trainer.is_world_process_zero():
         return metrics

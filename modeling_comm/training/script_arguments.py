@@ -16,7 +16,6 @@ from ..configuration_comm import own_settings, registered_settings
 from ..extensions import import_extensions
 from ..incomplete_labels.rules import read_rules
 from ..losses import available_losses
-from ..processing_comm import CommProcessor
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting, nearest_names
 from ..utils.files import read_json
@@ -51,6 +50,12 @@ class ModelArguments:
         default=None,
         metadata={
             "help": "File of rules that complete predicted triples; the checkpoint keeps them (comm-docre rules mines some)."
+        },
+    )
+    evidence_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of a pair's attention beyond which a sentence is evidence (0.2 with evidence_weight, else none)."
         },
     )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
@@ -126,7 +131,11 @@ class DataArguments:
         },
     )
     on_bad_document: str = field(
-        default="error", metadata={"help": "A document that does not fit: error, or skip (counted and listed)."}
+        default="error",
+        metadata={
+            "help": "A document that does not fit: error, skip (counted and listed), or drop_part: leave out the facts, mentions "
+            "and entities that do not fit (counted), or else the document."
+        },
     )
     ign_reference: str = field(
         default="train",
@@ -199,6 +208,10 @@ class RunArguments:
             "best F1, which is one offset for each relation; the checkpoint keeps it."
         },
     )
+    tune_evidence_threshold: bool = field(
+        default=False,
+        metadata={"help": "Likewise evidence_threshold, for the best evidence F1."},
+    )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
     )
@@ -218,6 +231,8 @@ def given_fields(model_args: ModelArguments) -> dict[str, Any]:
 
 def given_settings(model_args: ModelArguments) -> dict[str, Any]:
     """The settings of the processor that were given by a flag or in a file."""
+    from ..processing_comm import CommProcessor  # slow to import, and `--help` needs none of it
+
     values = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
     if values["rules"]:
         values["rules"] = list(map(str, read_rules(values["rules"])))
@@ -293,6 +308,12 @@ class Arguments:
         training.seed, training.output_dir = seed, str(output_dir)
         return replace(self, training=training)
 
+    def input_files(self) -> list[str]:
+        """The files that flags name to be read, addresses among them."""
+        data = self.data
+        files = (data.train_file, data.validation_file, data.test_file, data.train_distant_file, data.ign_reference)
+        return [*filter(None, files), *(self.model.extensions or ())]
+
     def splits_used(self) -> set[str]:
         """The splits that a run encodes, as far as there are any."""
         training = self.training
@@ -303,7 +324,8 @@ class Arguments:
     def splits_needed(self) -> dict[str, str]:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
-        needs |= dict.fromkeys(("tune_threshold_offset", "fit_probability_map"), "validation")
+        tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
+        needs |= dict.fromkeys(tuned, "validation")
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
 
@@ -348,6 +370,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("complete_labels") and not a.given("do_train"),
         "--complete_labels needs --do_train: training labels are completed",
+    ),
+    (
+        lambda a: a.given("tune_evidence_threshold") and not a.given("do_train"),
+        "--tune_evidence_threshold needs --do_train: the threshold is tuned after a training",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
@@ -398,7 +424,10 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
     argv, settings = list(argv), {}
     path = Path(argv.pop(0)) if argv and argv[0].endswith((".json", ".yaml", ".yml")) else None
     if path:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise ValueError(f"{path}: found {error}, expected JSON or YAML") from error
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,20 +11,10 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
-from ..decoding import (
-    Predictions,
-    decide_batch,
-    document_with_bad_logits,
-    flat_margins,
-    flat_ranks,
-    official_predictions,
-)
-from ..evaluation.scoring import IgnReference, average_precision, score, tune_offset
 from ..extensions import check_extensions
-from ..losses import get_loss, loss_from_config
-from ..processing_comm import CommProcessor
-from ..reporting.model_card import trainer_record, write_model_card
-from .adapters import check_adapters, has_adapters, save_merged
+from ..losses import get_loss
+from ..out_of_memory import naming_documents, sizes_of_batch
+from .adapters import check_adapters
 from .batching import (
     FEATURE_COLUMNS,
     DocumentBatchSampler,
@@ -35,9 +24,14 @@ from .batching import (
     FeatureRows,
     StreamedBatches,
 )
-from .checkpoint_files import delete_old_checkpoints, last_complete_checkpoint
+from .checkpoint_files import last_complete_checkpoint
+from .checks import check_learnable
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
+from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
+from .results import nothing_predicted
+from .saved_training import SavedTraining
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -59,7 +53,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(HyperparameterSearch, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -74,16 +68,18 @@ class CommTrainer(HyperparameterSearch, Trainer):
     Args:
         ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
         compute_metrics (`Callable[[list[Predictions]], dict[str, float]]`, *optional*): further metrics, from a
-            [`~modeling_comm.decoding.Predictions`] for each document; added to the trainer's own.
+            [`~modeling_comm.decoding.Predictions`] for each document, with all margins; added to the trainer's own.
         args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
             as in the parent. Its `data_collator`, `compute_loss_func` and `preprocess_logits_for_metrics` are refused.
 
     Raises:
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
         FloatingPointError: a loss, gradient or logit is not finite; the message names step, documents and values.
+        DocumentMemoryError: out of memory; the message names the documents, their sizes and the settings that need less.
     """
 
     feature_columns = FEATURE_COLUMNS
+    learns_from_facts = True  # and from nothing else
 
     def __init__(
         self,
@@ -111,8 +107,9 @@ class CommTrainer(HyperparameterSearch, Trainer):
         self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
         self.train_sampler = None
         self._step_documents = []
-        self._saves_checkpoint = False
-        self.stream_report = Counter()
+        self.stream_report, self._streamed_facts = Counter(), 0
+        self._keep_margins = False
+        self._evaluations_without_predictions = Counter()  # in a row, of each evaluation set
         # The parent takes them, and training and evaluation here would never call them.
         unused = ("preprocess_logits_for_metrics", "data_collator", "compute_loss_func")
         refused = [name for name in unused if kwargs.get(name) is not None]
@@ -163,6 +160,7 @@ class CommTrainer(HyperparameterSearch, Trainer):
         if not self.train_dataset:
             raise ValueError("CommTrainer: training requires a train_dataset with documents")
         check_labelled(self.train_dataset, "training", "all of them need labels")
+        check_learnable(self.train_dataset, self.model.config.id2label, self.learns_from_facts)
         lengths = [len(ids) for ids in column_of(self.train_dataset, "input_ids")]
         self.train_sampler = self._sampler(DocumentBatchSampler, lengths)
         return self._loader(FeatureRows(self.train_dataset, self.feature_columns), self.train_sampler)
@@ -221,21 +219,50 @@ class CommTrainer(HyperparameterSearch, Trainer):
         pairs = sum(len(batch["pair_index"]) for batch in batch_samples)
         if self.accelerator.unwrap_model(self.model).relation_encoder.self_pairs_in_loss:
             pairs += sum(int(batch["entity_mask"].sum()) for batch in batch_samples)
-        pairs = torch.tensor(pairs, device=device)
-        if self.args.world_size > 1:
-            pairs = self.accelerator.gather(pairs.reshape(1)).sum()
-        return pairs.clamp(min=1)
+        self._count_evidence(batch_samples, device)
+        return self._sum_over_processes(pairs, device).clamp(min=1)
+
+    def _sum_over_processes(self, number, device):
+        number = torch.tensor(number, device=device)
+        return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        indices, batch = inputs["document_index"], {**inputs}
+
+        def sizes():
+            return sizes_of_batch(batch, indices, self._titles(indices))
+
+        with naming_documents(sizes, self._less_memory("train")):
+            return super().training_step(model, inputs, *args, **kwargs)
+
+    def _less_memory(self, stage):
+        """What would need less memory, as far as it is not used yet."""
+        args, advice = self.args, []
+        size = getattr(args, f"per_device_{stage}_batch_size")
+        if size > 1:
+            more = " with more gradient_accumulation_steps" if stage == "train" else ""
+            advice.append(f"per_device_{stage}_batch_size below {size}{more}")
+        if stage == "train":
+            bound = 1024 if args.pairs_at_once is None else args.pairs_at_once // 2
+            advice.append(f"pairs_at_once={max(bound, 1)}")
+            if not args.gradient_checkpointing:
+                advice.append("gradient_checkpointing=True")
+        return ", ".join([*advice, "or a max_length that cuts long documents"])
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
-        outputs = model(**inputs, num_items_in_batch=num_items_in_batch)
+        if isinstance(self.train_dataset, DocumentStream):
+            self._streamed_facts = self._streamed_facts + inputs["labels"][:, 1:].sum()
+        bounds = {"num_evidence_pairs": self._evidence_pairs, "pairs_at_once": self.args.pairs_at_once}
+        outputs = model(**inputs, num_items_in_batch=num_items_in_batch, **bounds)
         if not torch.isfinite(outputs.loss):
             raise FloatingPointError(
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
                 f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
             )
+        self._add_evidence_loss(outputs)
         # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
@@ -262,7 +289,10 @@ class CommTrainer(HyperparameterSearch, Trainer):
         return {key: sum(report.get(key, 0) for report in reports) for key in reports[0]}
 
     def _documents_of_step(self):
-        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in self._step_documents]
+        return self._titles(self._step_documents)
+
+    def _titles(self, documents):
+        return [one if isinstance(one, str) else self.train_dataset[one]["title"] for one in documents]
 
     def _warn_of_other_threshold(self):
         loss, found = self.model.config.loss, self.processing_class.decision.decision_threshold
@@ -272,62 +302,46 @@ class CommTrainer(HyperparameterSearch, Trainer):
                 "the loss %r decides with decision_threshold=%r; the processor has %r", loss, expected, found
             )
 
-    def train(self, resume_from_checkpoint=None, *, keep_threshold_offset: bool = False, **kwargs):
+    def train(
+        self,
+        resume_from_checkpoint=None,
+        *,
+        keep_threshold_offset: bool = False,
+        keep_evidence_threshold: bool = False,
+        **kwargs,
+    ):
         """
-        As the parent's, with two differences.
+        As the parent's, with three differences.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
-            keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`, which is otherwise set
-                to 0, because it was tuned for other weights. `probability_map` is removed in any case.
+            keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
+                set to 0, because it was tuned for other weights; `probability_map` is removed in any case.
+            keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
+                set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
         """
         self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
+        if not keep_evidence_threshold:
+            self._reset_evidence_threshold()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-
-    def _save_checkpoint(self, model, trial):
-        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            (folder / "trainer_state.json").unlink(missing_ok=True)
-        # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        self._saves_checkpoint = True
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-            self._saves_checkpoint = False
-        if self.args.should_save:
-            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
-
-    def _save(self, output_dir=None, state_dict=None):
-        model = self.accelerator.unwrap_model(self.model)
-        if has_adapters(model) and not self._saves_checkpoint:
-            save_merged(model, output_dir or self.args.output_dir)
-            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
-            return
-        super()._save(output_dir, state_dict)
-        # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
-
-    def create_model_card(self, model_name=None, tags=()):
-        """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
-        if self.is_world_process_zero():
-            record = self.run_record or trainer_record(self)
-            tags = [tags] if isinstance(tags, str) else tags
-            write_model_card(self.args.output_dir, record, repo_id=self.hub_model_id, name=model_name, tags=tags)
+        self._evaluations_without_predictions.clear()
+        result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and result.global_step:
+            facts = torch.as_tensor(self._streamed_facts, dtype=torch.float32, device=self.args.device)
+            if not self.accelerator.reduce(facts, "sum"):
+                logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
+        return result
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None):
         dataset = self.evaluation_documents(eval_dataset)
-        dataset = encode_dataset(dataset, self.processing_class)
+        dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
             batch_size=self.args.per_device_eval_batch_size,
@@ -352,39 +366,69 @@ class CommTrainer(HyperparameterSearch, Trainer):
             )
         return dataset
 
+    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test", *, keep_margins: bool = False):
+        """
+        As the parent's: `predictions` of the result is a list of [`~modeling_comm.decoding.Predictions`], one per document.
+
+        Args:
+            keep_margins (`bool`, defaults to `False`): whether they hold `pairs`, `margins` and `labels`: 150 kB for a document
+                of 20 entities and 96 relations, where 3 kB are kept otherwise.
+        """
+        self._keep_margins = keep_margins
+        try:
+            return super().predict(test_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            self._keep_margins = False
+
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
     ):
         """One result per document, gathered by document index from all processes; `predictions` is a list of
         [`~modeling_comm.decoding.Predictions`] in the data set's order."""
         documents = dataloader.dataset.documents
-        results = self._evaluate_batches(dataloader)
-        if self.args.world_size > 1:
-            results = gather_object(results)
-        results = sorted(results, key=lambda result: result.document_index)
+        evaluated = self._evaluate_batches(dataloader, self._keep_margins or self.compute_metrics is not None)
+        results = evaluated.results
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
-        metrics = evaluate_results(results, documents, self.processing_class, self.ign_reference)
+        metrics = evaluated.metrics(documents, self.processing_class, self.ign_reference)
+        self._warn_if_nothing_is_predicted(metric_key_prefix, nothing_predicted(metrics, evaluated.ranking))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
         return EvalLoopOutput(predictions=results, label_ids=None, metrics=metrics, num_samples=len(documents))
 
+    def _warn_if_nothing_is_predicted(self, prefix, warning):
+        in_a_row = self._evaluations_without_predictions
+        in_a_row[prefix] = in_a_row[prefix] + 1 if warning else 0
+        # The first epochs of a training that will do well may predict nothing.
+        last = self.state.global_step >= self.state.max_steps
+        if warning and (not self.is_in_train or last or in_a_row[prefix] == 3):
+            logger.warning("%s: %s", prefix, warning)
+
     @torch.no_grad()
-    def _evaluate_batches(self, dataloader):
+    def _evaluate_batches(self, dataloader, keep_margins=False):
         # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
         model = self.accelerator.unwrap_model(self.model)
         if self.place_model_on_device:
             model = model.to(self.args.device)
         model.eval()
-        results = []
+        evaluated = EvaluatedDocuments(keep_margins, self.args.world_size)
         for batch in dataloader:
-            if batch["document_index"]:
+            if indices := batch["document_index"]:
                 batch = self._prepare_inputs(batch)
-                with self.accelerator.autocast():
-                    results += predict_batch(model, batch, self.processing_class, dataloader.dataset.documents)
+                documents = dataloader.dataset.documents
+
+                def sizes(batch=batch, indices=indices, documents=documents):
+                    return sizes_of_batch(batch, indices, [documents[index]["title"] for index in indices])
+
+                with self.accelerator.autocast(), naming_documents(sizes, self._less_memory("eval")):
+                    evaluated.add(predict_batch(model, batch, self.processing_class, documents))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
-        return results
+        if self.args.world_size > 1:
+            evaluated, *others = gather_object([evaluated])
+            evaluated.merge(others)
+        evaluated.results.sort(key=lambda result: result.document_index)
+        return evaluated
 
     def tune_threshold_offset(self, eval_dataset=None) -> float:
         """
@@ -401,69 +445,11 @@ class CommTrainer(HyperparameterSearch, Trainer):
         Raises:
             ValueError: documents without labels.
         """
-        margins, labels = flat_margins(self.predict(self.evaluation_documents(eval_dataset)).predictions)
-        if labels is None:
+        self.processing_class.decision.probability_map = None  # candidates are ranked by margin
+        loader = self.get_eval_dataloader(eval_dataset)
+        ranking = self._evaluate_batches(loader).ranking
+        if ranking is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        offset, _ = tune_offset(margins, labels, int(labels.sum()))
-        decision = self.processing_class.decision
-        decision.threshold_offset, decision.probability_map = offset, None
+        offset, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
+        self.processing_class.decision.threshold_offset = offset
         return offset
-
-
-def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
-    """
-    Runs the model on a collated batch.
-
-    Args:
-        model ([`CommForDocumentRelationExtraction`]), processor ([`CommProcessor`]): what predicts and what decides.
-        batch (`dict`): of a [`DocumentCollator`].
-        documents (`list[dict]`, *optional*): the data set, for messages.
-
-    Returns:
-        one [`~modeling_comm.decoding.Predictions`] per document, with `document_index`, and with labels also `labels` and `loss`.
-
-    Raises:
-        FloatingPointError: a logit is not finite.
-    """
-    batch = dict(batch)
-    document_index = batch.pop("document_index")
-    labels = batch.pop("labels", None)
-    outputs = model(**batch)
-    logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
-    bad = document_with_bad_logits(logits, pair_index)
-    if bad is not None:
-        title = f" ({documents[document_index[bad]]['title']!r})" if documents is not None else ""
-        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]}{title} are not finite")
-    losses = None
-    if labels is not None:
-        labels = labels.cpu()
-        losses = loss_from_config(model.config)(logits, labels, reduction="none")
-    results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
-    results = processor.complete(results)
-    for index, result in zip(document_index, results, strict=True):
-        result.document_index = index
-    return results
-
-
-def evaluate_results(
-    results: list[Predictions],
-    documents: list[dict],
-    processor: CommProcessor,
-    ign_reference: IgnReference | None = None,
-) -> dict[str, float]:
-    """Metrics of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
-    over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`."""
-    metrics = {
-        "predicted_positives": sum(len(result.triples) for result in results),
-        "removed_by_cap": sum(result.removed_by_cap for result in results),
-    }
-    _, labels = flat_margins(results)
-    if labels is None:
-        return metrics
-    predicted = official_predictions(results, documents, processor.id2label)
-    scores = score(predicted, documents, ign_reference=ign_reference)
-    keys = ("f1", "precision", "recall", "ign_f1")
-    metrics |= {key: scores[key] for key in keys if scores[key] is not None}
-    metrics["average_precision"] = average_precision(flat_ranks(results), labels, int(labels.sum()))
-    metrics["loss"] = sum(result.loss for result in results) / max(sum(len(result.pairs) for result in results), 1)
-    return metrics

@@ -1,5 +1,6 @@
 """Training arguments with the field's defaults: ATLOP's hyper-parameters, which the paper trains with."""
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ class CommTrainingArguments(TrainingArguments):
 
     - `head_learning_rate` (`float`, defaults to 1e-4): learning rate of all that is not the backbone, whose own is
       `learning_rate`.
+    - `pairs_at_once` None (all), or a number: entity pairs whose representations and losses are in memory at a time. Others are
+      computed again for the backward pass, so that gradients are those of the whole batch.
     - `adam_epsilon` 1e-6, `num_train_epochs` 30, `per_device_train_batch_size` 4 documents, `warmup_steps` 0.06 (below 1 a share
       of all steps).
     - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
@@ -38,6 +41,13 @@ class CommTrainingArguments(TrainingArguments):
 
     head_learning_rate: float = field(
         default=1e-4, metadata={"help": "Learning rate of everything that is not the backbone (the relation encoder)."}
+    )
+    pairs_at_once: int | None = field(
+        default=None,
+        metadata={
+            "help": "Entity pairs whose representations and losses training keeps in memory at a time; what it needs of the "
+            "others it computes again. The gradients are the same, of the whole batch. By default all pairs are kept."
+        },
     )
     learning_rate: float = field(
         default=5e-5, metadata={"help": "Learning rate of the backbone. 5e-5 suits base models, 3e-5 large ones."}
@@ -85,6 +95,14 @@ class CommTrainingArguments(TrainingArguments):
             )
         if not self.head_learning_rate > 0:
             raise ValueError(f"head_learning_rate is {self.head_learning_rate}; expected a number above 0")
+        for name in ("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected an integer of 1 or more")
+        for name in ("learning_rate", "num_train_epochs", "max_grad_norm", "weight_decay"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
+                raise ValueError(f"{name} is {getattr(self, name)}; expected a finite number, 0 or more")
+        if self.pairs_at_once is not None and self.pairs_at_once < 1:
+            raise ValueError(f"pairs_at_once is {self.pairs_at_once}; expected at least 1")
         if self.train_sampling_strategy not in _SAMPLING:
             raise ValueError(
                 f"train_sampling_strategy is {self.train_sampling_strategy!r}; expected one of {_SAMPLING}"

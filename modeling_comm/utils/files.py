@@ -3,13 +3,12 @@
 import gzip
 import hashlib
 import json
-import os
 import re
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 from ..documents import DocumentError
+from .writer import write_text
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 # JSON that is cut off is found to be wrong, or seems complete (a number), at most this far from its end (a pair of \u
@@ -29,16 +28,14 @@ def read_json(path):
     try:
         with open_text(path) as file:
             return json.load(file)
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
 
 
 def write_json(path, value):
-    """Writes JSON so that `path` holds either the old content or the new, never a part."""
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Writes JSON so that `path` holds either the old content or the new, never a part; see
+    [`~modeling_comm.utils.writer.replacing`]."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
 def file_sha256(path) -> str:
@@ -100,6 +97,8 @@ def iterate_json_array(file, source=None, chunk_size=1 << 20) -> Iterator:
                 found = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"
                 expected = "a JSON object; is the file complete?" if cut_off else "a JSON object"
                 raise DocumentError(source, index, None, None, found, expected) from None
+            except (ValueError, RecursionError) as error:  # a number of a million digits, a thousand brackets
+                raise DocumentError(source, index, None, None, str(error), "a JSON object") from None
             if end <= len(text) - _LONGEST_PIECE or not read_more():
                 break
         position = end

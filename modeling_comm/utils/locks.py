@@ -12,17 +12,27 @@ except ModuleNotFoundError:  # Windows
     fcntl = None
 
 logger = logging.getLogger(__name__)
+_held: set[int] = set()  # descriptors of folders that this process has locked
 
 
 class LockedError(ValueError):
-    """Another process uses a file or folder. Attributes: `path` (`str`)."""
+    """
+    Another process uses a file or folder.
 
-    def __init__(self, path):
-        self.path = str(path)
-        super().__init__(f"{path} is in use by another process; wait for it, or end it")
+    Attributes:
+        path (`str`): the file or folder.
+        process (`int`, *optional*): the other process, where the system says which one it is.
+    """
+
+    def __init__(self, path, process: int | None = None):
+        self.path, self.process = str(path), process
+        other = "another process" if process is None else f"process {process}"
+        super().__init__(
+            f"{path} is in use by {other}; wait for it, or end it. The lock ends with the process, no file holds it"
+        )
 
     def __reduce__(self):
-        return type(self), (self.path,)
+        return type(self), (self.path, self.process)
 
 
 def lock(file: int, path: str | Path) -> None:
@@ -41,21 +51,54 @@ def lock(file: int, path: str | Path) -> None:
             raise OSError("this system has no fcntl")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise LockedError(path) from None
+        raise LockedError(path, _holder(file)) from None
     except OSError as error:
-        logger.warning("%s cannot be locked (%s): do not start another process that writes there", path, error)
+        _warn(path, error)
 
 
 @contextlib.contextmanager
 def locked_folder(path: str | Path) -> Iterator[None]:
     """Locks a folder, which is created where it is missing, for the time of the context; see [`lock`]."""
     os.makedirs(path, exist_ok=True)
-    if os.name == "nt":  # no descriptors of folders
+    if os.name == "nt":
+        _warn(path, "this system opens no folders")
         yield
         return
     descriptor = os.open(path, os.O_RDONLY)
+    _held.add(descriptor)
     try:
         lock(descriptor, path)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor in _held:  # not in a process that was forked meanwhile
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _warn(path, error):
+    logger.warning("%s cannot be locked (%s): do not start another process that writes there", path, error)
+
+
+def _holder(file):
+    """The process that has locked a file, as Linux tells it."""
+    status = os.fstat(file)
+    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            # 1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF
+            words = line.split()
+            if words[1] == "FLOCK" and wanted in words and words[-4].isdigit() and int(words[-4]):
+                return int(words[-4])
+    return None
+
+
+def _close_in_child():
+    # A worker that outlives a process that was killed would keep its locks.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

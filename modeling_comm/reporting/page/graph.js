@@ -1,8 +1,10 @@
 // The graph on the page: drawing, filtering, zoom.
 
-const LEGIBLE = 0.8; // the smallest scale at which the graph opens
+const MOST_EDGES = 60; // more lines are a mat in which nothing can be read
 let zoom = 1;
-let canvas = null; // size of the graph, and its best connected node
+let fitted = true; // whether the graph is as large as its place
+let canvas = null; // size of the graph
+let drawn = null; // indices of the facts that are drawn
 
 const shown = (number) => Math.round(number * 10) / 10;
 const pathOf = ([from, ...others]) =>
@@ -14,43 +16,73 @@ function arrowOf([, , control, end]) {
   return [end, corner(0.42), corner(-0.42)].map(({ x, y }) => `${shown(x)},${shown(y)}`).join(" ");
 }
 
-function renderGraph() {
+/** True if a document has more facts than can be drawn; each filter then has a graph of its own. */
+const isCrowded = () => record.triples.length > MOST_EDGES;
+
+/** The facts to draw: all of the document's, or of too many the strongest that pass the filters. */
+function factsToDraw() {
+  if (!isCrowded()) return [...record.triples.keys()];
+  const strength = (fact) => (record.triples[fact].missed ? -1 : record.triples[fact].score);
+  const strongest = factsShown().sort((a, b) => strength(b) - strength(a) || a - b);
+  return strongest.slice(0, MOST_EDGES).sort((a, b) => a - b);
+}
+
+/** Lets the next drawing begin with nothing. */
+function forgetGraph() {
+  drawn = null;
+}
+
+/** Draws the graph, if its facts are others than before; `facts` are those that pass the filters, of any entity. */
+function renderGraph(facts) {
+  const wanted = factsToDraw();
+  if (drawn?.join() !== wanted.join()) {
+    drawn = wanted;
+    drawGraph();
+  }
+  const passing = isCrowded() ? factsShown().length : 0;
+  const apart = record.entities.length - new Set(drawn.flatMap((fact) => [record.triples[fact].head, record.triples[fact].tail])).size;
+  byId("apart").textContent =
+    passing > drawn.length
+      ? `The ${drawn.length} strongest of ${passing.toLocaleString("en")} facts are drawn`
+      : apart && !isCrowded()
+        ? `${count(apart, "entity", "entities")} without a fact not drawn`
+        : "";
+  filterGraph(facts);
+}
+
+function drawGraph() {
+  const triples = drawn.map((fact) => record.triples[fact]);
   const ink = document.createElement("canvas").getContext("2d");
   const family = getComputedStyle(document.body).fontFamily;
   const measure = (text, size) => {
     ink.font = `${size}px ${family}`;
     return ink.measureText(text).width;
   };
-  const entities = [...record.entities.keys()].filter((entity) =>
-    record.triples.some((triple) => concerns(triple, entity)),
-  );
+  const ends = new Set(triples.flatMap(({ head, tail }) => [head, tail]));
+  const entities = [...record.entities.keys()].filter((entity) => ends.has(entity));
   const index = new Map(entities.map((entity, node) => [entity, node]));
   const nodes = entities.map((entity) => {
     const label = cut(nameOf(entity), 26);
     return { label, width: Math.max(34, measure(label, 14) + 22), height: 26 };
   });
-  const edges = record.triples.map((triple) => {
+  const edges = triples.map((triple) => {
     const label = cut(relationOf(triple), 24);
     return { label, width: measure(label, 12), head: index.get(triple.head), tail: index.get(triple.tail) };
   });
-  const apart = record.entities.length - entities.length;
-  byId("apart").textContent = apart ? `${count(apart, "entity", "entities")} without a fact not drawn` : "";
   byId("canvas").replaceChildren();
   if (!entities.length) return;
   const layout = layOut(nodes, edges);
-  const degrees = entities.map((entity) => record.triples.filter((triple) => concerns(triple, entity)).length);
-  const middle = layout.nodes[degrees.indexOf(Math.max(...degrees))];
-  canvas = { width: Math.ceil(layout.width), height: Math.ceil(layout.height), middle };
-  const lines = layout.edges.map(({ curve, label }, fact) => {
-    const what = describe(record.triples[fact]);
+  canvas = { width: Math.ceil(layout.width), height: Math.ceil(layout.height) };
+  const lines = layout.edges.map(({ curve, label }, edge) => {
+    const what = describe(triples[edge]);
     return svg(
       "g",
-      { class: "edge", "data-fact": fact, role: "button", "aria-pressed": "false", "aria-label": what },
+      { class: "edge", "data-fact": drawn[edge], "data-verdict": verdictOf(triples[edge]), role: "button", "aria-pressed": "false", "aria-label": what },
       svg("title", {}, what),
       svg("path", { class: "reach", d: pathOf(curve) }),
       svg("path", { class: "line", d: pathOf(curve) }),
       svg("polygon", { points: arrowOf(curve) }),
-      svg("text", { x: shown(label.x), y: shown(label.y), dy: "0.32em" }, edges[fact].label),
+      svg("text", { x: shown(label.x), y: shown(label.y), dy: "0.32em" }, edges[edge].label),
     );
   });
   const pills = layout.nodes.map(({ x, y }, node) => {
@@ -88,18 +120,19 @@ function filterGraph(facts) {
   stop(byId("canvas"), "[role=button]");
 }
 
-/** Sets the graph's scale: a factor of the present one, "fit", or by default to fit as far as that is legible. */
-function setZoom(to) {
+/** Sets the graph's scale: a factor of the present one, or by default as large as its place. */
+function setZoom(factor) {
   const view = byId("canvas");
   const picture = view.firstChild;
   if (!picture) return;
   const fit = Math.min(view.clientWidth / canvas.width, view.clientHeight / canvas.height, 1);
   const before = zoom;
-  zoom = to === "fit" ? fit : to ? Math.min(3, Math.max(0.2, zoom * to)) : Math.max(fit, LEGIBLE);
-  const middle =
-    to && to !== "fit"
-      ? { x: (view.scrollLeft + view.clientWidth / 2) / before, y: (view.scrollTop + view.clientHeight / 2) / before }
-      : canvas.middle;
+  fitted = !factor;
+  zoom = fitted ? fit : Math.min(3, Math.max(Math.min(fit, 0.2), zoom * factor));
+  const middle = {
+    x: (view.scrollLeft + view.clientWidth / 2) / before,
+    y: (view.scrollTop + view.clientHeight / 2) / before,
+  };
   picture.setAttribute("width", Math.floor(canvas.width * zoom));
   picture.setAttribute("height", Math.floor(canvas.height * zoom));
   view.scrollTo(middle.x * zoom - view.clientWidth / 2, middle.y * zoom - view.clientHeight / 2);

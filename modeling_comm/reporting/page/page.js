@@ -9,10 +9,12 @@ const state = {
   fact: null, // index of the chosen triple
   entity: null, // index of the chosen entity
   relation: "", // id of the only relation shown, or nothing
+  verdict: "", // what the gold facts say of the only facts shown, or nothing
   minimum: 0,
   sort: "score",
   descending: true,
   listed: LIST_STEP,
+  rows: ROWS, // listed in the table
 };
 let record = null; // the chosen document
 
@@ -36,8 +38,8 @@ function cut(text, length) {
 
 const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })}\u00a0%`;
-const scoreOf = (triple) => triple.score.toFixed(3);
-const isShown = (triple) => Number(scoreOf(triple)) >= state.minimum; // the number that is read is the one that counts
+const scoreOf = (triple) => (triple.missed ? "missed" : triple.score.toFixed(3));
+const isShown = (triple) => triple.score >= state.minimum;
 const concerns = (triple, entity) => triple.head === entity || triple.tail === entity;
 const nameOf = (entity) => record.entities[entity].name || "(no name)";
 const relationOf = (triple) => triple.name || triple.relation;
@@ -61,10 +63,24 @@ const nameTag = (name, hint = name) =>
   html("bdi", { class: "name", dir: "auto", title: cut(hint, 200) }, cut(name, 200));
 const entityTag = (entity) => paintAs(nameTag(nameOf(entity)), entity);
 
-/**
- * Sentences on which a fact's attention rests. They are shaded relative to the heaviest: most of the attention often lies on
- * marks outside of all sentences.
- */
+/** Sentences that are marked for a fact: its predicted evidence, or else those on which its attention rests. */
+const marksOf = (triple) => (triple.evidence ? evidenceOf(triple) : explanationOf(triple));
+
+function evidenceOf(triple) {
+  const weights = new Map(triple.explanation);
+  return triple.evidence.map((sentence) => ({
+    sentence,
+    shade: (element) => element.style.setProperty("--weight", "1"),
+    share: () =>
+      html(
+        "span",
+        { class: "number", title: "Predicted evidence, and its share of the pair’s attention" },
+        weights.has(sentence) ? `evidence ${percent(weights.get(sentence))}` : "evidence",
+      ),
+  }));
+}
+
+/** Sentences on which a fact's attention rests. They are shaded relative to the heaviest. */
 function explanationOf(triple) {
   const heaviest = Math.max(...triple.explanation.map(([, weight]) => weight)) || 1;
   return triple.explanation.map(([sentence, weight]) => ({
@@ -73,7 +89,7 @@ function explanationOf(triple) {
     share: () =>
       html(
         "span",
-        { class: "number", title: "Share of the pair’s attention; the rest lies elsewhere" },
+        { class: "number", title: "Share of the attention that the pair pays to sentences" },
         percent(weight),
       ),
   }));
@@ -142,15 +158,27 @@ function markDocument() {
 
 /** Numbers that depend on the slider. */
 function countFacts() {
-  const all = data.documents.reduce((sum, { triples }) => sum + triples.length, 0);
-  const numbers = data.documents.map(({ triples }) => triples.filter(isShown).length);
+  const predicted = data.documents.map(({ triples }) => triples.filter(({ missed }) => !missed));
+  const all = predicted.reduce((sum, triples) => sum + triples.length, 0);
+  const numbers = predicted.map((triples) => triples.filter(isShown).length);
   const shown = numbers.reduce((sum, number) => sum + number, 0);
   const part = shown === all ? "" : `${shown.toLocaleString("en")} of `;
-  byId("summary").textContent = `${count(data.documents.length, "document")}, ${part}${count(all, "fact")}`;
+  byId("summary").textContent = `${count(data.documents.length, "document")}, ${part}${count(all, "fact")}${judgement()}`;
   byId("minimum-shown").textContent = state.minimum.toFixed(2);
   for (const button of byId("list").querySelectorAll("[data-document]")) {
     setCount(button.lastChild, numbers[button.dataset.document]);
   }
+}
+
+/** In words, how the predictions that are shown compare with the gold facts, if there are any. */
+function judgement() {
+  const judged = data.documents.flatMap(({ triples }) => triples).filter((triple) => verdictOf(triple));
+  if (!judged.length) return "";
+  const gold = judged.filter(({ gold, missed }) => gold || missed).length;
+  const right = judged.filter((triple) => triple.gold && isShown(triple)).length;
+  const wrong = judged.filter((triple) => triple.gold === false && isShown(triple)).length;
+  const numbers = [right, wrong, gold - right].map((number) => number.toLocaleString("en"));
+  return `; ${numbers[0]} right, ${numbers[1]} wrong, ${numbers[2]} missed`;
 }
 
 // ---- The text
@@ -228,13 +256,18 @@ function renderEntities() {
 }
 
 function countEntities(facts) {
+  const numbers = record.entities.map(() => 0);
+  for (const fact of facts) {
+    const { head, tail } = record.triples[fact];
+    numbers[head] += 1;
+    if (tail !== head) numbers[tail] += 1;
+  }
   for (const button of byId("entities").querySelectorAll("button")) {
-    const entity = Number(button.dataset.entity);
-    setCount(button.lastChild, [...facts].filter((fact) => concerns(record.triples[fact], entity)).length);
+    setCount(button.lastChild, numbers[button.dataset.entity]);
   }
 }
 
-// ---- Table and graph
+// ---- The filter by relation
 
 function renderRelations() {
   const numbers = new Map();
@@ -249,56 +282,6 @@ function renderRelations() {
     html("option", { value: "" }, "all"),
     ...options.map(({ relation, label }) => html("option", { value: relation }, label)),
   );
-}
-
-const compare = new Intl.Collator("en", { numeric: true }).compare;
-const columns = {
-  head: (a, b) => compare(nameOf(a.head), nameOf(b.head)),
-  relation: (a, b) => compare(relationOf(a), relationOf(b)),
-  tail: (a, b) => compare(nameOf(a.tail), nameOf(b.tail)),
-  score: (a, b) => a.score - b.score,
-};
-
-/** Indices of the triples that pass slider and relation filter; with an entity chosen, only its own. */
-function factsShown(entity = state.entity) {
-  return [...record.triples.keys()].filter((fact) => {
-    const triple = record.triples[fact];
-    return (
-      isShown(triple) &&
-      (!state.relation || triple.relation === state.relation) &&
-      (entity === null || concerns(triple, entity))
-    );
-  });
-}
-
-function renderTable() {
-  const facts = factsShown();
-  const focused = document.activeElement.closest("#rows tr")?.dataset.fact;
-  const sign = state.descending ? -1 : 1;
-  facts.sort((a, b) => sign * columns[state.sort](record.triples[a], record.triples[b]) || a - b);
-  byId("rows").replaceChildren(
-    ...facts.map((fact) => {
-      const triple = record.triples[fact];
-      const score = html("span", { class: "score" }, scoreOf(triple));
-      score.style.setProperty("--score", String(triple.score));
-      const relation = nameTag(relationOf(triple), `${cut(relationOf(triple), 150)} (${triple.relation})`);
-      const cells = [entityTag(triple.head), relation, entityTag(triple.tail), score];
-      return html("tr", { "data-fact": fact, "aria-selected": "false" }, ...cells.map((cell) => html("td", {}, cell)));
-    }),
-  );
-  for (const button of document.querySelectorAll("[data-sort]")) {
-    const sorted = button.dataset.sort === state.sort;
-    button.parentElement.setAttribute("aria-sort", !sorted ? "none" : state.descending ? "descending" : "ascending");
-  }
-  const part = facts.length === record.triples.length ? "" : `${facts.length.toLocaleString("en")} of `;
-  byId("counts").textContent = `${part}${record.triples.length.toLocaleString("en")}`;
-  byId("none").textContent = facts.length
-    ? ""
-    : record.triples.length
-      ? "No fact passes the filters."
-      : "No facts were found in this document.";
-  stop(byId("rows"), "tr");
-  if (focused !== undefined) byId("rows").querySelector(`[data-fact="${focused}"]`)?.focus();
 }
 
 // ---- What is chosen
@@ -329,7 +312,7 @@ function mark() {
     sentence.classList.remove("explains");
     sentence.querySelector(".number").remove();
   }
-  for (const { sentence, shade, share } of triple ? explanationOf(triple) : []) {
+  for (const { sentence, shade, share } of triple ? marksOf(triple) : []) {
     const element = byId("text").querySelector(`[data-sentence="${sentence}"]`);
     element.classList.add("explains");
     element.prepend(share());
@@ -354,13 +337,17 @@ function describeFact(triple) {
     html("span", { class: "number" }, scoreOf(triple)),
     clearButton(),
   );
-  if (!triple.explanation.length) return [fact, html("p", { class: "hint" }, "No explaining sentence was recorded.")];
-  const sentences = explanationOf(triple).map(({ sentence, shade, share }) => {
+  if (!marksOf(triple).length) {
+    const none = triple.evidence ? "No sentence is predicted as evidence." : "No explaining sentence was recorded.";
+    const why = triple.missed ? "A gold fact that was not predicted." : none;
+    return [fact, html("p", { class: "hint" }, why)];
+  }
+  const sentences = marksOf(triple).map(({ sentence, shade, share }) => {
     const button = html("button", { type: "button", "data-jump": sentence }, `sentence ${sentence + 1}`, share());
     shade(button);
     return button;
   });
-  return [fact, html("p", { class: "sentences" }, "Attention on ", ...sentences)];
+  return [fact, html("p", { class: "sentences" }, triple.evidence ? "Evidence: " : "Attention on ", ...sentences)];
 }
 
 function describeEntity() {
@@ -387,25 +374,29 @@ function reveal() {
   target?.scrollIntoView({ block: "center", behavior: still ? "auto" : "smooth" });
 }
 
-/** Applies filters and choice. */
-function refresh() {
+/** Applies filters and choice; `later` leaves a graph of its own for the filters until these stop changing. */
+function refresh(later = false) {
   if (state.fact !== null && !factsShown().includes(state.fact)) state.fact = null;
   const facts = new Set(factsShown(null));
   renderTable();
-  filterGraph(facts);
   countEntities(facts);
+  clearTimeout(waiting);
+  if (later && isCrowded()) waiting = setTimeout(refresh, 150);
+  else renderGraph(facts);
   mark();
 }
+let waiting = null;
 
 // What a click on an element with such a data attribute does, or the Enter key; each gets the attribute and the element.
 const actions = {
   document(index) {
-    Object.assign(state, { document: Number(index), fact: null, entity: null, relation: "" });
+    Object.assign(state, { document: Number(index), fact: null, entity: null, relation: "", verdict: "", rows: ROWS });
     record = data.documents[state.document];
     renderText();
     renderEntities();
     renderRelations();
-    renderGraph();
+    renderVerdicts();
+    forgetGraph();
     refresh();
     markDocument();
     for (const pane of ["scroll", "table"]) byId(pane).scrollTop = 0;
@@ -415,6 +406,12 @@ const actions = {
     state.listed += LIST_STEP;
     listDocuments();
     byId("list").children[first].firstChild.focus();
+  },
+  rows() {
+    const first = state.rows;
+    state.rows += ROWS;
+    refresh();
+    byId("rows").children[first].focus();
   },
   fact(fact) {
     state.fact = Number(fact);
@@ -430,6 +427,7 @@ const actions = {
   sort(column) {
     state.descending = state.sort === column ? !state.descending : column === "score";
     state.sort = column;
+    state.rows = ROWS;
     refresh();
   },
   show(parts, chosen) {
@@ -439,7 +437,7 @@ const actions = {
     setZoom();
   },
   zoom(factor) {
-    setZoom(factor === "fit" ? factor : Number(factor));
+    setZoom(factor === "fit" ? undefined : Number(factor));
   },
   jump(sentence) {
     byId("text").querySelector(`[data-sentence="${sentence}"]`).scrollIntoView({ block: "center" });
@@ -469,9 +467,12 @@ function back() {
 function start() {
   document.title = data.title;
   byId("title").textContent = data.title;
-  const lowest = data.documents
-    .flatMap(({ triples }) => triples)
-    .reduce((least, { score }) => Math.min(least, score), 0.5);
+  const triples = data.documents.flatMap((one) => one.triples);
+  const hasEvidence = triples.some(({ evidence }) => evidence);
+  byId("about-evidence").hidden = !hasEvidence;
+  byId("about-attention").hidden = hasEvidence;
+  for (const triple of triples) triple.score = Number(triple.score.toFixed(3)); // the number that is read is the one that counts
+  const lowest = triples.reduce((least, { score, missed }) => (missed ? least : Math.min(least, score)), 0.5);
   state.minimum = Math.floor(lowest * 20) / 20;
   byId("minimum").min = state.minimum;
   byId("minimum").value = state.minimum;
@@ -485,12 +486,14 @@ function start() {
   byId("minimum").addEventListener("input", (event) => {
     state.minimum = Number(event.target.value);
     countFacts();
-    if (record) refresh();
+    if (record) refresh(true);
   });
-  byId("relation").addEventListener("change", (event) => {
-    state.relation = event.target.value;
-    refresh();
-  });
+  for (const filter of ["relation", "verdict"])
+    byId(filter).addEventListener("change", (event) => {
+      state[filter] = event.target.value;
+      refresh();
+    });
+  addEventListener("resize", () => fitted && setZoom());
   byId("search").addEventListener("input", () => {
     state.listed = LIST_STEP;
     listDocuments();

@@ -1,0 +1,54 @@
+"""The command `comm-docre export`: a checkpoint as a program of `torch.export`, or as ONNX."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+import torch
+from transformers import AutoModel, AutoProcessor
+
+from ..deployment.export import export_onnx, export_program, largest_difference
+from .errors import refuse_overwriting
+from .predict_models import check_model
+
+TOLERANCE = 1e-4
+FORMATS = {".onnx": "onnx", ".pt2": "torch"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command: writes the program and says how far it is from the model; returns the exit status."""
+    form = FORMATS.get(Path(args.output).suffix.lower())
+    if form is None:
+        raise ValueError(f"--output is {args.output}; expected a file name that ends with {' or '.join(FORMATS)}")
+    try:
+        check_model(args.model)
+    except ValueError as error:
+        raise ValueError(f"--model {error}") from error
+    refuse_overwriting(
+        [args.output, f"{args.output}.data"], Path(args.model).glob("*") if Path(args.model).is_dir() else []
+    )
+    model = AutoModel.from_pretrained(args.model, dtype="float32").eval()
+    processor = AutoProcessor.from_pretrained(args.model)
+    if form == "torch":
+        program = export_program(model, processor)
+        torch.export.save(program, args.output)
+        module = program.module()
+        difference = largest_difference(model, processor, lambda batch: module(**batch).logits)
+    else:
+        export_onnx(model, processor, args.output)
+        if importlib.util.find_spec("onnxruntime") is None:
+            print(f"{args.output}: not compared with the model, which needs onnxruntime")
+            return 0
+        difference = largest_difference(model, processor, _onnx(args.output))
+    print(f"{args.output}: logits differ from the model's by {difference:.1g} at most")
+    if not difference < TOLERANCE:  # nor where it is no number
+        raise ValueError(f"{args.output}: found a difference of {difference:.1g}, expected less than {TOLERANCE}")
+    return 0
+
+
+def _onnx(path):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    return lambda batch: torch.from_numpy(session.run(["logits"], {name: batch[name].numpy() for name in names})[0])

@@ -1,0 +1,53 @@
+"""What `comm-docre predict` shows while it runs: the number of documents, their rate, and the time left."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from tqdm import tqdm
+from transformers.utils import logging
+
+_LOG_SECONDS = 30  # between two lines of progress in a file
+
+
+def progress_bar(total: int | None, done: int, quiet: bool) -> tqdm:
+    """
+    A bar on stderr; where that is no terminal, a line every half minute.
+
+    Args:
+        total (`int`, *optional*): number of documents, if it is known.
+        done (`int`): those that an earlier run has done.
+        quiet (`bool`): whether to show nothing.
+    """
+    how = {"total": total, "initial": done, "unit": " documents", "disable": quiet}
+    if not sys.stderr.isatty():
+        how |= {"file": _Lines(sys.stderr), "ascii": True, "mininterval": _LOG_SECONDS, "delay": _LOG_SECONDS}
+    return tqdm(**how)
+
+
+@contextmanager
+def loading(quiet: bool) -> Iterator[None]:
+    """Without the progress bars of Transformers, if so wanted."""
+    shown = logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+class _Lines:
+    """A stream in which each state of a bar is a line of its own."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.encoding = stream, getattr(stream, "encoding", None)
+
+    def write(self, text):
+        if text := text.strip():
+            self.stream.write(f"{text}\n")
+
+    def flush(self):
+        self.stream.flush()

@@ -1,0 +1,1 @@
+"""What a trained model needs to run elsewhere, smaller or faster."""

@@ -1,0 +1,78 @@
+"""Scores of predicted evidence: which sentences prove a fact."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..decoding import Predictions
+from .cutoffs import tune_offset
+
+
+def evidence_metrics(
+    results: Iterable[Predictions], documents: Iterable[Mapping], id2label: Mapping[int, str]
+) -> dict[str, float]:
+    """
+    Scores of the predicted evidence of labelled documents.
+
+    Args:
+        results (`Iterable[Predictions]`): one for each document, with evidence.
+        documents (`Iterable[dict]`): in DocRED's format.
+        id2label (`Mapping[int, str]`): the model's labels.
+
+    Returns:
+        `evidence_precision`, `evidence_recall` and `evidence_f1` over the sentences of facts that are predicted, right and
+        annotated with evidence, and `evidence_f1_given_facts` over those of all facts annotated with evidence, predicted or not.
+    """
+    found, given = [], []
+    for result, gold in _with_gold(results, documents):
+        threshold = result.settings.evidence_threshold
+        for triple in result.triples:
+            if evidence := gold.get((triple.head, triple.tail, id2label[triple.label])):
+                found.append((set(triple.evidence or ()), evidence))
+        for (head, tail, _), evidence in gold.items():
+            scores = (result.sentence_scores or {}).get((head, tail), ())
+            given.append(({number for number, share in enumerate(scores) if share > threshold}, evidence))
+    precision, recall, f1 = _rates(found)
+    metrics = {"evidence_precision": precision, "evidence_recall": recall, "evidence_f1": f1}
+    return metrics | {"evidence_f1_given_facts": _rates(given)[-1]}
+
+
+def best_evidence_threshold(
+    results: Sequence[Predictions], documents: Iterable[Mapping], id2label: Mapping[int, str]
+) -> float | None:
+    """
+    The `evidence_threshold` with the best evidence F1 over facts that are predicted, right and annotated with evidence.
+
+    Args:
+        results, documents, id2label: as in [`evidence_metrics`]; the results have `sentence_scores`.
+
+    Returns:
+        `float`, in `[0, 1)`, or None if there is no such fact.
+    """
+    shares, correct = [], []
+    for result, gold in _with_gold(results, documents):
+        for triple in result.triples:
+            if evidence := gold.get((triple.head, triple.tail, id2label[triple.label])):
+                scores = result.sentence_scores[triple.head, triple.tail]
+                shares += scores
+                correct += [number in evidence for number in range(len(scores))]
+    if not any(correct):
+        return None
+    threshold, _ = tune_offset(shares, correct, sum(correct))
+    return max(threshold, 0.0)
+
+
+def _rates(facts):
+    """Precision, recall and F1 over facts, each given as its predicted and its annotated sentences; 0 where there are none."""
+    correct = sum(len(found & gold) for found, gold in facts)
+    predicted, annotated = (sum(len(fact[place]) for fact in facts) for place in (0, 1))
+    precision, recall = (correct / max(number, 1) for number in (predicted, annotated))
+    return precision, recall, 2 * correct / max(predicted + annotated, 1)
+
+
+def _with_gold(results, documents):
+    """Each result with the annotated evidence of its document, by head, tail and relation; repeated labels count together."""
+    for result, document in zip(results, documents, strict=True):
+        gold = {}
+        for label in document.get("labels") or ():
+            if label.get("evidence"):
+                gold.setdefault((label["h"], label["t"], label["r"]), set()).update(label["evidence"])
+        yield result, gold

@@ -1,0 +1,116 @@
+"""Predictions that were made for other documents or other labels than those of the truth: found, said, and where they have names
+for ids, read all the same."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from ..utils.files import read_json
+from .scoring import Document, PredictionError
+
+_PLACES = (".", "meta", "../meta")
+_FILE = "rel_info.json"
+
+
+def read_relation_names(path: str | Path) -> dict[str, str]:
+    """
+    Readable names of relations from a file such as DocRED's `rel_info.json`.
+
+    Args:
+        path (`str` or `Path`): JSON file, an object of ids and names.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has another form.
+    """
+    names = read_json(path)
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{path}: found {str(names)[:80]}, expected an object of relations and their names")
+    return names
+
+
+def names_beside(path: str | Path) -> dict[str, str]:
+    """Relation names of the `rel_info.json` beside a file of documents, in the folder's `meta`, or in `meta` beside the folder;
+    empty if there is none."""
+    files = (Path(path).parent / place / _FILE for place in _PLACES)
+    file = next(filter(Path.is_file, files), None)
+    return {} if file is None else read_relation_names(file)
+
+
+def check_same_entities(
+    names: Sequence[str], document: Document, truth: str, source: str | None = None, index: int | None = None
+) -> None:
+    """
+    Checks that a record has the entities of the labelled document with its title; a triple's indices mean nothing otherwise.
+
+    Args:
+        names (`Sequence[str]`): the names of the record's entities.
+        document (`Document`): the labelled document.
+        truth (`str`): where that is from, for the message.
+        source (`str`, *optional*), index (`int`, *optional*): where the record is from, for the message.
+
+    Raises:
+        PredictionError: the record has more or fewer entities, or one whose name none of the document's mentions has.
+    """
+    if len(names) != len(document.entities):
+        found, expected = f"{len(names)} entities", f"the {len(document.entities)} of this document in {truth}"
+        raise PredictionError(source, index, document.title, "entities", found, expected)
+    for number, (name, mentions) in enumerate(zip(names, document.entities, strict=True)):
+        known = list(dict.fromkeys(mention["name"] for mention in mentions))
+        if name not in known:
+            expected = f"a name of this entity in {truth}: {', '.join(map(repr, known))}"
+            raise PredictionError(source, index, document.title, f"entities[{number}].name", repr(name), expected)
+
+
+def translate_relations(
+    facts: Iterable[dict], relations: Collection[str], names: Mapping[str, str]
+) -> tuple[list[dict], int]:
+    """
+    Reads names of relations as ids, or ids as names, where only so the truth has them.
+
+    Args:
+        facts (`Iterable[dict]`): predictions in the official format.
+        relations (`Collection[str]`): what the truth calls its relations.
+        names (`Mapping[str, str]`): readable names by id.
+
+    Returns:
+        `tuple[list[dict], int]`: the predictions, and how many of them were changed.
+    """
+    ids = {name.casefold(): key for key, name in names.items()}
+    changed, result = 0, []
+    for fact in facts:
+        given = fact["r"]
+        meant = next((r for r in (ids.get(given.casefold()), names.get(given)) if r in relations), None)
+        if given not in relations and meant is not None:
+            fact, changed = {**fact, "r": meant}, changed + 1
+        result.append(fact)
+    return result, changed
+
+
+def mismatch_warnings(result: dict, facts: Collection[dict], documents: Collection[dict]) -> list[str]:
+    """
+    Says where most predictions have titles or relations that the truth does not have: such scores are 0 for another reason than
+    the model.
+
+    Args:
+        result (`dict`): what [`~modeling_comm.evaluation.scoring.score`] returned for them.
+        facts (`Collection[dict]`), documents (`Collection[dict]`): predictions and truth.
+    """
+    titles = {document["title"]: None for document in documents}
+    relations = {label["r"]: None for document in documents for label in document.get("labels") or ()}
+    warnings = []
+    for key, field, known in (("unknown_titles", "title", titles), ("unknown_relations", "r", relations)):
+        total = result["distinct_predictions"]
+        if 2 * result[key] <= total:
+            continue
+        example = next(fact[field] for fact in facts if fact[field] not in known)
+        there = f"such as {next(iter(known))!r}" if known else "of which there are none"
+        what = {"title": "titles", "r": "relations"}[field]
+        hint = {
+            "title": "are these the predictions for this file?",
+            "r": "--rel_info FILE says which names mean which ids",
+        }
+        warnings.append(
+            f"{result[key]:,} of {total:,} predictions have {what} that the truth does not have, such as {example!r}, and count "
+            f"as wrong; the truth has {what} {there}; {hint[field]}"
+        )
+    return warnings

@@ -1,0 +1,58 @@
+"""What training documents show, and whether that can be learnt."""
+
+from collections.abc import Mapping
+
+from transformers.utils import logging
+
+from .encode_dataset import column_of
+
+# What an evaluation measures, see [`~modeling_comm.training.trainer.evaluate_results`].
+METRICS = ("f1", "precision", "recall", "ign_f1", "average_precision", "loss", "predicted_positives", "removed_by_cap")
+
+logger = logging.get_logger(__name__)
+
+
+class NothingToLearnError(ValueError):
+    """
+    Training documents show nothing that could be learnt.
+
+    Attributes:
+        missing (`str`): `"entity pairs"` or `"facts"`.
+        documents (`int`): number of the documents.
+    """
+
+    def __init__(self, missing: str, documents: int):
+        self.missing, self.documents = missing, documents
+        why = {
+            "entity pairs": "a document with two entities at least: relations hold between entities",
+            "facts": "one fact at least: a model that sees none learns to predict none",
+        }[missing]
+        super().__init__(f"found no {missing} in the {documents:,} training documents; expected {why}")
+
+    def __reduce__(self):
+        return type(self), (self.missing, self.documents)
+
+
+def check_learnable(dataset, id2label: Mapping[int, str], needs_facts: bool = True):
+    """
+    Refuses training documents from which nothing can be learnt, and says which relations they do not show.
+
+    Args:
+        dataset: encoded documents.
+        id2label (`Mapping[int, str]`): the model's labels.
+        needs_facts (`bool`, defaults to `True`): whether the facts of the documents are all that is learnt from.
+
+    Raises:
+        NothingToLearnError: there are no pairs, or no facts.
+    """
+    if max(column_of(dataset, "num_entities")) < 2:
+        raise NothingToLearnError("entity pairs", len(dataset))
+    shown = {fact[2] for facts in column_of(dataset, "facts") for fact in facts}
+    if not shown and needs_facts:
+        raise NothingToLearnError("facts", len(dataset))
+    unseen = [label for index, label in id2label.items() if index and index not in shown]
+    if unseen and needs_facts:
+        some = ", ".join(unseen[:5]) + (", ..." if len(unseen) > 5 else "")
+        logger.warning(
+            "%d of %d relations have no fact in the training documents: %s", len(unseen), len(id2label) - 1, some
+        )

@@ -1,0 +1,71 @@
+"""What a trainer does for evidence: its pairs are counted, its loss is logged, its threshold is chosen."""
+
+import torch
+from transformers.utils import logging
+
+from ..evaluation.evidence_scores import best_evidence_threshold
+from ..evidence import count_evidence_pairs, default_evidence_threshold
+from .encode_dataset import check_labelled, encode_dataset
+
+logger = logging.get_logger(__name__)
+
+
+class EvidenceTraining:
+    """The part of [`CommTrainer`] that is about evidence."""
+
+    _evidence_pairs = None  # of a step, accumulated batches and processes included
+    _evidence_loss, _evidence_since = 0.0, None
+
+    def _count_evidence(self, batch_samples, device):
+        if self.model.config.evidence_weight:
+            average = self.model.config.evidence_average
+            annotated = sum(int(count_evidence_pairs(batch["evidence"], average)) for batch in batch_samples)
+            self._evidence_pairs = self._sum_over_processes(annotated, device)
+
+    def _add_evidence_loss(self, outputs):
+        if outputs.evidence_loss is not None:
+            self._evidence_loss = self._evidence_loss + outputs.evidence_loss.detach() * self.args.world_size
+            if self._evidence_since is None:
+                self._evidence_since = self.state.global_step
+
+    def _reset_evidence_threshold(self):
+        default = default_evidence_threshold(self.model.config.evidence_weight)
+        self.processing_class.decision.reset_evidence_threshold(default)
+
+    def log(self, logs, start_time=None):
+        if "loss" in logs and self._evidence_since is not None:
+            total = torch.as_tensor(self._evidence_loss, dtype=torch.float32, device=self.args.device)
+            steps = max(self.state.global_step - self._evidence_since, 1)
+            logs["evidence_loss"] = self.accelerator.reduce(total, "mean").item() / steps
+            self._evidence_loss, self._evidence_since = 0.0, None
+        super().log(logs, start_time)
+
+    def tune_evidence_threshold(self, eval_dataset=None) -> float:
+        """
+        Chooses the share of a pair's attention beyond which a sentence is evidence, for the best evidence F1 on facts of labelled
+        documents that are predicted, right and annotated with evidence, and sets it in the processor. To be called after
+        [`tune_threshold_offset`], on which the predicted facts depend.
+
+        Args:
+            eval_dataset: as in [`tune_threshold_offset`].
+
+        Returns:
+            `float`: the threshold. It stays as it was, with a warning, if there is no such fact.
+
+        Raises:
+            ValueError: the model predicts no evidence, or documents lack labels.
+        """
+        decision = self.processing_class.decision
+        if decision.evidence_threshold is None:
+            raise ValueError(
+                "tune_evidence_threshold: evidence_threshold is None; expected a model with an evidence_weight"
+            )
+        dataset = encode_dataset(self.evaluation_documents(eval_dataset), self.processing_class)
+        check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
+        results = self.predict(dataset).predictions
+        threshold = best_evidence_threshold(results, dataset, self.processing_class.id2label)
+        if threshold is None:
+            logger.warning("evidence_threshold stays %s: no fact is right and annotated", decision.evidence_threshold)
+        else:
+            decision.evidence_threshold = threshold
+        return decision.evidence_threshold

@@ -1,0 +1,51 @@
+"""What an evaluation says: which of two checkpoints is better, and that nothing was predicted."""
+
+from transformers import TrainerState
+
+from ..evaluation.ranking import CandidateRanking
+
+
+def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_model: str | None) -> bool:
+    """
+    Whether an evaluation that equals the best one so far should take its place: the higher average precision does, and of equal
+    ones the later. F1 is 0 as long as no relation clears the threshold, and average precision rises meanwhile.
+
+    Args:
+        metrics (`dict[str, float]`): of the evaluation, each with the prefix `eval_`.
+        state (`TrainerState`): its history holds the best evaluation so far.
+        metric_for_best_model (`str`, *optional*): what is compared first.
+
+    Returns:
+        `bool`: also False where the evaluation is no equal of the best one.
+    """
+    if metric_for_best_model is None or state.best_metric is None:
+        return False
+    name = f"eval_{metric_for_best_model.removeprefix('eval_')}"
+    if metrics.get(name) != state.best_metric:
+        return False
+    best = next(
+        (entry for entry in state.log_history if entry["step"] == state.best_global_step and name in entry), {}
+    )
+    # That of the same evaluation set, if there are several: "eval_dev_f1" has "eval_dev_average_precision" beside it.
+    parts = name.split("_")
+    keys = [f"{'_'.join(parts[:end])}_average_precision" for end in range(len(parts) - 1, 0, -1)]
+    key = next((key for key in keys if key in metrics), None)
+    return metrics.get(key, 0.0) >= best.get(key, 0.0)
+
+
+def nothing_predicted(metrics: dict[str, float], ranking: CandidateRanking | None) -> str | None:
+    """
+    A warning where no relation of any pair clears the threshold although there are gold facts, and what helps; else None.
+
+    Args:
+        metrics (`dict[str, float]`): of [`~evaluation.EvaluatedDocuments`].
+        ranking (`CandidateRanking`, *optional*): of all candidates; None where documents have no labels.
+    """
+    if metrics["predicted_positives"] or ranking is None or not ranking.num_gold:
+        return None
+    return (
+        f"no relation of any pair clears the threshold, so F1 is 0; the highest margin is {ranking.highest:.2f}. "
+        f"Average precision is {metrics['average_precision']:.4f}; it does not depend on the threshold and shows whether the "
+        "model learns. More training steps or a higher head_learning_rate help; tune_threshold_offset finds the margin with the "
+        "best F1."
+    )

@@ -1,0 +1,73 @@
+"""What a training leaves in its folder: checkpoints, the best of them, the model and its card."""
+
+from pathlib import Path
+
+from transformers.utils import logging
+
+from ..reporting.model_card import trainer_record, write_model_card
+from ..utils.writer import full_disk_is_named
+from .adapters import has_adapters, save_merged
+from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
+from .results import breaks_tie
+
+logger = logging.get_logger(__name__)
+
+
+class SavedTraining:
+    """The part of [`~trainer.CommTrainer`] that saves."""
+
+    _saves_checkpoint = False  # not the finished model
+
+    def _save_weights(self, output_dir, state_dict):
+        model = self.accelerator.unwrap_model(self.model)
+        if has_adapters(model) and not self._saves_checkpoint:
+            save_merged(model, output_dir or self.args.output_dir)
+            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+        else:
+            super()._save(output_dir, state_dict)
+
+    def _load_best_model(self):
+        # The parent would keep the last weights without a word to anyone who reads the record.
+        if has_weights(self.state.best_model_checkpoint):
+            super()._load_best_model()
+            return
+        logger.warning("%s is gone: the last weights are kept, not the best", self.state.best_model_checkpoint)
+        self.state.best_model_checkpoint, self.state.best_global_step = None, self.state.global_step
+
+    def _determine_best_metric(self, metrics, trial):
+        if super()._determine_best_metric(metrics, trial):
+            return True
+        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
+            return False
+        self.state.best_global_step = self.state.global_step
+        return True
+
+    def _save_checkpoint(self, model, trial):
+        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
+        if self.args.should_save:
+            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+            (folder / "trainer_state.json").unlink(missing_ok=True)
+        # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        self._saves_checkpoint = True
+        try:
+            with full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)):
+                super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+            self._saves_checkpoint = False
+        if self.args.should_save:
+            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
+
+    def _save(self, output_dir=None, state_dict=None):
+        with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):
+            self._save_weights(output_dir, state_dict)
+        # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
+        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+
+    def create_model_card(self, model_name=None, tags=()):
+        """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
+        if self.is_world_process_zero():
+            record = self.run_record or trainer_record(self)
+            tags = [tags] if isinstance(tags, str) else tags
+            write_model_card(self.args.output_dir, record, repo_id=self.hub_model_id, name=model_name, tags=tags)

@@ -1,0 +1,27 @@
+"""CSV that spreadsheets read: UTF-8 with a byte order mark, without which Excel takes it for the machine's own encoding."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def csv_header(columns: Sequence[str]) -> bytes:
+    """What a file begins with: byte order mark and names of the columns."""
+    return BYTE_ORDER_MARK + csv_rows(columns, [dict(zip(columns, columns, strict=True))])
+
+
+def csv_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """
+    Rows of a file.
+
+    Args:
+        columns (`Sequence[str]`): the columns.
+        rows (`Iterable[Mapping[str, Any]]`): a value for each of them; None is an empty cell.
+    """
+    text = io.StringIO()
+    csv.DictWriter(text, columns).writerows(rows)
+    # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, is written as its escape.
+    return text.getvalue().encode("utf-8", "backslashreplace")

@@ -1,0 +1,200 @@
+"""Whatever reads documents refuses the same, and what one command writes the next one reads."""
+
+import copy
+import json
+import os
+from collections import Counter
+
+import pytest
+from helpers import random_document, save_backbone
+
+import comm_docre
+from dataset_scripts.builder import load_splits, to_document
+from dataset_scripts.provenance import read_provenance
+from modeling_comm.data.bad_parts import drop_bad_parts
+from modeling_comm.documents import DocumentError, validate_document
+from modeling_comm.evaluation.scoring import PredictionError, score
+from modeling_comm.prediction_record import parse_record
+from modeling_comm.utils.files import read_json, write_json
+
+
+def documents(number):
+    return [random_document(5, 30, seed=seed, title=f"Title {seed}") for seed in range(number)]
+
+
+def run(*words):
+    return comm_docre.main([str(word) for word in words])
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("vertexSet[0][0].sent_id", lambda document: document["vertexSet"][0][0].update(sent_id=-1)),
+        ("labels[0].evidence[0]", lambda document: document["labels"][0].update(evidence=[3])),
+        ("labels[0].r", lambda document: document["labels"][0].update(r=" ")),
+        ("title", lambda document: document.update(title="")),
+    ],
+)
+def test_the_scorer_refuses_what_the_validator_refuses(field, change):
+    document = documents(1)[0]
+    change(document)
+    found = []
+    for check in (validate_document, lambda document: score([], [document])):
+        with pytest.raises(DocumentError) as refused:
+            check(document)
+        found.append((refused.value.field, refused.value.found, refused.value.expected))
+    assert found[0] == found[1] and found[0][0] == field
+
+
+@pytest.mark.parametrize(("field", "value"), [("title", ""), ("r", ""), ("h_idx", -1), ("evidence", [-1])])
+def test_the_scorer_refuses_wrong_predictions(field, value):
+    with pytest.raises(PredictionError) as refused:
+        score([{"title": "Title 0", "h_idx": 0, "t_idx": 1, "r": "P17", field: value}], documents(1))
+    assert refused.value.field.startswith(field)
+
+
+def test_view_shows_what_predict_wrote(model, tmp_path):
+    """A mention of one empty token has no characters."""
+    given = documents(1)
+    given[0]["sents"][0][0] = ""
+    given[0]["vertexSet"] = [
+        [{"name": "", "sent_id": 0, "pos": [0, 1], "type": "PER"}],
+        *documents(1)[0]["vertexSet"][1:],
+    ]
+    given[0]["vertexSet"] = [
+        [mention for mention in mentions if number == 0 or mention["sent_id"]]
+        for number, mentions in enumerate(given[0]["vertexSet"])
+    ]
+    given[0]["vertexSet"] = [mentions for mentions in given[0]["vertexSet"] if mentions]
+    del given[0]["labels"]
+    validate_document(given[0])
+    (tmp_path / "in.jsonl").write_text(json.dumps(given[0]))
+    words = [
+        "--model",
+        model,
+        "--input",
+        tmp_path / "in.jsonl",
+        "--format",
+        "docred",
+        "--output",
+        tmp_path / "out.jsonl",
+    ]
+    assert run("predict", *words) == 0
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    (mention,) = record["entities"][0]["mentions"]
+    assert mention["start"] == mention["end"]
+    parse_record(record)
+    assert run("view", "--input", tmp_path / "out.jsonl", "--output", tmp_path / "page.html") == 0
+    assert "Title 0" in (tmp_path / "page.html").read_text()
+
+
+@pytest.mark.parametrize("labels", ["text", [3], [{"h": 0, "t": 0, "r": "P17"}], [{"h": 0, "t": 1, "r": "unknown"}]])
+def test_predict_does_not_look_at_labels(model, tmp_path, labels):
+    outputs = []
+    for number, given in enumerate(({**documents(1)[0], "labels": labels}, documents(1)[0])):
+        source, output = tmp_path / f"{number}.json", tmp_path / f"{number}.jsonl"
+        write_json(source, [given])
+        assert run("predict", "--model", model, "--input", source, "--format", "docred", "--output", output) == 0
+        outputs.append(output.read_bytes())
+    assert outputs[0] == outputs[1]
+
+
+def test_empty_lines_are_skipped_by_all(model, tmp_path):
+    write_json(tmp_path / "truth.json", documents(2))
+    lines = "".join(f"\n{json.dumps(document)}\n \n" for document in documents(2))
+    (tmp_path / "in.jsonl").write_text(lines)
+    output = tmp_path / "out.jsonl"
+    words = ["--model", model, "--input", tmp_path / "in.jsonl", "--format", "docred", "--output", output]
+    assert run("predict", *words) == 0
+    gaps = tmp_path / "gaps.jsonl"
+    gaps.write_text("\n" + output.read_text().replace("\n", "\n\n"))
+    for name in (output, gaps):
+        scores, page = tmp_path / f"{name.name}.json", tmp_path / f"{name.name}.html"
+        assert run("evaluate", "--predictions", name, "--truth", tmp_path / "truth.json", "--output", scores) == 0
+        assert run("view", "--input", name, "--output", page, "--title", "A") == 0
+    assert (tmp_path / "out.jsonl.json").read_bytes() == (tmp_path / "gaps.jsonl.json").read_bytes()
+    assert (tmp_path / "out.jsonl.html").read_bytes() == (tmp_path / "gaps.jsonl.html").read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------- parts left out
+
+
+def spoil(document):
+    """The document with one wrong mention, one entity without a mention and two wrong facts; and what is right of it."""
+    right = {**document, "labels": [{"h": 0, "t": 2, "r": "P17"}, {"h": 2, "t": 3, "r": "P131", "evidence": [0]}]}
+    wrong = copy.deepcopy(right)
+    wrong["vertexSet"].insert(1, [])
+    wrong["vertexSet"][3].append({"name": "", "sent_id": 0, "pos": [2, 2], "type": "PER"})
+    new = [0, 2, 3, 4, 5]
+    wrong["labels"] = [{**fact, "h": new[fact["h"]], "t": new[fact["t"]]} for fact in right["labels"]]
+    wrong["labels"].insert(1, {"h": 0, "t": 0, "r": "P17"})
+    wrong["labels"].insert(0, {"h": 1, "t": 2, "r": "P17"})
+    wrong["ignored_pairs"], right["ignored_pairs"] = [[0, 2], [1, 2], [5, 0]], [[0, 1], [4, 0]]
+    return wrong, right
+
+
+def test_parts_that_do_not_fit_are_left_out():
+    wrong, right = spoil(documents(1)[0])
+    before = copy.deepcopy(wrong)
+    assert drop_bad_parts(wrong) == (right, Counter(mentions=1, entities=1, facts=2))
+    assert wrong == before
+    assert drop_bad_parts(right) == (right, Counter())
+    with pytest.raises(DocumentError) as refused:
+        drop_bad_parts(wrong, keep_entities=True)
+    assert refused.value.field == "vertexSet[1]"
+    with pytest.raises(DocumentError) as refused:
+        drop_bad_parts({**wrong, "sents": []}, index=7)
+    assert (refused.value.field, refused.value.index) == ("sents", 7)
+    unknown, dropped = drop_bad_parts(right, relations={"P131"})
+    assert unknown["labels"] == right["labels"][1:] and dropped == Counter(facts=1)
+
+
+def test_parts_are_left_out_of_a_data_set_and_counted(tmp_path, caplog):
+    pairs = [spoil(document) for document in documents(3)]
+    for name in ("train", "test"):
+        write_json(tmp_path / f"{name}.json", [*(wrong for wrong, _ in pairs), {"title": ""}, *documents(1)])
+    files = {name: str(tmp_path / f"{name}.json") for name in ("train", "test")}
+    with caplog.at_level("WARNING"):
+        loaded = load_splits("local", data_files=files, on_bad_document="drop_part", cache_dir=str(tmp_path / "cache"))
+    found = list(map(to_document, loaded["train"]))
+    assert [document["vertexSet"] for document in found[:3]] == [right["vertexSet"] for _, right in pairs]
+    assert [document["labels"] for document in found[:3]] == [right["labels"] for _, right in pairs]
+    provenance = read_provenance(loaded)
+    assert provenance["train"]["dropped"] == {"mentions": 3, "entities": 3, "facts": 6, "documents": 3}
+    assert [skipped["index"] for skipped in provenance["train"]["skipped"]] == [3]
+    # Predictions name the entities of a test document by their numbers.
+    assert "dropped" not in provenance["test"]
+    assert [skipped["index"] for skipped in provenance["test"]["skipped"]] == [0, 1, 2, 3]
+    assert "left out 3 mentions, 3 entities, 6 facts of 3 documents" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------ names that are not UTF-8
+
+
+@pytest.mark.skipif(os.name == "nt" or os.uname().sysname == "Darwin", reason="file systems with names in UTF-8 only")
+def test_names_of_files_that_are_not_utf_8(commands, model, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    write_json(folder / "train.json", documents(2))
+    (folder / "in.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents(2)))
+    predict = ["comm-docre", "predict", "--input", folder / "in.jsonl", "--format", "jsonl", "--output"]
+    evaluate = ["comm-docre", "evaluate", "--predictions", folder / "out.jsonl", "--truth", folder / "train.json"]
+    train = ["run_docre.py", "--use_cpu", "--train_file", folder / "train.json", "--test_file", folder / "train.json"]
+    train += ["--cache_dir", tmp_path / "cache", "--model_name_or_path", save_backbone(tmp_path / "encoder")]
+    train += ["--emb_size", "16", "--block_size", "4", "--report_to", "none", "--max_steps", "1"]
+    for finished in commands(
+        [*predict, folder / "out.jsonl", "--model", model],
+        ["comm-docre", "view", "--input", folder / "out.jsonl", "--output", folder / "page.html"],
+        [*evaluate, "--output", folder / "scores.json"],
+        [*train, "--do_train", "--do_predict", "--output_dir", tmp_path / "run"],
+        ["comm-docre", "card", "--run", tmp_path / "run", "--output", folder / "card.md"],
+    ):
+        assert finished.status == 0, finished.err[-2000:]
+    assert read_json(tmp_path / "run" / "run.json")["data"]["files"]["train"]["source"] == str(folder / "train.json")
+    # Weights and tokenizers are opened by libraries that take UTF-8 only.
+    for finished in commands(
+        [*predict, tmp_path / "other.jsonl", "--model", folder],
+        [*train, "--do_train", "--output_dir", folder / "run"],
+    ):
+        (line,) = (line for line in finished.err.splitlines() if line.startswith("error: "))
+        assert finished.status == 2 and "caf\\udce9" in line and "UTF-8" in line and "Traceback" not in finished.err

@@ -1,0 +1,232 @@
+"""Files are written whole or not at all, and stay what they are."""
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import threading
+
+import faults
+import pytest
+from helpers import random_document, save_backbone, tiny_model
+
+from modeling_comm.utils.files import read_json, write_json
+from modeling_comm.utils.writer import open_stream, remove_unfinished, replacing, write_bytes, write_text
+
+needs_posix = pytest.mark.skipif(os.name == "nt", reason="modes, links and devices as POSIX has them")
+needs_mount = pytest.mark.skipif(not faults.can_mount(), reason="this machine lets nobody mount a small file system")
+
+
+def documents(number):
+    return [random_document(4, 30, seed=seed, title=f"Title {seed}") for seed in range(number)]
+
+
+@needs_posix
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o664, 0o755])
+def test_modes_stay(tmp_path, mode):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    path.chmod(mode)
+    write_json(path, {"a": 1})
+    assert stat.S_IMODE(path.stat().st_mode) == mode and read_json(path) == {"a": 1}
+
+
+@needs_posix
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_new_files_have_the_mode_of_the_process(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        write_text(tmp_path / "folder" / "a.txt", "a")
+        tiny_model().save_pretrained(tmp_path / "model")
+    finally:
+        os.umask(before)
+    written = [tmp_path / "folder" / "a.txt", *(tmp_path / "model").iterdir()]
+    assert len(written) > 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o666 & ~mask}
+
+
+@needs_posix
+def test_weights_that_are_saved_again_keep_their_mode(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").chmod(0o640)
+    model.save_pretrained(tmp_path)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == 0o640
+
+
+@needs_posix
+def test_a_file_that_nobody_may_write_is_not_replaced(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):
+        pytest.skip("root may write everything")
+    with pytest.raises(PermissionError) as refused:
+        write_text(path, "new")
+    assert refused.value.filename == str(path) and path.read_text() == "old"
+
+
+@needs_posix
+def test_links_stay(tmp_path):
+    (tmp_path / "stored").mkdir()
+    link, target = tmp_path / "link.json", tmp_path / "stored" / "target.json"
+    link.symlink_to("stored/target.json")  # to nothing yet
+    for value in (1, 2):
+        write_json(link, value)
+        assert link.is_symlink() and read_json(target) == value
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["link.json", "stored", "target.json"]
+
+
+@needs_posix
+def test_a_loop_of_links_is_one_error(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError) as refused:
+        write_text(tmp_path / "a", "text")
+    assert refused.value.errno == errno.ELOOP and refused.value.filename == str(tmp_path / "a")
+    assert (tmp_path / "a").is_symlink()
+
+
+@needs_posix
+def test_devices_and_pipes_stay(tmp_path):
+    write_text(os.devnull, "text")
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    write_bytes(pipe, b"through a pipe")
+    reader.join(timeout=10)
+    assert read == [b"through a pipe"] and stat.S_ISFIFO(pipe.stat().st_mode)
+    assert open_stream(tmp_path / "new") is None
+
+
+def test_an_error_leaves_the_old_content_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    for error in (KeyboardInterrupt, ValueError):
+        with contextlib.suppress(error), replacing(path) as file:
+            file.write(b"half of the ne")
+            raise error
+        assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_nobody_can_take_the_temporary_name_beforehand(tmp_path):
+    seen = set()
+    for _ in range(3):
+        with replacing(tmp_path / "a.txt") as file:
+            file.write(b"text")
+            seen |= {path.name for path in tmp_path.iterdir()} - {"a.txt"}
+    assert len(seen) == 3 and not any(str(os.getpid()) in name for name in seen)
+
+
+def test_what_a_kill_has_left_is_deleted_and_nothing_else(tmp_path):
+    (tmp_path / "notes.unfinished").write_text("mine")
+    (tmp_path / "_a.txt.unfinished").write_text("mine")
+    for name in ("a.txt", "b.txt", "n" * 250):
+        pid = os.fork()
+        if pid == 0:
+            with replacing(tmp_path / name) as file:
+                file.write(b"half")
+                file.flush()
+                os._exit(0)  # as a kill: nothing is cleaned up
+        os.waitpid(pid, 0)
+    assert len(list(tmp_path.iterdir())) == 5
+    remove_unfinished(tmp_path, "a.txt")
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_unfinished(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_a.txt.unfinished", "notes.unfinished"]
+
+
+@needs_posix
+def test_names_that_are_no_utf_8_and_long_ones(tmp_path):
+    for name in (os.fsdecode(b"caf\xe9.json"), "n" * 250 + ".json"):
+        write_json(tmp_path / name, {"source": name})
+        assert read_json(tmp_path / name) == {"source": name}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_device_has_a_name():
+    with pytest.raises(OSError) as refused:
+        write_text("/dev/full", "text")
+    assert refused.value.errno == errno.ENOSPC and refused.value.filename == "/dev/full"
+
+
+# ------------------------------------------------------------------------------------------------------------ commands
+
+
+@needs_posix
+def test_outputs_that_are_no_files(commands, model, tmp_path):
+    """The same bytes, by whatever name standard output is called, and wherever it leads to."""
+    truth, facts, lines = tmp_path / "truth.json", tmp_path / "facts.json", tmp_path / "in.jsonl"
+    write_json(truth, documents(2))
+    write_json(facts, [])
+    lines.write_text("".join(json.dumps(document) + "\n" for document in documents(2)))
+    evaluate = ["comm-docre", "evaluate", "--predictions", facts, "--truth", truth, "--output"]
+    predict = ["comm-docre", "predict", "--model", model, "--input", lines, "--format", "jsonl", "--output"]
+    for command, own in ((evaluate, "scores.json"), (predict, "out.jsonl")):
+        to_file, to_stdout, to_null, to_full = commands(
+            [*command, tmp_path / own], [*command, "/dev/stdout"], [*command, "/dev/null"], [*command, "/dev/full"]
+        )
+        assert [one.status for one in (to_file, to_stdout, to_null)] == [0, 0, 0], to_stdout.err
+        assert to_stdout.out == (tmp_path / own).read_text() and to_stdout.out
+        if os.path.exists("/dev/full"):
+            (line,) = (line for line in to_full.err.splitlines() if line.startswith("error"))
+            assert to_full.status == 2 and "No space left on device: '/dev/full'" in line
+    view = ["comm-docre", "view", "--input", tmp_path / "out.jsonl", "--title", "A", "--output"]
+    (shown, page) = commands([*view, "/dev/stdout"], [*view, tmp_path / "page.html"])
+    assert page.status == 0 and shown.out == (tmp_path / "page.html").read_text()
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+@needs_mount
+def test_a_full_disk_stops_predict_and_it_resumes(commands, model, tmp_path):
+    lines, small, kept = tmp_path / "in.jsonl", tmp_path / "small", tmp_path / "kept"
+    small.mkdir()
+    lines.write_text("".join(json.dumps(document) + "\n" for document in documents(24)))
+    command = ["comm-docre", "predict", "--model", model, "--input", lines, "--format", "jsonl"]
+    command += ["--batch_size", "8", "--threshold_offset", "-100", "--output"]
+    (whole,) = commands([*command, tmp_path / "out.jsonl"])
+    assert whole.status == 0
+    size = (tmp_path / "out.jsonl").stat().st_size
+    full, resumed = commands(
+        {"disk": small, "size": f"{size // 2 // 1024}k"},
+        [*command, small / "out.jsonl"],
+        {"disk": small, "size": "8m"},
+        [*command, small / "out.jsonl"],
+        {"copy": small, "to": kept},
+    )
+    (line,) = (line for line in full.err.splitlines() if line.startswith("error"))
+    assert full.status == 2 and "No space left on device: " in line and str(small / "out.jsonl") in line
+    assert resumed.status == 0, resumed.err
+    assert (kept / "out.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+    assert sorted(path.name for path in kept.iterdir()) == ["out.jsonl", "out.jsonl.settings.json"]
+
+
+@needs_mount
+def test_a_full_disk_stops_a_training_and_it_resumes(commands, tmp_path):
+    small, kept = tmp_path / "small", tmp_path / "kept"
+    small.mkdir()
+    write_json(tmp_path / "train.json", documents(4))
+    command = ["run_docre.py", "--use_cpu", "--do_train", "--train_file", tmp_path / "train.json", "--max_steps", "4"]
+    command += ["--model_name_or_path", save_backbone(tmp_path / "encoder"), "--emb_size", "16", "--block_size", "4"]
+    command += ["--save_strategy", "steps", "--save_steps", "1", "--cache_dir", tmp_path / "cache"]
+    command += ["--load_best_model_at_end", "false", "--eval_strategy", "no", "--save_total_limit", "9"]
+    command += ["--per_device_train_batch_size", "1", "--report_to", "none", "--output_dir"]
+    (whole,) = commands([*command, tmp_path / "whole"])
+    assert whole.status == 0, whole.err
+    size = sum(path.stat().st_size for path in (tmp_path / "whole").glob("checkpoint-1/*"))
+    full, resumed = commands(
+        {"disk": small, "size": f"{int(2.4 * size) // 1024}k"},
+        [*command, small / "run"],
+        {"disk": small, "size": "64m"},
+        [*command, small / "run"],
+        {"copy": small / "run", "to": kept},
+    )
+    (line,) = (line for line in full.err.splitlines() if line.startswith("error"))
+    assert full.status == 2 and "No space left on device: " in line and str(small / "run") in line
+    assert "Traceback" not in full.err
+    assert resumed.status == 0, resumed.err
+    assert read_json(kept / "run.json")["resumed_from"] == [2]
+    assert (kept / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
