@@ -120,6 +120,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from modeling_comm.training.build_trainer import build_trainer
     from modeling_comm.training.checkpoint_files import is_complete
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
+    from modeling_comm.training.decisions import fit_decisions, read_decisions
     from modeling_comm.training.encode_splits import encode_splits
     from modeling_comm.training.predict_split import predict_test
     from modeling_comm.utils.files import read_json, write_json
@@ -166,6 +167,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         ).metrics
         if arguments.run.tune_threshold_offset:
             trainer.tune_threshold_offset()
+        if arguments.run.fit_probability_map:
+            metrics |= fit_decisions(trainer)
         if arguments.run.tune_evidence_threshold:
             trainer.tune_evidence_threshold()
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
@@ -198,11 +201,13 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             "files": data.sources,
             "published": data.entry.published_sources(data.sources),
             "encoding": reports,
+            **({"completion": data.completion} if data.completion else {}),
         },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
         resumed_from=progress.resumed_from,
+        decisions=read_decisions(trainer),
     )
     file = folder / "run.json"
     if progress.finished and is_complete(file):

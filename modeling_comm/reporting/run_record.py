@@ -132,6 +132,8 @@ class RunRecord(Provenance):
         log (`list[dict]`): see [`epoch_log`].
         best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept.
         resumed_from (`list[int]`): steps of the checkpoints from which the training was resumed.
+        decisions (`dict`, *optional*): where a map to probabilities was fitted, what each way to decide is worth, see
+            [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`].
         scored_by (`dict`, *optional*): where a finished training was scored later, the provenance of the latest scores.
     """
 
@@ -147,6 +149,7 @@ class RunRecord(Provenance):
     log: list[dict]
     best_checkpoint_step: int | None
     resumed_from: list[int] = field(default_factory=list)
+    decisions: dict | None = None
     scored_by: dict | None = None
 
     @classmethod
@@ -173,8 +176,9 @@ class RunRecord(Provenance):
 
     def to_dict(self) -> dict:
         record = super().to_dict()
-        if self.scored_by is None:
-            del record["scored_by"]
+        for name in ("decisions", "scored_by"):
+            if record[name] is None:
+                del record[name]
         return record
 
     def added_to(self, earlier: dict) -> "RunRecord":
