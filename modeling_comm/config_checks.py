@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
-from transformers.activations import ACT2FN
 
 from .settings import SettingError
 
@@ -81,6 +80,8 @@ def check_text_config(text_config: PreTrainedConfig) -> None:
     Raises:
         `SettingError`: a field does not fit.
     """
+    from transformers.activations import ACT2FN  # takes seconds, which importing this library should not
+
     owner = "CommConfig.text_config"
     for field in _POSITIVE:
         size = getattr(text_config, field, None)
