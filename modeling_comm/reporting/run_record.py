@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from ..utils.files import write_json
 from .redaction import redact, redact_command
 
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
@@ -218,6 +219,16 @@ def epoch_log(log_history) -> list[dict]:
         for entry in log_history
         if "train_runtime" not in entry
     ]
+
+
+def write_summary(folder: Path, seeds: list[int], metrics: list[dict[str, float]]) -> str:
+    """Writes `summary.json`, the mean and the standard deviation of every metric over seeds; returns the lines to print."""
+    summary = summarize(metrics)
+    write_json(folder / "summary.json", {"seeds": seeds, "metrics": summary})
+    shown = ((key, summary[key]) for key in ("eval_f1", "test_f1", "test_ign_f1") if key in summary)
+    return "\n".join(
+        f"{key}: {100 * values['mean']:.2f} +- {100 * values['std']:.2f} over seeds {seeds}" for key, values in shown
+    )
 
 
 def summarize(by_seed: list[dict[str, float]]) -> dict[str, dict]:

@@ -9,7 +9,9 @@ from datasets import Dataset
 from ..decoding import Predictions
 from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_on_dev, report_on_test
 from ..incomplete_labels.probability_map import CannotFitError, fit_probability_map
+from ..processing_comm import CommProcessor
 from ..utils.files import read_json, write_json
+from .script_arguments import RunArguments
 from .trainer import CommTrainer
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,29 @@ def fit_decisions(trainer: CommTrainer) -> dict[str, float]:
         *(100 * report["dev"][way]["f1"] for way in ("map", "threshold", "offset")),
     )
     return {f"eval_cross_fitted_{name}": scores[name] for name in ("f1", "macro_f1")}
+
+
+def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, float]:
+    """Tunes on the validation documents what the flags ask for, in the trainer's processor; returns metrics of it."""
+    metrics = {}
+    if arguments.tune_threshold_offset:
+        trainer.tune_threshold_offset()
+    if arguments.fit_probability_map:
+        metrics |= fit_decisions(trainer)
+    if arguments.tune_evidence_threshold:
+        trainer.tune_evidence_threshold()
+    return metrics
+
+
+def tuned_values(processor: CommProcessor, arguments: RunArguments) -> dict[str, float]:
+    """What was tuned, now or in an earlier call of the same run, for its record."""
+    values = {}
+    if arguments.tune_threshold_offset:
+        values["threshold_offset"] = processor.decision.threshold_offset
+        logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
+    if arguments.tune_evidence_threshold:
+        values["evidence_threshold"] = processor.decision.evidence_threshold
+    return values
 
 
 def compare_on_test(trainer: CommTrainer, results: Sequence[Predictions]) -> None:
