@@ -102,6 +102,11 @@ def _add_predict(parser):
         "unless it was tuned)",
     )
     parser.add_argument(
+        "--rules",
+        metavar="FILE",
+        help="rules that complete the triples, as `comm-docre rules` writes them (default: the checkpoint's own, if it has any)",
+    )
+    parser.add_argument(
         "--extensions",
         nargs="+",
         metavar="FILE",
@@ -228,6 +233,46 @@ def _add_convert(parser):
     )
 
 
+# --------------------------------------------------------------------------------------------------------------- rules
+
+_RULES = """
+Mines rules between relations from well-labelled documents: a relation that implies another one on the same pair or on the
+reversed pair, and chains of two relations. Each rule comes with its confidence (the share of the places where its conditions
+hold in which its conclusion holds, too) and its support (the number of these places). OUTPUT is a YAML file to read,
+shorten and add to; lines such as `- P131(x, y) & P17(y, z) => P17(x, z)` are rules of your own.
+
+example:
+  %(prog)s --documents dev.json --output rules.yaml
+"""
+
+
+def _add_rules(parser):
+    parser.add_argument(
+        "--documents", required=True, help="documents in DocRED's format, labelled as completely as can be had"
+    )
+    parser.add_argument("--output", required=True, help="the file of rules")
+    parser.add_argument("--min_confidence", type=float, default=0.8, help="least confidence (%(default)s)")
+    parser.add_argument("--min_support", type=int, default=5, help="least support (%(default)s)")
+    parser.add_argument("--no_chains", action="store_true", help="no rules of two conditions")
+
+
+_COMPLETE = """
+Completes the labels of documents by rules, and says how many facts that adds. Each label that is added names its rule and
+the facts that it follows from. With --complete, precision and recall of the labels are given, as they were and completed, on
+the documents that both files have.
+
+example:
+  %(prog)s --documents train.json --rules rules.yaml --output completed.json --complete train_revised.json
+"""
+
+
+def _add_complete(parser):
+    parser.add_argument("--documents", required=True, help="labelled documents in DocRED's format")
+    parser.add_argument("--rules", required=True, help="file of rules, as `comm-docre rules` writes it")
+    parser.add_argument("--output", required=True, help="the documents with completed labels")
+    parser.add_argument("--complete", help="documents with complete labels, some of them the same, to compare with")
+
+
 # -------------------------------------------------------------------------------------------------------------- export
 
 _EXPORT = """
@@ -302,6 +347,18 @@ COMMANDS = {
         _CONVERT,
         _add_convert,
         "modeling_comm.commands.convert",
+    ),
+    "rules": Command(
+        "rules between relations, mined from well-labelled documents",
+        _RULES,
+        _add_rules,
+        "modeling_comm.commands.rules",
+    ),
+    "complete": Command(
+        "labels completed by such rules, and how right they are",
+        _COMPLETE,
+        _add_complete,
+        "modeling_comm.commands.complete",
     ),
     "export": Command(
         "a model as ONNX, or as a program of torch.export", _EXPORT, _add_export, "modeling_comm.commands.export"

@@ -33,17 +33,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from modeling_comm.commands.errors import command, discard_closed_output, refuse_overwriting
+from modeling_comm.commands.errors import command, discard_closed_output
 from modeling_comm.training.script_arguments import Arguments, ModelArguments, check_arguments, parse_arguments
 
 if TYPE_CHECKING:
     from dataset_scripts.loading import Data
 
 logger = logging.getLogger("run_docre")
-
-# Files that a run may write into its folder, checkpoints aside.
-WRITTEN = ("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json")
-WRITTEN += ("trainer_state.json", "README.md")
 
 
 @command
@@ -60,23 +56,14 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     # Imported here and below, not at the head: they take seconds, which `--help` and a mistyped flag can do without.
     from dataset_scripts.loading import describe_data, load_data
     from modeling_comm.reporting.model_card import write_model_card
-    from modeling_comm.reporting.run_record import summarize
-    from modeling_comm.safe_weights import check_name
+    from modeling_comm.reporting.run_record import write_summary
     from modeling_comm.training.predict_teacher import predict_teacher
     from modeling_comm.training.script_logging import set_up_logging
-    from modeling_comm.utils.files import write_json
+    from modeling_comm.training.script_paths import check_paths
     from modeling_comm.utils.locks import locked_folder
     from modeling_comm.utils.writer import remove_unfinished
 
-    for path in (
-        arguments.training.output_dir,
-        arguments.model.model_name_or_path,
-        arguments.distillation.teacher_logits,
-    ):
-        check_name(path)
-    for seed in (None, *arguments.seeds):
-        run_folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
-        refuse_overwriting([run_folder / name for name in WRITTEN], arguments.input_files())
+    check_paths(arguments)
     set_up_logging(arguments.training)
     logger.info("world size %d, device %s", arguments.training.world_size, arguments.training.device)
     data = load_data(arguments)
@@ -100,12 +87,8 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
                 remove_unfinished(run_folder)
             metrics.append(run_seed(arguments.for_seed(seed, run_folder), data))
     if len(seeds) > 1 and is_first:
-        summary = {"seeds": seeds, "metrics": summarize(metrics)}
-        write_json(folder / "summary.json", summary)
+        print(write_summary(folder, seeds, metrics))
         write_model_card(folder)
-        for key in ("eval_f1", "test_f1", "test_ign_f1"):
-            if values := summary["metrics"].get(key):
-                print(f"{key}: {100 * values['mean']:.2f} +- {100 * values['std']:.2f} over seeds {seeds}")
     return metrics
 
 
@@ -120,6 +103,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from modeling_comm.training.build_trainer import build_trainer
     from modeling_comm.training.checkpoint_files import is_complete
     from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
+    from modeling_comm.training.decisions import read_decisions, tune_decisions, tuned_values
     from modeling_comm.training.encode_splits import encode_splits
     from modeling_comm.training.predict_split import predict_test
     from modeling_comm.utils.files import read_json, write_json
@@ -164,17 +148,10 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             keep_threshold_offset=arguments.model.threshold_offset is not None,
             keep_evidence_threshold=arguments.model.evidence_threshold is not None,
         ).metrics
-        if arguments.run.tune_threshold_offset:
-            trainer.tune_threshold_offset()
-        if arguments.run.tune_evidence_threshold:
-            trainer.tune_evidence_threshold()
+        metrics |= tune_decisions(trainer, arguments.run)
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
         trainer.save_state()  # written last: it says that the training is finished
-    if arguments.run.tune_threshold_offset:
-        metrics["threshold_offset"] = processor.decision.threshold_offset
-        logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
-    if arguments.run.tune_evidence_threshold:
-        metrics["evidence_threshold"] = processor.decision.evidence_threshold
+    metrics |= tuned_values(processor, arguments.run)
 
     # Evaluation and prediction.
     if training.do_eval:
@@ -198,11 +175,13 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             "files": data.sources,
             "published": data.entry.published_sources(data.sources),
             "encoding": reports,
+            **({"completion": data.completion} if data.completion else {}),
         },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
         metrics=metrics,
         resumed_from=progress.resumed_from,
+        decisions=read_decisions(trainer),
     )
     file = folder / "run.json"
     if progress.finished and is_complete(file):

@@ -17,8 +17,10 @@ from modeling_comm.evaluation.scoring import IgnReference, load_ign_reference
 from modeling_comm.training.build_model import is_comm_checkpoint, load_checkpoint, new_model
 from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.script_arguments import Arguments, DataArguments
+from modeling_comm.utils.files import file_sha256
 
 from .builder import NoRelationsError, find_data_files, load_splits, relation_labels, to_document
+from .completion import complete_split
 from .describe import describe_documents, format_description
 from .provenance import FileProvenance, read_provenance
 
@@ -36,12 +38,15 @@ class Data:
         sources (`dict[str, FileProvenance]`): by split, where the documents come from.
         entry (`DatasetEntry`): what is known of the data set.
         ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
+        completion (`dict`, *optional*): where rules completed the training labels, the file of `rules`, its `sha256`, and, unless
+            the documents are streamed, the counts of [`~modeling_comm.incomplete_labels.rules.Completion`].
     """
 
     splits: dict[str, Dataset | IterableDataset]
     sources: dict[str, FileProvenance]
     entry: DatasetEntry
     ign_reference: IgnReference | None = None
+    completion: dict | None = None
 
     def documents(self, split: str) -> Iterator[Document]:
         """The documents of a split in DocRED's format; none if there is no such split."""
@@ -102,6 +107,11 @@ def load_data(arguments: Arguments) -> Data:
     for split, limit in limits.items():
         if limit is not None and split in data.splits:
             data.splits[split] = data.splits[split].take(limit)
+    if options.complete_labels and "train" in data.splits:
+        relations = load_labels(arguments, data)[0][1:]
+        data.splits["train"], added = complete_split(data.splits["train"], options.complete_labels, relations)
+        data.completion = {"rules": options.complete_labels, "sha256": file_sha256(options.complete_labels)}
+        data.completion |= added._asdict() if added else {}
     return data
 
 

@@ -23,7 +23,14 @@ from modeling_comm.utils.files import read_json
 from modeling_comm.utils.writer import write_text
 
 LOSSES = {"cmm": "CMM", "atl": "ATL", "balanced_softmax": "Balanced Softmax", "aml": "AML", "afl": "AFL"}
-LOSSES |= {"hingeabl": "HingeABL", "sat": "SAT", "ncrl": "NCRL", "margin": "margin"}
+LOSSES |= {
+    "hingeabl": "HingeABL",
+    "sat": "SAT",
+    "ncrl": "NCRL",
+    "margin": "margin",
+    "pu_cmm": "PU-CMM",
+    "ssr_pu": "SSR-PU",
+}
 # Test F1 / Ign F1 in the paper with BERT: Tables 2 and 3 for ATLOP, Table 1 for the other encoders.
 _ATLOP_LOSSES = ("atl", "balanced_softmax", "aml", "afl", "hingeabl", "cmm")
 _TABLE_2 = ("50.09 / 49.50", "46.25 / 45.83", "43.21 / 43.04", "50.58 / 50.23", "58.44 / 57.45", "62.31 / 61.33")

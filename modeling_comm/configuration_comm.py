@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 from .required_versions import check_transformers  # noqa: F401 # isort: skip - before what another version lacks
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 
 from .config_checks import check_given_fields, check_text_config
-from .losses import available_losses, get_loss
+from .losses import available_losses, get_loss, loss_from_config
 from .relation_encoders import available_relation_encoders, get_relation_encoder
 from .settings import (
     RESERVED_FIELDS,
@@ -245,9 +246,18 @@ class CommConfig(PreTrainedConfig):
             if setting.is_mapping:
                 unknown = sorted(set(getattr(self, setting.field) or ()) - set(self.id2label.values()), key=str)
                 check_field(self, setting.field, not unknown, f"relations of id2label, which lacks {unknown}")
+        self._check_loss()
         validate = getattr(get_relation_encoder(self.relation_encoder).encoder.Settings, "validate", None)
         if validate:
             validate(self)
+
+    def _check_loss(self):
+        """Settings that fit one by one may not fit together. What a loss refuses, it refuses for no pairs, too."""
+        nothing = torch.zeros(0, self.num_labels, device="cpu")
+        try:
+            loss_from_config(self)(nothing, nothing)
+        except SettingError as error:
+            raise SettingError("CommConfig", f"{self.loss}_{error.field}", error.value, error.expected) from None
 
     def validate_both_directions_of_labels(self):
         """Part of `@strict`: `id2label` and `label2id` fit."""

@@ -1,7 +1,8 @@
 """From logits to triples: margins over the threshold, the decision rule, and what is predicted for a document."""
 
 import dataclasses
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -9,9 +10,12 @@ import torch
 from transformers.utils import logging
 
 from .documents import Document, OfficialPrediction, entity_name
+from .features import ordered_pairs
 from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
+from .probabilities import ProbabilityMap
 from .relation_encoder_base import EncodedDocuments
+from .rules import Fact, Rule, derive_facts
 from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
@@ -29,10 +33,13 @@ class DecisionSettings:
         threshold_offset (`float`, defaults to 0.0): a relation is predicted iff its margin is greater than this.
             [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
         max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
-            logits. No cap by default; the paper's recipes use 4.
+            logits, or probabilities. No cap by default; the paper's recipes use 4.
         evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
             attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
             predicted, and it should stay so where a model was not trained for it.
+        probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
+            is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
+            `--fit_probability_map` of the training script makes one. Without it no probability is known.
 
     Raises:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
@@ -42,18 +49,31 @@ class DecisionSettings:
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
+    probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
     def __setattr__(self, name: str, value: Any):
+        if name == "probability_map":
+            value = ProbabilityMap.of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
         if setting and not setting.fits(value):
             raise SettingError(type(self).__name__, name, value, setting.expected)
         object.__setattr__(self, name, value)
 
-    def clear_offset(self):
-        """Sets `threshold_offset` to 0 and says so, because training further makes other weights than it was tuned for."""
-        if self.threshold_offset:
+    def to_dict(self) -> dict:
+        """The fields, ready for JSON."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
+
+    def clear_tuned(self, keep_offset: bool = False):
+        """
+        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
+        """
+        if self.threshold_offset and not keep_offset:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
+        if self.probability_map is not None:
+            logger.warning("probability_map is removed; it was fitted for other weights")
+            self.probability_map = None
 
     def reset_evidence_threshold(self, default: float | None):
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
@@ -66,14 +86,33 @@ _DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):
-    """A predicted relation: entity indices of head and tail, the label's id, the margin over the threshold, and the sentences
-    that prove it, None where no evidence is predicted."""
+    """
+    A predicted relation.
+
+    Attributes:
+        head (`int`), tail (`int`): entity indices.
+        label (`int`): the label's id.
+        margin (`float`): over the threshold.
+        evidence (`tuple[int, ...]`, *optional*): the sentences that prove it, None where no evidence is predicted.
+        probability (`float`, *optional*): where the model has a map to probabilities.
+        rule (`str`, *optional*): the rule by which it follows from other triples; margin and probability are then the model's
+            own, which did not suffice.
+        premises (`tuple`): `(head, tail, label)` of these other triples.
+    """
 
     head: int
     tail: int
     label: int
     margin: float
     evidence: tuple[int, ...] | None = None
+    probability: float | None = None
+    rule: str | None = None
+    premises: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def rank(self) -> float:
+        """What orders triples: the probability, or else the margin."""
+        return self.margin if self.probability is None else self.probability
 
 
 class TripleInWords(PredictedTriple):
@@ -96,7 +135,8 @@ def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> to
 
 def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> tuple[list[Triple], int]:
     """
-    The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset.
+    The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset, or, with a
+    map to probabilities, its probability strictly greater than the cut.
 
     A pair's relations depend on its own logits only, so that the pairs of a document may come in parts.
 
@@ -112,15 +152,31 @@ def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings
 
 
 def _decide_margins(margins, pairs, settings):
-    predicted, removed = margins > settings.threshold_offset, 0
+    map_ = settings.probability_map
+    ranks, required = margins, settings.threshold_offset
+    if map_ is not None:
+        margins = margins.double()
+        required = torch.from_numpy(map_.offsets()) + required
+        ranks = torch.from_numpy(map_.logits(margins.numpy()))
+    predicted, removed = margins > required, 0
     most = settings.max_relations_per_pair
     if most is not None and most < margins.shape[1]:
-        kept = torch.zeros_like(predicted).scatter(1, margins.topk(most, dim=1).indices, True)
+        kept = torch.zeros_like(predicted).scatter(1, ranks.topk(most, dim=1).indices, True)
         removed = int((predicted & ~kept).sum())
         predicted &= kept
     row, relation = predicted.nonzero(as_tuple=True)
-    columns = (*pairs[row].unbind(-1), relation + 1, margins[row, relation])
-    return list(map(Triple, *(column.tolist() for column in columns))), removed
+    columns = [one.tolist() for one in (*pairs[row].unbind(-1), relation + 1, margins[row, relation])]
+    triples = list(map(Triple, *columns))
+    if map_ is not None:
+        # One by one: the last bits of a vector's depend on its length, and a document may come in parts.
+        known = map(_probability, ranks[row, relation].tolist())
+        triples = [triple._replace(probability=one) for triple, one in zip(triples, known, strict=True)]
+    return triples, removed
+
+
+def _probability(logit):
+    exponential = math.exp(-abs(logit))
+    return (1 if logit >= 0 else exponential) / (1 + exponential)
 
 
 @dataclasses.dataclass
@@ -185,6 +241,34 @@ class Predictions:
         predictions.find_evidence()
         return predictions
 
+    def with_rules(self, rules: Sequence[Rule], id2label: dict[int, str]) -> "Predictions":
+        """
+        The same document with the triples that follow by rules. Needs `margins`.
+
+        Args:
+            rules (`Sequence[Rule]`): see [`~rules.derive_facts`].
+            id2label (`dict[int, str]`): the labels of the rules' relations.
+        """
+        if not rules:
+            return self
+        if self.margins is None:
+            raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
+        label2id = {label: index for index, label in id2label.items()}
+        rows = {pair: row for row, pair in enumerate(map(tuple, self.pairs.tolist()))}
+        facts = [Fact(triple.head, triple.tail, id2label[triple.label]) for triple in self.triples]
+        added, map_ = [], self.settings.probability_map
+        for fact, rule, premises in derive_facts(facts, rules):
+            row, label = rows.get(fact[:2]), label2id[fact.relation]
+            if row is None:
+                continue  # no candidate pair
+            probability = None
+            if map_ is not None:
+                probability = float(map_.probabilities(self.margins[row])[label - 1])
+            from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
+            how = {"probability": probability, "rule": str(rule), "premises": from_}
+            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), **how))
+        return dataclasses.replace(self, triples=[*self.triples, *added])
+
     def find_evidence(self) -> None:
         """Gives each triple whose pair `sentence_scores` has the sentences above `evidence_threshold`, if there is one."""
         threshold, scores = self.settings.evidence_threshold, self.sentence_scores
@@ -208,8 +292,7 @@ class Predictions:
         self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
     ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
-        triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.margin))
-        scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
+        triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
         return [
             {
                 "head": triple.head,
@@ -217,12 +300,26 @@ class Predictions:
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
+                **({} if triple.probability is None else {"probability": triple.probability}),
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),
             }
-            for triple, score in zip(triples, scores, strict=True)
+            for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+
+
+def scores_of(triples: Sequence[Triple]) -> list[float]:
+    """The scores of triples, from 0 to 1: their probabilities, or else the sigmoids of their margins."""
+    scores = torch.tensor([triple.margin for triple in triples]).sigmoid().tolist()
+    known = [triple.probability for triple in triples]
+    return [score if one is None else one for score, one in zip(scores, known, strict=True)]
+
+
+def _derivation(triple, id2label):
+    """As a record has it."""
+    return {"rule": triple.rule, "premises": [[head, tail, id2label[label]] for head, tail, label in triple.premises]}
 
 
 def _evidence_of(triple):
@@ -291,6 +388,45 @@ def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> 
     """Index in the batch of the first document with a logit that is not finite; None if there is none."""
     bad = ~torch.isfinite(logits).all(-1)
     return int(pair_index[bad][0, 0]) if bad.any() else None
+
+
+def check_outputs(logits: torch.Tensor, pair_index: torch.Tensor, documents: list[Document], num_labels: int) -> None:
+    """Raises `ValueError` where logits `(P, num_labels)` and pairs `(P, 3)` are not of these documents, or are not finite."""
+    expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
+    expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+    found = pair_index.numpy()
+    unique = np.unique(found, axis=0)
+    known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)
+    if len(unique) < len(found) or not known:
+        raise ValueError(
+            f"the outputs hold {len(found)} pairs of {len(np.unique(found[:, 0]))} documents, not all of them different "
+            f"pairs of these {len(documents)} documents, which have {len(expected)}. Were they encoded in the same call?"
+        )
+    if len(found) < len(expected):  # `pair_index` was cut by the user, or these are not all outputs
+        logger.warning(
+            "the outputs hold %d of the %d pairs of these documents: others have no triples",
+            len(found),
+            len(expected),
+        )
+    if logits.shape != (len(pair_index), num_labels):
+        raise ValueError(
+            f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
+            f"pairs and one column for each of {num_labels} labels"
+        )
+    bad = document_with_bad_logits(logits, pair_index)
+    if bad is not None:
+        raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
+
+
+def flat_ranks(predictions: Iterable[Predictions]) -> np.ndarray:
+    """What orders all pairs and relations of several documents, flat: logits of their probabilities, or else their margins."""
+    ranks = [
+        one.margins.ravel()
+        if one.settings.probability_map is None
+        else one.settings.probability_map.logits(one.margins).ravel()
+        for one in predictions
+    ]
+    return np.concatenate(ranks) if ranks else np.zeros(0, np.float32)
 
 
 def flat_margins(predictions: Iterable[Predictions]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -23,7 +23,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch.nn.functional import log_softmax
+from torch.nn.functional import log_softmax, logsigmoid
 
 from .settings import SettingError
 
@@ -120,6 +120,18 @@ def relation_values(values: Mapping[int, float] | None, logits: torch.Tensor, de
 def toward_gold(distance: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
     """Eq. 2 of the COMM paper: the distance to the threshold, positive on the side where the gold label wants it."""
     return torch.where(positive, distance, -distance)
+
+
+def rescaled_distance(distance: torch.Tensor, positive: torch.Tensor, shift: float) -> torch.Tensor:
+    """Eq. 4 of the COMM paper: `log s(d)` for positives and `log min(s(-d) + shift, 1)` for the others."""
+    toward = toward_gold(distance, positive)
+    q = logsigmoid(toward)
+    if shift == 0:  # log(sigmoid(x)) would underflow
+        return q
+    probability = torch.sigmoid(toward)
+    # A constant 1 before the logarithm: loss and gradient are exactly 0 past the cut-off, and no log(0) can occur.
+    outside = positive | (probability >= 1 - shift)
+    return torch.where(positive, q, torch.log(torch.where(outside, 1.0, probability + shift)))
 
 
 def log_softmax_where(mask: torch.Tensor, threshold: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

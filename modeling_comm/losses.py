@@ -5,23 +5,19 @@ from typing import Annotated, Literal
 import torch
 from torch.nn.functional import logsigmoid, relu
 
-from .loss_base import check_inputs, log_softmax_where, reduce_losses, relation_distances, toward_gold
+from .loss_base import (
+    check_inputs,
+    log_softmax_where,
+    reduce_losses,
+    relation_distances,
+    rescaled_distance,
+    toward_gold,
+)
 from .loss_registry import available_losses, get_loss, loss_from_config, register_loss
+from .losses_positive_unlabelled import pu_cmm_loss, ssr_pu_loss  # noqa: F401  # importing them registers them
 from .settings import AtLeast, InRange
 
 __all__ = ["available_losses", "get_loss", "is_built_in_loss", "loss_from_config", "register_loss"]
-
-
-def _rescaled_distance(distance: torch.Tensor, positive: torch.Tensor, shift: float) -> torch.Tensor:
-    """Eq. 4 of the COMM paper: `log s(d)` for positives and `log min(s(-d) + shift, 1)` for the others."""
-    toward = toward_gold(distance, positive)
-    q = logsigmoid(toward)
-    if shift == 0:  # log(sigmoid(x)) would underflow
-        return q
-    probability = torch.sigmoid(toward)
-    # A constant 1 before the logarithm: loss and gradient are exactly 0 past the cut-off, and no log(0) can occur.
-    outside = positive | (probability >= 1 - shift)
-    return torch.where(positive, q, torch.log(torch.where(outside, 1.0, probability + shift)))
 
 
 @register_loss("cmm", reference="COMM's paper, eq. 5")
@@ -51,7 +47,7 @@ def cmm_loss(
             searches 1, 1.2, 1.4, 1.6 and 2. At 0 positives are unweighted: NCRL without its regularizer.
     """
     distance, positive = relation_distances(logits, labels)
-    q = _rescaled_distance(distance, positive, margin)
+    q = rescaled_distance(distance, positive, margin)
     concentration = (1 - torch.where(positive, q, 0.0)) ** gamma  # 1 for negatives
     return reduce_losses(-(concentration * q).sum(dim=1), reduction)
 
@@ -218,9 +214,9 @@ def ncrl_loss(
             "Margin regularization", the term for `x`. Without it the loss is CMM at `gamma = 0`.
     """
     distance, positive = relation_distances(logits, labels)
-    losses = -_rescaled_distance(distance, positive, shift).sum(dim=1)
+    losses = -rescaled_distance(distance, positive, shift).sum(dim=1)
     if regularizer:
-        losses = losses - _rescaled_distance(-distance.mean(dim=1), ~positive.any(dim=1), shift)
+        losses = losses - rescaled_distance(-distance.mean(dim=1), ~positive.any(dim=1), shift)
     return reduce_losses(losses, reduction)
 
 

@@ -16,6 +16,7 @@ from .documents import DocumentError
 from .features import what_was_lost
 from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION
+from .rules import check_rules
 from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 
@@ -27,7 +28,7 @@ _SMALLER = (
 # Number of batches that are read ahead, and within which documents are sorted by length.
 _LOOKAHEAD_BATCHES = 8
 # What a record takes over of a triple in words.
-_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score")
+_TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score", "probability", "derived")
 
 
 class LoadingArguments(dict):
@@ -58,7 +59,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, max_sentences, batch_size, and the fields of
+        ner, coreference, sentence_splitter, threshold_offset, rules, max_sentences, batch_size, and the fields of
             [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
@@ -104,6 +105,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the checkpoint's own, which is 0 unless it was tuned.
+            rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
+                added to them, and says so; by default the checkpoint's own, none with `[]`.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
             min_score, top_k, top_k_per_pair, relations, head_types, tail_types: which of the triples are wanted, all by default;
                 see [`~triple_selection.TripleSelection`]. The others are counted in `lost`, as `triples_not_selected`. Of one
@@ -165,6 +168,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         coreference=None,
         sentence_splitter=None,
         threshold_offset=None,
+        rules=None,
         max_sentences=None,
         **selection,
     ):
@@ -179,6 +183,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             if not isinstance(threshold_offset, (int, float)) or not math.isfinite(threshold_offset):
                 raise ValueError(f"threshold_offset is {threshold_offset!r}; expected a finite number")
             postprocess["threshold_offset"] = threshold_offset
+        if rules is not None:
+            postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations)]
         if max_sentences is not None:
             if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
@@ -234,12 +240,12 @@ class DocumentRelationExtractionPipeline(Pipeline):
         explain = explain or self.processor.decision.evidence_threshold is not None
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
-    def postprocess(self, model_outputs, threshold_offset=None, max_sentences=3, **selection):
+    def postprocess(self, model_outputs, threshold_offset=None, rules=None, max_sentences=3, **selection):
         """A record for each document of a batch."""
         selection = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
-        predictions = self.processor.decide(outputs, documents, threshold_offset)
+        predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
         left_out = self._select(selection, predictions, examples)
         triples = [
@@ -262,7 +268,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                     "entities": [_entity(entity) for entity in document.entities],
                     "triples": [
                         {
-                            **{key: triple[key] for key in _TRIPLE_FIELDS},
+                            **{key: triple[key] for key in _TRIPLE_FIELDS if key in triple},
                             "explanation": _explain(decided, triple, max_sentences),
                             **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
                         }

@@ -53,6 +53,19 @@ class RecordExplanation(TypedDict):
     weight: float
 
 
+class RecordDerivation(TypedDict):
+    """The reason of a triple that follows from others.
+
+    Attributes:
+        rule (`str`): the rule, such as `"P131(x, y) & P17(y, z) => P17(x, z)"`.
+        premises (`list[list[int | str]]`): `[head, tail, relation]` of the other triples of the record, in the order of the
+            rule's conditions.
+    """
+
+    rule: str
+    premises: list[list[int | str]]
+
+
 class PredictedTriple(TypedDict):
     """The part of a predicted triple that all its forms have.
 
@@ -60,7 +73,8 @@ class PredictedTriple(TypedDict):
         head, tail (`int`): indices of the entities.
         relation (`str`): the data set's id of the relation, such as `"P17"`.
         relation_name (`str`): its readable name, or else the id.
-        score (`float`): sigmoid of the margin over the threshold; not calibrated.
+        score (`float`): the probability, where there is one; else the sigmoid of the margin over the threshold, which is not
+            calibrated.
     """
 
     head: int
@@ -76,12 +90,15 @@ class RecordTriple(PredictedTriple):
     Attributes:
         explanation (`list[RecordExplanation]`): heaviest first; empty if none was asked for, or the pair has no common
             context.
-        probability (`float`, *optional*): calibrated probability that the triple is right.
+        probability (`float`, *optional*): of the triple, from a map that was fitted on labelled documents.
+        derived (`RecordDerivation`, *optional*): the triple follows from others by a rule. Its score and probability are the
+            model's own, which did not suffice.
         evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
     """
 
     explanation: list[RecordExplanation]
     probability: NotRequired[float]
+    derived: NotRequired[RecordDerivation]
     evidence: NotRequired[list[int]]
 
 
@@ -198,11 +215,26 @@ class _RecordChecker(DocumentChecker):
             self._check_explanation(sentence, f"{path}explanation[{number}]", sentences)
         if "probability" in triple:
             self._check_number(triple, "probability", path, 1)
+        if "derived" in triple:
+            self._check_derivation(triple["derived"], f"{path}derived", entities)
         if "evidence" in triple:
             expected = f"a list of sentence indices (integers, 0 <= index < {sentences}), or no such field"
             for number, sentence in enumerate(self.read(triple, "evidence", _LIST, path, expected)):
                 if not 0 <= self.check(sentence, Integral, f"{path}evidence[{number}]", expected) < sentences:
                     self.fail(f"{path}evidence[{number}]", sentence, expected)
+
+    def _check_derivation(self, derived, field, entities):
+        self.check(derived, Mapping, field, "an object with rule and premises, or no such field")
+        path = f"{field}."
+        self.read(derived, "rule", str, path, "a rule such as 'P17(x, y) => P131(x, y)'")
+        expected = "a list of triples [head, tail, relation]"
+        for number, premise in enumerate(self.read(derived, "premises", _LIST, path, expected)):
+            field = f"{path}premises[{number}]"
+            self.check(premise, _LIST, field, expected)
+            *ends, relation = premise if len(premise) == 3 else (None, None, None)
+            fits = [isinstance(end, Integral) and not isinstance(end, bool) and 0 <= end < entities for end in ends]
+            if not (all(fits) and isinstance(relation, str)):
+                self.fail(field, premise, f"[head, tail, relation] with entities from 0 to {entities - 1}")
 
     def _check_explanation(self, sentence, field, sentences):
         self.check(sentence, Mapping, field, "an object with sentence and weight")

@@ -30,8 +30,8 @@ from .decoding import (
     Predictions,
     TripleInWords,
     add_evidence,
+    check_outputs,
     decide_batch,
-    document_with_bad_logits,
 )
 from .documents import Document, validate_document
 from .evidence import collate_evidence, default_evidence_threshold
@@ -46,7 +46,8 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
-from .settings import AtLeast, InRange, Setting, check_field
+from .rules import check_rules
+from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
 from .windows import (
     count_pairs_without_context,
@@ -84,8 +85,11 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold: as in [`~decoding.DecisionSettings`],
-            which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
+            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
+            changes one.
+        rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
+            predicted triples is added to them.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
@@ -106,6 +110,8 @@ class CommProcessor(ProcessorMixin):
         threshold_offset=0.0,
         max_relations_per_pair=None,
         evidence_threshold=None,
+        probability_map=None,
+        rules=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -115,8 +121,9 @@ class CommProcessor(ProcessorMixin):
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
         self.decision = DecisionSettings(
-            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold
+            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
         )
+        self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
         self._check_settings()
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
@@ -227,7 +234,7 @@ class CommProcessor(ProcessorMixin):
 
     def to_dict(self) -> dict:
         """The content of `processor_config.json`: the decision settings are beside the others."""
-        return super().to_dict() | dataclasses.asdict(self.decision)
+        return super().to_dict() | self.decision.to_dict()
 
     @property
     def label2id(self):
@@ -387,7 +394,11 @@ class CommProcessor(ProcessorMixin):
     # --------------------------------------------------------------------------------------------- outputs to triples
 
     def post_process_relation_extraction(
-        self, outputs: ModelOutput, documents: Document | list[Document], threshold_offset: float | None = None
+        self,
+        outputs: ModelOutput,
+        documents: Document | list[Document],
+        threshold_offset: float | None = None,
+        rules: Iterable[str] | None = None,
     ) -> list[list[TripleInWords]]:
         """
         Triples of every document, from the model's output for exactly these documents.
@@ -398,6 +409,7 @@ class CommProcessor(ProcessorMixin):
             documents (`Document` or `list[Document]`): what was given to the processor.
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
+            rules (`list[str]`, *optional*): rules that complete the triples; by default the processor's own, none with `[]`.
 
         Returns:
             per document a list of [`~decoding.TripleInWords`], by head, tail and falling score.
@@ -406,7 +418,7 @@ class CommProcessor(ProcessorMixin):
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
         documents = [documents] if isinstance(documents, dict) else list(documents)
-        predictions = self.decide(outputs, documents, threshold_offset)
+        predictions = self.decide(outputs, documents, threshold_offset, rules)
         removed = sum(one.removed_by_cap for one in predictions)
         if removed:
             logger.warning(
@@ -421,7 +433,11 @@ class CommProcessor(ProcessorMixin):
         ]
 
     def decide(
-        self, outputs: ModelOutput, documents: list[Document], threshold_offset: float | None = None
+        self,
+        outputs: ModelOutput,
+        documents: list[Document],
+        threshold_offset: float | None = None,
+        rules: Iterable[str] | None = None,
     ) -> list[Predictions]:
         """
         Decides on the model's output for exactly these documents; see [`post_process_relation_extraction`] for the arguments.
@@ -433,37 +449,21 @@ class CommProcessor(ProcessorMixin):
         if threshold_offset is not None:
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
-        self._check_outputs(logits, pair_index, documents)
-        predictions = decide_batch(logits, pair_index, len(documents), settings)
+        check_outputs(logits, pair_index, documents, len(self.id2label))
+        predictions = self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
         if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
             add_evidence(predictions, encoded)
         return predictions
 
-    def _check_outputs(self, logits, pair_index, documents):
-        expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
-        expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
-        found = pair_index.numpy()
-        unique = np.unique(found, axis=0)
-        known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)
-        if len(unique) < len(found) or not known:
-            raise ValueError(
-                f"the outputs hold {len(found)} pairs of {len(np.unique(found[:, 0]))} documents, not all of them different "
-                f"pairs of these {len(documents)} documents, which have {len(expected)}. Were they encoded in the same call?"
-            )
-        if len(found) < len(expected):  # `pair_index` was cut by the user, or these are not all outputs
-            logger.warning(
-                "the outputs hold %d of the %d pairs of these documents: others have no triples",
-                len(found),
-                len(expected),
-            )
-        if logits.shape != (len(pair_index), len(self.id2label)):
-            raise ValueError(
-                f"the outputs' logits have the shape {tuple(logits.shape)}; expected one row for each of {len(pair_index)} "
-                f"pairs and one column for each of {len(self.id2label)} labels"
-            )
-        bad = document_with_bad_logits(logits, pair_index)
-        if bad is not None:
-            raise ValueError(f"document {documents[bad]['title']!r}: the model's logits are not finite numbers")
+    def complete(self, predictions: list[Predictions], rules: Iterable[str] | None = None) -> list[Predictions]:
+        """Adds the triples that follow by rules, by default by the processor's own."""
+        checked = check_rules(self.rules if rules is None else rules, self.relations)
+        return [one.with_rules(checked, self.id2label) for one in predictions]
+
+    @property
+    def relations(self) -> list[str]:
+        """The labels but that of the threshold class."""
+        return [label for index, label in self.id2label.items() if index != 0]
 
     # ------------------------------------------------------------------------------------------------------- settings
 
@@ -478,6 +478,11 @@ class CommProcessor(ProcessorMixin):
         check("window_size", int, AtLeast(8))
         # Each window must bring at least one new subword token: its size without special tokens and shared ones.
         check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
+        found = self.decision.probability_map
+        relations = len(self.id2label) - 1
+        if found is not None and len(found.intercepts) != relations:
+            expected = f"one for each of {relations} relations"
+            raise SettingError("ProbabilityMap", "intercepts", list(found.intercepts), expected)
         names, labels = self.relation_names, set(self.id2label.values())
         fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
         check_field(self, "relation_names", fits, "a dict of label to name")

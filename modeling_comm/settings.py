@@ -298,9 +298,11 @@ def declared_by_class(declaration: type, owner: str) -> tuple[Setting, ...]:
 
 
 def declared_by_dataclass(declaration: type) -> dict[str, Setting]:
-    """The settings that a dataclass of the library declares, by field; they need not be fields of the configuration."""
+    """The settings that a dataclass of the library declares, by field; they need not be fields of the configuration. A field
+    whose metadata have `is_setting` False is none."""
     hints = get_type_hints(declaration, include_extras=True)
-    entries = [(field.name, hints[field.name], field.default) for field in dataclasses.fields(declaration)]
+    fields = [field for field in dataclasses.fields(declaration) if field.metadata.get("is_setting", True)]
+    entries = [(field.name, hints[field.name], field.default) for field in fields]
     settings = _declare(declaration.__name__, "", entries, inspect.getdoc(declaration))
     return {setting.field: setting for setting in settings}
 

@@ -7,9 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-
-from .decoding import Triple
+from .decoding import Triple, scores_of
 from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .text_to_document import docred_type
 
@@ -156,12 +154,11 @@ class TripleSelection:
             and _has_type(self.tail_types, types[triple.tail])
         ]
         if self.min_score:
-            scores = torch.tensor([triple.margin for triple in kept]).sigmoid().tolist()
-            kept = [triple for triple, score in zip(kept, scores, strict=True) if score >= self.min_score]
+            kept = [triple for triple, score in zip(kept, scores_of(kept), strict=True) if score >= self.min_score]
         if self.top_k is None and self.top_k_per_pair is None:
             return kept
         best, of_pair = [], Counter()
-        for index in sorted(range(len(kept)), key=lambda index: -kept[index].margin):  # stable: of equals the first
+        for index in sorted(range(len(kept)), key=lambda index: -kept[index].rank):  # stable: of equals the first
             pair = kept[index][:2]
             if self.top_k_per_pair is None or of_pair[pair] < self.top_k_per_pair:
                 of_pair[pair] += 1

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, TrainerCallback
+from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedTokenizerFast, TrainerCallback
 
 import run_docre
 from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
@@ -104,6 +104,31 @@ def byte_level_tokenizer(add_prefix_space=False):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", **names)
 
 
+def whole_word_tokenizer(documents):
+    """One token for each word of these documents."""
+    words = sorted({word for document in documents for sentence in document["sents"] for word in sentence})
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "*", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    ends = [(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def learning_backbone(tokenizer):
+    """A configuration of two layers, which learn a few documents by heart within seconds."""
+    return BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.2,
+    )
+
+
 TOKENIZERS = {"bert": word_piece_tokenizer, "roberta": byte_level_tokenizer}
 
 
@@ -149,9 +174,14 @@ def tiny_text_config(model_type="bert", tokenizer=None, **fields):
     return AutoConfig.for_model(model_type, **{**sizes, **special, **own, **_OWN_FIELDS.get(model_type, {}), **fields})
 
 
+# Settings without which a loss cannot be computed.
+NEEDED_SETTINGS = {"ssr_pu": {"ssr_pu_label_rates": dict.fromkeys(list(LABELS.values())[1:], 0.01)}}
+
+
 def tiny_config(model_type="bert", text_fields=None, **fields):
     """A small model's configuration, of four relations."""
     defaults = {"emb_size": 16, "block_size": 4, "id2label": LABELS, "loss": "atl"}
+    defaults |= NEEDED_SETTINGS.get(fields.get("loss"), {})
     return CommConfig(text_config=tiny_text_config(model_type, **(text_fields or {})), **{**defaults, **fields})
 
 

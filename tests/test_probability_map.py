@@ -4,7 +4,17 @@ documents."""
 import numpy as np
 import pytest
 
-from modeling_comm.incomplete_labels.probability_map import ProbabilityMap, fit_probability_map, reliability
+from modeling_comm import SettingError
+from modeling_comm.evaluation.cutoffs import tune_offset
+from modeling_comm.incomplete_labels.decision_report import (
+    cross_fitted_offset,
+    decision_scores,
+    plot_reliability,
+    report_on_dev,
+    report_on_test,
+)
+from modeling_comm.incomplete_labels.probability_map import cells_looked_at, fit_probability_map, fold_of, reliability
+from modeling_comm.probabilities import ProbabilityMap
 
 
 def drawn(documents=60, pairs=40, relations=6, slope=0.7, spread=1.5, seed=0):
@@ -17,17 +27,18 @@ def drawn(documents=60, pairs=40, relations=6, slope=0.7, spread=1.5, seed=0):
 
 def test_the_fit_recovers_what_made_the_labels():
     margins, labels, slope, intercepts = drawn(documents=300)
-    found, crossed = fit_probability_map(margins, labels)
+    fitted = fit_probability_map(margins, labels)
+    found = fitted.map
     assert found.slope == pytest.approx(slope, abs=0.05)
-    assert found.intercepts == pytest.approx(intercepts, abs=0.2)
-    table = reliability(np.concatenate(crossed).ravel(), np.concatenate(labels).ravel())
+    assert np.array(found.intercepts) == pytest.approx(intercepts, abs=0.2)
+    table = reliability(np.concatenate(fitted.probabilities).ravel(), np.concatenate(labels).ravel())
     assert table["ece"] < 0.02 and len(table["bins"]) == 15 and table["cells"] == 300 * 40 * 6
 
 
 def test_the_fit_is_a_minimum():
     """Against every small step away from it."""
     margins, labels, _, _ = drawn(documents=10)
-    found, _ = fit_probability_map(margins, labels, strengths=[3.0])
+    found = fit_probability_map(margins, labels, strengths=[3.0]).map
     x, y = np.concatenate(margins), np.concatenate(labels)
 
     def objective(slope, intercepts):
@@ -35,16 +46,37 @@ def test_the_fit_is_a_minimum():
         own = intercepts - intercepts.mean()  # the best common intercept is the mean: the sum of distances is 0 there
         return np.logaddexp(0, np.where(y, -scores, scores)).sum() + 1.5 * (own**2).sum()
 
-    least = objective(found.slope, found.intercepts)
+    intercepts = np.array(found.intercepts)
+    least = objective(found.slope, intercepts)
     draw = np.random.default_rng(1)
     for _ in range(50):
         step = draw.normal(0, 0.03, 7)
-        assert objective(found.slope + step[0], found.intercepts + step[1:]) > least - 1e-6
+        assert objective(found.slope + step[0], intercepts + step[1:]) > least - 1e-6
+
+
+def test_certain_negatives_take_no_part_in_the_fit():
+    """A loss that lets low margins be leaves them anywhere; the map is the same, wherever they are."""
+    margins, labels, _, _ = drawn(documents=40)
+    labels = [gold & (one > 1) for one, gold in zip(margins, labels, strict=True)]
+    draw = np.random.default_rng(0)
+    low = [draw.uniform(-60, -30, (300, 6)) for _ in margins]
+    none = np.zeros((300, 6), dtype=bool)
+    found, other = (
+        fit_probability_map(
+            [np.concatenate(pair) for pair in zip(margins, [one - shift for one in low], strict=True)],
+            [np.concatenate([gold, none]) for gold in labels],
+        ).map
+        for shift in (0, 100)
+    )
+    assert found == other and found.floor > -30 and found.below < 0.001
+    x = np.concatenate([*margins, *low])
+    assert found.probabilities(x)[x <= found.floor].max() <= found.below < found.cut
+    assert ((found.probabilities(x) > found.cut) == (x > found.offsets())).all()
 
 
 def test_offsets_decide_as_the_cut_does():
     margins, labels, _, _ = drawn()
-    found, _ = fit_probability_map(margins, labels)
+    found = fit_probability_map(margins, labels).map
     x = np.concatenate(margins)
     assert ((found.probabilities(x) > found.cut) == (x > found.offsets())).all()
     assert 0 < found.cut < 1
@@ -54,15 +86,16 @@ def test_a_relation_without_facts_is_drawn_to_the_others():
     margins, labels, _, _ = drawn(documents=50, spread=0.0)
     for one in labels:
         one[:, 0] = False
-    weak, _ = fit_probability_map(margins, labels, strengths=[0.01])
-    strong, _ = fit_probability_map(margins, labels, strengths=[1e6])
-    assert weak.intercepts[0] < weak.intercepts[1:].min() - 3
-    assert strong.intercepts == pytest.approx(strong.intercepts.mean(), abs=1e-2)
+    weak, strong = (
+        np.array(fit_probability_map(margins, labels, strengths=[one]).map.intercepts) for one in (0.01, 1e6)
+    )
+    assert weak[0] < weak[1:].min() - 3
+    assert strong == pytest.approx(strong.mean(), abs=1e-2)
 
 
 def test_the_strength_follows_the_data():
-    alike, _ = fit_probability_map(*drawn(documents=10, pairs=10, spread=0.0)[:2])
-    unlike, _ = fit_probability_map(*drawn(documents=60, spread=3.0)[:2])
+    alike = fit_probability_map(*drawn(documents=10, pairs=10, spread=0.0)[:2])
+    unlike = fit_probability_map(*drawn(documents=60, spread=3.0)[:2])
     assert alike.strength > unlike.strength
 
 
@@ -70,19 +103,21 @@ def test_documents_without_pairs_take_part():
     margins, labels, _, _ = drawn(documents=10)
     margins.append(np.zeros((0, 6)))
     labels.append(np.zeros((0, 6), dtype=bool))
-    _, crossed = fit_probability_map(margins, labels)
-    assert [one.shape for one in crossed] == [one.shape for one in margins]
+    fitted = fit_probability_map(margins, labels)
+    assert [one.shape for one in fitted.probabilities] == [one.shape for one in margins]
 
 
-@pytest.mark.parametrize("change", ["few", "shapes", "nothing"])
+@pytest.mark.parametrize("change", ["few", "shapes", "nothing", "backwards"])
 def test_what_cannot_be_fitted(change):
     margins, labels, _, _ = drawn(documents=10)
     if change == "few":
         margins, labels = margins[:4], labels[:4]
     elif change == "shapes":
         labels[3] = labels[3][:5]
-    else:
+    elif change == "nothing":
         labels = [one & False for one in labels]
+    else:
+        margins = [-one for one in margins]
     with pytest.raises(ValueError):
         fit_probability_map(margins, labels)
 
@@ -98,6 +133,74 @@ def test_reliability_by_hand():
 
 
 def test_a_map_by_hand():
-    one = ProbabilityMap(2.0, np.array([0.0, -1.0]), 1.0, cut=0.5)
+    one = ProbabilityMap(2.0, [0.0, -1.0], cut=0.5)
     assert one.offsets() == pytest.approx([0.0, 0.5])
     assert one.probabilities(np.array([[0.0, 0.5]])) == pytest.approx(np.array([[0.5, 0.5]]))
+    assert ProbabilityMap.of_setting(one.to_dict()) == one and one.intercepts == (0.0, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("slope", value) for value in (0.0, -1.0, float("nan"), "1", None)),
+        *(("cut", value) for value in (0.0, 1.0, float("nan"), True)),
+        *(("floor", value) for value in (float("inf"), "1")),
+        *(("below", value) for value in (-0.1, 0.6, None)),
+        *(("intercepts", value) for value in ([float("inf")], ["a"], 3.0, None, [[1.0]])),
+    ],
+)
+def test_wrong_maps_are_refused(field, value):
+    with pytest.raises(SettingError) as error:
+        ProbabilityMap(**{"slope": 1.0, "intercepts": [0.0], "cut": 0.5, field: value})
+    assert error.value.field == field
+
+
+def test_what_is_cross_fitted_has_not_seen_the_document():
+    """With another label for a document, only the other folds' documents change."""
+    margins, labels, _, _ = drawn(documents=20)
+    first = fit_probability_map(margins, labels)
+    labels = [~one if index == 7 else one for index, one in enumerate(labels)]
+    second = fit_probability_map(margins, labels)
+    same = [bool((a == b).all()) for a, b in zip(first.probabilities, second.probabilities, strict=True)]
+    assert same == (fold_of(20) == fold_of(20)[7]).tolist()
+
+
+def test_one_offset_is_cross_fitted_alike():
+    margins, labels, _, _ = drawn(documents=20)
+    offset, predicted = cross_fitted_offset(margins, labels)
+    flat = [np.concatenate([one.ravel() for one in columns]) for columns in (margins, labels)]
+    assert offset == tune_offset(*flat, int(flat[1].sum()))[0]
+    others = [index for index in range(20) if index % 5 != 2]
+    flat = [np.concatenate([columns[index].ravel() for index in others]) for columns in (margins, labels)]
+    of_others, _ = tune_offset(*flat, int(flat[1].sum()))
+    assert (predicted[7] == (margins[7] > of_others)).all()
+
+
+def test_decision_scores_by_hand():
+    predicted = [np.array([[1, 1, 0], [0, 1, 0]], bool), np.array([[0, 0, 1]], bool)]
+    labels = [np.array([[1, 0, 0], [0, 1, 0]], bool), np.array([[1, 0, 0]], bool)]
+    found = decision_scores(predicted, labels)
+    assert found == {"precision": 0.5, "recall": pytest.approx(2 / 3), "f1": pytest.approx(4 / 7),
+                     "macro_f1": pytest.approx((2 / 3 + 2 / 3) / 2), "predicted": 4, "gold": 3}  # fmt: skip
+    nothing = [one & False for one in labels]
+    assert decision_scores(nothing, nothing)["f1"] == decision_scores(nothing, nothing)["macro_f1"] == 0
+
+
+def test_the_report_compares_three_ways(tmp_path):
+    margins, labels, _, _ = drawn(documents=60, spread=2.0)
+    other_margins, other_labels, _, _ = drawn(documents=60, spread=2.0, seed=1)
+    fitted = fit_probability_map(margins, labels)
+    report = report_on_dev(fitted, margins, labels)
+    assert report["dev"]["map"]["f1"] > max(report["dev"][way]["f1"] for way in ("offset", "threshold")) + 0.03
+    assert report["dev"]["map"]["ece"] < report["dev"]["threshold"]["ece"] / 3
+    assert "ece" not in report["dev"]["offset"] and len(report["dev"]["map"]["bins"]) == 15
+    report = report_on_test(report, fitted.map, other_margins, other_labels)
+    flat = [np.concatenate([one.ravel() for one in columns]) for columns in (other_margins, other_labels)]
+    p = fitted.map.probabilities(np.concatenate(other_margins)).ravel()
+    shown = cells_looked_at(p, p > fitted.map.cut)
+    assert report["test"]["map"]["cells"] == shown.sum() < shown.size
+    assert report["test"]["map"]["brier"] == pytest.approx(((p[shown] - flat[1][shown]) ** 2).mean())
+    assert report["test"]["offset"]["predicted"] == (flat[0] > report["offset"]).sum()
+    pytest.importorskip("matplotlib")
+    plot_reliability(report, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")

@@ -140,6 +140,8 @@ def test_a_file_of_rules(tmp_path):
     file.write_text(rules_to_text(mined))
     read = read_rules(file)
     assert [(str(rule), rule.support) for rule in read] == [(str(rule), rule.support) for rule in mined]
+    file.write_text(rules_to_text([]))
+    assert read_rules(file) == []
     file.write_text("- P17(x, y) => P131(x, y)\n- {rule: 'a(x, y) => b(y, x)', confidence: 0.5}\n")
     assert [rule.confidence for rule in read_rules(file)] == [None, 0.5]
 

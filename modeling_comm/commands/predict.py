@@ -17,6 +17,7 @@ from transformers import pipeline
 from ..configuration_comm import __version__
 from ..deployment.quantization import quantize_backbone
 from ..extensions import import_extensions
+from ..incomplete_labels.rules import read_rules
 from ..pipeline_comm import TASK
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
@@ -74,9 +75,8 @@ def _check(args, processes):
     if args.output != STANDARD_STREAM:
         folder = args.format == "txt" and Path(args.input).is_dir()
         inputs = text_files(args.input)[0] if folder else [args.input]
-        refuse_overwriting(
-            [*output_files(args.output), working_file(args.output)], [*inputs, *(args.extensions or ())]
-        )
+        inputs += [*(args.extensions or ()), *filter(None, [args.rules])]
+        refuse_overwriting([*output_files(args.output), working_file(args.output)], inputs)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -135,6 +135,7 @@ def _resumable_output(args, form):
     settings = {"version": __version__, "trust_remote_code": args.trust_remote_code}
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in _SETTINGS}
+    settings["rules"] = args.rules and file_sha256(args.rules)
     settings |= _selection(args).given()
     if form != "jsonl":
         settings["output_format"] = form
@@ -238,7 +239,8 @@ def _load(args):
         )
     if args.quantize:
         quantize_backbone(extract.model)
-    own = {"batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
+    rules = args.rules and read_rules(args.rules)
+    own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 
 

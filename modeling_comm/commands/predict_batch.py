@@ -48,7 +48,8 @@ def predict_batch(extract: Callable, batch: list[Item]) -> tuple[list[dict], lis
 def _rounded(record):
     """The record without the digits of scores and weights that depend on what else was in the batch."""
     for triple in record["triples"]:
-        triple["score"] = round(triple["score"], _DECIMALS)
+        for name in {"score", "probability"} & triple.keys():
+            triple[name] = round(triple[name], _DECIMALS)
         for sentence in triple["explanation"]:
             sentence["weight"] = round(sentence["weight"], _DECIMALS)
     return record

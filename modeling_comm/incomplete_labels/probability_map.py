@@ -1,4 +1,4 @@
-"""Margins to probabilities, one map for a whole model: `p = s(slope * margin + intercept of the relation)`.
+"""Fits the map from margins to probabilities, `p = s(slope * margin + intercept of the relation)`, and says how good it is.
 
 Labels go missing unevenly by relation, so one threshold cannot be right for all of them. The map has one slope and one
 intercept for each relation; an intercept is drawn towards the common one where a relation has few documents to learn it
@@ -7,40 +7,51 @@ from. One cut on p decides, which is the same as an offset on the margin for eac
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..evaluation.cutoffs import tune_offset
+from ..probabilities import ProbabilityMap, sigmoid
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
+BINS = 15
+# Cells that take part in the fit, those with the highest margins, for each gold fact. The others are certain negatives, and so
+# many that the line would follow them: a loss such as CMM lets them be once they are low enough, so how low they are says little.
+CELLS_PER_FACT = 5
+LOOKED_AT = 0.05
+# Of margins that the fit takes together, at their mean.
+_WIDTH = 1 / 32
+
+
+class CannotFitError(ValueError):
+    """There are too few labelled documents to fit a map on, or the model does not rank facts above other pairs."""
 
 
 @dataclass(frozen=True)
-class ProbabilityMap:
+class FittedMap:
     """
-    A fitted map.
+    A map that was fitted on all documents, and what is known of it from cross-fitting: for each document, what a map says that
+    was fitted on the folds without it. Its strength and its cut come from those other folds, too; its floor from all documents.
 
     Attributes:
-        slope (`float`): of the margin, the same for all relations.
-        intercepts (`np.ndarray` of shape `(R,)`): one for each relation.
+        map (`ProbabilityMap`): the map.
         strength (`float`): penalty on an intercept's squared distance from the common one.
-        cut (`float`): a relation is predicted iff its probability exceeds it.
+        probabilities (`list[np.ndarray]`): for each document `(p, R)` float64, cross-fitted.
+        predicted (`list[np.ndarray]`): for each document `(p, R)` bool, whether a relation's cross-fitted probability exceeds the
+            cross-fitted cut.
     """
 
-    slope: float
-    intercepts: np.ndarray
+    map: ProbabilityMap
     strength: float
-    cut: float = 0.5
+    probabilities: list[np.ndarray]
+    predicted: list[np.ndarray]
 
-    def probabilities(self, margins: np.ndarray) -> np.ndarray:
-        """Probabilities, float64, of margins whose last dimension are the R relations. p means "in labels of the kind, and
-        on text of the kind, that the map was fitted on"."""
-        return _sigmoid(self.slope * margins + self.intercepts)
 
-    def offsets(self) -> np.ndarray:
-        """The margin `(R,)` that each relation has to exceed, so that `margin > offset` decides as `p > cut` does."""
-        return (np.log(self.cut / (1 - self.cut)) - self.intercepts) / self.slope
+def fold_of(documents: int, folds: int = FOLDS) -> np.ndarray:
+    """The fold `(documents,)` of each document: every n-th is in one."""
+    return np.arange(documents) % folds
 
 
 def fit_probability_map(
@@ -48,66 +59,164 @@ def fit_probability_map(
     labels: Sequence[np.ndarray],
     strengths: Sequence[float] = STRENGTHS,
     folds: int = FOLDS,
-) -> tuple[ProbabilityMap, list[np.ndarray]]:
+) -> FittedMap:
     """
-    Fits the map on labelled documents that the model was not trained on, by penalised likelihood. The strength of the
-    penalty is chosen by cross-validated likelihood over documents, the cut by micro F1 on the cross-fitted probabilities.
+    Fits the map on labelled documents that the model was not trained on, by penalised likelihood: `strength / 2` times the sum
+    of the intercepts' squared distances from the common one is added to the negative log likelihood of the cells with the highest
+    margins, [`CELLS_PER_FACT`] for each gold fact. The strength is chosen by cross-validated likelihood over documents, the cut
+    by micro F1 on cross-fitted probabilities.
 
     Args:
         margins (`Sequence[np.ndarray]`): for each document `(p, R)`, the logits minus the threshold's.
         labels (`Sequence[np.ndarray]`): for each document `(p, R)` bool, the gold relations.
         strengths (`Sequence[float]`): candidates for the strength.
-        folds (`int`, defaults to 5): every n-th document is in one fold.
-
-    Returns:
-        the map fitted on all documents, and for each document the probabilities `(p, R)` from the map of the folds that it
-        is not in.
+        folds (`int`, defaults to 5): number of folds, at least 3; see [`fold_of`].
 
     Raises:
-        ValueError: there are fewer documents than folds, no gold relation in some fold's other documents, or shapes differ.
+        CannotFitError: there are fewer documents than folds, a fold's other documents have no gold relation, or higher margins
+            are not more often gold, so that there is no slope above 0.
+        ValueError: shapes differ.
     """
     margins = [np.asarray(one, dtype=np.float64) for one in margins]
     labels = [np.asarray(one, dtype=bool) for one in labels]
     if [one.shape for one in margins] != [one.shape for one in labels]:
         raise ValueError("margins and labels differ in their shapes")
     if len(margins) < folds:
-        raise ValueError(f"found {len(margins)} documents; expected at least one for each of {folds} folds")
-    best = None
+        raise CannotFitError(f"found {len(margins)} documents; expected at least one for each of {folds} folds")
+    fold = fold_of(len(margins), folds)
+    # Margins of a relation that differ by less than a width are taken together: a key for each place on that grid.
+    keys = [np.round(one / _WIDTH).astype(np.int64) * one.shape[1] + np.arange(one.shape[1]) for one in margins]
+    known = np.unique(np.concatenate([one.ravel() for one in keys]))
+    parts, floor = [], _floor(margins, labels)
+    for number in range(folds):
+        chosen = np.flatnonzero(fold == number)
+        of_margins, of_labels, of_keys = (
+            np.concatenate([all_[i] for i in chosen]) for all_ in (margins, labels, keys)
+        )
+        used = of_margins > floor
+        place = np.searchsorted(known, of_keys[used])
+        columns = (None, of_labels[used], of_margins[used], of_margins[used] * of_labels[used])
+        sums = np.stack([np.bincount(place, column, len(known)) for column in columns])
+        parts.append(_Part(of_margins, of_labels, sums, np.array([of_labels[~used].sum(), (~used).sum()])))
+    relation = known % margins[0].shape[1]
+    probabilities, predicted = [None] * len(margins), [None] * len(margins)
+    for number in range(folds):
+        map_, _ = _fit_parts(parts[:number] + parts[number + 1 :], relation, strengths, floor)
+        for index in np.flatnonzero(fold == number):
+            probabilities[index] = map_.probabilities(margins[index])
+            predicted[index] = margins[index] > map_.offsets()
+    map_, strength = _fit_parts(parts, relation, strengths, floor)
+    return FittedMap(map_, strength, probabilities, predicted)
+
+
+def _floor(margins, labels):
+    """The margin above which cells take part in the fit; -inf where all do."""
+    flat = np.concatenate([one.ravel() for one in margins])
+    rest = len(flat) - CELLS_PER_FACT * max(1, sum(int(one.sum()) for one in labels))
+    return float(np.partition(flat, rest - 1)[rest - 1]) if rest > 0 else -np.inf
+
+
+class _Part(NamedTuple):
+    """A fold: its margins and labels `(n, R)`; for each key the number of cells above the floor, of gold ones, and the sums of
+    the margins of both `(4, keys)`; and the numbers of gold cells and of all cells at or below the floor."""
+
+    margins: np.ndarray
+    labels: np.ndarray
+    sums: np.ndarray
+    rest: np.ndarray
+
+
+def _fit_parts(parts, relation, strengths, floor):
+    """The map on all parts together, with the strength and the cut that are best on parts left out of the fit."""
+    best, total = None, sum(part.sums for part in parts)
     for strength in strengths:
-        crossed, loss = [None] * len(margins), 0.0
-        for fold in range(folds):
-            rest = [index for index in range(len(margins)) if index % folds != fold]
-            slope, intercepts = _fit(_join(margins, rest), _join(labels, rest), strength)
-            for index in range(fold, len(margins), folds):
-                scores = slope * margins[index] + intercepts
-                loss += _loss(scores, labels[index]).sum()
-                crossed[index] = _sigmoid(scores)
+        fits = [_fit(total - part.sums, relation, strength) for part in parts]
+        loss = sum(_loss(part.sums, relation, *fit) for part, fit in zip(parts, fits, strict=True))
         if best is None or loss < best[0]:
-            best = (loss, strength, crossed)
-    _, strength, crossed = best
-    probabilities = np.concatenate([one.ravel() for one in crossed])
-    gold = np.concatenate([one.ravel() for one in labels])
-    cut, _ = tune_offset(probabilities, gold, int(gold.sum()))
-    slope, intercepts = _fit(np.concatenate(margins), np.concatenate(labels), strength)
-    tiny = np.finfo(np.float64).tiny
-    return ProbabilityMap(slope, intercepts, strength, float(np.clip(cut, tiny, 1 - 1e-12))), crossed
+            best = (loss, strength, fits)
+    _, strength, fits = best
+    gold_below, below = sum(part.rest for part in parts)
+    limits = {"floor": None if np.isinf(floor) else floor, "below": float(gold_below / max(below, 1))}
+
+    def map_of(slope, intercepts, cut=1 - 1e-12):
+        if slope <= 0:
+            raise CannotFitError(f"the slope is {slope:.3g}: higher margins are not more often gold")
+        return ProbabilityMap(slope, tuple(intercepts.tolist()), cut, **limits)
+
+    crossed = [map_of(*fit).probabilities(part.margins) for part, fit in zip(parts, fits, strict=True)]
+    gold = np.concatenate([part.labels.ravel() for part in parts])
+    cut, _ = tune_offset(np.concatenate([one.ravel() for one in crossed]), gold, int(gold.sum()))
+    least = max(limits["below"], np.finfo(np.float64).tiny)
+    return map_of(*_fit(total, relation, strength), float(np.clip(cut, least, 1 - 1e-12))), strength
 
 
-def reliability(probabilities: np.ndarray, correct: np.ndarray, bins: int = 15) -> dict:
+def _loss(sums, relation, slope, intercepts):
+    """The negative log likelihood, with the margins of a key at their mean."""
+    number, gold, margin, gold_margin = sums
+    used = number > 0
+    mean = margin[used] / number[used]
+    at_most = (number[used] * np.logaddexp(0.0, slope * mean + intercepts[relation[used]])).sum()
+    return float(at_most - slope * gold_margin.sum() - (gold * intercepts[relation]).sum())
+
+
+def _fit(sums, relation, strength, tolerance=1e-10, steps=100):
+    """Slope and intercepts `b + e_r` that minimise the negative log likelihood plus `strength / 2 * sum e_r^2`, by Newton's
+    method."""
+    sums = np.where(sums[0] > 0.5, sums, 0.0)  # a difference of sums may leave a trace
+    number, gold, margin, gold_margin = sums
+    if not gold.any():
+        raise CannotFitError("found no gold relation; expected labelled documents")
+    used = number > 0
+    relations, place = int(relation.max()) + 1, relation[used]
+    number, mean = number[used], margin[used] / number[used]
+
+    def by_relation(values):
+        return np.bincount(place, values, relations)
+
+    gold = by_relation(gold[used])
+    # slope, common intercept, the relations' own distances from it
+    parameters = np.concatenate([[1.0, 0.0], np.zeros(relations)])
+
+    def objective(values):
+        return _loss(sums, relation, values[0], values[1] + values[2:]) + strength / 2 * (values[2:] ** 2).sum()
+
+    value = objective(parameters)
+    for _ in range(steps):
+        probability = sigmoid(parameters[0] * mean + (parameters[1] + parameters[2:])[place])
+        expected = number * probability
+        weight = expected * (1 - probability)
+        own = by_relation(expected) - gold
+        slope_gradient = (expected * mean).sum() - gold_margin.sum()
+        gradient = np.concatenate([[slope_gradient, own.sum()], own + strength * parameters[2:]])
+        w0, w1 = by_relation(weight), by_relation(weight * mean)
+        hessian = np.zeros((relations + 2, relations + 2))
+        hessian[0, 0], hessian[0, 1], hessian[1, 1] = (weight * mean**2).sum(), w1.sum(), w0.sum()
+        hessian[0, 2:], hessian[1, 2:] = w1, w0
+        hessian[2:, 2:] = np.diag(w0 + strength)
+        hessian = np.triu(hessian) + np.triu(hessian, 1).T
+        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(hessian)), gradient)
+        scale = 1.0
+        while (new := objective(parameters - scale * step)) > value and scale > 1e-6:
+            scale /= 2
+        parameters, gain, value = parameters - scale * step, value - new, new
+        if gain < tolerance * max(1.0, abs(value)):
+            break
+    return float(parameters[0]), parameters[1] + parameters[2:]
+
+
+def reliability(probabilities: np.ndarray, correct: np.ndarray, bins: int = BINS) -> dict:
     """
     How far probabilities can be taken at their word.
 
     Args:
-        probabilities (`(n,)` float array): of the cells that are looked at. Almost all cells of a document are certain
-        negatives, which
-            would make any figure good: take those with p >= 0.05 and those that are predicted.
+        probabilities (`(n,)` float array): of the cells that are looked at, see [`cells_looked_at`].
         correct (`(n,)` bool array): which of them are gold.
         bins (`int`, defaults to 15): bins of equal mass.
 
     Returns:
-        `dict`: `cells`, `brier`, `ece` (expected calibration error) and `bins`, a list of `{"probability", "share",
-            "cells"}`: mean
-        probability, share of gold cells and number of cells. Without cells, `brier` and `ece` are None.
+        `dict`: `cells`, `brier` (Brier score), `ece` (expected calibration error) and `bins`, a list of
+            `{"probability", "share", "cells"}`: mean probability, share of gold cells and number of cells. Without cells, `brier`
+            and `ece` are None.
     """
     order = np.argsort(probabilities, kind="stable")
     probabilities, correct = np.asarray(probabilities)[order], np.asarray(correct, dtype=bool)[order]
@@ -125,50 +234,16 @@ def reliability(probabilities: np.ndarray, correct: np.ndarray, bins: int = 15) 
     }
 
 
-def _join(arrays, chosen):
-    return np.concatenate([arrays[index] for index in chosen])
+def cells_looked_at(probabilities: np.ndarray, predicted: np.ndarray, least: float = LOOKED_AT) -> np.ndarray:
+    """
+    The cells by which a calibration is judged: those with a probability of 0.05 or more, and those that are predicted. Almost all
+    cells of a document are certain negatives, which would make any figure good.
 
+    Args:
+        probabilities (float array), predicted (bool array): of the same shape.
+        least (`float`, defaults to 0.05): the least probability.
 
-def _sigmoid(scores):
-    return np.exp(-np.logaddexp(0.0, -scores))
-
-
-def _loss(scores, labels):
-    return np.logaddexp(0.0, np.where(labels, -scores, scores))
-
-
-def _fit(margins, labels, strength, tolerance=1e-9, steps=100):
-    """Slope and intercepts `b + e_r` that minimise the negative log likelihood plus `strength / 2 * sum e_r^2`, by Newton's
-    method."""
-    gold = labels.sum(0).astype(np.float64)
-    if not gold.any():
-        raise ValueError("found no gold relation; expected labelled documents")
-    relations = margins.shape[1]
-    # slope, common intercept, the relations' own distances from it
-    parameters = np.concatenate([[1.0, 0.0], np.zeros(relations)])
-    hold = margins[labels].sum()
-
-    def objective(values):
-        scores = values[0] * margins + (values[1] + values[2:])
-        return _loss(scores, labels).sum() + strength / 2 * (values[2:] ** 2).sum()
-
-    value = objective(parameters)
-    for _ in range(steps):
-        probability = _sigmoid(parameters[0] * margins + (parameters[1] + parameters[2:]))
-        weight = probability * (1 - probability)
-        own = probability.sum(0) - gold
-        gradient = np.concatenate([[(probability * margins).sum() - hold, own.sum()], own + strength * parameters[2:]])
-        w0, w1 = weight.sum(0), (weight * margins).sum(0)
-        hessian = np.zeros((relations + 2, relations + 2))
-        hessian[0, 0], hessian[0, 1], hessian[1, 1] = (weight * margins**2).sum(), w1.sum(), w0.sum()
-        hessian[0, 2:], hessian[1, 2:] = w1, w0
-        hessian[2:, 2:] = np.diag(w0 + strength)
-        hessian = np.triu(hessian) + np.triu(hessian, 1).T
-        step = np.linalg.solve(hessian + 1e-9 * np.eye(len(hessian)), gradient)
-        scale = 1.0
-        while (new := objective(parameters - scale * step)) > value and scale > 1e-6:
-            scale /= 2
-        parameters, gain, value = parameters - scale * step, value - new, new
-        if gain < tolerance * max(1.0, abs(value)):
-            break
-    return float(parameters[0]), parameters[1] + parameters[2:]
+    Returns:
+        `np.ndarray`: bool, of that shape.
+    """
+    return (probabilities >= least) | predicted

@@ -1,96 +1,30 @@
-"""Rules between relations: mined from well-labelled documents or written by hand, and applied to facts until nothing new follows.
+"""Rules between relations: mined from well-labelled documents or read from a file, and applied to labels.
 
-A rule has one or two conditions and one conclusion over the variables x, y and z, written as `P17(x, y) => P131(x, y)` or
-`P131(x, y) & P131(y, z) => P131(x, z)`. Labels that annotators left out often follow from those they gave:
-Re-DocRED added many of its facts that way.
+Labels that annotators left out often follow from those they gave: Re-DocRED added many of its facts that way. The module
+`modeling_comm/rules.py` says what a rule is.
 """
 
-import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-_ATOM = re.compile(r"\s*([^\s(),&=>]+)\s*\(\s*([xyz])\s*,\s*([xyz])\s*\)\s*")
+from ..rules import Atom, Derived, Fact, Rule, derive_facts
 
-
-class Fact(NamedTuple):
-    """A relation between two entities of a document, by their indices."""
-
-    head: int
-    tail: int
-    relation: str
-
-
-class Atom(NamedTuple):
-    """A relation between two of the variables `"x"`, `"y"` and `"z"`."""
-
-    relation: str
-    head: str
-    tail: str
-
-    def __str__(self) -> str:
-        return f"{self.relation}({self.head}, {self.tail})"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """
-    `conditions => conclusion`.
-
-    Args:
-        conditions (`tuple[Atom, ...]`): one or two atoms.
-        conclusion (`Atom`): its variables occur in the conditions.
-        confidence (`float`, *optional*): share of the places where the conditions hold in which the conclusion holds, too.
-        support (`int`, *optional*): number of places where both hold.
-
-    Raises:
-        ValueError: there are not one or two conditions, the conclusion has a variable that they lack, or an atom relates a
-            variable to itself.
-    """
-
-    conditions: tuple[Atom, ...]
-    conclusion: Atom
-    confidence: float | None = None
-    support: int | None = None
-
-    def __post_init__(self):
-        if len(self.conditions) not in (1, 2):
-            raise ValueError(f"rule {self}: found {len(self.conditions)} conditions; expected one or two")
-        bound = {variable for atom in self.conditions for variable in atom[1:]}
-        if not {self.conclusion.head, self.conclusion.tail} <= bound:
-            raise ValueError(f"rule {self}: the conclusion has a variable that no condition has")
-        if any(atom.head == atom.tail for atom in (*self.conditions, self.conclusion)):
-            raise ValueError(f"rule {self}: an atom relates a variable to itself; expected two variables")
-
-    def __str__(self) -> str:
-        return f"{' & '.join(map(str, self.conditions))} => {self.conclusion}"
-
-    @classmethod
-    def parse(cls, text: str, confidence: float | None = None, support: int | None = None) -> "Rule":
-        """
-        Reads a rule in the form of the module's examples.
-
-        Raises:
-            ValueError: the text has another form.
-        """
-        conditions, arrow, conclusion = text.partition("=>")
-        atoms = [_ATOM.fullmatch(part) for part in (*conditions.split("&"), conclusion)]
-        if not arrow or not all(atoms):
-            raise ValueError(
-                f"rule {text!r} is not understood; expected a form such as 'P131(x, y) & P17(y, z) => P17(x, z)'"
-            )
-        *conditions, conclusion = [Atom(*match.groups()) for match in atoms]
-        return cls(tuple(conditions), conclusion, confidence, support)
-
-
-class Derived(NamedTuple):
-    """A fact that follows, the rule by which it does, and the facts that meet the rule's conditions."""
-
-    fact: Fact
-    rule: Rule
-    premises: tuple[Fact, ...]
+__all__ = [
+    "Atom",
+    "Completion",
+    "Derived",
+    "Fact",
+    "Rule",
+    "compare_labels",
+    "complete_labels",
+    "derive_facts",
+    "facts_of",
+    "mine_rules",
+    "read_rules",
+    "rules_to_text",
+]
 
 
 def read_rules(path: str | Path, relations: Collection[str] | None = None) -> list[Rule]:
@@ -143,7 +77,7 @@ def rules_to_text(rules: Iterable[Rule]) -> str:
         lines.append(f'- rule: "{rule}"')
         lines += [f"  confidence: {rule.confidence:.4f}"] if rule.confidence is not None else []
         lines += [f"  support: {rule.support}"] if rule.support is not None else []
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines or ["[]"]) + "\n"
 
 
 def facts_of(document: Mapping) -> set[Fact]:
@@ -225,50 +159,55 @@ def mine_rules(
     return sorted(rules, key=lambda rule: (-rule.confidence, -rule.support, str(rule)))
 
 
-def derive_facts(facts: Iterable[Fact], rules: Iterable[Rule]) -> list[Derived]:
+class Completion(NamedTuple):
     """
-    All that follows from the facts of one document, rules applied again to what follows.
+    What completing added.
+
+    Attributes:
+        documents (`int`), given (`int`), added (`int`): numbers of documents, of facts before, and of facts that follow.
+        by_relation (`dict[str, int]`): the facts that were added, the most frequent relations first.
+    """
+
+    documents: int
+    given: int
+    added: int
+    by_relation: dict[str, int]
+
+    @classmethod
+    def between(cls, before: Iterable[Mapping], after: Iterable[Mapping]) -> "Completion":
+        """Counts what the second documents have beyond the first ones, which are the same documents in the same order."""
+        documents, given, added = 0, 0, Counter()
+        for documents, (first, second) in enumerate(zip(before, after, strict=True), 1):  # noqa: B007
+            known = facts_of(first)
+            given += len(known)
+            added.update(fact.relation for fact in facts_of(second) - known)
+        return cls(documents, given, added.total(), dict(added.most_common()))
+
+    def __str__(self) -> str:
+        largest = ", ".join(f"{relation} {number:,}" for relation, number in list(self.by_relation.items())[:5])
+        return f"{self.added:,} facts added to {self.given:,} in {self.documents:,} documents ({largest or 'nothing follows'})"
+
+
+def compare_labels(documents: Iterable[Mapping], complete: Iterable[Mapping]) -> dict[str, float]:
+    """
+    Precision and recall of labels against complete ones of the same documents, which are found by title.
 
     Args:
-        facts (`Iterable[Fact]`): the facts given.
-        rules (`Iterable[Rule]`): earlier rules are tried first, so give the most confident ones first.
+        documents (`Iterable[dict]`): the labelled documents to judge.
+        complete (`Iterable[dict]`): documents with complete labels. One that has another number of entities than its namesake is
+            left out.
 
     Returns:
-        `list[Derived]`: in the order in which they follow; never a fact that was given, nor one of an entity with itself.
-            Each premise
-        is a given fact or comes earlier in the list.
+        `dict[str, float]`: `documents` (how many are in both), `precision`, `recall` and `f1`; 0 where there are none.
     """
-    known = {Fact(*fact) for fact in facts}
-    rules, derived = list(rules), []
-    while True:
-        by_relation = defaultdict(list)
-        for fact in sorted(known):
-            by_relation[fact.relation].append(fact)
-        new = {}
-        for rule in rules:
-            for premises, binding in _matches(rule.conditions, by_relation):
-                fact = Fact(binding[rule.conclusion.head], binding[rule.conclusion.tail], rule.conclusion.relation)
-                if fact.head != fact.tail and fact not in known and fact not in new:
-                    new[fact] = Derived(fact, rule, premises)
-        if not new:
-            return derived
-        derived += new.values()
-        known |= new.keys()
-
-
-def _matches(conditions, by_relation):
-    """Facts that meet the conditions together, and the entity of each variable."""
-    first, *rest = conditions
-    for fact in by_relation[first.relation]:
-        binding = {first.head: fact.head, first.tail: fact.tail}
-        if not rest:
-            yield (fact,), binding
-            continue
-        (second,) = rest
-        for other in by_relation[second.relation]:
-            # A variable of both conditions stands for one entity.
-            if (
-                binding.get(second.head, other.head) == other.head
-                and binding.get(second.tail, other.tail) == other.tail
-            ):
-                yield (fact, other), {**binding, second.head: other.head, second.tail: other.tail}
+    truth = {document["title"]: document for document in complete}
+    found = correct = labelled = gold = 0
+    for document in documents:
+        other = truth.get(document["title"])
+        if other is not None and len(other["vertexSet"]) == len(document["vertexSet"]):
+            facts, right = facts_of(document), facts_of(other)
+            found, correct = found + 1, correct + len(facts & right)
+            labelled, gold = labelled + len(facts), gold + len(right)
+    precision, recall = correct / max(labelled, 1), correct / max(gold, 1)
+    f1 = 2 * correct / max(labelled + gold, 1)
+    return {"documents": found, "precision": precision, "recall": recall, "f1": f1}

@@ -6,6 +6,7 @@ from pathlib import PureWindowsPath
 
 from ..configuration_comm import settings_of
 from ..features import what_was_lost
+from ..incomplete_labels.decision_report import WAYS
 from .markdown import Markdown, code, plain, table
 
 METRICS = {
@@ -34,6 +35,24 @@ def results_table(metrics, scores=None, seeds=()):
         prior = scores["type_prior"] if scores else {"f1": metrics["test_type_prior_f1"]}
         rows.append(["test, type prior", *cells(prior, "")])
     return table(["", *METRICS.values()], rows) if rows else None
+
+
+def decisions_table(decisions):
+    """What each way to decide is worth, by split; None where no map to probabilities was fitted."""
+    if not decisions:
+        return None
+    names = {"dev": "validation, cross-fitted", "test": "test"}
+    rows = [
+        [
+            *(f"{names[split]}: {WAYS[way]}", percent(found["f1"]), percent(found["macro_f1"])),
+            *(percent(found[key]) for key in ("precision", "recall")),
+            *(f"{found[key]:.3f}" if found.get(key) is not None else None for key in ("brier", "ece")),
+            count(found.get("cells")),
+        ]
+        for split in names
+        for way, found in decisions.get(split, {}).items()
+    ]
+    return table(["", "F1", "Macro F1", "Precision", "Recall", "Brier score", "ECE", "Of cells"], rows)
 
 
 def relations_table(scores, relation_names):
@@ -110,6 +129,11 @@ def setting_table(record, seeds):
         *(
             [["Required margin over the threshold", processor["threshold_offset"]]]
             if processor.get("threshold_offset")
+            else []
+        ),
+        *(
+            [["Required probability", f"{processor['probability_map']['cut']:.3f}"]]
+            if processor.get("probability_map")
             else []
         ),
         *(

@@ -88,6 +88,7 @@ def render_model_card(record, scores=None, repo_id=None, name=None, summary=None
             "relations": card_tables.relations_table(scores, card_tables.processor_settings(record)["relation_names"])
             if scores
             else None,
+            "decisions": card_tables.decisions_table(record.get("decisions")),
             "data": card_tables.data_table(data),
             "setting": card_tables.setting_table(record, seeds),
             "log": log,

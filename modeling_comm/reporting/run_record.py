@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from ..utils.files import write_json
 from .redaction import redact, redact_command
 
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
@@ -132,6 +133,8 @@ class RunRecord(Provenance):
         log (`list[dict]`): see [`epoch_log`].
         best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept.
         resumed_from (`list[int]`): steps of the checkpoints from which the training was resumed.
+        decisions (`dict`, *optional*): where a map to probabilities was fitted, what each way to decide is worth, see
+            [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`].
         scored_by (`dict`, *optional*): where a finished training was scored later, the provenance of the latest scores.
     """
 
@@ -147,6 +150,7 @@ class RunRecord(Provenance):
     log: list[dict]
     best_checkpoint_step: int | None
     resumed_from: list[int] = field(default_factory=list)
+    decisions: dict | None = None
     scored_by: dict | None = None
 
     @classmethod
@@ -173,8 +177,9 @@ class RunRecord(Provenance):
 
     def to_dict(self) -> dict:
         record = super().to_dict()
-        if self.scored_by is None:
-            del record["scored_by"]
+        for name in ("decisions", "scored_by"):
+            if record[name] is None:
+                del record[name]
         return record
 
     def added_to(self, earlier: dict) -> "RunRecord":
@@ -214,6 +219,16 @@ def epoch_log(log_history) -> list[dict]:
         for entry in log_history
         if "train_runtime" not in entry
     ]
+
+
+def write_summary(folder: Path, seeds: list[int], metrics: list[dict[str, float]]) -> str:
+    """Writes `summary.json`, the mean and the standard deviation of every metric over seeds; returns the lines to print."""
+    summary = summarize(metrics)
+    write_json(folder / "summary.json", {"seeds": seeds, "metrics": summary})
+    shown = ((key, summary[key]) for key in ("eval_f1", "test_f1", "test_ign_f1") if key in summary)
+    return "\n".join(
+        f"{key}: {100 * values['mean']:.2f} +- {100 * values['std']:.2f} over seeds {seeds}" for key, values in shown
+    )
 
 
 def summarize(by_seed: list[dict[str, float]]) -> dict[str, dict]:

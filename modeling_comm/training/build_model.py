@@ -91,16 +91,26 @@ def load_checkpoint(
     )
     if config.loss != saved_loss:
         of_loss = {"decision_threshold": get_loss(config.loss).decision_threshold, "threshold_offset": 0.0}
-        settings = of_loss | settings
+        settings = of_loss | {"probability_map": None} | settings
         decision = {name: settings[name] for name in of_loss}
         logger.warning("the loss is %s, no longer %s: what decides is %s", config.loss, saved_loss, decision)
+        if processor.decision.probability_map is not None:
+            logger.warning("probability_map is removed; it was fitted for the loss %s", saved_loss)
     if labels is not None:
         kept = set(labels) & set(config.id2label.values())
         logger.warning("%s: %d of %d labels are the checkpoint's, the others are new", source, len(kept), len(labels))
         model.set_labels(dict(enumerate(labels)))
         names = {label: relation_names[label] for label in labels if label in relation_names}
         # What was tuned for the checkpoint's relations does not fit others.
-        settings = {"relation_names": names, "threshold_offset": 0.0} | settings
+        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        if gone:
+            logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
+        settings = {
+            "relation_names": names,
+            "threshold_offset": 0.0,
+            "probability_map": None,
+            "rules": None,
+        } | settings
         settings = processor.settings | settings
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
@@ -109,10 +119,10 @@ def load_checkpoint(
 def prepare_for_training(
     model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
 ) -> None:
-    """Converts weights to float32, and clears what was tuned for other weights unless a flag gives it."""
+    """Converts weights to float32, and removes what was tuned for other weights: a map to probabilities, and an offset unless a
+    flag gives one."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
-    if arguments.threshold_offset is None:
-        processor.decision.clear_offset()
+    processor.decision.clear_tuned(keep_offset=arguments.threshold_offset is not None)
     if arguments.evidence_threshold is None:
         processor.decision.reset_evidence_threshold(default_evidence_threshold(model.config.evidence_weight))
 

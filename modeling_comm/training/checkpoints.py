@@ -79,13 +79,15 @@ def run_settings(
     settings |= {f"{split}_sha256": sources[split]["sha256"] for split in ("train", "validation") if split in sources}
     weights = sorted(Path(arguments.model.model_name_or_path).glob("*.safetensors"))
     files = (*weights, *map(Path, arguments.model.extensions or ()))
+    if data.complete_labels:
+        settings["complete_labels_sha256"] = file_sha256(data.complete_labels)
     settings["sha256"] = {path.name: file_sha256(path) for path in files}
     if str(training.metric_for_best_model).endswith("ign_f1"):
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
-    settings["tune_threshold_offset"] = arguments.run.tune_threshold_offset or None
-    settings["tune_evidence_threshold"] = arguments.run.tune_evidence_threshold or None
+    tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
+    settings |= {name: getattr(arguments.run, name) or None for name in tuned}
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))

@@ -2,7 +2,14 @@
 
 import dataclasses
 
-from ..decoding import Predictions, add_evidence, decide_batch, document_with_bad_logits, official_predictions
+from ..decoding import (
+    Predictions,
+    add_evidence,
+    decide_batch,
+    document_with_bad_logits,
+    flat_ranks,
+    official_predictions,
+)
 from ..evaluation.evidence_scores import evidence_metrics
 from ..evaluation.ranking import EXACT_CANDIDATES, CandidateRanking
 from ..evaluation.scoring import IgnReference, score
@@ -39,6 +46,7 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
+    results = processor.complete(results)
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
     if outputs.documents is not None:
@@ -48,7 +56,7 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
 
 class EvaluatedDocuments:
     """
-    What evaluation keeps of documents: their triples and losses, and all margins in a
+    What evaluation keeps of documents: their triples and losses, and all margins, or logits of probabilities, in a
     [`~modeling_comm.evaluation.ranking.CandidateRanking`].
 
     Args:
@@ -75,7 +83,7 @@ class EvaluatedDocuments:
             if result.labels is None:
                 self.ranking = None
             elif self.ranking is not None:
-                self.ranking.add(result.margins.ravel(), result.labels.ravel())
+                self.ranking.add(flat_ranks([result]), result.labels.ravel())
             if not self.keep_margins:
                 result = dataclasses.replace(result, pairs=None, margins=None, labels=None)
             self.results.append(result)

@@ -60,7 +60,7 @@ class EvidenceTraining:
             raise ValueError(
                 "tune_evidence_threshold: evidence_threshold is None; expected a model with an evidence_weight"
             )
-        dataset = encode_dataset(self._evaluation_documents(eval_dataset), self.processing_class)
+        dataset = encode_dataset(self.evaluation_documents(eval_dataset), self.processing_class)
         check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
         results = self.predict(dataset).predictions
         threshold = best_evidence_threshold(results, dataset, self.processing_class.id2label)

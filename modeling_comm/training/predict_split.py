@@ -12,6 +12,7 @@ from ..evaluation.scoring import format_scores, score
 from ..evaluation.type_prior import TypePrior
 from ..processing_comm import CommProcessor
 from ..utils.files import write_json
+from .decisions import compare_on_test
 from .trainer import CommTrainer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ def predict_test(
     Returns:
         the metrics, the type prior's F1 included.
     """
-    output = trainer.predict(encoded)
+    has_map = trainer.processing_class.decision.probability_map is not None
+    output = trainer.predict(encoded, keep_margins=has_map)
     metrics, processor, reference = dict(output.metrics), trainer.processing_class, trainer.ign_reference
     if not trainer.is_world_process_zero():
         return metrics
@@ -61,6 +63,7 @@ def predict_test(
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
+        compare_on_test(trainer, output.predictions)
     print_triples(output.predictions, documents, processor, show_triples)
     return metrics
 
@@ -68,16 +71,18 @@ def predict_test(
 def print_triples(
     results: Sequence[Predictions], documents: Sequence[dict], processor: CommProcessor, number: int
 ) -> None:
-    """Prints `number` predicted triples in words: the one with the highest margin of each document, then the second ones."""
-    by_document = [sorted(result.triples, key=lambda triple: -triple.margin) for result in results]
+    """Prints `number` predicted triples in words: the surest one of each document, then the second ones."""
+    by_document = [sorted(result.triples, key=lambda triple: -triple.rank) for result in results]
     in_turn = [(rank, index) for index, triples in enumerate(by_document) for rank in range(len(triples))]
     for rank, index in sorted(in_turn)[:number]:
-        head, tail, label, margin, *_ = by_document[index][rank]
-        document, relation = documents[index], processor.id2label[label]
+        triple = by_document[index][rank]
+        head, tail, document, relation = triple.head, triple.tail, documents[index], processor.id2label[triple.label]
         gold = {(fact["h"], fact["t"], fact["r"]) for fact in document.get("labels", [])}
         judged = "" if "labels" not in document else "  right" if (head, tail, relation) in gold else "  WRONG"
         name = processor.relation_names.get(relation, relation)
+        known = triple.probability is not None
+        certainty = f"probability {triple.probability:.2f}" if known else f"margin {triple.margin:.2f}"
         print(
             f"{document['title']}: {entity_name(document, head)} -- {name} -> {entity_name(document, tail)} "
-            f"(margin {margin:.2f}){judged}"
+            f"({certainty}){judged}"
         )

@@ -14,9 +14,11 @@ from transformers import HfArgumentParser
 from ..commands.errors import TRACEBACK
 from ..configuration_comm import own_settings, registered_settings
 from ..extensions import import_extensions
+from ..incomplete_labels.rules import read_rules
 from ..losses import available_losses
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting, nearest_names
+from ..utils.files import read_json
 from .training_args import CommTrainingArguments
 
 
@@ -43,6 +45,12 @@ class ModelArguments:
     )
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
+    )
+    rules: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of rules that complete predicted triples; the checkpoint keeps them (comm-docre rules mines some)."
+        },
     )
     evidence_threshold: float | None = field(
         default=None,
@@ -135,6 +143,13 @@ class DataArguments:
             "help": "Facts left out for Ign F1: train (the training documents), none, or a file of documents or facts."
         },
     )
+    complete_labels: str | None = field(
+        default=None,
+        metadata={
+            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the labels "
+            "as they were."
+        },
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
     )
@@ -186,6 +201,13 @@ class RunArguments:
             "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
         },
     )
+    fit_probability_map: bool = field(
+        default=False,
+        metadata={
+            "help": "After training fit a map from margins to probabilities on the validation documents, with the cut for the "
+            "best F1, which is one offset for each relation; the checkpoint keeps it."
+        },
+    )
     tune_evidence_threshold: bool = field(
         default=False,
         metadata={"help": "Likewise evidence_threshold, for the best evidence F1."},
@@ -212,6 +234,8 @@ def given_settings(model_args: ModelArguments) -> dict[str, Any]:
     from ..processing_comm import CommProcessor  # slow to import, and `--help` needs none of it
 
     values = {name: getattr(model_args, name, None) for name in CommProcessor.setting_names()}
+    if values["rules"]:
+        values["rules"] = list(map(str, read_rules(values["rules"])))
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -236,14 +260,19 @@ def _flag_type(setting):
 
     def read(text):
         try:
-            value = json.loads(text) if setting.is_mapping else setting.kind(text)
-        except ValueError:
+            value = mapping(text) if setting.is_mapping else setting.kind(text)
+        except (OSError, ValueError):
             value = text
         if not setting.fits(value):
             raise argparse.ArgumentTypeError(f"found {text!r}; expected {setting.expected_of_value}")
         return value
 
     return read
+
+
+def mapping(text: str) -> Any:
+    """A value written as JSON, or, where the text does not begin as a mapping does, that of the JSON file of this name."""
+    return json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -295,7 +324,8 @@ class Arguments:
     def splits_needed(self) -> dict[str, str]:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
-        needs["tune_threshold_offset"] = needs["tune_evidence_threshold"] = "validation"
+        tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
+        needs |= dict.fromkeys(tuned, "validation")
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
 
@@ -328,6 +358,18 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
         "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
+    ),
+    (
+        lambda a: a.given("fit_probability_map") and not a.given("do_train"),
+        "--fit_probability_map needs --do_train: the map is fitted after a training",
+    ),
+    (
+        lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
+        "--fit_probability_map chooses an offset for each relation; leave out --tune_threshold_offset and --threshold_offset",
+    ),
+    (
+        lambda a: a.given("complete_labels") and not a.given("do_train"),
+        "--complete_labels needs --do_train: training labels are completed",
     ),
     (
         lambda a: a.given("tune_evidence_threshold") and not a.given("do_train"),

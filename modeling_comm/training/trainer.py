@@ -316,12 +316,11 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
             keep_threshold_offset (`bool`, defaults to `False`): keeps the processor's `threshold_offset`. By default it is
-                set to 0, because what was tuned for other weights does not fit the trained ones.
+                set to 0, because it was tuned for other weights; `probability_map` is removed in any case.
             keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
                 set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
         """
-        if not keep_threshold_offset:
-            self.processing_class.decision.clear_offset()
+        self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
         if not keep_evidence_threshold:
             self._reset_evidence_threshold()
         if resume_from_checkpoint is True:
@@ -341,7 +340,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
     # -------------------------------------------------------------------------------------------------------- evaluation
 
     def get_eval_dataloader(self, eval_dataset=None):
-        dataset = self._evaluation_documents(eval_dataset)
+        dataset = self.evaluation_documents(eval_dataset)
         dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
             lengths=np.zeros(len(dataset)),
@@ -354,7 +353,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     get_test_dataloader = get_eval_dataloader
 
-    def _evaluation_documents(self, given):
+    def evaluation_documents(self, given):
         """The data set given, that of a name, or the trainer's only one."""
         dataset = self.eval_dataset if given is None else given
         if isinstance(given, str):
@@ -446,6 +445,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         Raises:
             ValueError: documents without labels.
         """
+        self.processing_class.decision.probability_map = None  # candidates are ranked by margin
         loader = self.get_eval_dataloader(eval_dataset)
         ranking = self._evaluate_batches(loader).ranking
         if ranking is None:

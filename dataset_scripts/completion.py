@@ -1,0 +1,46 @@
+"""Training labels completed by rules, as rows of a data set."""
+
+import logging
+from collections.abc import Collection, Mapping
+
+from datasets import Dataset, IterableDataset
+
+from modeling_comm.incomplete_labels.rules import Completion, complete_labels, read_rules
+
+from .builder import to_document
+
+logger = logging.getLogger(__name__)
+
+
+def complete_split(
+    rows: Dataset | IterableDataset, path: str, relations: Collection[str]
+) -> tuple[Dataset | IterableDataset, Completion | None]:
+    """
+    Completes the labels of documents.
+
+    Args:
+        rows (`Dataset` or `IterableDataset`): documents as [`~.builder.load_splits`] reads them.
+        path (`str`): file of rules.
+        relations (`Collection[str]`): the known relations.
+
+    Returns:
+        the documents with what follows among their labels, and what was added; None of a stream.
+
+    Raises:
+        OSError, ValueError: see [`~modeling_comm.incomplete_labels.rules.read_rules`].
+    """
+    rules = read_rules(path, relations)
+    completed = rows.map(_complete_row, fn_kwargs={"rules": rules}, features=rows.features)
+    if isinstance(rows, IterableDataset):
+        return completed, None
+    added = Completion.between(map(to_document, rows), map(to_document, completed))
+    logger.info("labels completed by %d rules of %s: %s", len(rules), path, added)
+    return completed, added
+
+
+def _complete_row(row: Mapping, rules) -> dict:
+    if not row["has_labels"]:
+        return {"labels": row["labels"]}
+    labels = complete_labels(to_document(row), rules)["labels"][len(row["labels"]) :]
+    added = [{**{key: label[key] for key in ("h", "t", "r")}, "evidence": None} for label in labels]
+    return {"labels": [*row["labels"], *added]}

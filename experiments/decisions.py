@@ -1,0 +1,270 @@
+"""
+Ways to decide on finished runs, from the margins that they kept: each run's own threshold, one offset, a map to probabilities
+with one threshold per relation, and rules that complete what was predicted. Nothing is trained.
+
+    python experiments/decisions.py DATA mixed-atl-atlop-minilm-cpu-seed1 --scratch DATA/scratch/valid_scratch.json
+
+Offset, map and rules come from the dev documents. On these, what decides on a document comes from the other four folds of five.
+The test documents are scored with what all dev documents give. A second ruler, if --scratch names one, are documents of the
+same titles that another team labelled from nothing: those of the test documents that neither the training file nor dev has.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import dataset_scripts  # noqa: F401  (registers the data sets)
+from dataset_scripts.builder import relation_labels
+from experiments.run_grid import ROOT
+from experiments.tables import bootstrap_difference
+from modeling_comm.evaluation.cutoffs import average_precision
+from modeling_comm.evaluation.scoring import load_ign_reference, score
+from modeling_comm.incomplete_labels.decision_report import cross_fitted_offset
+from modeling_comm.incomplete_labels.probability_map import (
+    FOLDS,
+    cells_looked_at,
+    fit_probability_map,
+    fold_of,
+    reliability,
+)
+from modeling_comm.incomplete_labels.rules import Fact, derive_facts, facts_of, mine_rules
+from modeling_comm.probabilities import sigmoid
+from modeling_comm.reporting.markdown import join_cells
+from modeling_comm.reporting.run_record import commit_of
+from modeling_comm.utils.files import file_sha256, read_json, write_json
+
+WAYS = ("own threshold", "one offset", "map", "one offset, rules", "map, rules")
+
+
+@dataclass
+class Split:
+    """
+    Documents of a run, and its margins.
+
+    Attributes:
+        documents (`list[dict]`): in DocRED's format.
+        pairs (`list[np.ndarray]`): for each document `(p, 2)`, all ordered pairs of different entities.
+        margins (`list[np.ndarray]`): for each document `(p, R)` float32. A margin that was not kept, because it is among the
+            lowest, is the lowest that was.
+        labels (`list[np.ndarray]`): for each document `(p, R)` bool.
+        kept (`float`): share of the margins that were kept.
+    """
+
+    documents: list[dict]
+    pairs: list[np.ndarray]
+    margins: list[np.ndarray]
+    labels: list[np.ndarray]
+    kept: float
+
+    @classmethod
+    def read(cls, arrays, name: str, documents: list[dict], relations: list[str]) -> "Split":
+        """From what [`~experiments.one_run.write_margins`] wrote of the split `name`."""
+        document, pair, label, margin = (arrays[f"{name}_{key}"] for key in ("document", "pair", "label", "margin"))
+        lowest, column = float(margin.min()), {relation: number for number, relation in enumerate(relations)}
+        split = cls(documents, [], [], [], len(margin) / int(arrays[f"{name}_cells"]))
+        for index, one in enumerate(documents):
+            entities = len(one["vertexSet"])
+            head, tail = np.divmod(np.arange(entities**2), max(entities, 1))
+            split.pairs.append(np.stack([head, tail], 1)[head != tail])
+            margins = np.full((entities**2, len(relations)), lowest, np.float32)
+            chosen = document == index
+            margins[pair[chosen], label[chosen] - 1] = margin[chosen]
+            gold = np.zeros(margins.shape, dtype=bool)
+            for fact in facts_of(one):
+                gold[fact.head * entities + fact.tail, column[fact.relation]] = True
+            split.margins.append(margins[head != tail])
+            split.labels.append(gold[head != tail])
+        return split
+
+    def facts(self, predicted: list[np.ndarray], relations: list[str]) -> list[set[Fact]]:
+        """The facts of decisions `(p, R)`, for each document."""
+        return [
+            {Fact(*pairs[row].tolist(), relations[column]) for row, column in zip(*np.nonzero(one), strict=True)}
+            for pairs, one in zip(self.pairs, predicted, strict=True)
+        ]
+
+
+def decide(dev: Split, test: Split, relations: list[str]) -> tuple[dict, dict, dict]:
+    """
+    Decides in all ways.
+
+    Returns:
+        for dev (cross-fitted) and for test: by way, the facts of each document; and by way, the scores that order all test cells,
+        flat, and the one that a predicted cell exceeds.
+    """
+    offset, by_offset = cross_fitted_offset(dev.margins, dev.labels)
+    fitted = fit_probability_map(dev.margins, dev.labels)
+    lowest = max(min(float(one.min()) for one in split.margins if one.size) for split in (dev, test))
+    if min(offset, *fitted.map.offsets()) <= lowest:
+        raise ValueError(f"an offset is below {lowest:.2f}, the lowest margin that was kept; keep more margins")
+    on_dev = {
+        "own threshold": dev.facts([one > 0 for one in dev.margins], relations),
+        "one offset": dev.facts(by_offset, relations),
+        "map": dev.facts(fitted.predicted, relations),
+    }
+    required = {"own threshold": 0.0, "one offset": offset, "map": fitted.map.offsets()}
+    on_test = {way: test.facts([one > least for one in test.margins], relations) for way, least in required.items()}
+    fold = fold_of(len(dev.documents))
+    rules = mine_rules(dev.documents)
+    of_fold = [
+        mine_rules([one for one, at in zip(dev.documents, fold, strict=True) if at != number])
+        for number in range(FOLDS)
+    ]
+    for way in ("one offset", "map"):
+        crossed = zip(on_dev[way], fold, strict=True)
+        on_dev[f"{way}, rules"] = [completed(facts, of_fold[number]) for facts, number in crossed]
+        on_test[f"{way}, rules"] = [completed(facts, rules) for facts in on_test[way]]
+    margins = np.concatenate([one.ravel() for one in test.margins])
+    logits = np.concatenate([fitted.map.logits(one).ravel() for one in test.margins])
+    cut = np.log(fitted.map.cut / (1 - fitted.map.cut))
+    return on_dev, on_test, {"own threshold": (margins, 0.0), "map": (logits, cut)}
+
+
+def completed(facts: set[Fact], rules) -> set[Fact]:
+    return facts | {one.fact for one in derive_facts(facts, rules)}
+
+
+def official(facts: list[set[Fact]], documents: list[dict]) -> list[dict]:
+    pairs = zip(facts, documents, strict=True)
+    return [
+        {"title": document["title"], "h_idx": fact.head, "t_idx": fact.tail, "r": fact.relation}
+        for found, document in pairs
+        for fact in sorted(found)
+    ]
+
+
+def second_ruler(
+    scratch: list[dict], documents: list[dict], left_out: set[str]
+) -> tuple[list[int], list[set[Fact]], dict]:
+    """
+    Labels of another team for some documents, with the entities of ours.
+
+    Args:
+        scratch (`list[dict]`): their documents.
+        documents (`list[dict]`): ours.
+        left_out (`set[str]`): titles that do not count.
+
+    Returns:
+        indices of our documents, their facts in our entities, and counts of `documents`, `entities`, `unmatched_entities` (of
+        theirs: none of ours has one of its mentions) and `unmatched_facts`, which count as missed.
+    """
+    theirs = {one["title"]: one for one in scratch if one["title"] not in left_out}
+    chosen, facts = [], []
+    counts = {"documents": 0, "entities": 0, "unmatched_entities": 0, "unmatched_facts": 0}
+    for index, document in enumerate(documents):
+        if (other := theirs.get(document["title"])) is None:
+            continue
+        mine = {place: entity for entity, mentions in enumerate(document["vertexSet"]) for place in _places(mentions)}
+        found = [next((mine[at] for at in _places(mentions) if at in mine), None) for mentions in other["vertexSet"]]
+        ours = [-1 - number if entity is None else entity for number, entity in enumerate(found)]
+        of_document = {Fact(ours[one.head], ours[one.tail], one.relation) for one in facts_of(other)}
+        counts["documents"] += 1
+        counts["entities"] += len(found)
+        counts["unmatched_entities"] += found.count(None)
+        counts["unmatched_facts"] += sum(min(one.head, one.tail) < 0 for one in of_document)
+        chosen.append(index)
+        facts.append(of_document)
+    return chosen, facts, counts
+
+
+def _places(mentions):
+    return [(mention["sent_id"], *mention["pos"]) for mention in mentions]
+
+
+def counts_of(facts: list[set[Fact]], gold: list[set[Fact]]) -> np.ndarray:
+    """Correct, predicted and gold facts `(1, documents, 3)`, as [`bootstrap_difference`] takes them."""
+    pairs = zip(facts, gold, strict=True)
+    return np.array([[[len(one & right), len(one), len(right)] for one, right in pairs]])
+
+
+def compare(name: str, options: argparse.Namespace) -> dict:
+    """All scores of a run's ways to decide."""
+    record = read_json(options.results_dir / "runs" / f"{name}.json")
+    files = {split: read_checked(source, options.data) for split, source in record["data"]["files"].items()}
+    relations = relation_labels(options.data / Path(record["data"]["files"]["test"]["source"]).parent.name)[0][1:]
+    with np.load(options.results_dir / "margins" / f"{name}.npz") as arrays:
+        dev = Split.read(arrays, "dev", files["validation"], relations)
+        test = Split.read(arrays, "test", files["test"], relations)
+    on_dev, on_test, ordered = decide(dev, test, relations)
+    reference = load_ign_reference(
+        files["train"]
+    )  # the setting's own training file, whatever labels it was trained with
+    gold = np.concatenate([one.ravel() for one in test.labels])
+    margins = np.concatenate([one.ravel() for one in test.margins])
+    kept = margins > margins.min()  # of the others the probability is not known
+    ruler = None
+    if options.scratch:
+        left_out = {one["title"] for split in ("train", "validation") for one in files[split]}
+        chosen, theirs, ruler = second_ruler(read_json(options.scratch), test.documents, left_out)
+    result = {"kept": {"dev": dev.kept, "test": test.kept}, "second_ruler": ruler, "ways": {}}
+    for way in WAYS:
+        of_dev = score(official(on_dev[way], dev.documents), dev.documents)
+        of_test = score(official(on_test[way], test.documents), test.documents, ign_reference=reference)
+        row = {"dev_f1": of_dev["f1"]}
+        row |= {f"test_{key}": of_test[key] for key in ("f1", "ign_f1", "precision", "recall", "macro_f1")}
+        if way in ordered:
+            scores, least = ordered[way]
+            row["test_average_precision"] = average_precision(scores, gold, int(gold.sum()))
+            probabilities = sigmoid(scores.astype(np.float64))
+            shown = cells_looked_at(probabilities, scores > least) & kept
+            calibration = reliability(probabilities[shown], gold[shown])
+            row |= {f"test_{key}": calibration[key] for key in ("brier", "ece", "cells")}
+        if ruler:
+            found = [counts_of([on_test[other][index] for index in chosen], theirs) for other in (way, "one offset")]
+            correct, predicted, right = found[0].sum((0, 1)).tolist()
+            row["ruler_f1"] = 2 * correct / max(predicted + right, 1)
+            row["ruler_minus_one_offset"] = bootstrap_difference(*found)
+        result["ways"][way] = row
+    return result
+
+
+def read_checked(source: dict, data: Path) -> list[dict]:
+    """A file of a record, which has to be the same one."""
+    file = data / source["source"].removeprefix("DATA/")
+    if file_sha256(file) != source["sha256"]:
+        raise ValueError(f"{file}: found sha256 {file_sha256(file)}; expected {source['sha256']}, that of the run")
+    return read_json(file)
+
+
+def table(results: dict[str, dict]) -> str:
+    scores = {"F1": "f1", "Ign F1": "ign_f1", "P": "precision", "R": "recall", "macro F1": "macro_f1"}
+    scores |= {"AP": "average_precision", "Brier": "brier", "ECE": "ece"}
+    columns = {"dev F1": "dev_f1", **{f"test {name}": f"test_{key}" for name, key in scores.items()}}
+    columns["second ruler F1"] = "ruler_f1"
+    rows = []
+    for name, result in results.items():
+        for way, row in result["ways"].items():
+            cells = [f"{100 * row[key]:.1f}" if key in row else "" for key in columns.values()]
+            difference = [100 * value for value in row.get("ruler_minus_one_offset", ())]
+            shown = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference) if difference and way != "one offset" else ""
+            rows.append([name, way, *cells, shown])
+    return join_cells(["run", "decided by", *columns, "minus one offset"], rows)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("data", type=Path, help="folder of the data sets, as for the runs")
+    parser.add_argument("names", nargs="*", help="runs; by default all that have kept their margins")
+    parser.add_argument("--scratch", type=Path, help="documents that another team labelled from nothing")
+    parser.add_argument("--results_dir", type=Path, default=ROOT / "results", help="records and margins (%(default)s)")
+    parser.add_argument("--output", type=Path, help="JSON file of all scores")
+    options = parser.parse_args(argv)
+    names = options.names or sorted(file.stem for file in (options.results_dir / "margins").glob("*.npz"))
+    results = {name: compare(name, options) for name in names}
+    print(table(results))
+    for name, result in results.items():
+        if result["second_ruler"]:
+            print(f"\n{name}: second ruler: {result['second_ruler']}")
+    if options.output:
+        write_json(options.output, {"commit": commit_of(ROOT), "runs": results})
+
+
+if __name__ == "__main__":
+    main()

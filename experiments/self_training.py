@@ -1,0 +1,112 @@
+"""
+Self-training for incomplete labels, after CAST (Tan et al. 2023): models of k folds label what annotators left out of documents
+that they have not seen, and a last model is trained on the union.
+
+    python experiments/self_training.py --work_dir outputs/self --folds 5 --rounds 1 -- --dataset_config docred_mixed \\
+        --data_dir DATA/redocred-mini --train_file DATA/docred-mini/train_annotated.json --model_name_or_path MODEL ...
+
+What comes after `--` are flags of `run_docre.py`, the same for all trainings. --train_file is needed; --output_dir, --do_train
+and --fit_probability_map are added. A fold's model adds the facts that it gives a probability above --least_probability, by a map
+that was fitted on the validation documents. The models of a later round are trained on the labels of the round before; what they
+add comes to the given labels, which stay. The last model is in WORK_DIR/final. The same command resumes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import run_docre
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer
+from modeling_comm.incomplete_labels.probability_map import fold_of
+from modeling_comm.incomplete_labels.rules import Completion, Fact, compare_labels, facts_of
+from modeling_comm.training.script_arguments import parse_arguments
+from modeling_comm.utils.files import read_json, write_json
+
+
+def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> None:
+    """Trains a model on a file into a folder, unless it is finished there."""
+    added = ["--train_file", train_file, "--ign_reference", reference, "--output_dir", folder]
+    added += ["--do_train", "--fit_probability_map"]
+    run_docre.run(parse_arguments([*flags, *map(str, added)]))
+
+
+def label(folder: Path, documents: list[dict], flags: list[str], least: float) -> list[dict]:
+    """The documents with the facts that the model of a folder gives a probability above `least`, beside their own."""
+    training = parse_arguments([*flags, "--output_dir", str(folder)]).training
+    training.eval_strategy, training.save_strategy, training.load_best_model_at_end = "no", "no", False
+    processor = CommProcessor.from_pretrained(folder)
+    map_ = processor.decision.probability_map
+    if map_ is None:
+        raise ValueError(
+            f"{folder} has no map to probabilities; expected validation documents that one can be fitted on"
+        )
+    model = CommForDocumentRelationExtraction.from_pretrained(folder)
+    results = CommTrainer(model, training, processing_class=processor).predict(documents).predictions
+    return [
+        completed(one, result, map_, processor.relations, least)
+        for one, result in zip(documents, results, strict=True)
+    ]
+
+
+def completed(document: dict, result, map_, relations: list[str], least: float) -> dict:
+    probabilities, known, added = map_.probabilities(result.margins), facts_of(document), []
+    for row, column in zip(*(probabilities > least).nonzero(), strict=True):
+        head, tail = result.pairs[row].tolist()
+        if Fact(head, tail, relations[column]) not in known:
+            probability = round(float(probabilities[row, column]), 4)
+            added.append({"h": head, "t": tail, "r": relations[column], "evidence": [], "probability": probability})
+    return {**document, "labels": [*document["labels"], *added]}
+
+
+def complete_by_folds(documents, given, options, flags, folder: Path, reference: str) -> list[dict]:
+    """The given documents, each with what a model adds that was trained on the `documents` of the other folds."""
+    fold, result = fold_of(len(documents), options.folds), [None] * len(documents)
+    for number in range(options.folds):
+        place, file = folder / f"fold-{number}", folder / f"fold-{number}.json"
+        held_out = [index for index in range(len(documents)) if fold[index] == number]
+        if not file.is_file():
+            others = folder / f"fold-{number}-train.json"
+            write_json(others, [document for index, document in enumerate(documents) if fold[index] != number])
+            train(flags, others, place, reference)
+            write_json(file, label(place, [given[index] for index in held_out], flags, options.least_probability))
+        for index, document in zip(held_out, read_json(file), strict=True):
+            result[index] = document
+    return result
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    at = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--work_dir", type=Path, required=True, help="folder of all trainings")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="number of rounds (%(default)s)")
+    parser.add_argument("--least_probability", type=float, default=0.5, help="of facts that are added (%(default)s)")
+    parser.add_argument(
+        "--complete", type=Path, help="documents with complete labels, some the same: to say how right they are"
+    )
+    options, flags = parser.parse_args(words[:at]), words[at + 1 :]
+    train_file = parse_arguments([*flags, "--output_dir", "unused"]).data.train_file
+    if train_file is None:
+        raise ValueError("after --: --train_file is missing")
+    given = documents = read_json(train_file)
+    complete = read_json(options.complete) if options.complete else []
+    for number in range(1, options.rounds + 1):
+        folder = options.work_dir / f"round-{number}"
+        folder.mkdir(parents=True, exist_ok=True)
+        documents = complete_by_folds(documents, given, options, flags, folder, train_file)
+        write_json(folder / "labels.json", documents)
+        report = {"added": Completion.between(given, documents)._asdict()}
+        if complete:
+            report |= {"before": compare_labels(given, complete), "after": compare_labels(documents, complete)}
+        write_json(folder / "report.json", report)
+        print(f"round {number}: {Completion.between(given, documents)}")
+    train(flags, options.work_dir / f"round-{options.rounds}" / "labels.json", options.work_dir / "final", train_file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Rules between relations, applied to the facts of a document until nothing new follows.
+
+A rule has one or two conditions and one conclusion over the variables x, y and z, written as `P17(x, y) => P131(x, y)` or
+`P131(x, y) & P131(y, z) => P131(x, z)`. `incomplete_labels/rules.py` of the library mines rules and reads files of them.
+"""
+
+import functools
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .settings import SettingError
+
+_EXAMPLE = "'P131(x, y) & P17(y, z) => P17(x, z)'"
+_ATOM = re.compile(r"\s*([^\s(),&=>]+)\s*\(\s*([xyz])\s*,\s*([xyz])\s*\)\s*")
+
+
+class Fact(NamedTuple):
+    """A relation between two entities of a document, by their indices."""
+
+    head: int
+    tail: int
+    relation: str
+
+
+class Atom(NamedTuple):
+    """A relation between two of the variables `"x"`, `"y"` and `"z"`."""
+
+    relation: str
+    head: str
+    tail: str
+
+    def __str__(self) -> str:
+        return f"{self.relation}({self.head}, {self.tail})"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """
+    `conditions => conclusion`.
+
+    Args:
+        conditions (`tuple[Atom, ...]`): one or two atoms.
+        conclusion (`Atom`): its variables occur in the conditions.
+        confidence (`float`, *optional*): share of the places where the conditions hold in which the conclusion holds, too.
+        support (`int`, *optional*): number of places where both hold.
+
+    Raises:
+        ValueError: there are not one or two conditions, the conclusion has a variable that they lack, or an atom relates a
+            variable to itself.
+    """
+
+    conditions: tuple[Atom, ...]
+    conclusion: Atom
+    confidence: float | None = None
+    support: int | None = None
+
+    def __post_init__(self):
+        if len(self.conditions) not in (1, 2):
+            raise ValueError(f"rule {self}: found {len(self.conditions)} conditions; expected one or two")
+        bound = {variable for atom in self.conditions for variable in atom[1:]}
+        if not {self.conclusion.head, self.conclusion.tail} <= bound:
+            raise ValueError(f"rule {self}: the conclusion has a variable that no condition has")
+        if any(atom.head == atom.tail for atom in (*self.conditions, self.conclusion)):
+            raise ValueError(f"rule {self}: an atom relates a variable to itself; expected two variables")
+
+    def __str__(self) -> str:
+        return f"{' & '.join(map(str, self.conditions))} => {self.conclusion}"
+
+    @classmethod
+    def parse(cls, text: str, confidence: float | None = None, support: int | None = None) -> "Rule":
+        """
+        Reads a rule in the form of the module's examples.
+
+        Raises:
+            ValueError: the text has another form.
+        """
+        conditions, arrow, conclusion = text.partition("=>")
+        atoms = [_ATOM.fullmatch(part) for part in (*conditions.split("&"), conclusion)]
+        if not arrow or not all(atoms):
+            raise ValueError(f"rule {text!r} is not understood; expected a form such as {_EXAMPLE}")
+        *conditions, conclusion = [Atom(*match.groups()) for match in atoms]
+        return cls(tuple(conditions), conclusion, confidence, support)
+
+
+def check_rules(rules: Iterable["Rule | str"], relations: Collection[str]) -> tuple[Rule, ...]:
+    """
+    Rules from their texts, checked against the relations there are.
+
+    Args:
+        rules (`Iterable[Rule | str]`): rules, or texts that [`Rule.parse`] reads.
+        relations (`Collection[str]`): the known relations.
+
+    Raises:
+        `SettingError`: a rule is not understood, or names an unknown relation.
+    """
+    if isinstance(rules, str) or not isinstance(rules, Iterable):
+        raise SettingError("CommProcessor", "rules", rules, f"a list of rules such as {_EXAMPLE}")
+    return tuple(_check_rule(rule if isinstance(rule, Rule) else str(rule), frozenset(relations)) for rule in rules)
+
+
+@functools.lru_cache(4096)
+def _check_rule(rule, relations):
+    if isinstance(rule, str):
+        try:
+            rule = Rule.parse(rule)
+        except ValueError as error:
+            raise SettingError("CommProcessor", "rules", rule, f"a rule such as {_EXAMPLE} ({error})") from error
+    if unknown := sorted({atom.relation for atom in (*rule.conditions, rule.conclusion)} - relations):
+        raise SettingError("CommProcessor", "rules", str(rule), f"known relations; {unknown} are not")
+    return rule
+
+
+class Derived(NamedTuple):
+    """A fact that follows, the rule by which it does, and the facts that meet the rule's conditions."""
+
+    fact: Fact
+    rule: Rule
+    premises: tuple[Fact, ...]
+
+
+def derive_facts(facts: Iterable[Fact], rules: Iterable[Rule]) -> list[Derived]:
+    """
+    All that follows from the facts of one document, rules applied again to what follows.
+
+    Args:
+        facts (`Iterable[Fact]`): the facts given.
+        rules (`Iterable[Rule]`): earlier rules are tried first, so give the most confident ones first.
+
+    Returns:
+        `list[Derived]`: in the order in which they follow; never a fact that was given, nor one of an entity with itself.
+            Each premise
+        is a given fact or comes earlier in the list.
+    """
+    known = {Fact(*fact) for fact in facts}
+    rules, derived = list(rules), []
+    while True:
+        by_relation = defaultdict(list)
+        for fact in sorted(known):
+            by_relation[fact.relation].append(fact)
+        new = {}
+        for rule in rules:
+            for premises, binding in _matches(rule.conditions, by_relation):
+                fact = Fact(binding[rule.conclusion.head], binding[rule.conclusion.tail], rule.conclusion.relation)
+                if fact.head != fact.tail and fact not in known and fact not in new:
+                    new[fact] = Derived(fact, rule, premises)
+        if not new:
+            return derived
+        derived += new.values()
+        known |= new.keys()
+
+
+def _matches(conditions, by_relation):
+    """Facts that meet the conditions together, and the entity of each variable."""
+    first, *rest = conditions
+    for fact in by_relation[first.relation]:
+        binding = {first.head: fact.head, first.tail: fact.tail}
+        if not rest:
+            yield (fact,), binding
+            continue
+        (second,) = rest
+        for other in by_relation[second.relation]:
+            # A variable of both conditions stands for one entity.
+            if (
+                binding.get(second.head, other.head) == other.head
+                and binding.get(second.tail, other.tail) == other.tail
+            ):
+                yield (fact, other), {**binding, second.head: other.head, second.tail: other.tail}

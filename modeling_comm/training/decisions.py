@@ -1,0 +1,120 @@
+"""A run's map from margins to probabilities: fitted on the validation documents, compared with other ways to decide."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+
+from ..decoding import Predictions
+from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_on_dev, report_on_test
+from ..incomplete_labels.probability_map import CannotFitError, fit_probability_map
+from ..processing_comm import CommProcessor
+from ..utils.files import read_json, write_json
+from .script_arguments import RunArguments
+from .trainer import CommTrainer
+
+logger = logging.getLogger(__name__)
+
+FILE = "decisions.json"
+
+
+def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str | None = None) -> dict:
+    """
+    Fits a map from margins to probabilities on labelled documents, with the cut that has the best F1, and sets it in the
+    trainer's processor: from then on it decides with it, and it is saved with it. `threshold_offset` becomes 0.
+
+    Args:
+        trainer (`CommTrainer`): its model predicts the documents.
+        eval_dataset (`Dataset`, `Sequence[dict]` or `str`, *optional*): documents that the model was not trained on and that are
+            not the test ones, or the name of one of several evaluation sets; by default the trainer's `eval_dataset`.
+
+    Returns:
+        `dict`: what [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`] says of it, by cross-fitting.
+
+    Raises:
+        CannotFitError: no map can be fitted on these documents.
+        ValueError: documents without labels.
+    """
+    results = trainer.predict(trainer.evaluation_documents(eval_dataset), keep_margins=True).predictions
+    if any(one.labels is None for one in results):
+        raise ValueError("fit_map: found documents without labels; expected labels in all of them")
+    margins, labels = [one.margins for one in results], [one.labels for one in results]
+    fitted = fit_probability_map(margins, labels)
+    decision = trainer.processing_class.decision
+    decision.threshold_offset, decision.probability_map = 0.0, fitted.map
+    return report_on_dev(fitted, margins, labels)
+
+
+def fit_decisions(trainer: CommTrainer) -> dict[str, float]:
+    """
+    Fits the map on the validation documents, see [`fit_map`], and writes `decisions.json` and `reliability.png` into the output
+    folder.
+
+    Returns:
+        the cross-fitted F1 of the validation documents, as metrics; nothing where no map can be fitted, which a warning says.
+    """
+    try:
+        report = fit_map(trainer)
+    except CannotFitError as error:  # the trained model is worth keeping all the same
+        logger.warning("no map to probabilities: %s", error)
+        return {}
+    _write(trainer, report)
+    scores = report["dev"]["map"]
+    logger.info(
+        "a relation is predicted if its probability exceeds %.3f; F1 %.2f by cross-fitting (own threshold %.2f, one offset %.2f)",
+        report["cut"],
+        *(100 * report["dev"][way]["f1"] for way in ("map", "threshold", "offset")),
+    )
+    return {f"eval_cross_fitted_{name}": scores[name] for name in ("f1", "macro_f1")}
+
+
+def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, float]:
+    """Tunes on the validation documents what the flags ask for, in the trainer's processor; returns metrics of it."""
+    metrics = {}
+    if arguments.tune_threshold_offset:
+        trainer.tune_threshold_offset()
+    if arguments.fit_probability_map:
+        metrics |= fit_decisions(trainer)
+    if arguments.tune_evidence_threshold:
+        trainer.tune_evidence_threshold()
+    return metrics
+
+
+def tuned_values(processor: CommProcessor, arguments: RunArguments) -> dict[str, float]:
+    """What was tuned, now or in an earlier call of the same run, for its record."""
+    values = {}
+    if arguments.tune_threshold_offset:
+        values["threshold_offset"] = processor.decision.threshold_offset
+        logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
+    if arguments.tune_evidence_threshold:
+        values["evidence_threshold"] = processor.decision.evidence_threshold
+    return values
+
+
+def compare_on_test(trainer: CommTrainer, results: Sequence[Predictions]) -> None:
+    """Adds the scores of labelled test documents to `decisions.json`, where a run has fitted a map."""
+    map_ = trainer.processing_class.decision.probability_map
+    if (report := read_decisions(trainer)) is not None and all(one.labels is not None for one in results):
+        margins, labels = [one.margins for one in results], [one.labels for one in results]
+        _write(trainer, report_on_test(report, map_, margins, labels))
+
+
+def read_decisions(trainer: CommTrainer) -> dict | None:
+    """The content of `decisions.json`; None where the run has fitted no map."""
+    file = Path(trainer.args.output_dir) / FILE
+    if trainer.processing_class.decision.probability_map is None or not file.is_file():
+        return None
+    return read_json(file)
+
+
+def _write(trainer, report):
+    if not trainer.is_world_process_zero():
+        return
+    folder = Path(trainer.args.output_dir)
+    try:
+        plot_reliability(report, folder / PLOT)
+        report = {**report, "plot": PLOT}
+    except ImportError as error:
+        logger.info("%s", error)
+    write_json(folder / FILE, report)

@@ -1,0 +1,29 @@
+"""The files and folders that flags of `run_docre.py` name."""
+
+from pathlib import Path
+
+from ..commands.errors import refuse_overwriting
+from ..safe_weights import check_name
+from .script_arguments import Arguments
+
+# Files that a run may write into its folder, checkpoints aside.
+WRITTEN = ("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json")
+WRITTEN += ("trainer_state.json", "README.md")
+
+
+def check_paths(arguments: Arguments) -> None:
+    """
+    Checks them before anything is read or written.
+
+    Raises:
+        ValueError: a name cannot be that of a file, or a file to be written is one of those that are read.
+    """
+    for path in (
+        arguments.training.output_dir,
+        arguments.model.model_name_or_path,
+        arguments.distillation.teacher_logits,
+    ):
+        check_name(path)
+    for seed in (None, *arguments.seeds):
+        folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
+        refuse_overwriting([folder / name for name in WRITTEN], arguments.input_files())

@@ -1,0 +1,130 @@
+"""The script that decides anew on finished runs, from the margins that they kept."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from helpers import SAMPLE
+
+from dataset_scripts.builder import relation_labels
+from experiments import decisions, one_run
+from modeling_comm.decoding import DecisionSettings, Predictions, official_predictions
+from modeling_comm.evaluation.scoring import score
+from modeling_comm.incomplete_labels.rules import Fact, Rule, facts_of
+from modeling_comm.utils.files import file_sha256
+
+NAME = "mixed-atl-seed1"
+FILES = {
+    "train": "docred-mini/train_annotated.json",
+    "validation": "redocred-mini/dev_revised.json",
+    "test": "redocred-mini/test_revised.json",
+}
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def predicted(documents, labels, seed):
+    """Predictions of a model that ranks facts well, and lower than its threshold."""
+    draw, results = np.random.default_rng(seed), []
+    for document in documents:
+        entities = len(document["vertexSet"])
+        pairs = torch.tensor([[head, tail] for head in range(entities) for tail in range(entities) if head != tail])
+        logits = torch.from_numpy(draw.normal(-6, 1.5, (len(pairs), len(labels))).astype(np.float32))
+        logits[:, 0] = 0
+        rows = {tuple(pair): row for row, pair in enumerate(pairs.tolist())}
+        for fact in facts_of(document):
+            logits[rows[fact.head, fact.tail], labels.index(fact.relation)] += 4.5
+        results.append(Predictions.from_logits(logits, pairs, DecisionSettings()))
+    return results
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Data, a record and margins as a grid leaves them; the second ruler is the test documents, turned around."""
+    folder = tmp_path_factory.mktemp("decisions")
+    documents = {split: read(SAMPLE / f"{split}_revised.json") for split in ("train", "dev", "test")}
+    documents["validation"] = documents.pop("dev")
+    for split, name in FILES.items():
+        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "data" / name).write_text(json.dumps(documents[split]))
+    (folder / "data" / "meta").mkdir()
+    (folder / "data" / "meta" / "rel_info.json").write_text(json.dumps(read(SAMPLE / "rel_info.json")))
+    labels, _ = relation_labels(folder / "data" / "redocred-mini")
+    results = {"dev": predicted(documents["validation"], labels, 0), "test": predicted(documents["test"], labels, 1)}
+    one_run.write_margins(folder / "results" / "margins" / f"{NAME}.npz", {**results, "blind": results["test"]})
+    sources = {
+        split: {"source": f"DATA/{name}", "sha256": file_sha256(folder / "data" / name)}
+        for split, name in FILES.items()
+    }
+    (folder / "results" / "runs").mkdir()
+    (folder / "results" / "runs" / f"{NAME}.json").write_text(json.dumps({"data": {"files": sources}}))
+    (folder / "scratch.json").write_text(json.dumps([*map(turned, documents["test"]), documents["validation"][0]]))
+    return folder, documents, results, labels
+
+
+def turned(document):
+    """The same document with its entities in another order, and one that nobody else has."""
+    entities = len(document["vertexSet"])
+    labels = [{**one, "h": entities - one["h"], "t": entities - one["t"]} for one in document["labels"]]
+    stranger = [{"name": "?", "sent_id": 0, "pos": [999, 1000], "type": "MISC"}]
+    labels.append({"h": 0, "t": 1, "r": "P17", "evidence": []})
+    return {**document, "vertexSet": [stranger, *document["vertexSet"][::-1]], "labels": labels}
+
+
+def test_all_ways_are_compared(work, capsys):
+    folder, documents, results, labels = work
+    places = [
+        "--results_dir",
+        folder / "results",
+        "--output",
+        folder / "out.json",
+        "--scratch",
+        folder / "scratch.json",
+    ]
+    decisions.main([str(word) for word in (folder / "data", *places)])
+    found = read(folder / "out.json")["runs"][NAME]
+    ways = found["ways"]
+    assert set(ways) == set(decisions.WAYS)
+    official = official_predictions(results["test"], documents["test"], dict(enumerate(labels)))
+    own = score(official, documents["test"], ign_reference=documents["train"])
+    for key in ("f1", "ign_f1", "precision", "recall", "macro_f1"):
+        assert ways["own threshold"][f"test_{key}"] == pytest.approx(own[key])
+    assert ways["one offset"]["test_f1"] > ways["own threshold"]["test_f1"] + 0.2
+    assert ways["one offset"]["dev_f1"] > 0.5 and ways["map"]["dev_f1"] > 0.5
+    assert "test_average_precision" in ways["map"] and "test_average_precision" not in ways["map, rules"]
+    ruler, gold = found["second_ruler"], sum(len(facts_of(one)) for one in documents["test"])
+    assert ruler["documents"] == 12 and ruler["unmatched_entities"] == ruler["unmatched_facts"] == 12
+    correct = ways["one offset"]["test_recall"] * gold
+    given = correct / ways["one offset"]["test_precision"]
+    assert ways["one offset"]["ruler_f1"] == pytest.approx(2 * correct / (given + gold + 12)), (
+        "the same labels, and one fact more"
+    )
+    assert ways["one offset"]["ruler_minus_one_offset"] == [0, 0, 0]
+    printed = capsys.readouterr().out
+    assert f"{100 * ways['map']['test_f1']:.1f}" in printed and "second ruler" in printed
+
+
+def test_a_rule_completes_predictions(work):
+    rules = [Rule.parse("a(x, y) => b(y, x)")]
+    assert decisions.completed({Fact(0, 1, "a")}, rules) == {Fact(0, 1, "a"), Fact(1, 0, "b")}
+
+
+def test_other_data_than_the_runs_are_refused(work):
+    folder, *_ = work
+    source = {"source": f"DATA/{FILES['test']}", "sha256": "0"}
+    with pytest.raises(ValueError, match="sha256"):
+        decisions.read_checked(source, folder / "data")
+
+
+def test_margins_that_were_not_kept_are_the_lowest(work):
+    folder, documents, results, labels = work
+    with np.load(folder / "results" / "margins" / f"{NAME}.npz") as arrays:
+        some = {key: value[::3] if value.ndim else value for key, value in arrays.items()}
+    split = decisions.Split.read(some, "test", documents["test"], labels[1:])
+    lowest = some["test_margin"].min()
+    for one, result in zip(split.margins, results["test"], strict=True):
+        assert np.isclose(one, result.margins, atol=0.01).sum() >= (one != lowest).sum() and one.min() == lowest
+    assert 0 < split.kept < 1

@@ -1,0 +1,98 @@
+"""Self-training: what models of folds add to labels, and that the same command resumes."""
+
+import json
+
+import pytest
+import torch
+from helpers import SAMPLE, learning_backbone, whole_word_tokenizer
+from transformers import AutoModel
+
+from experiments import self_training
+from modeling_comm.incomplete_labels.rules import facts_of
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """The script's work on a few documents, each of them three times: what labels lack, copies have."""
+    folder = tmp_path_factory.mktemp("self_training")
+    documents = read(SAMPLE / "dev_revised.json")
+    # Every fold has one copy of each; those of the second have half of the labels.
+    copies = [{**one, "title": f"{one['title']} {number}"} for one in documents[:3] for number in range(3)]
+    incomplete = [{**one, "labels": one["labels"][:: 2 if index % 3 == 1 else 1]} for index, one in enumerate(copies)]
+    (folder / "train.json").write_text(json.dumps(incomplete))
+    (folder / "complete.json").write_text(json.dumps(copies))
+    tokenizer = whole_word_tokenizer(documents)
+    torch.manual_seed(0)
+    AutoModel.from_config(learning_backbone(tokenizer)).save_pretrained(folder / "encoder")
+    tokenizer.save_pretrained(folder / "encoder")
+    flags = [
+        *(
+            "--dataset_config",
+            "local",
+            "--train_file",
+            folder / "train.json",
+            "--model_name_or_path",
+            folder / "encoder",
+        ),
+        *("--validation_file", SAMPLE / "dev_revised.json", "--emb_size", 128, "--block_size", 32, "--use_cpu"),
+        *(
+            "--learning_rate",
+            "1e-3",
+            "--head_learning_rate",
+            "2e-3",
+            "--num_train_epochs",
+            20,
+            "--disable_tqdm",
+            "true",
+        ),
+        *("--per_device_train_batch_size", 2, "--eval_strategy", "no", "--save_strategy", "no"),
+        *("--load_best_model_at_end", "false", "--cache_dir", folder / "cache"),
+    ]
+    own = [
+        "--work_dir",
+        folder / "work",
+        "--folds",
+        3,
+        "--least_probability",
+        0.3,
+        "--complete",
+        folder / "complete.json",
+    ]
+    words = [str(word) for word in (*own, "--", *flags)]
+    self_training.main(words)
+    return folder, words
+
+
+def test_models_of_folds_find_what_labels_lack(work):
+    folder, _ = work
+    given, found = read(folder / "train.json"), read(folder / "work" / "round-1" / "labels.json")
+    assert [one["title"] for one in found] == [one["title"] for one in given]
+    for before, after in zip(given, found, strict=True):
+        assert facts_of(before) <= facts_of(after)
+        added = after["labels"][len(before["labels"]) :]
+        assert all(one["probability"] >= 0.3 for one in added)
+    report = read(folder / "work" / "round-1" / "report.json")
+    assert (
+        report["added"]["added"]
+        == sum(len(facts_of(one)) for one in found) - sum(len(facts_of(one)) for one in given)
+        > 0
+    )
+    assert report["after"]["recall"] > report["before"]["recall"]
+    assert read(folder / "work" / "final" / "run.json")["data"]["files"]["train"]["source"].endswith("labels.json")
+
+
+def test_the_same_command_trains_nothing_again(work):
+    folder, words = work
+    files = sorted(folder.glob("work/**/model.safetensors"))
+    before = [file.stat().st_mtime_ns for file in files]
+    self_training.main(words)
+    assert len(files) == 4 and [file.stat().st_mtime_ns for file in files] == before
+
+
+def test_a_training_file_is_needed(tmp_path):
+    with pytest.raises(ValueError, match="--train_file"):
+        self_training.main(["--work_dir", str(tmp_path), "--", "--do_train"])
