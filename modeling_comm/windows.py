@@ -127,9 +127,11 @@ class Windows(NamedTuple):
 
     def kept_from(self) -> torch.Tensor:
         """`(W,)` int64: document position of the first token that each window keeps, which is where the one before it ends."""
-        same_document = self.document[1:] == self.document[:-1]
-        later = torch.where(same_document, (self.offset + self.end)[:-1], 0)
-        return torch.cat([torch.zeros_like(self.document[:1]), later])
+        # Without a tensor of one row less, whose size could not be free in what is exported.
+        window = torch.arange(self.document.shape[0], device=self.document.device)
+        before = (window - 1).clamp(min=0)
+        same_document = (self.document[before] == self.document) & (window > 0)
+        return torch.where(same_document, (self.offset + self.end)[before], 0)
 
     def keepers(self, length: int, document_length: int) -> torch.Tensor:
         """`(W, L)` int64: the window that keeps the token at each column. Columns of special tokens hold any window."""
