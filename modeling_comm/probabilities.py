@@ -68,15 +68,16 @@ class ProbabilityMap:
         return {**asdict(self), "intercepts": list(self.intercepts)}
 
     def logits(self, margins: np.ndarray) -> np.ndarray:
-        """Logits, float64, of margins `(..., R)`, which order relations: those of the probabilities above the floor."""
-        return self.slope * np.asarray(margins, dtype=np.float64) + np.array(self.intercepts)
+        """Logits of the probabilities, float64, of margins `(..., R)`. They order relations as the probabilities do."""
+        logits = self.slope * np.asarray(margins, dtype=np.float64) + np.array(self.intercepts)
+        if self.floor is None:
+            return logits
+        most = max(self.below, 1e-12)
+        return np.where(np.asarray(margins) > self.floor, logits, np.minimum(logits, math.log(most / (1 - most))))
 
     def probabilities(self, margins: np.ndarray) -> np.ndarray:
         """Probabilities, float64, of margins `(..., R)`."""
-        probabilities = sigmoid(self.logits(margins))
-        if self.floor is None:
-            return probabilities
-        return np.where(np.asarray(margins) > self.floor, probabilities, np.minimum(probabilities, self.below))
+        return sigmoid(self.logits(margins))
 
     def offsets(self) -> np.ndarray:
         """The margin `(R,)` that each relation has to exceed, so that `margin > offset` decides as `p > cut` does."""

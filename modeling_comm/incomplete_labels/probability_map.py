@@ -136,7 +136,7 @@ def _fit_parts(parts, relation, strengths, floor):
             best = (loss, strength, fits)
     _, strength, fits = best
     gold_below, below = sum(part.rest for part in parts)
-    limits = {"floor": None if np.isinf(floor) else floor, "below": float(gold_below / max(below, 1))}
+    limits = {"floor": None if np.isinf(floor) else floor, "below": float(gold_below / max(below, 1)) or 1e-12}
 
     def map_of(slope, intercepts, cut=1 - 1e-12):
         if slope <= 0:
