@@ -1027,10 +1027,10 @@ def interrupted(model, tmp_path_factory):
 
     def interrupted(file):
         state = folder / "out.jsonl.settings.json"
-        if state.exists() and (known := json.loads(state.read_text()))["read"] == 16:
-            # The records of the third batch are written, the state that counts them is not.
-            if (folder / "out.jsonl").stat().st_size > known["files"][0]["bytes"]:
-                raise KeyboardInterrupt
+        known = json.loads(state.read_text()) if state.exists() else {"read": 0}
+        # The records of the third batch are written, the state that counts them is not.
+        if known["read"] == 16 and (folder / "out.jsonl").stat().st_size > known["files"][0]["bytes"]:
+            raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", interrupted)
