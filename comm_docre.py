@@ -399,6 +399,10 @@ examples:
     comm-docre train --dataset_config redocred --data_dir path/to/redocred --model_name_or_path roberta-large \\
         --do_train --do_eval --do_predict --output_dir outputs/redocred
 
+  Rules between relations, mined from well-labelled documents, and the labels that they complete:
+    comm-docre rules --documents dev.json --output rules.yaml
+    comm-docre complete --documents train.json --rules rules.yaml --output completed.json
+
   A model as ONNX:
     comm-docre export --model outputs/demo --output demo.onnx
 

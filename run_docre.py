@@ -124,8 +124,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
         kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
-        finished = ModelArguments(str(folder), **kept)
-        model, processor = load_checkpoint(finished)
+        model, processor = load_checkpoint(ModelArguments(str(folder), **kept))
 
     # Encoded documents.
     if "validation" not in data.splits or not (training.do_train or training.do_eval):
@@ -160,8 +159,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         if data.is_streamed("train"):
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
-        test = list(data.documents("test"))
-        frequent = data.entry.frequent_relations
+        test, frequent = list(data.documents("test")), data.entry.frequent_relations
         metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
 
     # Record and model card.
