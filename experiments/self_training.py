@@ -43,7 +43,8 @@ def label(folder: Path, documents: list[dict], flags: list[str], least: float) -
             f"{folder} has no map to probabilities; expected validation documents that one can be fitted on"
         )
     model = CommForDocumentRelationExtraction.from_pretrained(folder)
-    results = CommTrainer(model, training, processing_class=processor).predict(documents).predictions
+    trainer = CommTrainer(model, training, processing_class=processor)
+    results = trainer.predict(documents, keep_margins=True).predictions
     return [
         completed(one, result, map_, processor.relations, least)
         for one, result in zip(documents, results, strict=True)

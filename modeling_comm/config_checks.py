@@ -84,7 +84,7 @@ def check_text_config(text_config: PreTrainedConfig) -> None:
 
     owner = "CommConfig.text_config"
     for field in _POSITIVE:
-        size = getattr(text_config, field, None)
+        size = vars(text_config).get(field)  # what is stored: XLNet computes a number of positions of -1
         is_unused = field == "type_vocab_size" and size == 0  # DeBERTa's
         if isinstance(size, (int, float)) and size < 1 and not is_unused:
             raise SettingError(owner, field, size, "an integer of 1 or more")

@@ -32,6 +32,7 @@ from modeling_comm import (
     register_relation_encoder,
 )
 from modeling_comm.backbone_attention import SDPA_WITH_ROWS, sdpa_attention_with_rows
+from modeling_comm.losses import loss_from_config
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
 from modeling_comm.settings import SettingError
 from modeling_comm.windows import EntityAttention
@@ -545,7 +546,7 @@ def test_half_precision_takes_large_states():
 def test_loss(model, batch, processor, documents):
     with torch.no_grad():
         mean, logits = model(**batch)[:2]
-        total = model._loss(logits, batch["labels"], None) * len(logits)
+        total = loss_from_config(model.config)(logits, batch["labels"], reduction="sum")
         assert torch.allclose(mean * len(logits), total)
         # Over the pairs of a whole step instead of this batch's.
         assert torch.allclose(model(**batch, num_items_in_batch=torch.tensor(1000)).loss, total / 1000)

@@ -163,7 +163,11 @@ def test_wrong_settings_in_a_file(tmp_path, settings, message):
         (["--cmm_margn", "0.1", "--sed=3"], ["--cmm_margn", "--sed"], ["--cmm_margin", "--seed"]),
         (["--zzzzzz"], ["--zzzzzz"], []),
         (["--detach_weights"], ["--detach_weights"], ["--hingeabl_detach_weights"]),
-        (["--margin", "0.1"], ["--margin"], ["--aml_margin", "--cmm_margin", "--hingeabl_margin"]),
+        (
+            ["--margin", "0.1"],
+            ["--margin"],
+            sorted(f"--{field}" for field in registered_settings() if field.endswith("_margin")),
+        ),
         (["--loss", "atl", "aml"], ["aml"], []),
     ],
 )

@@ -58,7 +58,9 @@ def lock(file: int, path: str | Path) -> None:
 
 @contextlib.contextmanager
 def locked_folder(path: str | Path) -> Iterator[None]:
-    """Locks a folder, which is created where it is missing, for the time of the context; see [`lock`]."""
+    """Locks a folder for the time of the context; see [`lock`]. It is created where it is missing, and deleted again if nothing
+    was written into it."""
+    created = not os.path.isdir(path)
     os.makedirs(path, exist_ok=True)
     if os.name == "nt":
         _warn(path, "this system opens no folders")
@@ -73,6 +75,9 @@ def locked_folder(path: str | Path) -> Iterator[None]:
         if descriptor in _held:  # not in a process that was forked meanwhile
             _held.remove(descriptor)
             os.close(descriptor)
+            if created:
+                with contextlib.suppress(OSError):  # it holds something
+                    os.rmdir(path)
 
 
 def _warn(path, error):
