@@ -444,3 +444,15 @@ def official_predictions(
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]
+
+
+def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
+    """The saved settings of a processor that is loaded for other labels: what was chosen for the saved ones, in their order, is
+    left out, with a warning."""
+    saved = settings.get("id2label") or {}
+    if id2label is None or list(id2label.values()) == list(saved.values()):
+        return settings
+    tuned = [name for name in ("threshold_offset", "probability_map", "rules") if settings.get(name)]
+    if tuned:
+        logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
+    return {name: value for name, value in settings.items() if name not in tuned}

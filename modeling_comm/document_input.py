@@ -9,7 +9,14 @@ import numpy as np
 
 from .documents import DocumentChecker, DocumentError
 from .mentions import find_mentions, group_mentions, mentions_of_doc
-from .text_to_document import NO_TYPE, TextDocument, check_text, document_from_text, text_from_document
+from .text_to_document import (
+    NO_TYPE,
+    TextDocument,
+    check_text,
+    document_from_text,
+    text_from_document,
+    type_field,
+)
 
 # Where the mentions of a text are: ours, spaCy's `Doc.to_json()`, Prodigy's lines.
 _MENTION_FIELDS = ("mentions", "ents", "spans")
@@ -66,6 +73,8 @@ def read_document_input(
     if entities is None:
         if field is not None:
             mentions = item[field]
+            if field == "spans" and isinstance(mentions, list):  # Prodigy's `type` says that it is a span
+                mentions = [_without_kind(mention) for mention in mentions]
         else:
             _refuse_misspelt(checker, item)
             if ner is None:
@@ -131,7 +140,13 @@ def _complete_mention(mention, sents):
             given["name"] = " ".join(sents[given["sent_id"]][start:end])
         except (KeyError, IndexError, TypeError, ValueError):
             return given
-    return {"type": NO_TYPE, **given}
+    return {"type": type_field(given)[1] or NO_TYPE, **given}
+
+
+def _without_kind(span):
+    if isinstance(span, Mapping) and span.get("label"):
+        return {key: value for key, value in span.items() if key != "type"}
+    return span
 
 
 def _mention_field(item):

@@ -32,6 +32,8 @@ class LossSpec:
             What a relation's logit has to exceed to be predicted: `"th"` the pair's own threshold class, `"zero"` 0.
         settings (`tuple[Setting]`): What the keyword arguments of `function` declare.
         reference (`str`, *optional*, defaults to `""`): Who published it.
+        sums_over_pairs (`bool`, *optional*, defaults to `True`): Whether the loss of a batch is the sum of its pairs' losses.
+            If not, the pairs of a batch cannot be computed in parts.
     """
 
     name: str
@@ -39,13 +41,14 @@ class LossSpec:
     decision_threshold: str = "th"
     settings: tuple[Setting, ...] = ()
     reference: str = ""
+    sums_over_pairs: bool = True
 
 
 _REGISTRY: dict[str, LossSpec] = {}
 
 
 def register_loss(
-    name: str, *, decision_threshold: str = "th", reference: str = ""
+    name: str, *, decision_threshold: str = "th", reference: str = "", sums_over_pairs: bool = True
 ) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
     """
     Decorator that makes a loss available under `name`.
@@ -59,6 +62,7 @@ def register_loss(
         name (`str`): The name that the configuration uses.
         decision_threshold (`str`, *optional*, defaults to `"th"`): See [`LossSpec`].
         reference (`str`, *optional*, defaults to `""`): Who published it.
+        sums_over_pairs (`bool`, *optional*, defaults to `True`): See [`LossSpec`].
 
     Raises:
         `ValueError`: `name` or `decision_threshold` cannot serve, a setting lacks a type or a default or would have
@@ -86,7 +90,7 @@ def register_loss(
             raise NameTakenError("register_loss", name, full_name(known.function))
         settings = declared_by_function(function, f"register_loss({name!r})", prefix=f"{name}_", after="reduction")
         checked = _with_checks(name, function, settings)
-        _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference)
+        _REGISTRY[name] = LossSpec(name, checked, decision_threshold, settings, reference, sums_over_pairs)
         return checked
 
     return register

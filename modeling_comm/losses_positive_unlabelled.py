@@ -73,7 +73,7 @@ def pu_cmm_loss(
     return reduce_losses(-terms.sum(dim=1), reduction)
 
 
-@register_loss("ssr_pu", reference="SSR-PU, Wang et al. 2022")
+@register_loss("ssr_pu", reference="SSR-PU, Wang et al. 2022", sums_over_pairs=False)
 def ssr_pu_loss(
     logits,
     labels,

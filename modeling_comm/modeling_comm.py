@@ -20,13 +20,13 @@ from .backbone_attention import (
 from .config_checks import plain_errors
 from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .evidence import evidence_loss
-from .losses import loss_from_config
+from .losses import get_loss, loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
 from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
 from .safe_weights import check_weights
-from .settings import check_result
+from .settings import SettingError, check_result
 from .windows import WindowMentions, Windows, merge_attention, merge_states, one_window_each, slices
 
 logger = logging.get_logger(__name__)
@@ -333,6 +333,9 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
 
     def _loss(self, logits, labels, documents, num_items_in_batch, self_pairs=None):
         loss_function = loss_from_config(self.config)
+        if documents.pairs_at_once is not None and not get_loss(self.config.loss).sums_over_pairs:
+            expected = f"None with the loss {self.config.loss!r}, which is no sum over pairs"
+            raise SettingError("forward", "pairs_at_once", documents.pairs_at_once, expected)
         mean = self.config.loss_reduction == "mean"
         if documents.pairs_at_once is None and self_pairs is None and (num_items_in_batch is None or not mean):
             return loss_function(logits, labels, reduction=self.config.loss_reduction)

@@ -32,12 +32,17 @@ def take_other_labels(
     """
     ignore = kwargs.get("ignore_mismatched_sizes", False)
     if isinstance(config, PreTrainedConfig):
-        if not ignore or source is None:
+        if source is None:
             return config, None
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        wanted, fields = config.id2label, PreTrainedConfig.get_config_dict(source, **hub)[0]
+        try:
+            wanted, fields = config.id2label, PreTrainedConfig.get_config_dict(source, **hub)[0]
+        except OSError:  # weights alone, whose labels nothing tells
+            return config, None
     else:
         wanted = kwargs.get("id2label")
+        if wanted is not None and not isinstance(wanted, Mapping):
+            raise ValueError(f"id2label is {wanted!r:.100}; expected a dict of ids to labels")
     saved = {int(index): label for index, label in (fields.get("id2label") or {}).items()}
     if wanted is None or {int(index): label for index, label in wanted.items()} == saved:
         return config, None

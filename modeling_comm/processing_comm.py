@@ -32,6 +32,7 @@ from .decoding import (
     add_evidence,
     check_outputs,
     decide_batch,
+    without_tuned,
 )
 from .documents import Document, validate_document
 from .evidence import collate_evidence, default_evidence_threshold
@@ -195,7 +196,7 @@ class CommProcessor(ProcessorMixin):
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
             settings |= {field: config[field] for field in missing & set(config)}
-        return settings, unused
+        return without_tuned(settings, kwargs.get("id2label")), unused
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:

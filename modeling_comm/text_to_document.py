@@ -7,6 +7,7 @@ import bisect
 import itertools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -241,8 +242,9 @@ def document_from_text(
     Args:
         text (`str`): any text.
         entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name"}`; mentions as in [`read_spans`]. The type
-            may also be named `label` or `entity_group`. Without a type it is `"MISC"`; labels of CoNLL-2003 and OntoNotes become
-            DocRED's types, see [`docred_type`]. Without a name it is that of the longest mention.
+            may also be named `label` or `entity_group`. Without a type it is the most frequent one of its mentions, or
+            `"MISC"`; labels of CoNLL-2003 and OntoNotes become DocRED's types, see [`docred_type`]. Without a name it is that of
+            the longest mention.
         title (`str`, *optional*): the document's title.
         sentence_splitter (`Callable`, *optional*): takes the text and gives sentences as spans `[start, end)` in order, all of
             the text but white space in one of them; [`split_sentences`] by default.
@@ -264,8 +266,13 @@ def document_from_text(
             checker.fail(f"{field}.mentions", mentions, "at least one mention")
         if entity.get("name") is not None:
             checker.check(entity["name"], str, f"{field}.name", "a text, or no such field")
-        kinds.append(read_type(checker, entity, field) or NO_TYPE)
         spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
+        of_mentions = [
+            read_type(checker, as_mention(mention), f"{field}.mentions[{place}]")
+            for place, mention in enumerate(mentions)
+        ]
+        given = Counter(kind for kind in of_mentions if kind)
+        kinds.append(read_type(checker, entity, field) or (given.most_common(1)[0][0] if given else NO_TYPE))
         unconfirmed += [span for span, mention in zip(spans[-1], mentions, strict=True) if not _gives_text(mention)]
     _check_word_borders(checker, text, unconfirmed)
     sentences = _sentences(checker, text, sentence_splitter or split_sentences, spans)

@@ -324,8 +324,8 @@ def test_another_system_is_refused(relation_encoder, named, missing, bert, tmp_p
 @pytest.mark.parametrize(
     ("rel2id", "message"),
     [
-        ({"Na": 0, "P17": 1}, r"rel2id has 2 labels, 'Na' among them; the checkpoint's bilinear.weight has 5 rows"),
-        ({"Na": 0, "P17": 2}, r"rel2id.json: expected an object of relations and their ids 0, 1, ..., each once"),
+        ({"Na": 0, "P17": 1}, r"rel2id has 2 .*bilinear.weight.* 5 "),
+        ({"Na": 0, "P17": 2}, r"rel2id.json"),
         (["Na", "P17"], r"found \['Na', 'P17'\]"),
     ],
 )

@@ -36,10 +36,25 @@ def with_key(key, **more):
         {"entities": [{"type": one["label"], "mentions": [one], "label": None} for one in SPANS]},
         {"ents": SPANS, "tokens": [{"id": 0, "start": 0, "end": 3}], "spans": {"ruler": [{"start": 0, "end": 3}]}},
         {"spans": [{**one, "token_start": 0, "token_end": 1} for one in SPANS], "relations": [], "answer": "accept"},
+        {"spans": [{**one, "type": "span"} for one in SPANS]},
+        {"entities": [{"mentions": [one]} for one in SPANS]},
         {"mentions": np.array(SPANS), "title": math.nan},
         {"mentions": [{**SPANS[0], "start": np.int64(0)}, SPANS[1]], "entities": math.nan},
     ],
-    ids=["label", "type", "group", "tuples", "by_label", "by_type", "spacy", "prodigy", "arrays", "numbers"],
+    ids=[
+        "label",
+        "type",
+        "group",
+        "tuples",
+        "by_label",
+        "by_type",
+        "spacy",
+        "prodigy",
+        "relations",
+        "by_mention",
+        "arrays",
+        "numbers",
+    ],
 )
 def test_forms_of_entities(item):
     read = read_document_input({"text": TEXT, **item}, ner=lambda text: pytest.fail("entities are given"))

@@ -162,7 +162,7 @@ def test_coreference_that_does_not_fit(groups, found):
 @pytest.mark.parametrize(
     "mention, message",
     [
-        ({"start": 3, "end": 99}, r"field mentions\[1\]: found \[3, 99\], where the text is 'Ada of Oslo'"),
+        ({"start": 3, "end": 99}, r"field mentions\[1\]: found \[3, 99\]"),
         ({"start": 0, "end": 3, "type": 7}, r"field mentions\[1\].type: found 7"),
         ("Oslo", r"field mentions\[1\]: found 'Oslo'"),
     ],

@@ -113,3 +113,22 @@ def test_some_of_the_pairs(caplog):
     outputs["pair_index"][0] = outputs["pair_index"][1]
     with pytest.raises(ValueError, match="not all of them different pairs"):
         processor.decide(outputs, documents)
+
+
+def test_labels_in_another_order_are_other_labels(saved):
+    *_, folder = saved
+    permuted = {0: LABELS[0], **{index: LABELS[len(LABELS) - index] for index in range(1, len(LABELS))}}
+    with pytest.raises(ValueError, match="ignore_mismatched_sizes=True"):
+        AutoModel.from_pretrained(folder, id2label=permuted)
+    with pytest.raises(ValueError, match="id2label"):
+        CommForDocumentRelationExtraction.from_pretrained(folder, id2label=list(LABELS.values()))
+
+
+def test_a_processor_for_other_labels_has_nothing_that_was_tuned(tmp_path, caplog):
+    _, processor = tiny_system()
+    processor.decision.threshold_offset = 0.5
+    processor.save_pretrained(tmp_path)
+    assert CommProcessor.from_pretrained(tmp_path).decision.threshold_offset == 0.5
+    assert CommProcessor.from_pretrained(tmp_path, id2label=LABELS).decision.threshold_offset == 0.5
+    renamed = CommProcessor.from_pretrained(tmp_path, id2label={**LABELS, 1: "treats"})
+    assert renamed.decision.threshold_offset == 0 and "threshold_offset" in caplog.text

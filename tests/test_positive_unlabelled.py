@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from helpers import LABELS, SHARED, random_document, requires_shared, tiny_config
+from helpers import LABELS, SHARED, random_document, requires_shared, tiny_config, tiny_model, tiny_system
 
 from modeling_comm import SettingError
 from modeling_comm.incomplete_labels.label_rates import (
@@ -283,3 +283,13 @@ def test_a_mapping_may_stand_in_a_file(tmp_path, capsys):
         with pytest.raises(SystemExit):
             parse_arguments([*flags, wrong])
         assert ">= 1" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_no_sum_over_pairs_is_not_computed_in_parts():
+    rates = dict.fromkeys(["P17", "P27", "P131", "P569"], 0.1)
+    config, processor = tiny_system(loss="ssr_pu", ssr_pu_label_rates=rates)
+    batch = processor([random_document(4, 20, seed=1)])
+    model = tiny_model(config).train()
+    with pytest.raises(SettingError) as error:
+        model(**batch, pairs_at_once=2)
+    assert error.value.field == "pairs_at_once"

@@ -216,22 +216,22 @@ def test_distantly_supervised_documents_of_docred(work, new_model):
     [
         (
             ["--do_predict_teacher"],
-            "--do_predict_teacher needs --teacher_logits",
+            "--do_predict_teacher.*--teacher_logits",
         ),
         (
             ["--do_predict_teacher", "--teacher_logits", "logits", "--do_train", "--do_eval"],
-            "--do_predict_teacher is a call of its own",
+            "--do_predict_teacher",
         ),
         (
             ["--do_eval", "--teacher_logits", "logits"],
-            "--teacher_logits is used with --do_train or --do_predict_teacher only",
+            "--teacher_logits.*--do_train.*--do_predict_teacher",
         ),
-        (["--do_train", "--distillation_weight", "2"], "--distillation_weight and --distillation_raw_logits need"),
-        (["--do_train", "--distillation_raw_logits"], "--distillation_weight and --distillation_raw_logits need"),
-        (["--do_train", "--teacher_logits", "nowhere"], r"nowhere: found no teacher\.json"),
+        (["--do_train", "--distillation_weight", "2"], "--distillation_weight.*--distillation_raw_logits"),
+        (["--do_train", "--distillation_raw_logits"], "--distillation_weight.*--distillation_raw_logits"),
+        (["--do_train", "--teacher_logits", "nowhere"], r"nowhere.*teacher\.json"),
         (
             ["--do_predict_teacher", "--teacher_logits", "new"],
-            "encoder is a bare encoder; --do_predict_teacher needs",
+            "encoder.*--do_predict_teacher",
         ),
         (["--do_train", "--streaming"], "max_steps"),
     ],

@@ -147,8 +147,8 @@ def test_settings_in_a_file_and_flags_that_win(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lerning_rate": 1, "loss": "atl", "sed": 3}, r"unknown arguments \['lerning_rate', 'sed'\]; --help lists"),
-        (["--loss", "atl"], "found a list; expected a mapping of argument names to values"),
+        ({"lerning_rate": 1, "loss": "atl", "sed": 3}, r"\['lerning_rate', 'sed'\]"),
+        (["--loss", "atl"], "list"),
     ],
 )
 def test_wrong_settings_in_a_file(tmp_path, settings, message):
@@ -376,10 +376,10 @@ def test_training_without_validation_documents(work, always, caplog):
 @pytest.mark.parametrize(
     ("flags", "error", "message"),
     [
-        (["--data_dir", SAMPLE], ValueError, "nothing to do; expected one of --do_train"),
-        (["--data_dir", SAMPLE, "--do_train"], ValueError, "--model_name_or_path is missing"),
+        (["--data_dir", SAMPLE], ValueError, "--do_train"),
+        (["--data_dir", SAMPLE, "--do_train"], ValueError, "--model_name_or_path"),
         (["--data_dir", "nowhere", "--do_eval"], FileNotFoundError, "nowhere: expected a folder"),
-        (["--data_dir", ROOT / "docs", "--do_eval"], FileNotFoundError, r"expected train_revised.json .* in .*docs"),
+        (["--data_dir", ROOT / "docs", "--do_eval"], FileNotFoundError, r"train_revised.json.*docs"),
         (["--data_dir", SAMPLE, "--validation_file", "no.json", "--describe_data"], FileNotFoundError, "no.json"),
         (["--data_dir", SAMPLE, "--validation_file", "", "--describe_data"], FileNotFoundError, "expected a file"),
         (
@@ -387,26 +387,26 @@ def test_training_without_validation_documents(work, always, caplog):
             FileNotFoundError,
             "nowhere",
         ),
-        (["--test_file", "no.json", "--do_predict"], FileNotFoundError, "no.json: expected a file, found none"),
+        (["--test_file", "no.json", "--do_predict"], FileNotFoundError, "no.json"),
         (
             ["--validation_file", SAMPLE / "dev_revised.json", "--do_train"],
             ValueError,
-            "--do_train needs a train split",
+            "--do_train.*train",
         ),
-        (["--train_file", SAMPLE / "dev_revised.json", "--do_predict"], ValueError, "--do_predict needs a test split"),
+        (["--train_file", SAMPLE / "dev_revised.json", "--do_predict"], ValueError, "--do_predict.*test"),
         (
             ["--data_dir", SAMPLE, "--dataset_config", "docret", "--do_eval"],
             ValueError,
             "'docret'; expected one of",
         ),
-        (["--data_dir", SAMPLE, "--do_eval", "--loss", "alt"], ValueError, "loss is 'alt'; expected one of"),
+        (["--data_dir", SAMPLE, "--do_eval", "--loss", "alt"], ValueError, "loss.*'alt'"),
         (
             ["--data_dir", SAMPLE, "--do_eval", "--emb_size", "20", "--block_size", "8"],
             ValueError,
             "multiple of block_size",
         ),
         (["--data_dir", SAMPLE, "--do_eval", "--ign_reference", "no.json"], FileNotFoundError, "no.json"),
-        (["--data_dir", SAMPLE, "--do_eval", "--on_bad_document", "keep"], ValueError, "on_bad_document is 'keep'"),
+        (["--data_dir", SAMPLE, "--do_eval", "--on_bad_document", "keep"], ValueError, "on_bad_document.*'keep'"),
     ],
 )
 def test_clear_errors(work, always, flags, error, message):

@@ -1,10 +1,14 @@
 """The command `comm-docre complete`: labels completed by rules, and how right they are where complete ones are known."""
 
 import argparse
+import sys
+from functools import partial
 
 from ..data.reading import iterate_documents
+from ..documents import validate_document
 from ..incomplete_labels.rules import Completion, compare_labels, complete_labels, read_rules
 from ..utils.files import write_json
+from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 
 
@@ -12,15 +16,18 @@ def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     refuse_overwriting([args.output], [args.documents, args.rules, *filter(None, [args.complete])])
     documents, rules = list(iterate_documents(args.documents)), read_rules(args.rules)
+    for index, document in enumerate(documents):
+        validate_document(document, index=index, source=args.documents, require=("labels",))
     completed = [complete_labels(document, rules) for document in documents]
     write_json(args.output, completed)
+    report = partial(print, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
     added = Completion.between(documents, completed)
-    print(added)
-    print("by relation: " + ", ".join(f"{relation} {number:,}" for relation, number in added.by_relation.items()))
+    report(added)
+    report("by relation: " + ", ".join(f"{relation} {number:,}" for relation, number in added.by_relation.items()))
     if args.complete:
         complete = list(iterate_documents(args.complete))
         for name, labels in (("as they were", documents), ("completed", completed)):
             found = compare_labels(labels, complete)
             shares = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in ("precision", "recall", "f1"))
-            print(f"labels {name}: {shares} ({found['documents']} documents of {args.complete})")
+            report(f"labels {name}: {shares} ({found['documents']} documents of {args.complete})")
     return 0

@@ -19,6 +19,7 @@ from ..deployment.quantization import quantize_backbone
 from ..extensions import import_extensions
 from ..incomplete_labels.rules import read_rules
 from ..pipeline_comm import TASK
+from ..rules import check_rules
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
@@ -240,6 +241,11 @@ def _load(args):
     if args.quantize:
         quantize_backbone(extract.model)
     rules = args.rules and read_rules(args.rules)
+    if rules:
+        try:
+            check_rules(rules, extract.processor.relations)
+        except SettingError as error:
+            raise ValueError(f"{args.rules}: {error}") from error
     own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 

@@ -1,10 +1,12 @@
 """The command `comm-docre rules`: rules between relations, mined from well-labelled documents."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..data.reading import iterate_documents
 from ..incomplete_labels.rules import mine_rules, rules_to_text
+from ..utils.writer import is_standard_output, write_text
 from .errors import refuse_overwriting
 
 
@@ -15,7 +17,8 @@ def run(args: argparse.Namespace) -> int:
     rules = mine_rules(documents, args.min_confidence, args.min_support, chains=not args.no_chains)
     heading = f"# Mined from {len(documents)} documents of {Path(args.documents).name}, confidence >= {args.min_confidence:g}, "
     heading += f"support >= {args.min_support}.\n"
-    Path(args.output).write_text(heading + rules_to_text(rules), encoding="utf-8")
+    write_text(args.output, heading + rules_to_text(rules))
     two = sum(len(rule.conditions) == 2 for rule in rules)
-    print(f"{len(rules)} rules, {two} of them with two conditions, from {len(documents)} documents: {args.output}")
+    report = f"{len(rules)} rules, {two} of them with two conditions, from {len(documents)} documents: {args.output}"
+    print(report, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
     return 0

@@ -357,6 +357,9 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         """The data set given, that of a name, or the trainer's only one."""
         dataset = self.eval_dataset if given is None else given
         if isinstance(given, str):
+            names = sorted(self.eval_dataset) if isinstance(self.eval_dataset, Mapping) else []
+            if given not in names:
+                raise ValueError(f"CommTrainer: found the evaluation set {given!r}; expected one of {names}")
             dataset = self.eval_dataset[given]
         if dataset is None:
             raise ValueError("CommTrainer: evaluation requires an eval_dataset")

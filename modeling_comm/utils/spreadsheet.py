@@ -19,9 +19,15 @@ def csv_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes
 
     Args:
         columns (`Sequence[str]`): the columns.
-        rows (`Iterable[Mapping[str, Any]]`): a value for each of them; None is an empty cell.
+        rows (`Iterable[Mapping[str, Any]]`): a value for each of them; None is an empty cell. A text that a spreadsheet
+            would take for a formula gets an apostrophe before it.
     """
     text = io.StringIO()
-    csv.DictWriter(text, columns).writerows(rows)
+    csv.DictWriter(text, columns).writerows({name: _no_formula(value) for name, value in row.items()} for row in rows)
     # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, is written as its escape.
     return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _no_formula(value):
+    # What is in a text must not run in the spreadsheet of who opens it.
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
