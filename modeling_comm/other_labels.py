@@ -44,6 +44,8 @@ def take_other_labels(
         if wanted is not None and not isinstance(wanted, Mapping):
             raise ValueError(f"id2label is {wanted!r:.100}; expected a dict of ids to labels")
     saved = {int(index): label for index, label in (fields.get("id2label") or {}).items()}
+    if fields.get("model_type") != CommConfig.model_type:  # a bare encoder, which is refused elsewhere
+        return config, None
     if wanted is None or {int(index): label for index, label in wanted.items()} == saved:
         return config, None
     if not ignore:
