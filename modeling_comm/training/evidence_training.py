@@ -29,6 +29,8 @@ class EvidenceTraining:
                 self._evidence_since = self.state.global_step
 
     def _reset_evidence_threshold(self):
+        if self.model is None:  # a search over hyperparameters makes a model for each trial; the first one's did this
+            return
         default = default_evidence_threshold(self.model.config.evidence_weight)
         self.processing_class.decision.reset_evidence_threshold(default)
 

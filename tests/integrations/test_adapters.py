@@ -9,8 +9,6 @@ import modeling_comm  # noqa: F401 - registers the pipeline
 from modeling_comm import CommTrainer, CommTrainingArguments
 
 peft = pytest.importorskip("peft", reason="needs peft, which the extra `lora` brings")
-# peft asks models for a name that Transformers has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 DOCUMENTS = [random_document(4, 25, seed=seed) for seed in range(6)]
 LORA = {"target_modules": ["query", "value"], "r": 2, "init_lora_weights": False}
