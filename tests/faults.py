@@ -207,25 +207,8 @@ def _step(step, folder):
         os.read(begun, 1)
         time.sleep(after)
         os.kill(pid, number)
-    ended = _wait(pid, 20) if after is not None else None
-    if ended is None:
-        # Python loses an interrupt that comes while it calls what is registered for a fork, of a data loader's worker, say.
-        if after is not None and number == signal.SIGINT:
-            os.kill(pid, number)
-        ended = os.waitpid(pid, 0)[1]
-    return os.waitstatus_to_exitcode(ended), *(
-        (folder / name).read_text(errors="backslashreplace") for name in ("out", "err")
-    )
-
-
-def _wait(pid, seconds):
-    """The status of a process, or None if it has not ended after these seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if (found := os.waitpid(pid, os.WNOHANG))[0]:
-            return found[1]
-        time.sleep(0.05)
-    return None
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, *((folder / name).read_text(errors="backslashreplace") for name in ("out", "err"))
 
 
 def _steps(steps, folder):
