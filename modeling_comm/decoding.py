@@ -3,86 +3,20 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
 from .features import ordered_pairs
-from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
-from .probabilities import ProbabilityMap
 from .relation_encoder_base import EncodedDocuments
 from .rules import Fact, Rule, derive_facts
-from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
-
-
-@dataclasses.dataclass(slots=True)
-class DecisionSettings:
-    """
-    Settings by which logits become triples. A [`CommProcessor`] owns one and saves its fields beside its own. Each assignment
-    is checked.
-
-    Args:
-        decision_threshold (`str`, defaults to `"th"`): what a relation's margin is measured from: `"th"`, the logit of the
-            threshold class, or `"zero"`.
-        threshold_offset (`float`, defaults to 0.0): a relation is predicted iff its margin is greater than this.
-            [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
-        max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
-            logits, or probabilities. No cap by default; the paper's recipes use 4.
-        evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
-            attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
-            predicted, and it should stay so where a model was not trained for it.
-        probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
-            is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
-            `--fit_probability_map` of the training script makes one. Without it no probability is known.
-
-    Raises:
-        SettingError: a value does not fit; the message names the field, the value and what is allowed.
-    """
-
-    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
-    threshold_offset: float = 0.0
-    max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
-    evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
-    probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
-
-    def __setattr__(self, name: str, value: Any):
-        if name == "probability_map":
-            value = ProbabilityMap.of_setting(value)
-        setting = _DECISION_SETTINGS.get(name)
-        if setting and not setting.fits(value):
-            raise SettingError(type(self).__name__, name, value, setting.expected)
-        object.__setattr__(self, name, value)
-
-    def to_dict(self) -> dict:
-        """The fields, ready for JSON."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
-
-    def clear_tuned(self, keep_offset: bool = False):
-        """
-        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
-        """
-        if self.threshold_offset and not keep_offset:
-            logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
-            self.threshold_offset = 0.0
-        if self.probability_map is not None:
-            logger.warning("probability_map is removed; it was fitted for other weights")
-            self.probability_map = None
-
-    def reset_evidence_threshold(self, default: float | None):
-        """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
-        if self.evidence_threshold != default:
-            logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
-            self.evidence_threshold = default
-
-
-_DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):
@@ -138,7 +72,8 @@ def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings
     The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset, or, with a
     map to probabilities, its probability strictly greater than the cut.
 
-    A pair's relations depend on its own logits only, so that the pairs of a document may come in parts.
+    A pair's relations depend on its own logits only, so that the pairs of a document may come in parts. `type_constraint` is left
+    out of account: logits do not say what types the entities have.
 
     Args:
         logits (`(p, R + 1)` float): rows are pairs, column 0 the threshold class.
@@ -148,21 +83,26 @@ def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings
     Returns:
         the triples in the order of the pairs, and how many more the cap removed.
     """
-    return _decide_margins(relation_margins(logits, settings.decision_threshold), pairs, settings)
+    triples, removed = _decide_margins(relation_margins(logits, settings.decision_threshold), pairs, settings)
+    return triples, removed["removed_by_cap"]
 
 
-def _decide_margins(margins, pairs, settings):
+def _decide_margins(margins, pairs, settings, excluded=None):
     map_ = settings.probability_map
     ranks, required = margins, settings.threshold_offset
     if map_ is not None:
         margins = margins.double()
         required = torch.from_numpy(map_.offsets()) + required
         ranks = torch.from_numpy(map_.logits(margins.numpy()))
-    predicted, removed = margins > required, 0
+    predicted, by_types, by_cap = margins > required, 0, 0
+    if excluded is not None:
+        excluded = torch.from_numpy(excluded)
+        by_types = int((predicted & excluded).sum())
+        predicted, ranks = predicted & ~excluded, ranks.masked_fill(excluded, -math.inf)
     most = settings.max_relations_per_pair
     if most is not None and most < margins.shape[1]:
         kept = torch.zeros_like(predicted).scatter(1, ranks.topk(most, dim=1).indices, True)
-        removed = int((predicted & ~kept).sum())
+        by_cap = int((predicted & ~kept).sum())
         predicted &= kept
     row, relation = predicted.nonzero(as_tuple=True)
     columns = [one.tolist() for one in (*pairs[row].unbind(-1), relation + 1, margins[row, relation])]
@@ -171,7 +111,7 @@ def _decide_margins(margins, pairs, settings):
         # One by one: the last bits of a vector's depend on its length, and a document may come in parts.
         known = map(_probability, ranks[row, relation].tolist())
         triples = [triple._replace(probability=one) for triple, one in zip(triples, known, strict=True)]
-    return triples, removed
+    return triples, {"removed_by_cap": by_cap, "removed_by_types": by_types}
 
 
 def _probability(logit):
@@ -189,9 +129,11 @@ class Predictions:
         triples (`list[Triple]`): in the order of the pairs.
         settings (`DecisionSettings`): what decided on them.
         removed_by_cap (`int`, defaults to 0): relations above the threshold that `max_relations_per_pair` removed.
+        removed_by_types (`int`, defaults to 0): those that `type_constraint` removed.
         pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
         margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs` and `labels`, kept
             only where somebody asks for them, and not where the document was decided in parts.
+        excluded (`(p, R)` bool array, *optional*): the relations of `pairs` that `type_constraint` excludes, with any margin.
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
         document_index (`int`, *optional*): the document's place in its data set.
@@ -202,19 +144,29 @@ class Predictions:
     triples: list[Triple]
     settings: DecisionSettings
     removed_by_cap: int = 0
+    removed_by_types: int = 0
     pairs: np.ndarray | None = None
     margins: np.ndarray | None = None
+    excluded: np.ndarray | None = None
     labels: np.ndarray | None = None
     loss: float | None = None
     document_index: int | None = None
     sentence_scores: dict[tuple[int, int], list[float]] | None = None
 
     @classmethod
-    def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
-        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are computed at once, and keeps all margins."""
+    def from_logits(
+        cls,
+        logits: torch.Tensor,
+        pairs: torch.Tensor,
+        settings: DecisionSettings,
+        excluded: np.ndarray | None = None,
+    ) -> "Predictions":
+        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are computed at once, and keeps all margins. The
+        relations that are `excluded` `(p, R)` are not predicted."""
         pairs, margins = pairs.cpu(), relation_margins(logits, settings.decision_threshold).cpu()
-        triples, removed = _decide_margins(margins, pairs, settings)
-        return cls(triples, dataclasses.replace(settings), removed, pairs.numpy(), margins.numpy())
+        triples, removed = _decide_margins(margins, pairs, settings, excluded)
+        kept = {"pairs": pairs.numpy(), "margins": margins.numpy(), "excluded": excluded}
+        return cls(triples, dataclasses.replace(settings), **removed, **kept)
 
     @classmethod
     def from_parts(
@@ -236,8 +188,8 @@ class Predictions:
             raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
         settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
         margins, pairs = torch.from_numpy(self.margins), torch.from_numpy(self.pairs)
-        triples, removed = _decide_margins(margins, pairs, settings)
-        predictions = dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+        triples, removed = _decide_margins(margins, pairs, settings, self.excluded)
+        predictions = dataclasses.replace(self, triples=triples, settings=settings, **removed)
         predictions.find_evidence()
         return predictions
 
@@ -333,6 +285,7 @@ def decide_batch(
     settings: DecisionSettings,
     labels: torch.Tensor | None = None,
     losses: torch.Tensor | None = None,
+    excluded: np.ndarray | None = None,
 ) -> list[Predictions]:
     """
     Decides on all documents of a batch.
@@ -342,6 +295,7 @@ def decide_batch(
         num_documents (`int`): size of the batch; a document may have no pair.
         settings (`DecisionSettings`): threshold, offset and cap.
         labels (`(P, R + 1)`, *optional*), losses (`(P,)`, *optional*): gold labels and loss of each pair.
+        excluded (`(P, R)` bool array, *optional*): what the types of head and tail exclude.
 
     Returns:
         one [`Predictions`] per document.
@@ -350,7 +304,8 @@ def decide_batch(
     results = []
     for index in range(num_documents):
         rows = pair_index[:, 0] == index
-        predictions = Predictions.from_logits(logits[rows], pair_index[rows, 1:], settings)
+        of_document = None if excluded is None else excluded[rows.numpy()]
+        predictions = Predictions.from_logits(logits[rows], pair_index[rows, 1:], settings, of_document)
         if labels is not None:
             predictions.labels = labels.cpu()[rows, 1:].bool().numpy()
         if losses is not None:
@@ -382,6 +337,26 @@ def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) ->
             predictions[index].sentence_scores[tuple(pair)] = row
     for one in predictions:
         one.find_evidence()
+
+
+def warn_of_removed(predictions: list[Predictions], settings: DecisionSettings) -> None:
+    """Says how many relations above the threshold the cap and the types of head and tail have removed."""
+    by_cap = sum(one.removed_by_cap for one in predictions)
+    if by_cap:
+        logger.warning(
+            "max_relations_per_pair=%d left out %d predicted relations of %d documents",
+            settings.max_relations_per_pair,
+            by_cap,
+            len(predictions),
+        )
+    by_types = sum(one.removed_by_types for one in predictions)
+    if by_types:
+        logger.warning(
+            "type_constraint=%s left out %d predicted relations of %d documents",
+            settings.type_constraint,
+            by_types,
+            len(predictions),
+        )
 
 
 def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> int | None:
@@ -452,7 +427,7 @@ def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
     saved = settings.get("id2label") or {}
     if id2label is None or list(id2label.values()) == list(saved.values()):
         return settings
-    tuned = [name for name in ("threshold_offset", "probability_map", "rules") if settings.get(name)]
+    tuned = [name for name in ("threshold_offset", "probability_map", "relation_types", "rules") if settings.get(name)]
     if tuned:
         logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
     return {name: value for name, value in settings.items() if name not in tuned}

@@ -50,6 +50,8 @@ class Document(TypedDict):
         title (`str`): its title.
         sents (`list[list[str]]`): its sentences, at least one, as words.
         vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
+        untyped_entities (`list[int]`, *optional*): indices of the entities whose type nobody has given: their mentions have a
+            stand-in.
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
     """
@@ -57,6 +59,7 @@ class Document(TypedDict):
     title: str
     sents: list[list[str]]
     vertexSet: list[list[Mention]]
+    untyped_entities: NotRequired[list[int]]
     labels: NotRequired[list[Fact] | None]
 
 

@@ -32,6 +32,7 @@ from .decoding import (
     add_evidence,
     check_outputs,
     decide_batch,
+    warn_of_removed,
     without_tuned,
 )
 from .documents import Document, validate_document
@@ -86,9 +87,9 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
-            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
-            changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map, type_constraint,
+            relation_types: as in [`~decoding.DecisionSettings`], which the attribute `decision` holds:
+            `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
 
@@ -112,6 +113,8 @@ class CommProcessor(ProcessorMixin):
         max_relations_per_pair=None,
         evidence_threshold=None,
         probability_map=None,
+        type_constraint="none",
+        relation_types=None,
         rules=None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
@@ -121,9 +124,8 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(
-            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
-        )
+        of_pair = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map)
+        self.decision = DecisionSettings(*of_pair, type_constraint, relation_types)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
         self._check_settings()
@@ -420,14 +422,7 @@ class CommProcessor(ProcessorMixin):
         """
         documents = [documents] if isinstance(documents, dict) else list(documents)
         predictions = self.decide(outputs, documents, threshold_offset, rules)
-        removed = sum(one.removed_by_cap for one in predictions)
-        if removed:
-            logger.warning(
-                "max_relations_per_pair=%d left out %d predicted relations of %d documents",
-                self.decision.max_relations_per_pair,
-                removed,
-                len(documents),
-            )
+        warn_of_removed(predictions, self.decision)
         return [
             one.in_words(document, self.id2label, self.relation_names)
             for one, document in zip(predictions, documents, strict=True)
@@ -439,19 +434,23 @@ class CommProcessor(ProcessorMixin):
         documents: list[Document],
         threshold_offset: float | None = None,
         rules: Iterable[str] | None = None,
+        type_constraint: str | None = None,
     ) -> list[Predictions]:
         """
         Decides on the model's output for exactly these documents; see [`post_process_relation_extraction`] for the arguments.
+        `type_constraint` is by default the processor's own.
 
         Returns:
             one [`Predictions`] per document.
         """
-        settings = self.decision
-        if threshold_offset is not None:
-            settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
+        given = {"threshold_offset": threshold_offset, "type_constraint": type_constraint}
+        settings = {name: value for name, value in given.items() if value is not None}
+        settings = dataclasses.replace(self.decision, **settings)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         check_outputs(logits, pair_index, documents, len(self.id2label))
-        predictions = self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
+        excluded = settings.excluded(documents, pair_index, self.id2label)
+        predictions = decide_batch(logits, pair_index, len(documents), settings, excluded=excluded)
+        predictions = self.complete(predictions, rules)
         if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
             add_evidence(predictions, encoded)
         return predictions

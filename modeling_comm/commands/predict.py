@@ -35,7 +35,7 @@ from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
 # Flags that decide the records, beside the models.
-_SETTINGS = ("format", "batch_size", "device", "dtype", "quantize", "threshold_offset")
+_SETTINGS = ("format", "batch_size", "device", "dtype", "quantize", "threshold_offset", "type_constraint")
 
 
 def _check(args, processes):
@@ -246,7 +246,8 @@ def _load(args):
             check_rules(rules, extract.processor.relations)
         except SettingError as error:
             raise ValueError(f"{args.rules}: {error}") from error
-    own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
+    given = ("batch_size", "threshold_offset", "type_constraint")
+    own = {"rules": rules, **{name: getattr(args, name) for name in given}}
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 
 

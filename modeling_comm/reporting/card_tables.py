@@ -141,6 +141,7 @@ def setting_table(record, seeds):
             if processor.get("evidence_threshold") is not None
             else []
         ),
+        *([["Types of head and tail", "those of training"]] if processor.get("type_constraint") == "hard" else []),
         ["Relations of a pair, at most", processor["max_relations_per_pair"] or "no limit"],
         ["Learning rate of the backbone", arguments["learning_rate"]],
         ["Learning rate of the rest", arguments["head_learning_rate"]],

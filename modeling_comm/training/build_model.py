@@ -17,6 +17,9 @@ from .script_arguments import ModelArguments, given_fields, given_settings
 
 logger = logging.get_logger(__name__)
 
+# Settings of a processor that were made for a checkpoint's relations.
+_OF_RELATIONS = ("threshold_offset", "probability_map", "relation_types", "rules")
+
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
     """Returns whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
@@ -102,13 +105,14 @@ def load_checkpoint(
         model.set_labels(dict(enumerate(labels)))
         names = {label: relation_names[label] for label in labels if label in relation_names}
         # What was tuned for the checkpoint's relations does not fit others.
-        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        gone = [name for name in _OF_RELATIONS if processor.settings[name]]
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
         settings = {
             "relation_names": names,
             "threshold_offset": 0.0,
             "probability_map": None,
+            "relation_types": None,
             "rules": None,
         } | settings
         settings = processor.settings | settings

@@ -46,6 +46,12 @@ class ModelArguments:
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
     )
+    type_constraint: str | None = field(
+        default=None,
+        metadata={
+            "help": "hard: predict a relation only between types of head and tail that it has in the training documents (none)."
+        },
+    )
     rules: str | None = field(
         default=None,
         metadata={

@@ -14,6 +14,7 @@ from transformers.utils import logging
 from ..extensions import check_extensions
 from ..losses import get_loss
 from ..out_of_memory import naming_documents, sizes_of_batch
+from ..relation_types import RelationTypes
 from .adapters import check_adapters
 from .batching import (
     FEATURE_COLUMNS,
@@ -27,7 +28,7 @@ from .batching import (
 from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
-from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evaluation import EvaluatedDocuments, predict_batch
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
@@ -311,7 +312,8 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         **kwargs,
     ):
         """
-        As the parent's, with three differences.
+        As the parent's, with differences: what was tuned for other weights is removed, and with a `type_constraint` the
+        processor learns the types of head and tail that each relation has in the training documents.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
@@ -323,6 +325,8 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
         if not keep_evidence_threshold:
             self._reset_evidence_threshold()
+        if self.processing_class.decision.type_constraint != "none":
+            self._learn_relation_types()
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
@@ -336,6 +340,18 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             if not self.accelerator.reduce(facts, "sum"):
                 logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
         return result
+
+    def _learn_relation_types(self):
+        decision, documents = self.processing_class.decision, self.train_dataset
+        if isinstance(documents, DocumentStream):
+            raise ValueError(
+                f"type_constraint is {decision.type_constraint!r}, and the training documents are a stream; expected 'none', or "
+                "documents that can be read before the training"
+            )
+        if hasattr(documents, "select_columns"):
+            documents = documents.select_columns(["vertexSet", "labels"])
+        # A checkpoint that is trained further has seen the types of both trainings.
+        decision.relation_types = RelationTypes.of_documents(documents or ()).merged(decision.relation_types)
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 
@@ -450,9 +466,9 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         """
         self.processing_class.decision.probability_map = None  # candidates are ranked by margin
         loader = self.get_eval_dataloader(eval_dataset)
-        ranking = self._evaluate_batches(loader).ranking
-        if ranking is None:
+        evaluated = self._evaluate_batches(loader)
+        if evaluated.ranking is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        offset, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
+        offset, _ = evaluated.ranking.best_offset(evaluated.facts_out_of_reach(loader.dataset.documents))
         self.processing_class.decision.threshold_offset = offset
         return offset
