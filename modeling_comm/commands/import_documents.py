@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     with contextlib.closing(
-        read_documents(args.input, args.format, report, args.on_bad_document, args.null_label)
+        read_documents(args.input, args.format, report, args.on_bad_document, null_label=args.null_label)
     ) as documents:
         write_documents(args.output, documents)
     print(report, file=sys.stderr if to_stdout else sys.stdout)

@@ -76,8 +76,9 @@ def document_of_text(
     annotated: AnnotatedText, report: ImportReport, *, index: int | None = None, source: str | None = None
 ) -> Document:
     """
-    The document in DocRED's format. Its entities are in the order of their first mention. Dropped and counted are mentions
-    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention.
+    The document in DocRED's format, with `entity_ids`. Its entities are in the order of their first mention. Dropped and counted
+    are mentions without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no
+    mention.
 
     Args:
         annotated ([`AnnotatedText`]): the text.
@@ -109,6 +110,7 @@ def document_of_text(
     document = document_from_text(
         annotated.text, [{"mentions": mentions} for mentions in spans], annotated.title, index=index, source=source
     ).document
+    document["entity_ids"] = [[name] for name in entities]
     if annotated.facts is not None:
         document["labels"] = _labels(annotated.facts, numbers, report)
     pairs = [[numbers[head], numbers[tail]] for head, tail in annotated.ignored_pairs if {head, tail} <= set(numbers)]

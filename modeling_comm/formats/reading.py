@@ -3,13 +3,13 @@
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
 from ..documents import Document, DocumentError, validate_document
 from .annotated_text import AnnotatedText, document_of_text
-from .format_registry import Format, input_files
+from .format_registry import input_files
 from .import_report import ImportReport
 
 # Labels of pairs in which no relation holds: no facts, in the files that list them.
@@ -17,22 +17,26 @@ NULL_LABELS = frozenset(("Na", "NA", "NR", "no_relation"))
 
 
 def read_documents(
-    source: str | os.PathLike,
+    path: str | os.PathLike,
     format: str | None = None,
     report: ImportReport | None = None,
     on_bad_document: str = "error",
+    relations: Collection[str] | None = None,
+    source: str | None = None,
     null_label: str | None = None,
 ) -> Iterator[Document]:
     """
     Documents of a file or a folder in a registered format, in DocRED's form.
 
     Args:
-        source (`str`): a file, which may be compressed by gzip, or a folder of files.
+        path (`str`): a file, which may be compressed by gzip, or a folder of files.
         format (`str`, *optional*): the format's name; it is guessed by default, see [`~format_registry.input_files`].
         report ([`ImportReport`], *optional*): is given the counts of what was read, and of what was dropped: facts of an entity
             with itself, facts that are listed twice, labels that mean no relation, and what the reader drops.
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises, `"skip"` leaves out the document, `"drop_part"` leaves
             out mentions, entities and facts that do not fit, or else the document. A file that cannot be parsed always raises.
+        relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
+        source (`str`, *optional*): how messages call the file. Its path by default.
         null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
 
     Raises:
@@ -44,22 +48,23 @@ def read_documents(
         raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     report = ImportReport() if report is None else report
     null_labels = NULL_LABELS | {null_label}
-    for path, form in input_files(source, format):
-        yield from _read_file(path, form, report, on_bad_document, null_labels)
+    for file, form in input_files(path, format):
+        yield from _read_file(file, form, report, on_bad_document, relations, source or file, null_labels)
 
 
-def _read_file(path, form: Format, report, on_bad_document, null_labels):
+def _read_file(path, form, report, on_bad_document, relations, source, null_labels):
     index = -1
     try:
         for index, item in enumerate(form.read(path, report)):
             try:
-                document = _finished(item, report, index, path, null_labels)
+                document = _finished(item, report, index, source, null_labels)
+                where = {"index": index, "source": source, "relations": relations}
                 if on_bad_document == "drop_part":
-                    document, parts = drop_bad_parts(document, index=index, source=path)
+                    document, parts = drop_bad_parts(document, **where)
                     for kind, number in parts.items():
                         report.drop(f"{kind} that do not fit", number)
                 else:
-                    validate_document(document, index=index, source=path)
+                    validate_document(document, **where)
             except DocumentError as error:
                 if on_bad_document == "error":
                     raise
@@ -69,7 +74,7 @@ def _read_file(path, form: Format, report, on_bad_document, null_labels):
             yield document
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
-        raise DocumentError(path, index + 1, None, None, str(error), expected) from error
+        raise DocumentError(source, index + 1, None, None, str(error), expected) from error
 
 
 def _finished(item, report, index, path, null_labels):
