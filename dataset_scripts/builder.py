@@ -91,7 +91,8 @@ class DocumentsConfig(datasets.BuilderConfig):
         data_files (`dict[str, str]`): one local file for each split.
         on_bad_document (`str`, defaults to `"error"`), relations (`Collection[str]`, *optional*): as in
             [`~modeling_comm.data.reading.iterate_documents`].
-        format (`str`, *optional*): what files are in that look like it, see [`~modeling_comm.data.DatasetEntry`].
+        format (`str`, *optional*): what files are in that look like it, see [`~modeling_comm.data.DatasetEntry`]. By default any
+            that a file looks like.
         sources (`dict[str, str]`, *optional*): by split, what messages and records call the file. Its path by default.
         sha256 (`dict[str, str]`): by split; set from the files.
     """
@@ -150,9 +151,9 @@ class Documents(datasets.GeneratorBasedBuilder):
         config, provenance, skipped = self.config, read_provenance(self), []
         path, source = config.path(split), provenance[split]["source"]
         dropped, report = Counter(), None
-        if config.format in {form.name for form in matching_formats(path)}:
+        if form := _format_of(path, config.format):
             report = ImportReport(skipped=skipped)
-            documents = read_documents(path, config.format, report, config.on_bad_document, config.relations, source)
+            documents = read_documents(path, form, report, config.on_bad_document, config.relations, source)
         else:
             documents = iterate_documents(
                 path,
@@ -170,10 +171,18 @@ class Documents(datasets.GeneratorBasedBuilder):
         if dropped:
             provenance[split]["dropped"] = dict(dropped)
         if report:
-            provenance[split] |= {"format": config.format, "left_out": dict(report.dropped)}
+            provenance[split] |= {"format": form, "left_out": dict(report.dropped)}
         write_provenance(self.info, provenance)
         if index < 0:
             raise ValueError(f"{source}: found no document ({len(skipped)} skipped), expected at least one")
+
+
+def _format_of(path, format):
+    """The data set's format, if the file looks like it, or what a file of one's own looks like; None for DocRED's JSON."""
+    found = [form.name for form in matching_formats(path)]
+    if format is not None:
+        return format if format in found else None
+    return found[0] if len(found) == 1 and found != ["docred"] else None
 
 
 # -------------------------------------------------------------------------------------------------------- the easy way

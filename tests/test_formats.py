@@ -506,3 +506,20 @@ def test_training_reads_the_format_of_its_data_set_and_documents_that_were_impor
         data = json.loads((output / "run.json").read_text())["data"]
         assert (data["files"]["test"].get("format") == "pubtator") == (folder == "published")
     assert results[0] == results[1] and results[0][1] == 4
+
+
+def test_files_of_ones_own_are_read_in_the_format_that_they_look_like(parquet, tmp_path):
+    files = {"train": FIXTURES / "two_texts.pubtator", "validation": parquet, "test": FIXTURES / "chemdisgene.json"}
+    loaded = load_splits("local", data_files=files, cache_dir=str(tmp_path))
+    assert {split: rows["title"] for split, rows in loaded.items()} == {
+        "train": ["101", "102"],
+        "validation": ["Mara Quill", "Holt"],
+        "test": ["201"],
+    }
+    provenance = read_provenance(loaded)
+    assert {split: file["format"] for split, file in provenance.items()} == {
+        "train": "pubtator",
+        "validation": "parquet",
+        "test": "chemdisgene",
+    }
+    assert provenance["validation"]["left_out"]["facts of an entity with itself"] == 1
