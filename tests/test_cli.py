@@ -1105,10 +1105,22 @@ def test_another_input_is_refused(resume, tmp_path, change, capsys):
     assert len(read_lines(tmp_path / "out.jsonl")) == len(documents(21)) + 0
 
 
+def test_resumes_with_another_batch_size(resume, tmp_path):
+    """Who runs out of memory takes fewer documents at once; that moves the last bits of scores and nothing else."""
+    state = json.loads((tmp_path / "out.jsonl.settings.json").read_text())
+    state["settings"]["batch_size"] = 8  # as an earlier version stored it
+    (tmp_path / "out.jsonl.settings.json").write_text(json.dumps(state))
+    assert resume("--batch_size", "3") == 3
+    records, whole = (read_lines(tmp_path / name) for name in ("out.jsonl", "whole.jsonl"))
+    assert [record["title"] for record in records] == [record["title"] for record in whole]
+    for record, expected in zip(records, whole, strict=True):
+        scores = [[triple.pop("score") for triple in one["triples"]] for one in (record, expected)]
+        assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--batch_size", "3"], "batch_size was 8, is 3"),
         (["--threshold_offset", "0.5"], "threshold_offset was None, is 0.5"),
         (["--dtype", "float16"], "dtype was 'float32', is 'float16'"),
         (["--quantize", "int8"], "quantize was None, is 'int8'"),

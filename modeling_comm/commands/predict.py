@@ -34,8 +34,9 @@ from .predict_progress import loading, progress_bar
 from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
-# Flags that decide the records, beside the models.
-_SETTINGS = ("format", "batch_size", "device", "dtype", "quantize", "threshold_offset")
+# Flags that decide the records, beside the models. `batch_size` moves the last bits of scores only: who runs out of memory may
+# resume with another.
+_SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset")
 
 
 def _check(args, processes):
@@ -149,7 +150,8 @@ def _resumable_output(args, form):
 
 
 class _Items:
-    """Items of the input in batches. A resumed run has the same batches again: the last bits of scores depend on them.
+    """Items of the input in batches. A run that is resumed with the same `--batch_size` has the same batches again: the last bits
+    of scores depend on them.
 
     Attributes:
         read (`int`): how many items of the input were read.

@@ -154,7 +154,9 @@ class ResumableOutput(StandardOutput):
         state = _read_state(self.state_path)
         if not state["read"] and not state["finished"]:
             return
-        check_unchanged(state["settings"], self.settings, self.path, _RESTART)
+        # An earlier version stored the batch size, too.
+        before = {name: value for name, value in state["settings"].items() if name != "batch_size"}
+        check_unchanged(before, self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
