@@ -99,13 +99,13 @@ class DocumentsConfig(datasets.BuilderConfig):
     sources: dict[str, str] | None = None
     sha256: dict[str, str] | None = None
 
-    def path(self, split) -> str:
+    def path(self, split: str) -> str:
         files = self.data_files[split]
         if len(files) != 1:
             raise ValueError(f"data_files[{split!r}] has {len(files)} files; expected one")
         return files[0]
 
-    def create_config_id(self, config_kwargs, custom_features=None) -> str:
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         if not self.data_files:
             raise ValueError(
                 "Documents needs data_files, one local file for each split; load_splits finds or downloads them"

@@ -15,7 +15,7 @@ _POSITIVE += ("intermediate_size", "dim", "n_layers", "n_heads", "hidden_dim", "
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation")
 
 
-def read_fields(source: str, **hub) -> dict[str, Any]:
+def read_fields(source: str, **hub: Any) -> dict[str, Any]:
     """
     The fields of a `config.json`.
 

@@ -51,7 +51,7 @@ class DecisionSettings:
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name == "probability_map":
             value = ProbabilityMap.of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
@@ -64,7 +64,7 @@ class DecisionSettings:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
 
-    def clear_tuned(self, keep_offset: bool = False):
+    def clear_tuned(self, keep_offset: bool = False) -> None:
         """
         Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
         """
@@ -75,7 +75,7 @@ class DecisionSettings:
             logger.warning("probability_map is removed; it was fitted for other weights")
             self.probability_map = None
 
-    def reset_evidence_threshold(self, default: float | None):
+    def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
         if self.evidence_threshold != default:
             logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)

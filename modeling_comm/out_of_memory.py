@@ -24,7 +24,7 @@ class DocumentSize(NamedTuple):
     mentions: int
     entities: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         name = repr(self.index if self.title is None else self.title)
         return f"{name} ({self.tokens:,} subword tokens, {self.mentions:,} mentions, {self.entities:,} entities)"
 

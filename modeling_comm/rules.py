@@ -57,7 +57,7 @@ class Rule:
     confidence: float | None = None
     support: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.conditions) not in (1, 2):
             raise ValueError(f"rule {self}: found {len(self.conditions)} conditions; expected one or two")
         bound = {variable for atom in self.conditions for variable in atom[1:]}

@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import logging
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers.utils import (
@@ -23,7 +27,27 @@ _WEIGHT_NAMES = {"weight", "bias", "gamma", "beta"}
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def check_weights(source, advice, named=None, variant=None, adapter=None, quantized=False, **hub) -> None:
+@contextlib.contextmanager
+def without_report() -> Iterator[None]:
+    """Without the table of missing and unused weights that Transformers prints where it loads a model."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def check_weights(
+    source: str | os.PathLike,
+    advice: str,
+    named: str | None = None,
+    variant: str | None = None,
+    adapter: str | os.PathLike | None = None,
+    quantized: bool = False,
+    **hub: Any,
+) -> None:
     """
     Checks, before anything reads them, that a checkpoint's weights are safetensors of floating-point numbers.
 

@@ -292,7 +292,7 @@ def document_from_text(
     return TextDocument(document, title or "", text, sentences, found)
 
 
-def check_text(checker, text, title=None):
+def check_text(checker: DocumentChecker, text: Any, title: Any = None) -> None:
     """Raises [`DocumentError`] unless both can be read."""
     checker.check(text, str, "text", "a text")
     if title is not None:
@@ -304,7 +304,9 @@ def check_text(checker, text, title=None):
         checker.fail("text", around, f"no half of a surrogate pair (character {error.start})")
 
 
-def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> list[tuple[int, int]]:
+def read_spans(
+    checker: DocumentChecker, text: str, mentions: Sequence[Mapping[str, Any]], field: str
+) -> list[tuple[int, int]]:
     """
     Spans of a list of mentions, without white space around them, which is reported.
 
@@ -345,7 +347,7 @@ def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> lis
     return spans
 
 
-def as_mention(mention):
+def as_mention(mention: Any) -> Any:
     """A mention as an object: `(start, end)` and `(start, end, type)` are two, too; anything else stays what it is."""
     if isinstance(mention, _LIST) and len(mention) in (2, 3):
         return dict(zip(("start", "end", "type"), mention, strict=False))

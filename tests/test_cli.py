@@ -25,12 +25,13 @@ from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 import comm_docre
 from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
-from modeling_comm.commands import convert, predict_models, predict_progress
+from modeling_comm.commands import convert, predict_models
 from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
 from modeling_comm.evaluation.scoring import PredictionError
+from modeling_comm.utils import progress
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -835,7 +836,7 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("quiet", [False, True])
 def test_progress(predict, tmp_path, monkeypatch, stream, quiet):
     source = write_lines(tmp_path / "in.jsonl", documents(3))
-    monkeypatch.setattr(predict_progress, "_LOG_SECONDS", 0)
+    monkeypatch.setattr(progress, "_LOG_SECONDS", 0)
     heard = stream()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", heard)

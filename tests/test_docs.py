@@ -256,6 +256,8 @@ def run_command(words):
             assert given <= set(FLAG_OF_A_FILE.findall((ROOT / file).read_text(encoding="utf-8"))), file
         case ["python", "-m", module, *arguments]:
             ends_well(SCRIPTS[module], arguments)
+        case ["source", script]:
+            assert f"BIN := {Path(script).parent}\n" in (ROOT / "Makefile").read_text(encoding="utf-8"), script
         case ["make", *targets]:
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert targets and all(re.search(rf"(?m)^{target}:", makefile) for target in targets), targets

@@ -23,6 +23,7 @@ from ..rules import check_rules
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
+from ..utils.progress import progress_bar, without_bars
 from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch
@@ -30,7 +31,6 @@ from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_file
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
 from .predict_processes import OneProcess, Result, SeveralProcesses, launched_processes, own_device
-from .predict_progress import loading, progress_bar
 from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
@@ -234,7 +234,7 @@ def _suspects(args, processes):
 def _load(args):
     """What makes records of documents."""
     device = own_device(args.device)
-    with loading(args.quiet):
+    with without_bars(args.quiet):
         ner = args.ner and load_ner(args.ner, device, args.trust_remote_code)
         device = "cpu" if args.quantize else device
         extract = pipeline(

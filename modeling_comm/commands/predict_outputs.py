@@ -5,9 +5,10 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from ..reporting.run_record import command_line
 from ..reporting.triple_table import COLUMNS, csv_lines
@@ -55,12 +56,14 @@ class StandardOutput:
         self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
         self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
 
-    def begin(self):
+    def begin(self) -> None:
         """Writes what comes before all records."""
         if header := self._header():
             self._store(header, b"")
 
-    def write(self, records, rejected, read, input_sha256):
+    def write(
+        self, records: Sequence[dict], rejected: Sequence[tuple[Item, str]], read: int, input_sha256: str
+    ) -> None:
         """
         Writes what came of some more items of the input, all of it or nothing.
 
@@ -87,14 +90,14 @@ class StandardOutput:
             stream.write(records)
             stream.flush()
 
-    def finish(self):
+    def finish(self) -> None:
         """Notes that the whole input is done."""
         self.finished = True
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -181,13 +184,13 @@ class ResumableOutput(StandardOutput):
             written.add(new)
         self._write_state()
 
-    def finish(self):
+    def finish(self) -> None:
         super().finish()
         self._write_state()
         if not self.counts["rejected"]:
             self.rejected_path.unlink()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for file in self._files:
             file.close()
 
@@ -221,7 +224,7 @@ def output_files(path: str) -> tuple[Path, Path, Path]:
     return Path(path), Path(f"{path}.rejected.jsonl"), Path(f"{path}.settings.json")
 
 
-def check_finished(path: str):
+def check_finished(path: str) -> None:
     """
     Refuses records of which `predict` knows that they are not all there. A file without `FILE.settings.json` beside it is
     accepted.

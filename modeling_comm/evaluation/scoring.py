@@ -109,7 +109,7 @@ class IgnReference:
     source: str
     sha256: str
 
-    def knows(self, head_mentions, tail_mentions, relation) -> bool:
+    def knows(self, head_mentions: Iterable[str], tail_mentions: Iterable[str], relation: str) -> bool:
         """Returns whether any name of the head has this relation to any name of the tail in these facts."""
         return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
 
@@ -393,7 +393,9 @@ def score(
     }
 
 
-def format_scores(result, baseline=None, baseline_name="baseline") -> str:
+def format_scores(
+    result: Mapping[str, Any], baseline: Mapping[str, Any] | None = None, baseline_name: str = "baseline"
+) -> str:
     """
     A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column.
 

@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, disable_progress_bars, enable_progress_bars
 
 from ..features import encoding_report, what_was_lost
 from ..processing_comm import CommProcessor
@@ -13,6 +13,8 @@ from .encode_dataset import encode_dataset
 from .script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
+
+_MANY = 2000  # documents, whose encoding takes long enough for a progress bar
 
 
 def encode_splits(
@@ -31,6 +33,8 @@ def encode_splits(
             encoded[split] = DocumentStream(dataset, max_length)
             continue
         with arguments.training.main_process_first(desc=f"encoding {split}"):
+            if len(dataset) >= _MANY and not arguments.training.disable_tqdm:
+                enable_progress_bars()
             encoded[split] = encode_dataset(
                 dataset,
                 processor,
@@ -38,6 +42,7 @@ def encode_splits(
                 num_proc=arguments.data.preprocessing_num_workers,
                 allow_unknown_relations=split == "test",
             )
+            disable_progress_bars()
         reports[split] = encoding_report(encoded[split])
         lost = what_was_lost(reports[split]) or "nothing"
         logger.info("%s: %d documents; lost in encoding: %s", split, len(dataset), lost)

@@ -1,6 +1,8 @@
 """Evaluation of whole data sets: what is predicted for each document, and the scores of all of them, in bounded memory."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 from ..decoding import (
     Predictions,
@@ -14,10 +16,16 @@ from ..evaluation.evidence_scores import evidence_metrics
 from ..evaluation.ranking import EXACT_CANDIDATES, CandidateRanking
 from ..evaluation.scoring import IgnReference, score
 from ..losses import loss_from_config
+from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 
 
-def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
+def predict_batch(
+    model: CommForDocumentRelationExtraction,
+    batch: dict[str, Any],
+    processor: CommProcessor,
+    documents: Sequence[dict] | None = None,
+) -> list[Predictions]:
     """
     Runs the model on a collated batch.
 

@@ -1,5 +1,6 @@
 """What a training leaves in its folder: checkpoints, the best of them, the model and its card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers.utils import logging
@@ -65,7 +66,7 @@ class SavedTraining:
         # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
         (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
 
-    def create_model_card(self, model_name=None, tags=()):
+    def create_model_card(self, model_name: str | None = None, tags: str | Sequence[str] = ()) -> None:
         """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
         if self.is_world_process_zero():
             record = self.run_record or trainer_record(self)
