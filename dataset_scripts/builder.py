@@ -72,7 +72,7 @@ def _to_row(document):
 
 def to_document(row: Mapping[str, Any]) -> Document:
     """A row of the data set as a document in DocRED's format; one without labels has no such field."""
-    document = {field: row[field] for field in ("title", "sents", "vertexSet")}
+    document: Any = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:
         document["labels"] = [
             {field: value for field, value in label.items() if value is not None} for label in row["labels"]
@@ -326,7 +326,7 @@ class NoRelationsError(ValueError):
 
 def relation_labels(
     data_dir: str | os.PathLike | Sequence | None = None,
-    documents: Iterable[dict] | None = None,
+    documents: Iterable[Document] | None = None,
     rel2id: str | None = None,
     rel_info: str | None = None,
     cache_dir: str | None = None,

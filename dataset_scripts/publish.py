@@ -29,7 +29,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -64,7 +64,7 @@ def publish(
     output_dir: str | os.PathLike | None = None,
     private: bool = False,
     config_name: str | None = None,
-    splits: Collection[str] | None = None,
+    splits: Sequence[str] | None = None,
     card: str | os.PathLike | None = None,
     on_bad_document: str = "error",
     cache_dir: str | None = None,

@@ -336,7 +336,7 @@ def _with_plain_errors(function: Callable) -> Callable:
     return checked
 
 
-CommConfig.__init__ = _with_plain_errors(CommConfig.__init__)
+CommConfig.__init__ = _with_plain_errors(CommConfig.__init__)  # type: ignore[method-assign]
 CommConfig.validate = _with_plain_errors(CommConfig.validate)
 
 _TRANSFORMERS_FIELDS = {field.name for field in dataclasses.fields(PreTrainedConfig)}

@@ -108,7 +108,7 @@ def extension_files(config: PreTrainedConfig) -> list[Path]:
             taken.
     """
     loss = get_loss(config.loss).function
-    extensions = (
+    extensions: list[Any] = (
         [] if is_built_in_encoder(config.relation_encoder) else [get_relation_encoder(config.relation_encoder).encoder]
     )
     if not is_built_in_loss(config.loss):

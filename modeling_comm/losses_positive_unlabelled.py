@@ -5,7 +5,7 @@ estimates it. Notation and promises are those of the other losses; a positive co
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -125,7 +125,7 @@ def ssr_pu_loss(
     return reduce_losses(len(positive) * terms.sum(1), reduction)
 
 
-def _check_rates(rates: Mapping[int, float] | None, facts: float, facts_by_relation: Mapping[int, float]) -> None:
+def _check_rates(rates: Mapping[Any, float] | None, facts: float, facts_by_relation: Mapping[Any, float]) -> None:
     if rates is None:
         expected = (
             "a mapping of relations to the share of pairs that has their label, as label_rates(documents) counts it"

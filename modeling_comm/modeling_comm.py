@@ -92,7 +92,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         )  # before Transformers would load a kernel of this name
         super().__init__(config)
         config.validate()
-        text_config = config.text_config
+        text_config: Any = config.text_config
         check_backbone_config(text_config, config.averaged_layers)
         backbone_class = AutoModel._model_mapping[type(text_config)]
         arguments = inspect.signature(backbone_class.__init__).parameters

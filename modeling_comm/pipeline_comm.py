@@ -261,17 +261,17 @@ class DocumentRelationExtractionPipeline(Pipeline):
         **selection: Any,
     ) -> list[PredictionRecord]:
         """A record for each document of a batch."""
-        selection = TripleSelection(**selection)
+        wanted = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
-        left_out = self._select(selection, predictions, examples)
+        left_out = self._select(wanted, predictions, examples)
         triples = [
             decided.in_words(document, id2label, names)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        records = []
+        records: list[Any] = []
         for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
             document, decided = example["document"], predictions[index]
             removed = {

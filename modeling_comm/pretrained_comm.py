@@ -144,7 +144,7 @@ class CommPreTrainedModel(PreTrainedModel):
             save_extensions(self.config, save_directory)
 
 
-def check_sizes(source: str, info: dict) -> None:
+def check_sizes(source: Any, info: dict) -> None:
     """Raises `ValueError` where weights that were read have other sizes than the model's; `info` is what loading returned."""
     if wrong := sorted(info["mismatched_keys"]):
         name, found, expected = wrong[0]

@@ -2,9 +2,9 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -48,7 +48,6 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
-from .probabilities import ProbabilityMap
 from .rules import Rule, check_rules
 from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
@@ -113,8 +112,8 @@ class CommProcessor(ProcessorMixin):
         threshold_offset: float = 0.0,
         max_relations_per_pair: int | None = None,
         evidence_threshold: float | None = None,
-        probability_map: ProbabilityMap | Mapping[str, Any] | None = None,
-        rules: Sequence[Rule | Mapping[str, Any]] | None = None,
+        probability_map: Any = None,
+        rules: Iterable[Rule | str] | None = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -227,7 +226,7 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(
                 f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
             )
-        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size
+        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size  # type: ignore[union-attr]
         if last >= size:
             raise ValueError(
                 f"the tokenizer has the id {last}; expected ids below {size}, the size of the backbone's embedding (vocab_size)"
@@ -273,7 +272,7 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(f"return_tensors is {return_tensors!r}; expected 'pt'")
         if kwargs:
             raise ValueError(f"CommProcessor has no arguments {sorted(kwargs)}; truncation is asked for by max_length")
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         features = self.encode(documents, max_length=max_length)
         lost = what_was_lost(encoding_report(features))
         if lost:
@@ -378,7 +377,7 @@ class CommProcessor(ProcessorMixin):
         sizes = [feature["num_entities"] for feature in features]
         pairs = [ordered_pairs(document, size) for document, size in enumerate(sizes)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
-        batch = {
+        batch: Any = {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id),
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
@@ -422,7 +421,7 @@ class CommProcessor(ProcessorMixin):
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         removed = sum(one.removed_by_cap for one in predictions)
         if removed:

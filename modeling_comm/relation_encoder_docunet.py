@@ -114,7 +114,7 @@ class ConvolutionBlock(nn.Module):
         self.convolution_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.norm_2 = GridNorm(out_channels)
 
-    def forward(self, grids: PairGrids) -> PairGrids:
+    def forward(self, grids: list[torch.Tensor]) -> list[torch.Tensor]:
         for convolution, norm in ((self.convolution_1, self.norm_1), (self.convolution_2, self.norm_2)):
             grids = [torch.relu(grid) for grid in norm([convolution(grid) for grid in grids])]
         return grids

@@ -77,8 +77,8 @@ class Rule:
         Raises:
             ValueError: the text has another form.
         """
-        conditions, arrow, conclusion = text.partition("=>")
-        atoms = [_ATOM.fullmatch(part) for part in (*conditions.split("&"), conclusion)]
+        before, arrow, after = text.partition("=>")
+        atoms = [_ATOM.fullmatch(part) for part in (*before.split("&"), after)]
         if not arrow or not all(atoms):
             raise ValueError(f"rule {text!r} is not understood; expected a form such as {_EXAMPLE}")
         *conditions, conclusion = [Atom(*match.groups()) for match in atoms]

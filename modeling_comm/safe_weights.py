@@ -99,7 +99,7 @@ def _check_floats(source, name, subfolder="", **hub):
         )
 
 
-def check_name(path: str | Path | None) -> None:
+def check_name(path: str | os.PathLike | None) -> None:
     """Raises `ValueError` where the name of a folder or file is no UTF-8, which weights and tokenizers need."""
     try:
         str(path).encode()
@@ -131,12 +131,12 @@ def _with_variant(name, variant):
     return f"{stem}.{variant}.{ending}" if variant else name
 
 
-def modes_of_weights(folder: str) -> dict[str, int]:
+def modes_of_weights(folder: str | os.PathLike) -> dict[str, int]:
     """The modes of the weights' files in a folder, by name; none where there is no such folder."""
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(folder).glob("*.safetensors")}
 
 
-def set_modes_of_weights(folder: str, before: dict[str, int]) -> None:
+def set_modes_of_weights(folder: str | os.PathLike, before: dict[str, int]) -> None:
     """
     Gives weights that were saved the modes that they had before, and new ones that of `config.json`. The library that writes
     them leaves them readable by their owner alone, also where everything beside them can be read by others.

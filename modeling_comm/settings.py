@@ -320,8 +320,8 @@ def check_names(owner: str, settings: tuple[Setting, ...]) -> tuple[Setting, ...
 
 def described_arguments(docstring: str | None) -> dict[str, str]:
     """The texts of a docstring's section `Args:`, by argument, on one line each."""
-    section = (docstring or "").partition("Args:\n")[2].splitlines()
-    section = itertools.takewhile(lambda line: not line or line.startswith(" "), section)
+    after = (docstring or "").partition("Args:\n")[2].splitlines()
+    section = itertools.takewhile(lambda line: not line or line.startswith(" "), after)
     found, name = {}, None
     for line in textwrap.dedent("\n".join(section)).splitlines():
         if line and not line.startswith(" "):

@@ -217,8 +217,8 @@ def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) 
             if not batch:
                 yield items.batches
                 return
-            outcome = suspects.predict(partial(predict_batch, extract), batch)
-            result = Result(*outcome, items.read, items.sha256)
+            records, rejected = suspects.predict(partial(predict_batch, extract), batch)
+            result = Result(records, rejected, items.read, items.sha256)
         except Exception as error:  # after what came before it is written
             processes.put(number, error)
             yield number + 1

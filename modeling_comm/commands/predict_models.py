@@ -4,7 +4,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
@@ -31,9 +31,12 @@ def model_identity(name: str, trust_remote_code: bool = False) -> str:
     if not folder.is_dir():
         return f"{name} {_read_config(name, trust_remote_code)._commit_hash}"
     if _is_spacy_folder(folder):
-        files = folder.rglob("*")
+        files: Iterable[Path] = folder.rglob("*")
     else:  # beside the model there may be results, logs, and what this command writes
-        wanted = [_MODEL_FILE.fullmatch, *([lambda name: name.endswith(".py")] if trust_remote_code else [])]
+        wanted: list[Callable] = [
+            _MODEL_FILE.fullmatch,
+            *([lambda name: name.endswith(".py")] if trust_remote_code else []),
+        ]
         files = (file for file in folder.iterdir() if any(fits(file.name) for fits in wanted))
     digest = hashlib.sha256()
     for file in sorted(file for file in files if file.is_file()):

@@ -5,11 +5,12 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
+from ..prediction_record import PredictionRecord
 from ..reporting.run_record import command_line
 from ..reporting.triple_table import COLUMNS, csv_lines
 from ..utils.files import read_json, write_json
@@ -51,10 +52,14 @@ class StandardOutput:
     """
 
     def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
-        self._header, self._lines = _FORMS[form]
+        self._header: Callable[[], bytes]
+        self._lines: Callable[[Sequence[PredictionRecord]], bytes]
+        self._header, self._lines = _FORMS[form]  # type: ignore[assignment]
         self._stream = stream
-        self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
-        self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
+        self.settings: dict = {}
+        self.finished, self.read = False, 0
+        self.input_sha256: str | None = None
+        self.counts: dict[str, Any] = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
 
     def begin(self) -> None:
         """Writes what comes before all records."""
@@ -62,7 +67,7 @@ class StandardOutput:
             self._store(header, b"")
 
     def write(
-        self, records: Sequence[dict], rejected: Sequence[tuple[Item, str]], read: int, input_sha256: str
+        self, records: Sequence[PredictionRecord], rejected: Sequence[tuple[Item, str]], read: int, input_sha256: str
     ) -> None:
         """
         Writes what came of some more items of the input, all of it or nothing.

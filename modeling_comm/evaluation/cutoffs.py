@@ -1,5 +1,7 @@
 """Average precision, and the cut-off with the best F1, over candidates that are all in memory."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -81,7 +83,7 @@ def tune_offset_of_groups(
     return half_way(values[best + 1] if best + 1 < len(values) else -np.inf, upper), float(f1[best])
 
 
-def half_way(lower: float, upper: float) -> float:
+def half_way(lower: Any, upper: Any) -> float:
     """A cut-off between two neighbouring scores: the upper one is above it, the lower one, which may be -inf, is not."""
     if not np.isfinite(lower):
         lower = np.nextafter(upper, -np.inf, dtype=upper.dtype)

@@ -261,7 +261,7 @@ def run_table(record: Mapping[str, Any]) -> Markdown:
 
 def percent(value: float | Mapping[str, float] | None) -> str | None:
     """A share in percent, or the mean and standard deviation of several runs' shares; None stays None."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         spread = "" if value["std"] is None else f" ± {100 * value['std']:.2f}"
         return f"{100 * value['mean']:.2f}{spread}"
     return None if value is None else f"{100 * value:.2f}"

@@ -137,7 +137,7 @@ def write_model_card(
 
 def read_run(
     folder: str | os.PathLike, record: Mapping[str, Any] | None = None
-) -> tuple[dict, dict | None, dict | None]:
+) -> tuple[Mapping[str, Any], dict | None, dict | None]:
     """
     Record, test scores and summary of a folder that `run_docre.py` wrote into.
 

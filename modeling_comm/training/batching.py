@@ -191,7 +191,7 @@ class EncodedOnDemand(Dataset):
         self.processor = processor
         self.max_length = max_length
 
-    def __getitems__(self, documents: Sequence[dict]) -> list[dict[str, Any]]:
+    def __getitems__(self, documents: Sequence[Any]) -> list[dict[str, Any]]:
         features = self.processor.encode(list(map(without_unknown_labels, documents)), max_length=self.max_length)
         titles = [document["title"] for document in documents]
         unlabelled = [title for title, one in zip(titles, features, strict=True) if not one["has_labels"]]
@@ -200,7 +200,7 @@ class EncodedOnDemand(Dataset):
         return [{**one, "document_index": title} for title, one in zip(titles, features, strict=True)]
 
 
-def without_unknown_labels(row: dict[str, Any]) -> dict[str, Any]:
+def without_unknown_labels(row: Any) -> Any:
     """A data set's row as a DocRED document: a table cannot leave `labels` out, so `has_labels` says whether it is known."""
     return row if row.get("has_labels", True) else {key: value for key, value in row.items() if key != "labels"}
 
@@ -212,8 +212,8 @@ class DocumentCollator:
     def __init__(self, processor: CommProcessor):
         self.processor = processor
 
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        batch = self.processor.collate(features)
+    def __call__(self, features: list[Any]) -> dict[str, Any]:
+        batch: Any = self.processor.collate(features)
         batch["document_index"] = [feature["document_index"] for feature in features]
         if features and "windows" in features[0]:
             batch["encoding"] = encoding_report(features)

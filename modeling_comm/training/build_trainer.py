@@ -1,6 +1,7 @@
 """The trainer of a run of `run_docre.py`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
@@ -45,7 +46,7 @@ def build_trainer(
             "--tune_evidence_threshold needs a model that predicts evidence: --evidence_weight 0.1, for example"
         )
     patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
-    options = {
+    options: dict[str, Any] = {
         "model": model,
         "args": arguments.training,
         "train_dataset": encoded.get("train"),

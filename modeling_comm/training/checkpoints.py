@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerState
 
@@ -52,7 +53,7 @@ _ADVICE = "Choose another --output_dir, or --restart to delete its checkpoints"
 
 def run_settings(
     arguments: Arguments,
-    sources: Mapping[str, dict],
+    sources: Mapping[str, Mapping[str, Any]],
     ign_reference: IgnReference | None,
     config: CommConfig,
     processor: CommProcessor,

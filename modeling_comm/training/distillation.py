@@ -21,6 +21,7 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..documents import Document
 from ..features import encoding_report
 from ..loss_base import reduce_losses
 from ..modeling_comm import CommForDocumentRelationExtraction
@@ -69,7 +70,7 @@ def weights_sha256(model: torch.nn.Module) -> str:
 def predict_teacher_logits(
     model: CommForDocumentRelationExtraction,
     processor: CommProcessor,
-    documents: Iterable[dict],
+    documents: Iterable[Document],
     folder: str | os.PathLike,
     *,
     batch_size: int = 8,
@@ -143,9 +144,7 @@ def predict_teacher_logits(
     return read
 
 
-def finish_teacher_logits(
-    folder: str | os.PathLike, documents: Iterable[dict], record: Mapping[str, Any] | None = None
-) -> dict:
+def finish_teacher_logits(folder: str | os.PathLike, documents: int, record: Mapping[str, Any] | None = None) -> dict:
     """
     Says in `teacher.json` that all shards exist. To be called once [`predict_teacher_logits`] is done in all processes; a
     folder that is finished stays as it is.

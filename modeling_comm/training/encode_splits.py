@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 from datasets import Dataset, IterableDataset, disable_progress_bars, enable_progress_bars
 
@@ -27,7 +28,8 @@ def encode_splits(
         By split, the encoded documents (a [`DocumentStream`], which is encoded while it is read, for an iterable data set), and
         the report of [`~modeling_comm.features.encoding_report`] (none for a stream).
     """
-    encoded, reports, max_length = {}, {}, arguments.data.max_length
+    encoded: dict[str, Any] = {}
+    reports, max_length = {}, arguments.data.max_length
     for split, dataset in splits.items():
         if isinstance(dataset, IterableDataset):
             encoded[split] = DocumentStream(dataset, max_length)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from transformers import Trainer
 from transformers.utils import logging
 
 from ..evaluation.evidence_scores import best_evidence_threshold
@@ -12,7 +13,7 @@ from .encode_dataset import check_labelled, encode_dataset
 logger = logging.get_logger(__name__)
 
 
-class EvidenceTraining:
+class EvidenceTraining(Trainer):
     """The part of [`CommTrainer`] that is about evidence."""
 
     _evidence_pairs = None  # of a step, accumulated batches and processes included

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, Trainer
 from transformers.trainer_utils import BestRun
 
 from ..losses import get_loss
 from ..settings import SettingError, nearest_names
 
 
-class HyperparameterSearch:
+class HyperparameterSearch(Trainer):
     """The part of [`~trainer.CommTrainer`] that `hyperparameter_search` uses."""
 
     def hyperparameter_search(

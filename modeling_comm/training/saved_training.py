@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from transformers import Trainer
 from transformers.utils import logging
 
 from ..reporting.model_card import trainer_record, write_model_card
@@ -14,7 +15,7 @@ from .results import breaks_tie
 logger = logging.get_logger(__name__)
 
 
-class SavedTraining:
+class SavedTraining(Trainer):
     """The part of [`~trainer.CommTrainer`] that saves."""
 
     _saves_checkpoint = False  # not the finished model

@@ -1,11 +1,13 @@
 """What a trainer tells those who watch a training: TensorBoard, Weights & Biases and whatever else `report_to` names."""
 
+from transformers import Trainer
 
-class TrackedTraining:
+
+class TrackedTraining(Trainer):
     """The part of [`CommTrainer`] that logs the second learning rate. The parent logs that of the first group of parameters."""
 
-    _head_group = None  # place of a group of the relation encoder in the optimizer
-    _head_learning_rate = None  # when the parent last asked for the other one: schedulers step before a log is written
+    _head_group: int | None = None  # place of a group of the relation encoder in the optimizer
+    _head_learning_rate: float | None = None  # as it was before the scheduler's step
 
     def _get_learning_rate(self):
         if self._head_group is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 from transformers.utils import logging
 
@@ -58,7 +58,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -83,7 +83,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Tracked
         DocumentMemoryError: out of memory; the message names the documents, their sizes and the settings that need less.
     """
 
-    feature_columns = FEATURE_COLUMNS
+    feature_columns: tuple[str, ...] = FEATURE_COLUMNS
     learns_from_facts = True  # and from nothing else
 
     def __init__(
@@ -109,7 +109,9 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Tracked
         if model is not None:  # before anything is encoded
             processing_class.check_model(model.config)
         self.ign_reference = ign_reference
-        self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
+        self.run_record: Mapping | None = (
+            None  # a script's own record of the run, if it has one: the model card then tells more
+        )
         self.train_sampler = None
         self._step_documents = []
         self.stream_report, self._streamed_facts = Counter(), 0
