@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""
+r"""
 Fine-tune, evaluate and apply COMM models for document-level relation extraction on DocRED, Re-DocRED, DocRED-Mixed or your own
 documents in DocRED's format.
 

@@ -136,14 +136,14 @@ class CommConfig(PreTrainedConfig):
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*): configuration of the backbone encoder; BERT's by default.
-        relation_encoder (`str`, defaults to `"atlop"`): registered name of the relation encoder, the IARA stage.
+        relation_encoder (`str`, defaults to `"atlop"`): registered name of the relation encoder.
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
-        loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
+        loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (as in ATLOP) or `"sum"` (algorithm 1
             of the paper).
-        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. 1 is
-            ATLOP's habit; DREEAM, which trains the attention to be evidence, takes 3.
-        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, [`~evidence.evidence_loss`], beside that of
-            relations. With 0 there is none; DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
+        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. ATLOP
+            takes 1; DREEAM, which trains the attention to be evidence, takes 3.
+        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, beside the loss of the relations. With 0 there is no
+            evidence loss; DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
         evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
             with `"related"`, over all pairs with a relation, as in DREEAM's code.
         comm_version (`str`, *optional*): library version that wrote the configuration.

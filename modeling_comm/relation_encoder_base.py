@@ -1,4 +1,4 @@
-"""The IARA stage's interface: what a relation encoder receives, and the pooling that relation encoders share.
+"""The relation encoder's interface (the stage IARA of the paper): what it receives, and the pooling that relation encoders share.
 
 Eq. 1 of the paper: `T = IARA(REncoder, D, |R| + 1)`. A relation encoder takes the backbone's states and attention rows of
 a batch of documents and gives one row of `R + 1` logits for each entity pair.
