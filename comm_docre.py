@@ -126,11 +126,20 @@ def _add_predict(parser):
         choices=("jsonl", "csv"),
         help="form of --output: a record per document, or a row per triple (default: csv if the name ends in .csv, else jsonl)",
     )
-    chosen = parser.add_argument_group("which triples are written", "By default all triples. Triples that are left out are counted.")
-    chosen.add_argument("--min_score", type=float, metavar="SCORE", help="only triples with at least this score, from 0 to 1")
-    chosen.add_argument("--top_k", type=int, metavar="NUMBER", help="at most this many triples per document, the best ones")
+    chosen = parser.add_argument_group(
+        "which triples are written", "By default all triples. Triples that are left out are counted."
+    )
     chosen.add_argument(
-        "--top_k_per_pair", type=int, metavar="NUMBER", help="at most this many triples per head and tail, the best ones"
+        "--min_score", type=float, metavar="SCORE", help="only triples with at least this score, from 0 to 1"
+    )
+    chosen.add_argument(
+        "--top_k", type=int, metavar="NUMBER", help="at most this many triples per document, the best ones"
+    )
+    chosen.add_argument(
+        "--top_k_per_pair",
+        type=int,
+        metavar="NUMBER",
+        help="at most this many triples per head and tail, the best ones",
     )
     chosen.add_argument("--relations", nargs="+", metavar="NAME", help="only these relations: ids or readable names")
     chosen.add_argument(

@@ -30,7 +30,9 @@ _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 @contextlib.contextmanager
 def without_report() -> Iterator[None]:
     """Without the table of missing and unused weights that Transformers prints where it loads a model."""
-    logger = logging.getLogger("transformers.modeling_utils")  # a filter: where it has a level, Transformers checks more
+    logger = logging.getLogger(
+        "transformers.modeling_utils"
+    )  # a filter: where it has a level, Transformers checks more
 
     def is_error(record):
         return record.levelno >= logging.ERROR

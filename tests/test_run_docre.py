@@ -873,6 +873,21 @@ def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
         torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_a_training_shows_one_line_for_each_epoch(work, new_model, evaluates, capsys):
+    flags = [] if evaluates else ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    flags += ["--do_train", "--disable_tqdm", "false", "--output_dir", work / f"shown_{evaluates}"]
+    _, printed = run(*new_model, *flags)
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.startswith("epoch ")]
+    scores = r"  F1 \d+\.\d  Ign F1 .*  precision .*  recall .*  average precision \d+\.\d" if evaluates else ""
+    assert len(lines) == 2
+    for number, line in enumerate(lines, 1):
+        assert re.fullmatch(rf"epoch {number} of 2  loss \d+\.\d{{4}}{scores}", line), line
+    for noise in ("Writing model shards", "Loading weights", "REPORT", "not sharded", "{'", "Map:", "Generating"):
+        assert noise not in shown.err + printed
+
+
 # ------------------------------------------------------------------------------------------------------------------ killed
 
 

@@ -9,7 +9,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from ..utils.progress import progress_bar
 from .training_args import CommTrainingArguments
 
-_SHOWN = {"f1": "F1", "ign_f1": "Ign F1", "precision": "precision", "recall": "recall"}
+_SHOWN = {
+    "f1": "F1",
+    "ign_f1": "Ign F1",
+    "precision": "precision",
+    "recall": "recall",
+    "average_precision": "average precision",
+}
 
 
 class TrainingProgress(TrainerCallback):
