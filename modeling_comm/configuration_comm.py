@@ -142,8 +142,8 @@ class CommConfig(PreTrainedConfig):
             of the paper).
         averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. ATLOP
             takes 1; DREEAM, which trains the attention to be evidence, takes 3.
-        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, beside the loss of the relations. With 0 there is no
-            evidence loss; DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
+        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, beside the loss of the relations; with 0 there is
+            none. DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
         evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
             with `"related"`, over all pairs with a relation, as in DREEAM's code.
         comm_version (`str`, *optional*): library version that wrote the configuration.

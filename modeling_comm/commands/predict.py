@@ -234,7 +234,7 @@ def _suspects(args, processes):
 def _load(args):
     """What makes records of documents."""
     device = own_device(args.device)
-    with without_bars(args.quiet):
+    with without_bars():
         ner = args.ner and load_ner(args.ner, device, args.trust_remote_code)
         device = "cpu" if args.quantize else device
         extract = pipeline(

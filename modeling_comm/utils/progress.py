@@ -28,11 +28,10 @@ def progress_bar(total: int | None, done: int = 0, quiet: bool = False, unit: st
 
 
 @contextmanager
-def without_bars(quiet: bool = True) -> Iterator[None]:
-    """Without the progress bars of Transformers, if so wanted."""
+def without_bars() -> Iterator[None]:
+    """Without the progress bars of Transformers."""
     shown = logging.is_progress_bar_enabled()
-    if quiet:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
