@@ -52,12 +52,14 @@ class Document(TypedDict):
         vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
+        ignored_pairs (`list[list[int]]`, *optional*): head and tail of pairs that are neither trained nor scored.
     """
 
     title: str
     sents: list[list[str]]
     vertexSet: list[list[Mention]]
     labels: NotRequired[list[Fact] | None]
+    ignored_pairs: NotRequired[list[list[int]] | None]
 
 
 class OfficialPrediction(TypedDict):

@@ -335,6 +335,14 @@ def anchors(page):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_the_demo_ends_with_commands_of_the_readme():
+    makefile = read(ROOT / "Makefile")
+    shown = [line.replace("$(DEMO)", "outputs/demo") for line in re.findall(r"@printf '    (.*)\\n'", makefile)]
+    blocks = [block for block in read_blocks(ROOT / "README.md") if block.language == "bash"]
+    given = [words for block in blocks for words in commands(block.text)]
+    assert [shlex.split(line) in given for line in shown] == [True, True, True], shown
+
+
 def test_index_lists_every_page():
     index = DOCS / "README.md"
     listed = re.findall(r"\]\((\w+\.md)\)", read(index))
