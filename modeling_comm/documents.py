@@ -236,7 +236,7 @@ def validate_document(
     require: Collection[str] = TEXT_FIELDS,
 ) -> None:
     """
-    Checks one document; fields beyond those named here are allowed and not looked at.
+    Checks one document; fields beyond those named here are allowed and ignored.
 
     Args:
         document (`Any`): what should be a [`Document`]. Empty sentences and words of white space are allowed: the published

@@ -343,6 +343,30 @@ def test_the_demo_ends_with_commands_of_the_readme():
     assert [shlex.split(line) in given for line in shown] == [True, True, True], shown
 
 
+# What readers of the field would stumble over, and what stands in its place.
+ONE_WORD = {
+    r"\b(?:go|goes|went|going) on (?:where|from|with it)|\bpick(?:s|ed)? up (?:where|again)|\bcarr(?:y|ies) on": "resume",
+    r"\bword[ -]?pieces?\b": "subword token",
+    r"\bwith(?:out)? so (?:many|much)\b": "a number",
+    r"\b(?:not )?looked at\.": "ignored",
+}
+
+
+def test_one_word_for_one_thing():
+    code = [path for name in ("modeling_comm", "dataset_scripts") for path in (ROOT / name).rglob("*.py")]
+    texts = {path: read(path) for path in [*PAGES, *code, ROOT / "comm_docre.py", ROOT / "run_docre.py"]}
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}; say {word}"
+        for path, text in texts.items()
+        for pattern, word in ONE_WORD.items()
+        for match in re.finditer(pattern, text)
+    ]
+    print(
+        f"resume: {sum(len(re.findall(r'(?i)resum', text)) for text in texts.values())} times; paraphrases: {len(found)}"
+    )
+    assert not found, "\n".join(found)
+
+
 def test_index_lists_every_page():
     index = DOCS / "README.md"
     listed = re.findall(r"\]\((\w+\.md)\)", read(index))

@@ -87,7 +87,7 @@ def predict_teacher_logits(
 
     Args:
         model, processor: the teacher, on its device.
-        documents (iterable of `dict`): in DocRED's format; labels are not looked at. Read `shard_size` at a time.
+        documents (iterable of `dict`): in DocRED's format; labels are ignored. Read `shard_size` at a time.
         folder (`str`): where the shards are written, as float16 in safetensors, beside `teacher.json`, which says what made
             them.
         batch_size (`int`, defaults to 8): documents a forward pass.
