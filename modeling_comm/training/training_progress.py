@@ -60,7 +60,7 @@ class TrainingProgress(TrainerCallback):
             state.global_step,
         )
         if args.eval_strategy == "no" and float(state.epoch or 0).is_integer():
-            self._show(state, [])
+            self._show(args, state, [])
 
     def on_evaluate(
         self,
@@ -72,7 +72,7 @@ class TrainingProgress(TrainerCallback):
     ) -> None:
         self._end_prediction()
         if self._bar is not None:
-            self._show(state, _scores(metrics))
+            self._show(args, state, _scores(metrics))
 
     def on_prediction_step(
         self,
@@ -106,8 +106,10 @@ class TrainingProgress(TrainerCallback):
             self._prediction_bar.close()
             self._prediction_bar = None
 
-    def _show(self, state, scores):
-        parts = [f"epoch {state.epoch:.4g} of {state.num_train_epochs}"]
+    def _show(self, args, state, scores):
+        of_steps = args.max_steps > 0  # a stream has no number of epochs
+        at, total = (state.global_step, state.max_steps) if of_steps else (state.epoch, state.num_train_epochs)
+        parts = [f"{'step' if of_steps else 'epoch'} {at:.6g} of {total}"]
         if self._steps:
             parts.append(f"loss {self._loss / self._steps:.4f}")
         tqdm.write("  ".join([*parts, *scores]), file=sys.stderr)
