@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedConfig
 
 from .settings import (
     NameTakenError,
@@ -134,7 +133,7 @@ def available_losses() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def loss_from_config(config: PreTrainedConfig) -> Callable[..., torch.Tensor]:
+def loss_from_config(config: Any) -> Callable[..., torch.Tensor]:
     """
     The loss that `config.loss` names, with its settings filled in from the configuration.
 
