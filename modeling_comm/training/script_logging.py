@@ -17,6 +17,4 @@ def set_up_logging(training_args: CommTrainingArguments) -> None:
         logging.getLogger(name).setLevel(logging.INFO if says_more else level)
     datasets.utils.logging.set_verbosity(logging.WARNING)
     transformers.utils.logging.set_verbosity(level)
-    # Bars of reading and writing weights, and of reading and encoding documents; long encodings have one all the same.
-    transformers.utils.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    datasets.disable_progress_bars()  # long encodings have one all the same
