@@ -3,7 +3,7 @@
 import gzip
 import os
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 
 from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
@@ -24,7 +24,7 @@ def read_documents(
     relations: Collection[str] | None = None,
     source: str | None = None,
     null_label: str | None = None,
-) -> Iterator[Document]:
+) -> Generator[Document, None, None]:
     """
     Documents of a file or a folder in a registered format, in DocRED's form.
 
