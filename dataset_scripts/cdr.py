@@ -1,6 +1,8 @@
 """The data sets `cdr`, BC5CDR as it is published, and `cdr_filtered`, its tabular form after the hypernym filter, which systems
 are compared on."""
 
+from typing import Any
+
 from modeling_comm.data import DatasetEntry, DatasetFile, DatasetSource, register_dataset
 
 _CDR = DatasetSource(
@@ -23,7 +25,7 @@ public domain.""",
 )
 _SPLITS = {"train": "Training", "validation": "Development", "test": "Test"}
 _FILTERED = {"train": "train", "validation": "dev", "test": "test"}
-_COMMON = {"null_label": "NR", "entity_types": ("Chemical", "Disease")}
+_COMMON: dict[str, Any] = {"null_label": "NR", "entity_types": ("Chemical", "Disease")}
 
 register_dataset(
     DatasetEntry(

@@ -10,6 +10,7 @@ from transformers import pipeline
 
 from ..configuration_comm import TASK
 from ..data.reading import iterate_documents
+from ..documents import Document
 from ..evaluation.end_to_end import end_to_end_scores, format_end_to_end, raw_text, text_with_mentions
 from ..formats import matching_formats, read_documents
 from ..utils.files import write_json
@@ -22,7 +23,7 @@ _OTHERS = ("predictions", "train_facts", "type_prior_train", "rel_info", "errors
 
 
 def evaluate_end_to_end(
-    extract: Callable[..., list[dict]], ner: Callable, documents: list[dict], batch_size: int = 4
+    extract: Callable[..., Any], ner: Callable, documents: list[Document], batch_size: int = 4
 ) -> dict[str, dict[str, Any]]:
     """
     Scores a model on documents whose entities are given, whose mentions are given and grouped by our rules, and of which only the
