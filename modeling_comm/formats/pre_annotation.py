@@ -19,8 +19,7 @@ class PreAnnotation:
 
     Attributes:
         marked ([`MarkedText`]): its text; ids of spans are `"1"`, `"2"`, ...; links have the relations' ids; chains have all
-        mentions
-            of an entity that has several.
+            mentions of an entity that has several.
         score (`float`, *optional*): mean of the triples' probabilities or scores.
     """
 

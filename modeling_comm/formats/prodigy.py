@@ -34,8 +34,7 @@ def _links_mentions(path, options):
 def read_prodigy(path: str, report: ImportReport, options: MarkedTextOptions) -> Iterator[AnnotatedText | Document]:
     """
     Lines with `text`, `spans` (`{"start", "end", "label"}`) and `relations` (`{"head_span", "child_span", "label"}`). Tasks
-        that were
-    rejected or ignored are counted. A span that only a relation has is a mention, too.
+    that were rejected or ignored are counted. A span that only a relation has is a mention, too.
 
     Args:
         path (`str`): the file.
