@@ -15,7 +15,7 @@ from ..utils.writer import write_text
 from .annotated_text import AnnotatedText
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 from .pre_annotation import PreAnnotation, PreAnnotationLabels, safe_names
 from .text_offsets import CHARACTERS, find_span
 
@@ -47,7 +47,9 @@ def _links_mentions(path, options):
 
 
 @register_format("brat", "brat's standoff files", (".ann",), looks_like_brat, links_mentions=_links_mentions)
-def read_brat(path: str, report: ImportReport, options: MarkedTextOptions) -> Iterator[AnnotatedText | Document]:
+def read_brat(
+    path: str, report: ImportReport, options: MarkedTextOptions
+) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     The document of an `.ann` file: entities (T), relations (R), and equivalences (`*`), which make mentions one entity. Events
     and their triggers, attributes, normalizations and notes are counted. A mention of several fragments is taken from its first
@@ -62,6 +64,10 @@ def read_brat(path: str, report: ImportReport, options: MarkedTextOptions) -> It
         DocumentError: a line is not of this form; offsets are not those of a mention's text.
         OSError: there is no `.txt`.
     """
+    yield from read_each([path], lambda index, path: _read(path, report, options))
+
+
+def _read(path, report, options):
     text = _text_file(path).read_bytes().decode("utf-8-sig")  # as bytes, because line breaks count as they are
     names = _exported_names(Path(path).parent)
     titles, types, relations = (
@@ -103,7 +109,7 @@ def read_brat(path: str, report: ImportReport, options: MarkedTextOptions) -> It
     report.drop("triggers of events", sum(span.id in triggers for span in spans))
     spans = [span for span in spans if span.id not in triggers]
     marked = MarkedText(title, text, spans, links, chains)
-    yield finish_marked_text(marked, report, options, 0, path)
+    return finish_marked_text(marked, report, options, None, path)
 
 
 def _span(text, name, rest, number, types, report, options, title, fail):

@@ -8,13 +8,13 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 
-from ..documents import Document, DocumentChecker
+from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
 from ..utils.writer import replacing
 from .annotated_text import AnnotatedText
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import UTF16, Utf16Offsets, find_span
 
@@ -46,7 +46,9 @@ def _relation_types(line):
 @register_format(
     "doccano", "doccano's JSONL with relations", (".jsonl",), looks_like_doccano, links_mentions=_links_mentions
 )
-def read_doccano(path: str, report: ImportReport, options: MarkedTextOptions) -> Iterator[AnnotatedText | Document]:
+def read_doccano(
+    path: str, report: ImportReport, options: MarkedTextOptions
+) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Lines `{"text", "entities": [{"id", "label", "start_offset", "end_offset"}], "relations": [{"from_id", "to_id", "type"}]}`.
     Of a project without relations, `label` (`[[start, end, label], ...]`) is read.
@@ -59,11 +61,15 @@ def read_doccano(path: str, report: ImportReport, options: MarkedTextOptions) ->
     Raises:
         DocumentError: a line is not of this form, or an offset is in the middle of a character.
     """
-    for index, (number, line) in enumerate(iterate_json_lines(path)):
+
+    def parse(index, numbered):
+        number, line = numbered
         checker = DocumentChecker(line, index, path)
         checker.check(line, Mapping, None, "an object with text, entities and relations")
         marked = _marked(checker, line, number, report, options)
-        yield finish_marked_text(marked, report, options.for_relation(line.get(COREFERENCE_FIELD)), index, path)
+        return finish_marked_text(marked, report, options.for_relation(line.get(COREFERENCE_FIELD)), index, path)
+
+    yield from read_each(iterate_json_lines(path), parse)
 
 
 def _marked(checker, line, number, report, options):

@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..documents import Document
+from ..documents import Document, DocumentError
 from ..settings import NameTakenError, SettingError
 from .annotated_text import AnnotatedText
-from .import_report import ImportReport
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
 
-Reader = Callable[[str, ImportReport], Iterator[AnnotatedText | Document]]
+Reader = Callable[..., Iterator[AnnotatedText | Document | DocumentError]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Format:
         looks_like (`Callable`): takes the first 64 KiB of a file (`bytes`, decompressed) and its path (`str`), and says
             whether it is one. It is cheap, and never raises.
         read (`Callable`): takes the path of a file and an [`ImportReport`], which it tells what it drops; yields
-            [`AnnotatedText`]s or documents in DocRED's format.
+            [`AnnotatedText`]s, documents in DocRED's format, or the error of a document that cannot be read where the next can.
         extra (`str`, *optional*): the extra that it needs.
         links_mentions (`Callable`, *optional*): of annotation tools, in whose files relations are between mentions: takes the
             path of a file and [`~marked_text.MarkedTextOptions`], and says whether the file links mentions of one entity.

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 
-from ..documents import Document, DocumentChecker
+from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_array, open_text
 from ..utils.writer import replacing, write_bytes
 from .annotated_text import AnnotatedText
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import CHARACTERS, find_span
 
@@ -47,7 +47,7 @@ def _links_mentions(path, options):
 )
 def read_label_studio(
     path: str, report: ImportReport, options: MarkedTextOptions
-) -> Iterator[AnnotatedText | Document]:
+) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Tasks of an export, by `Labels` and `Relations` on a `Text`. Of several annotations of a task the ground truth is read, else
     the last one. What is not read is counted: tasks without an annotation, cancelled and further annotations, other results.
@@ -60,15 +60,18 @@ def read_label_studio(
     Raises:
         DocumentError: a task is not of this form; offsets are not those of a region's text.
     """
-    for index, task in enumerate(_tasks(path)):
+
+    def parse(index, task):
         checker = DocumentChecker(task, index, path)
         checker.check(task, Mapping, None, "a task: an object with data and annotations")
         annotation = _annotation(task, report)
         if annotation is None:
             report.drop("documents without an annotation")
-            continue
+            return None
         marked = _marked(checker, task, annotation, index, report, options)
-        yield finish_marked_text(marked, report, options.for_relation(_coreference(task)), index, path)
+        return finish_marked_text(marked, report, options.for_relation(_coreference(task)), index, path)
+
+    yield from read_each(_tasks(path), parse)
 
 
 def _tasks(path):

@@ -2,10 +2,11 @@
 one becomes the other."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from ..documents import Document
+from ..documents import Document, DocumentError
 from ..mentions import group_mentions
 from ..settings import SettingError
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
@@ -116,8 +117,22 @@ class MarkedTextOptions:
         return relation.lower() in COREFERENCE_RELATIONS
 
 
+def read_each(
+    items: Iterable, parse: Callable[[int, Any], AnnotatedText | Document | None]
+) -> Iterator[AnnotatedText | Document | DocumentError]:
+    """What `parse` makes of the index and the item, without None; the error where an item cannot be read, as the next one can."""
+    for index, item in enumerate(items):
+        try:
+            found = parse(index, item)
+        except DocumentError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found
+
+
 def finish_marked_text(
-    marked: MarkedText, report: ImportReport, options: MarkedTextOptions, index: int, source: str
+    marked: MarkedText, report: ImportReport, options: MarkedTextOptions, index: int | None, source: str | None
 ) -> AnnotatedText | Document:
     """
     A marked text with its entities: a relation between two spans becomes a fact of their entities.
@@ -126,7 +141,7 @@ def finish_marked_text(
         marked ([`MarkedText`]): the text. Its links of coreference are among its links, or in its chains.
         report ([`ImportReport`]): is told what is dropped: relations of spans that are not there.
         options ([`MarkedTextOptions`]): how it is read.
-        index (`int`), source (`str`): where it is from, for messages.
+        index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
 
     Raises:
         DocumentError: a span does not fit into the text; the text is not that of the original document.

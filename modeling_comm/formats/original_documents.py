@@ -83,9 +83,10 @@ def annotate_original(
         if old is not None:
             new_of[old] = len(vertex_set)
         vertex_set.append([])
-        for span, mention in _with_old_mentions(entities[entity], old_spans[old] if old is not None else ()):
+        old_mentions = () if old is None else original["vertexSet"][old]
+        for span, mention in _with_old_mentions(entities[entity], () if old is None else old_spans[old], old_mentions):
             sent_id, pos = words.position(span)
-            kept = dict(original["vertexSet"][old][mention]) if mention is not None else {}
+            kept = {} if mention is None else dict(old_mentions[mention])
             if kept and kept["pos"][1] - kept["pos"][0] != pos[1] - pos[0]:
                 del kept["name"]  # a token of it was cut
             name = kept.get("name") or " ".join(words.sents[sent_id][slice(*pos)])
@@ -186,18 +187,17 @@ def _order(entities, old_spans):
     return [*continued, *((entity, None) for entity in new)]
 
 
-def _with_old_mentions(spans, old_spans):
+def _with_old_mentions(spans, old_spans, old_mentions):
     """Spans of an entity, each with the index of its original mention: in the order of these, then the new ones."""
-    places = defaultdict(list)
-    for place, span in enumerate(old_spans):
-        places[span].append(place)
-    old, new = [], []
-    for span in sorted(spans, key=lambda span: (span.start, span.end)):
-        if places[span.start, span.end]:
-            old.append((places[span.start, span.end].pop(0), span))
-        else:
-            new.append((span, None))
-    return [*((span, place) for place, span in sorted(old, key=lambda item: item[0])), *new]
+    left = sorted(spans, key=lambda span: (span.start, span.end))
+    pairs = []
+    for place, (old_span, mention) in enumerate(zip(old_spans, old_mentions, strict=True)):
+        same = [span for span in left if (span.start, span.end) == old_span]
+        if same:  # several, if the entity has the mention twice
+            span = next((span for span in same if span.type == mention["type"]), same[0])
+            left.remove(span)
+            pairs.append((span, place))
+    return [*pairs, *((span, None) for span in left)]
 
 
 def _labels(original, facts, number_of, new_of):

@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 
-from ..documents import Document, DocumentChecker
+from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
 from .annotated_text import AnnotatedText
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 
 # An annotator's answers to a task whose annotations do not count.
 _REFUSED = ("reject", "ignore")
@@ -31,7 +31,9 @@ def _links_mentions(path, options):
 
 
 @register_format("prodigy", "Prodigy's JSONL", (".jsonl",), looks_like_prodigy, links_mentions=_links_mentions)
-def read_prodigy(path: str, report: ImportReport, options: MarkedTextOptions) -> Iterator[AnnotatedText | Document]:
+def read_prodigy(
+    path: str, report: ImportReport, options: MarkedTextOptions
+) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Lines with `text`, `spans` (`{"start", "end", "label"}`) and `relations` (`{"head_span", "child_span", "label"}`). Tasks
     that were rejected or ignored are counted. A span that only a relation has is a mention, too.
@@ -44,13 +46,17 @@ def read_prodigy(path: str, report: ImportReport, options: MarkedTextOptions) ->
     Raises:
         DocumentError: a line is not of this form.
     """
-    for index, (number, line) in enumerate(iterate_json_lines(path)):
+
+    def parse(index, numbered):
+        number, line = numbered
         checker = DocumentChecker(line, index, path)
         checker.check(line, Mapping, None, "a task: an object with text, spans and relations")
         if (answer := line.get("answer", "accept")) in _REFUSED:
             report.drop(f"tasks with the answer {answer}")
-            continue
-        yield finish_marked_text(_marked(checker, line, number, options), report, options, index, path)
+            return None
+        return finish_marked_text(_marked(checker, line, number, options), report, options, index, path)
+
+    yield from read_each(iterate_json_lines(path), parse)
 
 
 def _marked(checker, line, number, options):

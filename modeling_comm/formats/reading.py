@@ -16,6 +16,7 @@ from .marked_text import MarkedTextOptions
 
 # Labels of pairs in which no relation holds: no facts, in the files that list them.
 NULL_LABELS = frozenset(("Na", "NA", "NR", "no_relation"))
+_BROKEN_OFF = (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_documents(
@@ -61,8 +62,18 @@ def _resolved(options, files):
     """Options that say how entities are formed: that some mentions are not linked has a meaning where others are, in any file."""
     if options.entities != "auto":
         return options
-    linked = any(form.links_mentions(path, options) for path, form in files if form.links_mentions is not None)
-    return replace(options, entities="links" if linked else "names")
+    for path, form in files:
+        try:
+            if form.links_mentions is not None and form.links_mentions(path, options):
+                return replace(options, entities="links")
+        except _BROKEN_OFF as error:
+            raise _incomplete(path, None, error) from error
+    return replace(options, entities="names")
+
+
+def _incomplete(path, index, error):
+    expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
+    return DocumentError(path, index, None, None, str(error), expected)
 
 
 def _read_file(path, form: Format, report, on_bad_document, null_labels, options, relation_ids):
@@ -71,6 +82,8 @@ def _read_file(path, form: Format, report, on_bad_document, null_labels, options
         arguments = (path, report) if form.links_mentions is None else (path, report, options)
         for index, item in enumerate(form.read(*arguments)):
             try:
+                if isinstance(item, DocumentError):
+                    raise item
                 document = _finished(item, report, index, path, null_labels, relation_ids)
                 if on_bad_document == "drop_part":
                     document, parts = drop_bad_parts(document, index=index, source=path)
@@ -85,9 +98,8 @@ def _read_file(path, form: Format, report, on_bad_document, null_labels, options
                 continue
             report.add(document)
             yield document
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
-        raise DocumentError(path, index + 1, None, None, str(error), expected) from error
+    except _BROKEN_OFF as error:
+        raise _incomplete(path, index + 1, error) from error
 
 
 def _finished(item, report, index, path, null_labels, relation_ids):

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..documents import Document, DocumentChecker
+from ..documents import Document, DocumentChecker, DocumentError
 from ..prediction_record import parse_record
 from ..utils.files import iterate_json_values
 from .annotated_text import AnnotatedText, document_of_text
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 from .pre_annotation import pre_annotation
 
 # Groups of `doc.spans` whose name begins so are chains of coreference, in spaCy's experimental component.
@@ -48,7 +48,9 @@ def _has_chains(item):
     extra="text",
     links_mentions=_links_mentions,
 )
-def read_spacy(path: str, report: ImportReport, options: MarkedTextOptions) -> Iterator[AnnotatedText | Document]:
+def read_spacy(
+    path: str, report: ImportReport, options: MarkedTextOptions
+) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of spaCy: `ents`, or else the labelled groups of `spans`, are the mentions, `coref_clusters_*` of `spans` chains of
     coreference. Relations are those of this library's component (`doc._.relations`), or of the extension `doc._.rel` of spaCy's
@@ -63,9 +65,11 @@ def read_spacy(path: str, report: ImportReport, options: MarkedTextOptions) -> I
         ImportError: a `.spacy` file is read without spaCy.
         DocumentError: a document is not of this form.
     """
-    for index, item in enumerate(_documents(path)):
-        marked = _marked(item, index, path, report)
-        yield finish_marked_text(marked, report, options, index, path)
+
+    def parse(index, item):
+        return finish_marked_text(_marked(item, index, path, report), report, options, index, path)
+
+    yield from read_each(_documents(path), parse)
 
 
 def documents_of_docs(docs: Iterable[Any], report: ImportReport | None = None) -> list[Document]:
@@ -149,7 +153,6 @@ def _marked(item, index, path, report):
     others = [span for members in groups.values() for span in members if span.get("label")]
     for place, span in enumerate(item.get("ents") or others):
         add(span, f"ents[{place}]", str(span.get("label") or "") or None)
-    links = _tutorial_links(item, spans)
     chains = []
     for name, members in groups.items():
         if not name.startswith(_CHAINS):
@@ -158,6 +161,7 @@ def _marked(item, index, path, report):
             chains.append(tuple(add(span, f"spans.{name}") for span in members))
         else:
             report.drop("chains of coreference without an entity")
+    links = _tutorial_links(item, spans)
     sents = item.get("sents")
     sentences = [(sent["start"], sent["end"]) for sent in sents] if sents else None
     return MarkedText(title, text, list(spans.values()), links, chains, sentences)

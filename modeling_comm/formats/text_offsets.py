@@ -54,10 +54,9 @@ def find_span(text: str, start: int, end: int, unit: str, stated: str | None) ->
     offsets = Utf16Offsets(text)
     for counted in sorted(OFFSET_UNITS, key=unit.__ne__):  # the given one first
         span = (start, end) if counted == CHARACTERS else (offsets.to_characters(start), offsets.to_characters(end))
-        if None in span:
-            continue
-        if stated is None or stated.split() == text[max(0, span[0]) : max(0, span[1])].split():
+        fits = None not in span and stated in (None, text[max(0, span[0]) : max(0, span[1])])
+        if fits or (None not in span and stated is not None and stated.split() == text[slice(*span)].split()):
             return (*span, counted)
-        if not offsets._wide:
-            return None  # both count the same
+        if stated is None:
+            break
     return None
