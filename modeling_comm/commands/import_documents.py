@@ -67,7 +67,7 @@ def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
     return len(set(names) - set(known))
 
 
-def relation_ids(path: str | os.PathLike | None) -> dict[str, str]:
+def relation_ids(path: str | Path | None) -> dict[str, str]:
     """
     Ids of relations by readable name, for labels that are names: those that people see in an annotation tool.
 

@@ -101,7 +101,7 @@ def document_of_text(
                 report.drop("mentions that are listed twice")
             spans.setdefault((mention.start, mention.end), mention)
     numbers = {name: number for number, name in enumerate(entities)}
-    spans = [
+    entity_mentions = [
         [
             {"start": m.start, "end": m.end, "type": m.type, "text": annotated.text[m.start : m.end]}
             for m in mentions.values()
@@ -110,7 +110,7 @@ def document_of_text(
     ]
     document = document_from_text(
         annotated.text,
-        [{"mentions": mentions} for mentions in spans],
+        [{"mentions": mentions} for mentions in entity_mentions],
         annotated.title,
         None if annotated.sentences is None else lambda text: annotated.sentences,
         index=index,

@@ -6,15 +6,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..documents import Document, DocumentError
 from ..settings import NameTakenError, SettingError
-from .annotated_text import AnnotatedText
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
 
-Reader = Callable[..., Iterator[AnnotatedText | Document | DocumentError]]
+Reader = Callable[..., Iterator[Any]]  # of `AnnotatedText`, documents, or errors of documents
 
 
 @dataclass(frozen=True)

@@ -175,10 +175,10 @@ def finish_marked_text(
         AnnotatedMention(span.start, span.end, span.type, (f"entity {entity}",), None, span.field)
         for span, entity in zip(marked.spans, entity_of, strict=True)
     ]
-    facts = [
+    entity_facts = [
         AnnotatedFact(f"entity {head}", f"entity {tail}", relation, {}, where) for head, relation, tail, where in facts
     ]
-    return AnnotatedText(marked.title, marked.text, mentions, facts, sentences=marked.sentences)
+    return AnnotatedText(marked.title, marked.text, mentions, entity_facts, sentences=marked.sentences)
 
 
 def _same_names(marked, index, source):

@@ -5,6 +5,7 @@ import bisect
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..documents import Document, DocumentError, shown
 from ..text_to_document import NO_TYPE, text_from_document
@@ -92,7 +93,7 @@ def annotate_original(
             name = kept.get("name") or " ".join(words.sents[sent_id][slice(*pos)])
             kind = span.type or kept.get("type", NO_TYPE)
             vertex_set[-1].append({**kept, "name": name, "sent_id": sent_id, "pos": pos, "type": kind})
-    document = {**original, "sents": words.sents, "vertexSet": vertex_set}
+    document: Any = {**original, "sents": words.sents, "vertexSet": vertex_set}
     document["labels"] = _labels(original, facts, number_of, new_of)
     if pairs := original.get("ignored_pairs"):
         document["ignored_pairs"] = [[new_of[h], new_of[t]] for h, t in pairs if {h, t} <= set(new_of)]

@@ -116,26 +116,12 @@ def pre_annotation(
         The annotation; the readable names of its relations, by id; how many mentions without a character were left out, and
         relations of entities that have no other.
     """
-    if "triples" in item:
-        text, title = item["text"], str(item.get("id") or item["title"] or f"document {number}")
-        entities = [(entity["type"], entity["mentions"]) for entity in item["entities"]]
-        facts = [(t["head"], t["relation"], t["tail"], t.get("evidence") or ()) for t in item["triples"]]
-        names = {triple["relation"]: triple["relation_name"] for triple in item["triples"]}
-        scores = [triple.get("probability", triple["score"]) for triple in item["triples"]]
-        own_types = [[kind] * len(mentions) for kind, mentions in entities]
-    else:
-        whole = text_from_document(item)
-        text, title = _with_line_breaks(whole), item["title"]
-        entities = [(entity["type"], entity["mentions"]) for entity in whole.entities]
-        facts = [
-            (label["h"], label["r"], label["t"], label.get("evidence") or ()) for label in item.get("labels") or ()
-        ]
-        names, scores = {relation: relation for _, relation, _, _ in facts}, []
-        own_types = [[mention["type"] for mention in mentions] for mentions in item["vertexSet"]]
+    parts = _parts_of_record(item, number) if "triples" in item else _parts_of_document(item)
+    text, title, entities, facts, names, score = parts
     left_out, spans, by_entity = Counter(), [], []
-    for (_, mentions), types in zip(entities, own_types, strict=True):
+    for mentions in entities:
         by_entity.append([])
-        for mention, kind in zip(mentions, types, strict=True):
+        for kind, mention in mentions:
             if mention["start"] == mention["end"]:
                 left_out["mentions without a character"] += 1
                 continue
@@ -151,9 +137,29 @@ def pre_annotation(
         else:
             left_out["relations of entities without a mention"] += 1
     chains = [tuple(span.id for span, _ in mentions) for mentions in by_entity if len(mentions) > 1]
-    score = sum(scores) / len(scores) if scores else None
-    marked = MarkedText(title, text, spans, links, chains)
-    return PreAnnotation(marked, score), names, left_out
+    return PreAnnotation(MarkedText(title, text, spans, links, chains), score), names, left_out
+
+
+def _parts_of_record(record, number):
+    """Text, title, entities as types and mentions, facts with their evidence, names of relations, score."""
+    entities = [[(entity["type"], mention) for mention in entity["mentions"]] for entity in record["entities"]]
+    facts = [(t["head"], t["relation"], t["tail"], t.get("evidence") or ()) for t in record["triples"]]
+    names = {triple["relation"]: triple["relation_name"] for triple in record["triples"]}
+    scores = [triple.get("probability", triple["score"]) for triple in record["triples"]]
+    title = str(record.get("id") or record["title"] or f"document {number}")
+    return record["text"], title, entities, facts, names, sum(scores) / len(scores) if scores else None
+
+
+def _parts_of_document(document):
+    """The same of a labelled document; its mentions have types of their own."""
+    whole = text_from_document(document)
+    entities = [
+        [(own["type"], mention) for own, mention in zip(mentions, entity["mentions"], strict=True)]
+        for mentions, entity in zip(document["vertexSet"], whole.entities, strict=True)
+    ]
+    facts = [(x["h"], x["r"], x["t"], x.get("evidence") or ()) for x in document.get("labels") or ()]
+    names = {relation: relation for _, relation, _, _ in facts}
+    return _with_line_breaks(whole), document["title"], entities, facts, names, None
 
 
 def _nearest(heads, tails, evidence):

@@ -3,7 +3,7 @@
 import gzip
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import replace
 
 from ..data.bad_parts import drop_bad_parts
@@ -27,7 +27,7 @@ def read_documents(
     null_label: str | None = None,
     options: MarkedTextOptions | None = None,
     relation_ids: Mapping[str, str] | None = None,
-) -> Iterator[Document]:
+) -> Generator[Document, None, None]:
     """
     Documents of a file or a folder in a registered format, in DocRED's form.
 

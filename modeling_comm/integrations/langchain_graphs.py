@@ -62,7 +62,7 @@ class CommGraphTransformer:
         return [_graph(record, document) for record, document in zip(records, documents, strict=True)]
 
     async def aconvert_to_graph_documents(self, documents: Sequence[Document]) -> list[GraphDocument]:
-        """The same in a thread, so that an event loop goes on meanwhile."""
+        """The same in a thread, so that an event loop is not held up."""
         return await asyncio.to_thread(self.convert_to_graph_documents, documents)
 
 
