@@ -86,9 +86,9 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
-            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
-            changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
+            probability_map: as in [`~decoding.DecisionSettings`], which the attribute `decision` holds:
+            `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
 
@@ -111,6 +111,8 @@ class CommProcessor(ProcessorMixin):
         threshold_offset=0.0,
         max_relations_per_pair=None,
         evidence_threshold=None,
+        fusion_threshold=None,
+        fusion_range=None,
         probability_map=None,
         rules=None,
     ):
@@ -121,9 +123,8 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(
-            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
-        )
+        thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
+        self.decision = DecisionSettings(*thresholds, probability_map, fusion_threshold, fusion_range)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
         self._check_settings()
@@ -479,6 +480,8 @@ class CommProcessor(ProcessorMixin):
         check("window_size", int, AtLeast(8))
         # Each window must bring at least one new subword token: its size without special tokens and shared ones.
         check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
+        evidence = self.decision.evidence_threshold is not None or self.decision.fusion_threshold is None
+        check_field(self.decision, "fusion_threshold", evidence, "None where evidence_threshold is")
         found = self.decision.probability_map
         relations = len(self.id2label) - 1
         if found is not None and len(found.intercepts) != relations:

@@ -7,6 +7,7 @@ from transformers.utils import logging
 
 from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
+from ..decoding import tuned_for_labels
 from ..documents import shown
 from ..evidence import default_evidence_threshold
 from ..losses import get_loss
@@ -102,16 +103,10 @@ def load_checkpoint(
         model.set_labels(dict(enumerate(labels)))
         names = {label: relation_names[label] for label in labels if label in relation_names}
         # What was tuned for the checkpoint's relations does not fit others.
-        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        gone = tuned_for_labels(processor.settings)
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
-        settings = {
-            "relation_names": names,
-            "threshold_offset": 0.0,
-            "probability_map": None,
-            "rules": None,
-        } | settings
-        settings = processor.settings | settings
+        settings = {**processor.settings, **gone, "relation_names": names, **settings}
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
 
