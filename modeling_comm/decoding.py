@@ -20,9 +20,6 @@ from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
 
-# What a processor's settings are where nothing was chosen for a model's relations.
-_UNTUNED = {"threshold_offset": 0.0, "probability_map": None, "fusion_threshold": None, "rules": None}
-
 
 @dataclasses.dataclass(slots=True)
 class DecisionSettings:
@@ -54,7 +51,7 @@ class DecisionSettings:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
-    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
+    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"  # type: ignore[valid-type]  # declared once, at losses
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
@@ -62,7 +59,7 @@ class DecisionSettings:
     fusion_threshold: float | None = None
     fusion_range: Annotated[float | None, AtLeast(0)] = None
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name == "probability_map":
             value = ProbabilityMap.of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
@@ -75,7 +72,7 @@ class DecisionSettings:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
 
-    def clear_tuned(self, keep_offset: bool = False):
+    def clear_tuned(self, keep_offset: bool = False) -> None:
         """
         Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and
         `fusion_threshold`.
@@ -88,7 +85,7 @@ class DecisionSettings:
                 logger.warning("%s is removed; it was made for other weights", name)
                 setattr(self, name, None)
 
-    def reset_evidence_threshold(self, default: float | None):
+    def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
         if self.evidence_threshold != default:
             logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
@@ -278,8 +275,10 @@ class Predictions:
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])
             from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
-            how = {"probability": probability, "rule": str(rule), "premises": from_}
-            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), **how))
+            margin = float(self.margins[row, label - 1])
+            added.append(
+                Triple(fact.head, fact.tail, label, margin, probability=probability, rule=str(rule), premises=from_)
+            )
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:
@@ -302,7 +301,7 @@ class Predictions:
         ]
 
     def in_words(
-        self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
+        self, document: Document, id2label: Mapping[int, str], relation_names: Mapping[str, str]
     ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
@@ -313,8 +312,8 @@ class Predictions:
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
-                **({} if triple.probability is None else {"probability": triple.probability}),
-                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
+                **({} if triple.probability is None else {"probability": triple.probability}),  # type: ignore[typeddict-item]
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),  # type: ignore[typeddict-item]
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),
@@ -391,8 +390,8 @@ def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) ->
         one.sentence_scores = {}
     if pairs:
         wanted = torch.tensor(pairs, device=documents.pair_index.device)
-        for (index, *pair), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
-            predictions[index].sentence_scores[tuple(pair)] = row
+        for (index, head, tail), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
+            predictions[index].sentence_scores[head, tail] = row
     for one in predictions:
         one.find_evidence()
 
@@ -457,21 +456,3 @@ def official_predictions(
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]
-
-
-def tuned_for_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a processor that were chosen for a model's relations and fit no others; the values are what they are where
-    nothing was chosen."""
-    return {name: untuned for name, untuned in _UNTUNED.items() if settings.get(name) not in (None, untuned, [])}
-
-
-def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
-    """The saved settings of a processor that is loaded for other labels: what was chosen for the saved ones, in their order, is
-    left out, with a warning."""
-    saved = settings.get("id2label") or {}
-    if id2label is None or list(id2label.values()) == list(saved.values()):
-        return settings
-    tuned = tuned_for_labels(settings)
-    if tuned:
-        logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
-    return {name: value for name, value in settings.items() if name not in tuned}

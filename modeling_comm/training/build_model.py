@@ -7,12 +7,12 @@ from transformers.utils import logging
 
 from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
-from ..decoding import tuned_for_labels
 from ..documents import shown
 from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
+from ..processor_settings import tuned_for_labels
 from ..relation_encoders import get_relation_encoder
 from .script_arguments import ModelArguments, given_fields, given_settings
 

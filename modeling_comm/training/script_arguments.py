@@ -60,9 +60,7 @@ class ModelArguments:
     )
     fusion_threshold: float | None = field(
         default=None,
-        metadata={
-            "help": "Ask a second time in the evidence; the sum of both margins has to exceed this (asked once)."
-        },
+        metadata={"help": "Ask about pairs twice, then in evidence; what the sum of margins has to exceed (none)."},
     )
     fusion_range: float | None = field(
         default=None,
@@ -224,9 +222,7 @@ class RunArguments:
     )
     tune_fusion_threshold: bool = field(
         default=False,
-        metadata={
-            "help": "Likewise fusion_threshold, for the best F1: pairs are then asked about twice, the second time in evidence."
-        },
+        metadata={"help": "Likewise fusion_threshold, for the best F1; pairs are then asked about twice."},
     )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
@@ -291,11 +287,20 @@ def mapping(text: str) -> Any:
     return json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults but for None, which says nothing."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows one spelling of each flag, defaults other than None, and the description with its lines as they are."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action):
+        spellings = action.option_strings
+        # Transformers adds a second one with hyphens. It keeps working.
+        action.option_strings = [flag for flag in spellings if "-" not in flag.lstrip("-")]
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = spellings
 
 
 @dataclass
