@@ -259,6 +259,33 @@ def _add_import(parser):
         "facts that do not fit are (%(default)s)",
     )
     parser.add_argument("--report", help="JSON file for every count")
+    tools = parser.add_argument_group(
+        "annotation tools", "Label Studio, doccano, brat, Prodigy and spaCy, whose relations are between mentions."
+    )
+    tools.add_argument(
+        "--entities",
+        choices=("auto", "links", "names", "both"),
+        default="auto",
+        help="how mentions become entities: links, those that are linked as coreferent are one; names, by their names; both; "
+        "auto, links if the input has any, else names (%(default)s)",
+    )
+    tools.add_argument(
+        "--coreference_relation",
+        metavar="NAME",
+        help="the relation that links mentions of one entity (default: coreference or coref, in any case)",
+    )
+    tools.add_argument(
+        "--original",
+        metavar="FILE",
+        help="the documents in DocRED's format that were annotated, found by title: their tokens, sentences, evidence and "
+        "further fields are kept",
+    )
+    tools.add_argument("--text_field", default="text", help="field of the text, in Label Studio's data (%(default)s)")
+    tools.add_argument(
+        "--offset_unit",
+        choices=("characters", "utf16"),
+        help="what offsets count (default: what the tool counts, which is utf16 for doccano, else characters)",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- convert
@@ -332,19 +359,49 @@ def _add_complete(parser):
 # -------------------------------------------------------------------------------------------------------------- export
 
 _EXPORT = """
-Writes a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
+Writes a model for other programs, or predictions for annotation tools.
+
+With --model, a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
 torch.export.load. Numbers of documents, subword tokens, mentions and pairs are free. The program takes the tensors that
 the model's processor makes of documents, and gives logits; it is compared with the model on documents of several sizes.
 Models with the relation encoder atlop can be exported, those with docunet and kd_docre cannot. See docs/production.md.
 
-example:
+With --input, what `comm-docre predict` wrote, or documents in DocRED's format, as pre-annotations that people correct. Tools
+have relations between mentions: each triple is drawn between its two entities' nearest mentions, and mentions of one entity
+are linked. `comm-docre import` makes entities and facts of them again. See docs/annotate.md.
+  label-studio  OUTPUT is a JSON file of tasks; the labelling configuration is written beside it, with the suffix .xml
+  doccano       OUTPUT is a JSONL file, for a sequence labeling project with relations and overlapping spans
+  brat          OUTPUT is a new folder with .txt, .ann, annotation.conf and visual.conf
+
+examples:
   %(prog)s --model outputs/demo --output demo.onnx
+  %(prog)s --format label-studio --input triples.jsonl --output tasks.json
+  %(prog)s --format brat --input train.json --rel_info rel_info.json --output brat/train
 """
 
 
 def _add_export(parser):
-    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
-    parser.add_argument("--output", required=True, help="file to write, which ends with .onnx or .pt2")
+    parser.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--input", help="predictions of comm-docre predict, or documents in DocRED's format")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch", "label-studio", "doccano", "brat"),
+        help="of OUTPUT (default: by its suffix, onnx for .onnx and torch for .pt2)",
+    )
+    parser.add_argument("--output", required=True, help="file to write, or folder for brat")
+    tools = parser.add_argument_group("for annotation tools")
+    tools.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations, for readable names; predictions have their own"
+    )
+    tools.add_argument(
+        "--coreference_relation",
+        metavar="NAME",
+        default="coreference",
+        help="what the relation between mentions of one entity is called in Label Studio and doccano (%(default)s)",
+    )
+    tools.add_argument(
+        "--model_version", metavar="NAME", help="what Label Studio calls the predictions (default: this library)"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- card
@@ -423,7 +480,10 @@ COMMANDS = {
         "modeling_comm.commands.complete",
     ),
     "export": Command(
-        "a model as ONNX, or as a program of torch.export", _EXPORT, _add_export, "modeling_comm.commands.export"
+        "a model as ONNX or a program of torch.export; predictions for Label Studio, doccano or brat",
+        _EXPORT,
+        _add_export,
+        "modeling_comm.commands.export",
     ),
     "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
@@ -470,6 +530,10 @@ examples:
 
   A model as ONNX:
     comm-docre export --model outputs/demo --output demo.onnx
+
+  Predictions for an annotation tool, and what was corrected there as documents to train on:
+    comm-docre export --format label-studio --input triples.jsonl --output tasks.json
+    comm-docre import --format label-studio --input corrected.json --output my_data/train.json
 
   The model card of a training:
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md
