@@ -63,7 +63,7 @@ class AnnotatedText:
         mentions (`list[AnnotatedMention]`): in any order.
         facts (`list[AnnotatedFact]`, *optional*): None where nobody looked for relations.
         ignored_pairs (`list[tuple[str, str]]`): ids of heads and tails that are neither trained nor scored.
-        linked (`bool`, defaults to `False`): whether ids are those of a knowledge base, which the document then has as `entity_ids`.
+        linked (`bool`, defaults to `False`): whether ids are those of a knowledge base; the document then has `entity_ids`.
         sentences (`list[tuple[int, int]]`, *optional*): characters of its sentences; they are split by rules by default.
     """
 
@@ -80,9 +80,8 @@ def document_of_text(
     annotated: AnnotatedText, report: ImportReport, *, index: int | None = None, source: str | None = None
 ) -> Document:
     """
-    The document in DocRED's format. Its entities are in the order of their first mention. Dropped and counted
-    are mentions without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no
-    mention.
+    The document in DocRED's format. Its entities are in the order of their first mention. Dropped and counted are mentions
+    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention.
 
     Args:
         annotated ([`AnnotatedText`]): the text.
