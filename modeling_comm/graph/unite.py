@@ -61,7 +61,7 @@ def build_graph(
     Example:
 
     ```python
-    >>> from modeling_comm.graph.unite import build_graph
+    >>> from modeling_comm.graph import build_graph
     >>> graph = build_graph(extractor(texts, ner=nlp), linker="name")
     >>> print(graph.summary())
     ```
