@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -283,7 +284,7 @@ def test_graphml(hostile, tmp_path):
     read = networkx.read_graphml(written(hostile, tmp_path, ".graphml")[0])
     assert (read.number_of_nodes(), read.number_of_edges()) == (5, 4) and read.is_directed() and read.is_multigraph()
     assert read.nodes["LOC:oslo"]["names"] == "Oslo | the Oslo"
-    both = read.edges["PER:anna", "LOC:oslo", "0"]
+    both = read.edges["PER:anna", "LOC:oslo", 0]
     assert (both["relation"], both["support"], both["score"], both["probability"]) == ("P551", 2, 0.95, 0.5)
     assert json.loads(both["provenance"])[1]["sentences"][1] == {
         "number": 0,
@@ -353,7 +354,7 @@ def test_neo4j(hostile, tmp_path):
 
 
 def test_unknown_suffix(tmp_path):
-    with pytest.raises(ValueError, match=r"graph\.xlsx: expected a name that ends in \.csv, .*\.graphml"):
+    with pytest.raises(ValueError, match=r"graph\.xlsx: expected a name that ends in \.html, \.csv, .*\.graphml"):
         write_graph(build_graph([]), tmp_path / "graph.xlsx")
 
 
@@ -476,3 +477,22 @@ def test_what_a_format_lacks_is_named(suffix, package, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=rf"'{package}': pip install \"comm-docre\[graph\]\""):
         write_graph(build_graph([FIRST]), tmp_path / f"graph{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- Memory
+
+
+def test_memory_follows_the_graph():
+    """Ten times the documents of the same facts: what is kept of each is its name."""
+    peaks = []
+    for size in (200, 2000):
+        tracemalloc.start()
+        graph = build_graph(long_record(number) for number in range(size))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert [edge.support for edge in graph.edges] == [size] and len(graph.edges[0].provenance) == 20
+    assert peaks[1] - peaks[0] < 1800 * 400  # bytes; a record has 20,000 characters
+
+
+def long_record(number):
+    return named("Anna", number) | {"text": f"Anna Oslo {'x' * 20_000}{number}"}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def to_networkx(graph: Graph) -> "networkx.MultiDiGraph":
     """
-    A graph of networkx: nodes by the ids of entities, edges by their numbers, from 0, as text. Attributes are texts and numbers,
+    A graph of networkx: nodes by the ids of entities, edges by their numbers, from 0. Attributes are texts and numbers,
     as GraphML has them: those of the tables, lists as texts separated by ` | `, and an edge's `provenance` as JSON.
 
     Raises:
@@ -33,7 +33,7 @@ def to_networkx(graph: Graph) -> "networkx.MultiDiGraph":
         ends = [xml_text(row.pop(f"{end}_id")) for end in ("head", "tail")]
         for field in ("head", "tail", "head_type", "tail_type"):
             del row[field]
-        united.add_edge(*ends, str(number), **_attributes(row))
+        united.add_edge(*ends, number, **_attributes(row))
     return united
 
 
