@@ -124,7 +124,7 @@ def test_other_names_stay_apart():
 def test_entities_without_a_readable_name_stay_apart():
     graph = build_graph([named("\u200b", number) for number in range(3)])
     assert graph.counts.without_name == 3 and len(graph.entities) == 4
-    assert "3 entities of which no name can be read kept apart" in graph.summary()
+    assert "3 entities without a readable name, kept apart" in graph.summary()
 
 
 def test_linkers():

@@ -1,7 +1,6 @@
 """What `comm-docre predict` wrote, read line by line: for commands that take it as their input."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from ..documents import DocumentError
@@ -9,21 +8,17 @@ from ..prediction_record import PredictionRecord, parse_record
 from .predict_inputs import STANDARD_STREAM, read_items
 
 
-def name_of(source: str) -> str:
-    """What an input is called in messages and titles."""
-    return "standard input" if source == STANDARD_STREAM else Path(source).name
-
-
 def placed_values(source: str) -> Iterator[tuple[str, Any]]:
     """
-    The values of JSON lines, each with what to call its place, such as `"triples.jsonl, line 3"`. Empty lines are skipped.
+    The values of JSON lines, each with what to call its place, such as `"out/triples.jsonl, line 3"`. Empty lines are skipped.
 
     Raises:
         OSError: the input cannot be read.
         ValueError: a line is no JSON; the message names file and line.
     """
+    name = "standard input" if source == STANDARD_STREAM else source
     for item in read_items(source, "jsonl"):
-        place = f"{name_of(source)}, {item.kind} {item.place}"
+        place = f"{name}, {item.kind} {item.place}"
         if item.error is not None:
             raise ValueError(f"{place}: {item.error}")
         yield place, item.document

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from ..documents import DocumentError
 from ..evaluation.mismatch import names_beside
@@ -9,13 +10,14 @@ from ..reporting.html_page import render_html
 from ..utils.files import read_json
 from ..utils.writer import write_text
 from .errors import refuse_overwriting
-from .record_inputs import name_of, placed_values
+from .predict_inputs import STANDARD_STREAM
+from .record_inputs import placed_values
 
 
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     refuse_overwriting([args.output], filter(None, [args.input, args.truth]))
-    name = name_of(args.input)
+    name = "standard input" if args.input == STANDARD_STREAM else Path(args.input).name
     places = []
     try:
         page = render_html(
