@@ -3,7 +3,8 @@
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
+from dataclasses import replace
 
 from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
@@ -11,9 +12,11 @@ from ..documents import Document, DocumentError, validate_document
 from .annotated_text import AnnotatedText, document_of_text
 from .format_registry import Format, input_files
 from .import_report import ImportReport
+from .marked_text import MarkedTextOptions
 
 # Labels of pairs in which no relation holds: no facts, in the files that list them.
 NULL_LABELS = frozenset(("Na", "NA", "NR", "no_relation"))
+_BROKEN_OFF = (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_documents(
@@ -22,7 +25,9 @@ def read_documents(
     report: ImportReport | None = None,
     on_bad_document: str = "error",
     null_label: str | None = None,
-) -> Iterator[Document]:
+    options: MarkedTextOptions | None = None,
+    relation_ids: Mapping[str, str] | None = None,
+) -> Generator[Document, None, None]:
     """
     Documents of a file or a folder in a registered format, in DocRED's form.
 
@@ -34,6 +39,9 @@ def read_documents(
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises, `"skip"` leaves out the document, `"drop_part"` leaves
             out mentions, entities and facts that do not fit, or else the document. A file that cannot be parsed always raises.
         null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
+        options ([`MarkedTextOptions`], *optional*): how the files of annotation tools are read; of other formats they are not
+        used.
+        relation_ids (`dict[str, str]`, *optional*): ids of relations by their readable names, where the files may have these.
 
     Raises:
         DocumentError: a document is malformed; the message names file, document, field, what was found and what was expected.
@@ -44,16 +52,39 @@ def read_documents(
         raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     report = ImportReport() if report is None else report
     null_labels = NULL_LABELS | {null_label}
-    for path, form in input_files(source, format):
-        yield from _read_file(path, form, report, on_bad_document, null_labels)
+    files = input_files(source, format)
+    options = _resolved(options or MarkedTextOptions(), files)
+    for path, form in files:
+        yield from _read_file(path, form, report, on_bad_document, null_labels, options, relation_ids or {})
 
 
-def _read_file(path, form: Format, report, on_bad_document, null_labels):
+def _resolved(options, files):
+    """Options that say how entities are formed: that some mentions are not linked has a meaning where others are, in any file."""
+    if options.entities != "auto":
+        return options
+    for path, form in files:
+        try:
+            if form.links_mentions is not None and form.links_mentions(path, options):
+                return replace(options, entities="links")
+        except _BROKEN_OFF as error:
+            raise _incomplete(path, None, error) from error
+    return replace(options, entities="names")
+
+
+def _incomplete(path, index, error):
+    expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
+    return DocumentError(path, index, None, None, str(error), expected)
+
+
+def _read_file(path, form: Format, report, on_bad_document, null_labels, options, relation_ids):
     index = -1
     try:
-        for index, item in enumerate(form.read(path, report)):
+        arguments = (path, report) if form.links_mentions is None else (path, report, options)
+        for index, item in enumerate(form.read(*arguments)):
             try:
-                document = _finished(item, report, index, path, null_labels)
+                if isinstance(item, DocumentError):
+                    raise item
+                document = _finished(item, report, index, path, null_labels, relation_ids)
                 if on_bad_document == "drop_part":
                     document, parts = drop_bad_parts(document, index=index, source=path)
                     for kind, number in parts.items():
@@ -67,12 +98,11 @@ def _read_file(path, form: Format, report, on_bad_document, null_labels):
                 continue
             report.add(document)
             yield document
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
-        raise DocumentError(path, index + 1, None, None, str(error), expected) from error
+    except _BROKEN_OFF as error:
+        raise _incomplete(path, index + 1, error) from error
 
 
-def _finished(item, report, index, path, null_labels):
+def _finished(item, report, index, path, null_labels, relation_ids):
     """A document whose labels are facts between two entities, each once."""
     document = document_of_text(item, report, index=index, source=path) if isinstance(item, AnnotatedText) else item
     labels = document.get("labels") if isinstance(document, dict) else None
@@ -80,6 +110,8 @@ def _finished(item, report, index, path, null_labels):
         return document  # the check of documents says what is wrong with it, if anything
     kept = {}
     for label in labels:
+        if (relation := label.get("r")) in relation_ids:
+            label = {**label, "r": relation_ids[relation]}
         fact = tuple(label.get(name) for name in ("h", "t", "r"))
         if fact[2] in null_labels:
             report.drop("labels that mean no relation")
