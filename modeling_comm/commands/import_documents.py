@@ -119,9 +119,9 @@ def run(args: argparse.Namespace) -> int:
             args.format,
             report,
             args.on_bad_document,
-            args.null_label,
-            options,
-            relation_ids(relation_file),
+            null_label=args.null_label,
+            options=options,
+            relation_ids=relation_ids(relation_file),
         )
     ) as documents:
         write_documents(args.output, documents)

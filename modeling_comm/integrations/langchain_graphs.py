@@ -49,7 +49,7 @@ class CommGraphTransformer:
         A graph for each document. A node's `id` is the entity's name and its `type` the entity's type; entities of the same
         name and type are one node. A relationship's `type` is the relation's name in capitals with `_` for spaces, as LangChain
         writes it; its properties are `relation` (the id), `relation_name`, `score`, and `sentences`, those that prove the
-        relation (of a model that was trained for evidence) or else those that the model looked at.
+        relation (of a model that was trained for evidence) or else those that the model attended to.
 
         Args:
             documents (`Sequence[Document]`): texts, in `page_content`.
