@@ -33,11 +33,17 @@ class DecisionSettings:
         evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
             attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
             predicted, and it should stay so where a model was not trained for it.
+        fusion_threshold (`float`, *optional*): asks a second time in the sentences that are evidence, and predicts a relation iff
+            its margins in the whole document and in these sentences are both above 0, or their sum exceeds this; see
+            [`~evidence_fusion.fuse_evidence`]. [`CommTrainer.tune_fusion_threshold`] chooses it. By default nothing is asked
+            twice. Needs an `evidence_threshold`.
+        fusion_range (`float`, *optional*): only pairs whose highest margin is between minus this and this are asked about twice;
+            all by default.
         probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
             is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
             `--fit_probability_map` of the training script makes one. Without it no probability is known.
-        type_constraint (`str`, defaults to `"none"`): with `"hard"` a relation is predicted only between types of head and tail that
-            `relation_types` has for it.
+        type_constraint (`str`, defaults to `"none"`): with `"hard"` a relation is predicted only between types of head and tail
+            that `relation_types` has for it.
         relation_types (`RelationTypes` or `dict`, *optional*): the types that each relation was seen between.
             [`CommTrainer.train`] fills it where `type_constraint` is `"hard"`.
 
@@ -45,15 +51,17 @@ class DecisionSettings:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
-    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
+    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"  # type: ignore[valid-type]  # declared once, at losses
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
-    type_constraint: Literal[TYPE_CONSTRAINTS] = "none"
+    fusion_threshold: float | None = None
+    fusion_range: Annotated[float | None, AtLeast(0)] = None
+    type_constraint: Literal[TYPE_CONSTRAINTS] = "none"  # type: ignore[valid-type]  # declared once, at relation types
     relation_types: RelationTypes | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name in _MADE_BY:
             value = _MADE_BY[name].of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
@@ -88,18 +96,20 @@ class DecisionSettings:
             expected = "'none': this model was trained without a type_constraint, and knows no types"
             raise SettingError(type(self).__name__, "type_constraint", value, expected)
 
-    def clear_tuned(self, keep_offset: bool = False):
+    def clear_tuned(self, keep_offset: bool = False) -> None:
         """
-        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
+        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and
+        `fusion_threshold`.
         """
         if self.threshold_offset and not keep_offset:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
-        if self.probability_map is not None:
-            logger.warning("probability_map is removed; it was fitted for other weights")
-            self.probability_map = None
+        for name in ("probability_map", "fusion_threshold"):
+            if getattr(self, name) is not None:
+                logger.warning("%s is removed; it was made for other weights", name)
+                setattr(self, name, None)
 
-    def reset_evidence_threshold(self, default: float | None):
+    def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
         if self.evidence_threshold != default:
             logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -217,8 +217,10 @@ class Predictions:
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])
             from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
-            how = {"probability": probability, "rule": str(rule), "premises": from_}
-            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), **how))
+            margin = float(self.margins[row, label - 1])
+            added.append(
+                Triple(fact.head, fact.tail, label, margin, probability=probability, rule=str(rule), premises=from_)
+            )
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:
@@ -241,7 +243,7 @@ class Predictions:
         ]
 
     def in_words(
-        self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
+        self, document: Document, id2label: Mapping[int, str], relation_names: Mapping[str, str]
     ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
@@ -252,8 +254,8 @@ class Predictions:
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
-                **({} if triple.probability is None else {"probability": triple.probability}),
-                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
+                **({} if triple.probability is None else {"probability": triple.probability}),  # type: ignore[typeddict-item]
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),  # type: ignore[typeddict-item]
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),
@@ -333,8 +335,8 @@ def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) ->
         one.sentence_scores = {}
     if pairs:
         wanted = torch.tensor(pairs, device=documents.pair_index.device)
-        for (index, *pair), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
-            predictions[index].sentence_scores[tuple(pair)] = row
+        for (index, head, tail), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
+            predictions[index].sentence_scores[head, tail] = row
     for one in predictions:
         one.find_evidence()
 
@@ -419,15 +421,3 @@ def official_predictions(
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]
-
-
-def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
-    """The saved settings of a processor that is loaded for other labels: what was chosen for the saved ones, in their order, is
-    left out, with a warning."""
-    saved = settings.get("id2label") or {}
-    if id2label is None or list(id2label.values()) == list(saved.values()):
-        return settings
-    tuned = [name for name in ("threshold_offset", "probability_map", "relation_types", "rules") if settings.get(name)]
-    if tuned:
-        logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
-    return {name: value for name, value in settings.items() if name not in tuned}

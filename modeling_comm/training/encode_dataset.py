@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..configuration_comm import __version__
+from ..decision_settings import DecisionSettings
 from ..features import LOSSES_OF_ENCODING
 from ..processing_comm import CommProcessor
-from .batching import FEATURE_COLUMNS, without_unknown_labels
+from ..relation_types import RelationTypes
+from .batching import FEATURE_COLUMNS, DocumentStream, without_unknown_labels
 from .training_args import CommTrainingArguments
 
 
@@ -65,6 +67,26 @@ def encode_dataset(
     )
 
 
+def learn_relation_types(decision: DecisionSettings, dataset: Any) -> None:
+    """
+    With a `type_constraint`: records the types of head and tail that each relation has in the training documents.
+
+    Raises:
+        ValueError: the documents are a stream.
+    """
+    if decision.type_constraint == "none":
+        return
+    if isinstance(dataset, DocumentStream):
+        raise ValueError(
+            f"type_constraint is {decision.type_constraint!r}, and the training documents are a stream; expected 'none', or "
+            "documents that can be read before the training"
+        )
+    if hasattr(dataset, "select_columns"):
+        dataset = dataset.select_columns(["vertexSet", "labels"])
+    # A checkpoint that is trained further has seen the types of both trainings.
+    decision.relation_types = RelationTypes.of_documents(dataset or ()).merged(decision.relation_types)
+
+
 def check_metric_of_several(args: CommTrainingArguments, datasets: Mapping[str, Any]) -> None:
     """The best checkpoint is that of one of several evaluation sets, which the metric's name has to say."""
     metric = args.metric_for_best_model
@@ -85,7 +107,7 @@ def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:
         raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
 
 
-def check_titles(dataset: Sequence[dict]) -> None:
+def check_titles(dataset: Any) -> None:
     """Raises `ValueError` where several documents have the same title."""
     titles = Counter(column_of(dataset, "title"))
     repeated = sorted(title for title, count in titles.items() if count > 1)
@@ -96,6 +118,6 @@ def check_titles(dataset: Sequence[dict]) -> None:
         )
 
 
-def column_of(dataset: Sequence[dict], name: str) -> list:
+def column_of(dataset: Any, name: str) -> list:
     """One field of every document of a data set."""
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]
