@@ -117,5 +117,5 @@ class DecisionSettings:
 
 
 # What is no plain number or text: the class that reads it from JSON.
-_MADE_BY = {"probability_map": ProbabilityMap, "relation_types": RelationTypes}
+_MADE_BY: dict[str, Any] = {"probability_map": ProbabilityMap, "relation_types": RelationTypes}
 _DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)

@@ -448,9 +448,9 @@ class CommProcessor(ProcessorMixin):
         Returns:
             one [`Predictions`] per document.
         """
-        given = {"threshold_offset": threshold_offset, "type_constraint": type_constraint}
-        settings = {name: value for name, value in given.items() if value is not None}
-        settings = dataclasses.replace(self.decision, **settings)
+        given: dict[str, Any] = {"threshold_offset": threshold_offset, "type_constraint": type_constraint}
+        changed = {name: value for name, value in given.items() if value is not None}
+        settings = dataclasses.replace(self.decision, **changed)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         check_outputs(logits, pair_index, documents, len(self.id2label))
         excluded = settings.excluded(documents, pair_index, self.id2label)

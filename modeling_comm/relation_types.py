@@ -43,7 +43,7 @@ class RelationTypes:
     types: tuple[str, ...]
     pairs: Mapping[str, tuple[tuple[str, str], ...]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         def check(name, fits, expected):
             if not fits:
                 raise SettingError("RelationTypes", name, getattr(self, name), expected)

@@ -200,8 +200,10 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
     Raises:
         DocumentError: it is not in DocRED's format.
     """
-    known = ("title", "sents", "vertexSet", "untyped_entities")
-    document = cast(Document, {key: document[key] for key in known if key in document})
+    read = {
+        key: value for key, value in document.items() if key in ("title", "sents", "vertexSet", "untyped_entities")
+    }
+    document = cast(Document, read)
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:

@@ -151,7 +151,7 @@ class EvaluatedDocuments:
         metrics["loss"] = sum(result.loss for result in self.results) / max(self.pairs, 1)
         return metrics
 
-    def facts_out_of_reach(self, documents: list[dict]) -> int:
+    def facts_out_of_reach(self, documents: Iterable[Mapping[str, Any]]) -> int:
         """Number of gold facts that no threshold would let the model predict."""
         return self.excluded_facts + unknown_facts(documents)
 
