@@ -10,7 +10,6 @@ import torch
 from transformers.utils import logging
 
 from .documents import Document, OfficialPrediction, entity_name
-from .features import ordered_pairs
 from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
 from .probabilities import ProbabilityMap
@@ -390,10 +389,17 @@ def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> 
     return int(pair_index[bad][0, 0]) if bad.any() else None
 
 
-def check_outputs(logits: torch.Tensor, pair_index: torch.Tensor, documents: list[Document], num_labels: int) -> None:
-    """Raises `ValueError` where logits `(P, num_labels)` and pairs `(P, 3)` are not of these documents, or are not finite."""
-    expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
-    expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+def check_outputs(
+    logits: torch.Tensor,
+    pair_index: torch.Tensor,
+    documents: list[Document],
+    pairs: list[np.ndarray],
+    num_labels: int,
+) -> None:
+    """Raises `ValueError` where logits `(P, num_labels)` and rows `(P, 3)` are not of these documents and their `pairs` `(p, 2)`,
+    or are not finite."""
+    rows = [np.insert(of_document, 0, index, axis=1) for index, of_document in enumerate(pairs)]
+    expected = np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
     found = pair_index.numpy()
     unique = np.unique(found, axis=0)
     known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)

@@ -368,7 +368,8 @@ def _load_processor(model, name=None):
 def _entity(entity):
     """An entity of a record; the texts of its mentions are in the document's."""
     mentions = [{key: mention[key] for key in ("start", "end", "sentence")} for mention in entity["mentions"]]
-    return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
+    ids = {"ids": entity["ids"]} if "ids" in entity else {}
+    return {"name": entity["name"], "type": entity["type"], "mentions": mentions, **ids}
 
 
 def _explain(decided, triple, max_sentences):

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from transformers.utils import logging
 
@@ -166,11 +166,13 @@ class TextEntity(TypedDict):
         name (`str`): its name.
         type (`str`): its type, such as `"PER"`.
         mentions (`list[TextMention]`): where it is mentioned.
+        ids (`list[str]`, *optional*): its ids in a knowledge base.
     """
 
     name: str
     type: str
     mentions: list[TextMention]
+    ids: NotRequired[list[str]]
 
 
 @dataclass
@@ -200,7 +202,8 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
     Raises:
         DocumentError: it is not in DocRED's format.
     """
-    document = {key: document[key] for key in ("title", "sents", "vertexSet") if key in document}
+    kept = ("title", "sents", "vertexSet", "ignored_pairs", "entity_ids")
+    document = {key: document[key] for key in kept if key in document}
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:
@@ -221,6 +224,8 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
             end = starts[sent_id][last - 1] + len(document["sents"][sent_id][last - 1])
             found.append({"start": start, "end": end, "text": text[start:end], "sentence": int(sent_id)})
         entities.append({"name": entity_name(document, number), "type": mentions[0]["type"], "mentions": found})
+        if document.get("entity_ids"):
+            entities[-1]["ids"] = list(document["entity_ids"][number])
     return TextDocument(document, document["title"], text, sentences, entities)
 
 
@@ -241,7 +246,8 @@ def document_from_text(
 
     Args:
         text (`str`): any text.
-        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name"}`; mentions as in [`read_spans`]. The type
+        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name", "ids"}`; mentions as in [`read_spans`],
+            and one span may be a mention of several entities. `ids` is a list of ids in a knowledge base, or left out. The type
             may also be named `label` or `entity_group`. Without a type it is the most frequent one of its mentions, or
             `"MISC"`; labels of CoNLL-2003 and OntoNotes become DocRED's types, see [`docred_type`]. Without a name it is that of
             the longest mention.
@@ -266,6 +272,7 @@ def document_from_text(
             checker.fail(f"{field}.mentions", mentions, "at least one mention")
         if entity.get("name") is not None:
             checker.check(entity["name"], str, f"{field}.name", "a text, or no such field")
+        _check_ids(checker, entity, field)
         spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
         of_mentions = [
             read_type(checker, as_mention(mention), f"{field}.mentions[{place}]")
@@ -288,8 +295,19 @@ def document_from_text(
             found[-1]["mentions"].append({"start": start, "end": end, "text": inside, "sentence": sent_id})
             vertex_set[-1].append({"name": inside, "sent_id": sent_id, "pos": [word, last[end]], "type": kind})
     document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
+    if any(entity.get("ids") is not None for entity in entities):
+        document["entity_ids"] = [list(entity.get("ids") or ()) for entity in entities]
+        for of_text, ids in zip(found, document["entity_ids"], strict=True):
+            of_text["ids"] = ids
     validate_document(document, index=index, source=source)
     return TextDocument(document, title or "", text, sentences, found)
+
+
+def _check_ids(checker, entity, field):
+    expected = "a list of ids (texts), or no such field"
+    ids = entity.get("ids")
+    for place, identifier in enumerate(() if ids is None else checker.check(ids, _LIST, f"{field}.ids", expected)):
+        checker.check(identifier, str, f"{field}.ids[{place}]", expected)
 
 
 def check_text(checker, text, title=None):

@@ -13,7 +13,7 @@ from ..features import encoding_report
 # Columns that a batch is made from.
 FEATURE_COLUMNS = (
     *("input_ids", "mention_positions", "mention_entities", "sentence_starts", "num_entities", "facts", "evidence"),
-    "has_labels",
+    *("pairs", "turned_pairs", "has_labels"),
 )
 
 
