@@ -107,6 +107,11 @@ def _add_predict(parser):
         help="rules that complete the triples, as `comm-docre rules` writes them (default: the checkpoint's own, if it has any)",
     )
     parser.add_argument(
+        "--both_directions",
+        action="store_true",
+        help="show triples of symmetric and inverse relations, which the model is asked about once, both ways",
+    )
+    parser.add_argument(
         "--extensions",
         nargs="+",
         metavar="FILE",

@@ -224,7 +224,7 @@ def describe_data(arguments: Arguments, data: Data) -> str:
             labels = [data.entry.null_label, "unknown"]
             _, processor = new_model(arguments.model, labels, {}, data.entry.candidates)
         _, reports = encode_splits(data.splits, processor, arguments)
-    described = {split: describe_documents(data.documents(split)) for split in data.splits}
+    described = {split: describe_documents(data.documents(split), data.entry.candidates) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())
     names = load_labels(arguments, data)[1] if has_labels else None
     return format_description(described, reports, names, data.entry.published_statistics)

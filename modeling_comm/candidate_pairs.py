@@ -5,7 +5,7 @@ A data set's entry declares it once, a checkpoint carries it, and encoding, deci
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,8 +131,12 @@ class CandidatePairs:
     def pairs(self, document: Document) -> np.ndarray:
         """`(p, 2)` int64: head and tail of the pairs that a model is asked about, by head and then tail: the document's
         candidates but its `ignored_pairs`."""
-        asked = self.matrix(entity_types(document))
-        for head, tail in ignored_pairs(document):
+        return self.pairs_of_types(entity_types(document), ignored_pairs(document))
+
+    def pairs_of_types(self, types: Sequence[str], ignored: Collection[tuple[int, int]] = ()) -> np.ndarray:
+        """The same of a document whose entities have these `types`, and whose `ignored` pairs are these."""
+        asked = self.matrix(types)
+        for head, tail in ignored:
             asked[head, tail] = False
             if not self.directed:
                 asked[tail, head] = False
@@ -178,6 +182,17 @@ class CandidatePairs:
                 head, tail = tail, head
         return head, tail, relation
 
+    def labels(self, document: Document) -> Iterator[tuple[tuple[int, int, str], Mapping[str, Any]]]:
+        """Each label of a document that does not belong to its `ignored_pairs`: the fact in the direction that is asked about,
+        and the label itself."""
+        labels, ignored = document.get("labels") or (), ignored_pairs(document)
+        one_way = labels and (self.symmetric or not self.directed)
+        asked = self.matrix(entity_types(document)) if one_way else None
+        for label in labels:
+            fact = self.turn(label["h"], label["t"], label["r"], asked)
+            if not self.ignores(*fact, ignored):
+                yield fact, label
+
     def ignores(self, head: int, tail: int, relation: str, ignored: Collection[tuple[int, int]]) -> bool:
         """Whether a fact is of one of the [`ignored_pairs`] of its document. A symmetric one is of both directions."""
         return (head, tail) in ignored or (self.is_symmetric(relation) and (tail, head) in ignored)
@@ -198,8 +213,8 @@ def _are_types(pair):
 
 
 def entity_types(document: Document) -> list[str]:
-    """The type of each entity of a document: that of its first mention."""
-    return [mentions[0]["type"] for mentions in document["vertexSet"]]
+    """The type of each entity of a document: that of its first mention; empty where it has none."""
+    return [mentions[0].get("type", "") for mentions in document["vertexSet"]]
 
 
 def ignored_pairs(document: Document) -> set[tuple[int, int]]:

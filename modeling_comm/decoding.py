@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .documents import Document, OfficialPrediction, entity_name
 from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
@@ -288,11 +289,16 @@ class Predictions:
         ]
 
     def in_words(
-        self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
+        self,
+        document: Document,
+        id2label: dict[int, str],
+        relation_names: dict[str, str],
+        shown_both_ways: CandidatePairs = ALL_PAIRS,
     ) -> list[TripleInWords]:
-        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
+        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
+        relations of `shown_both_ways` also in the other direction, as derived from the first."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        return [
+        words = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
@@ -307,6 +313,30 @@ class Predictions:
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+        mirrored = [other for triple in words for other in _mirrored(triple, relation_names, shown_both_ways)]
+        return sorted(words + mirrored, key=_place) if mirrored else words
+
+
+def _place(triple):
+    return triple["head"], triple["tail"], -triple["score"]
+
+
+def _mirrored(triple, relation_names, candidates):
+    premise = triple["head"], triple["tail"], triple["relation"]
+    for head, tail, relation in candidates.mirrored(*premise):
+        names = [triple["head_name"], triple["tail_name"]]
+        if turned := head != triple["head"]:
+            names.reverse()
+        rule = f"{triple['relation']}(x, y) => {relation}({'y, x' if turned else 'x, y'})"
+        yield triple | {
+            "head": head,
+            "tail": tail,
+            "relation": relation,
+            "relation_name": relation_names.get(relation, relation),
+            "derived": {"rule": rule, "premises": [list(premise)]},
+            "head_name": names[0],
+            "tail_name": names[1],
+        }
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:

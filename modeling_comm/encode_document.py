@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from .candidate_pairs import CandidatePairs, entity_types, ignored_pairs
+from .candidate_pairs import CandidatePairs, entity_types
 from .documents import Document
 from .features import DocumentFeatures, pairs_of
 from .subword_tokens import TokenizerTraits, marker_ids
@@ -74,20 +74,16 @@ def encode_document(
 
 
 def _pairs_and_facts(document, label2id, candidates):
-    entities, ignored = len(document["vertexSet"]), ignored_pairs(document)
+    entities = len(document["vertexSet"])
     matrix, pairs = candidates.matrix(entity_types(document)), candidates.pairs(document)
     evidence, unknown, unasked = {}, set(), set()
-    for fact in document.get("labels") or ():
-        given = fact["h"], fact["t"], fact["r"]
-        head, tail, relation = candidates.turn(*given, matrix)
-        if candidates.ignores(head, tail, relation, ignored):
-            continue
+    for (head, tail, relation), label in candidates.labels(document):
         if relation not in label2id:
-            unknown.add(given)
+            unknown.add((head, tail, relation))
         elif matrix[head, tail]:
-            evidence.setdefault((head, tail, label2id[relation]), set()).update(fact.get("evidence") or ())
+            evidence.setdefault((head, tail, label2id[relation]), set()).update(label.get("evidence") or ())
         else:
-            unasked.add(given)
+            unasked.add((head, tail, relation))
     return {
         "pairs": None if len(pairs) == entities * (entities - 1) else pairs.tolist(),
         "turned_pairs": candidates.turned(document).tolist(),

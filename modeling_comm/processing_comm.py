@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput, logging
 
-from .candidate_pairs import CandidatePairs
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .configuration_comm import (
     IS_REMOTE_CODE,
     PROCESSOR_FIELDS,
@@ -374,6 +374,7 @@ class CommProcessor(ProcessorMixin):
         documents: Document | list[Document],
         threshold_offset: float | None = None,
         rules: Iterable[str] | None = None,
+        both_directions: bool = False,
     ) -> list[list[TripleInWords]]:
         """
         Triples of every document, from the model's output for exactly these documents.
@@ -385,6 +386,7 @@ class CommProcessor(ProcessorMixin):
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
             rules (`list[str]`, *optional*): rules that complete the triples; by default the processor's own, none with `[]`.
+            both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations both ways.
 
         Returns:
             per document a list of [`~decoding.TripleInWords`], by head, tail and falling score.
@@ -403,7 +405,9 @@ class CommProcessor(ProcessorMixin):
                 len(documents),
             )
         return [
-            one.in_words(document, self.id2label, self.relation_names)
+            one.in_words(
+                document, self.id2label, self.relation_names, self.candidates if both_directions else ALL_PAIRS
+            )
             for one, document in zip(predictions, documents, strict=True)
         ]
 

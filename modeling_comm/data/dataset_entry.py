@@ -69,6 +69,8 @@ class DatasetEntry:
         relation_info_address (`str`, *optional*): where the names of its relations are published (`rel_info.json`).
         frequent_relations (`frozenset[str]`, *optional*): the relations that its own evaluation calls frequent; it has one score
             for these and one for all others.
+        scores (`tuple[str, ...]`): names of the scores that its field has beside F1 and Ign F1, see
+            [`~modeling_comm.evaluation.field_scores`].
         published_statistics (`dict[str, str]`): figures that were published of it, by their names in
             [`~dataset_scripts.describe.describe_documents`].
 
@@ -95,6 +97,7 @@ class DatasetEntry:
     inverse: Mapping[str, str] = field(default_factory=dict)
     relation_info_address: str | None = None
     frequent_relations: frozenset[str] | None = None
+    scores: tuple[str, ...] = ()
     published_statistics: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
