@@ -174,7 +174,8 @@ PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_id
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. The F1 of a baseline that reads no text is given beside the scores: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
+beats that column. With --dataset_config, facts that are the same for that data set count once, frequent relations and all
+others are scored apart, and the scores of its own field are added. Pairs that a document ignores never count. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
 """
@@ -193,6 +194,9 @@ def _add_evaluate(parser):
     )
     parser.add_argument(
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
+    )
+    parser.add_argument(
+        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
     )
     parser.add_argument(
         "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"

@@ -17,12 +17,13 @@ def describe_documents(documents, candidates: CandidatePairs = ALL_PAIRS) -> dic
 
     Returns:
         `dict` of numbers. `documents`, `labelled_documents`, `sentences`, `tokens`, `entities`, `mentions`,
-        `entities_per_document` (mean), `max_entities`, `pairs` (those that are asked about, by default n (n - 1) in a document), `ignored_pairs`.
+        `entities_per_document` (mean), `max_entities`, `pairs` (those that are asked about, by default n (n - 1) in a
+        document), `ignored_pairs`.
         From labelled documents only, shares as fractions of 1, or `None` where there is nothing to share:
         `labelled_pairs`, `positive_pairs` and `positive_share`; `triples` (distinct), `duplicate_triples` (labels that
         repeat one), `relations` (`{relation: {"count", "share"}}`, the most frequent first), `most_frequent_share`,
-        `unasked_triples` (of other pairs than these), `max_triples_per_pair`, `intra_share` (some mentions of head and tail share a sentence),
-        `triples_without_evidence`.
+        `unasked_triples` (of other pairs than these), `max_triples_per_pair`, `intra_share` (some mentions of head and tail
+        share a sentence), `triples_without_evidence`.
     """
     counts, relations = Counter(), Counter()
     max_entities = max_triples = 0

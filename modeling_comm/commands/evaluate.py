@@ -22,6 +22,7 @@ from ..evaluation.mismatch import (
 from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
 from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents
 from ..evaluation.type_prior import TypePrior
+from ..extensions import import_extensions
 from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
 from ..utils.writer import is_standard_output
@@ -193,6 +194,7 @@ def compare_files(
 
 def run(args: argparse.Namespace) -> int:
     """The command: prints the table and writes `--output`; returns the exit status."""
+    import_extensions(args.extensions)
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     outputs = [path for path in (args.output, args.errors) if path]
     refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))
