@@ -9,14 +9,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from .documents import Document
+from .documents import Document, docred_type
 from .settings import SettingError, check_field
-from .text_to_document import docred_type
-
-# The distance below the threshold of a relation that a pair is not asked about: too far to be predicted, or to cost anything.
-_NOT_ASKED = 1000.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +21,7 @@ class CandidatePairs:
     all relations.
 
     An entity has the type of its first mention. Types of named-entity models mean DocRED's, see
-    [`~text_to_document.docred_type`].
+    [`~documents.docred_type`].
 
     Args:
         candidate_pairs (`Iterable[tuple[str, str]]`, *optional*): `(head type, tail type)` of the pairs that may be related. Any
@@ -220,15 +215,3 @@ def entity_types(document: Document) -> list[str]:
 def ignored_pairs(document: Document) -> set[tuple[int, int]]:
     """Head and tail of the pairs of a document that are neither trained nor predicted nor scored."""
     return {tuple(pair) for pair in document.get("ignored_pairs") or ()}
-
-
-def without_relations(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """
-    Logits in which relations that a pair is not asked about are so far below the threshold that they are not predicted, and add
-    neither loss nor gradient.
-
-    Args:
-        logits (`(P, R + 1)` float), asked (`(P, R + 1)` bool): rows are pairs, column 0 the threshold class.
-    """
-    below = logits[:, :1].detach().clamp(max=0) - _NOT_ASKED
-    return torch.where(asked, logits, below)

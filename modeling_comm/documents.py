@@ -9,6 +9,17 @@ from typing import Any, ClassVar, NotRequired, TypedDict
 TEXT_FIELDS = ("sents", "pos", "type")
 _LIST = (list, tuple)
 _LONGEST_SHOWN = 100
+# The entity types of DocRED's format, and the labels of CoNLL-2003's and OntoNotes' named entities that mean the same; a
+# nationality has its country's type, LOC. It is for named-entity models, not for a data set, and a checkpoint carries it.
+_FORMAT_TYPES = {
+    "PER": ("PERSON",),
+    "ORG": ("ORGANIZATION", "ORGANISATION"),
+    "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
+    "TIME": ("DATE",),
+    "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
+    "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
+}
+_TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -346,6 +357,11 @@ def _check_position(checker, mention, path, name, sent_id, sentence):
 def entity_name(document: Document, entity: int) -> str:
     """Name of an entity's first mention."""
     return document["vertexSet"][entity][0]["name"]
+
+
+def docred_type(label: str) -> str:
+    """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
+    return _TYPE_OF_LABEL.get(label.upper(), label)
 
 
 def relation_ids(documents: Iterable[Document]) -> list[str]:

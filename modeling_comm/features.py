@@ -12,6 +12,9 @@ LOSSES_OF_ENCODING = (
     "unasked_facts",
 )
 
+# The distance below the threshold of a relation that a pair is not asked about: too far to be predicted, or to cost anything.
+_NOT_ASKED = 1000.0
+
 
 class DocumentFeatures(TypedDict):
     """
@@ -166,6 +169,18 @@ def asked_relations(features: Sequence[DocumentFeatures], is_symmetric: Sequence
         turned.append(torch.zeros(len(pairs_of(feature)), 1, dtype=torch.bool))
         turned[-1][feature["turned_pairs"]] = True
     return ~(torch.cat(turned) & torch.tensor(is_symmetric))
+
+
+def without_relations(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """
+    Logits in which relations that a pair is not asked about are so far below the threshold that they are not predicted, and add
+    neither loss nor gradient.
+
+    Args:
+        logits (`(P, R + 1)` float), asked (`(P, R + 1)` bool): rows are pairs, column 0 the threshold class.
+    """
+    below = logits[:, :1].detach().clamp(max=0) - _NOT_ASKED
+    return torch.where(asked, logits, below)
 
 
 def pad_rows(rows: Sequence[Sequence[int] | np.ndarray], value: int) -> torch.Tensor:

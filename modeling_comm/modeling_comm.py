@@ -17,10 +17,10 @@ from .backbone_attention import (
     mean_of_layers,
     rows_of_matrix,
 )
-from .candidate_pairs import without_relations
 from .config_checks import plain_errors
 from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .evidence import evidence_loss
+from .features import without_relations
 from .losses import get_loss, loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
 from .pretrained_comm import CommPreTrainedModel, check_sizes

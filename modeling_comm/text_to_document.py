@@ -15,26 +15,13 @@ from typing import Any, NotRequired, TypedDict
 
 from transformers.utils import logging
 
-from .documents import Document, DocumentChecker, entity_name, validate_document
+from .documents import Document, DocumentChecker, docred_type, entity_name, validate_document
 from .prediction_record import RecordMention
 
 logger = logging.get_logger(__name__)
 
 NO_TYPE = "MISC"
 _LIST = (list, tuple)
-
-# The entity types of DocRED's format, and the labels of CoNLL-2003's and OntoNotes' named entities that mean the same; a
-# nationality has its country's type, LOC. It is for named-entity models, not for a data set, and a checkpoint carries it.
-_FORMAT_TYPES = {
-    "PER": ("PERSON",),
-    "ORG": ("ORGANIZATION", "ORGANISATION"),
-    "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
-    "TIME": ("DATE",),
-    "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
-    "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
-}
-_TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
-
 
 # Under these names tools give the type of an entity or a mention: ours, Transformers', spaCy's and GLiNER's.
 _TYPE_FIELDS = ("type", "entity_group", "label")
@@ -56,11 +43,6 @@ def read_type(checker: DocumentChecker, record: Mapping, field: str) -> str | No
 def type_field(record: Mapping) -> tuple[str | None, Any]:
     """The field of an entity or a mention that has its type, and what it holds; None twice if there is none."""
     return next(((name, record[name]) for name in _TYPE_FIELDS if record.get(name)), (None, None))
-
-
-def docred_type(label: str) -> str:
-    """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
-    return _TYPE_OF_LABEL.get(label.upper(), label)
 
 
 # ------------------------------------------------------------------------------------------------- sentences and words

@@ -2,16 +2,20 @@
 document says to ignore; and documents whose entities have ids and share mentions."""
 
 import copy
+import json
 
 import pytest
 import torch
-from helpers import random_document, tiny_config, tiny_model, tiny_processor
+from helpers import random_document, run_script, save_backbone, tiny_config, tiny_model, tiny_processor
 
-from modeling_comm import CommProcessor
+import comm_docre
+from modeling_comm import CommProcessor, DocumentRelationExtractionPipeline, document_from_text
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.documents import DocumentError, validate_document
-from modeling_comm.features import LOSSES_OF_ENCODING
+from modeling_comm.features import LOSSES_OF_ENCODING, without_relations
+from modeling_comm.losses import available_losses, loss_from_config
 from modeling_comm.settings import SettingError
+from modeling_comm.training.checks import check_loss_of_symmetric
 
 
 def typed(types, labels=(), seed=0, **fields):
@@ -227,3 +231,149 @@ def test_wrong_fields_are_named(field, value, named):
     with pytest.raises(DocumentError) as refused:
         validate_document({**random_document(3), field: value})
     assert refused.value.field == named
+
+
+# ------------------------------------------------------------------------------------------------- pipeline, training
+
+
+def test_the_pipeline_shows_both_directions_when_asked():
+    processor = tiny_processor(
+        symmetric=["P27"], inverse={"P40": "P17"}, relation_names={"P40": "child", "P17": "parent"}
+    )
+    extract = DocumentRelationExtractionPipeline(tiny_model(), processor)
+    document = typed(["PER"] * 3)
+    once, both = (extract(document, threshold_offset=-100.0, both_directions=shown) for shown in (False, True))
+
+    def facts(record):
+        return [(one["head"], one["tail"], one["relation"]) for one in record["triples"]]
+
+    assert len(set(facts(once))) == len(facts(once)) == 6 * 3 + 3
+    added = {(t, h, {"P27": "P27", "P17": "P40"}[r]) for h, t, r in facts(once) if r in ("P27", "P17")}
+    assert len(facts(both)) == len(facts(once)) + len(added) and set(facts(both)) == set(facts(once)) | added
+    known = dict(zip(facts(once), once["triples"], strict=True))
+    for fact, one in zip(facts(both), both["triples"], strict=True):
+        if fact in added:
+            premise = tuple(one["derived"]["premises"][0])
+            assert one["score"] == known[premise]["score"] and one["explanation"] == known[premise]["explanation"]
+            assert premise[:2] == fact[1::-1] and one["derived"]["rule"].endswith(f"{fact[2]}(y, x)")
+            assert one["relation_name"] == {"P40": "child", "P27": "P27"}[fact[2]]
+    assert "derived" not in once["triples"][0]
+    with pytest.raises(ValueError, match="both_directions"):
+        extract(document, both_directions="yes")
+
+
+def test_types_that_the_model_is_not_asked_about_are_said(caplog):
+    extract = DocumentRelationExtractionPipeline(
+        tiny_model(), tiny_processor(candidate_pairs=[("Chemical", "Disease")])
+    )
+    assert extract(typed(["CHEMICAL", "DISEASE"]))["triples"] == []
+    assert "Chemical and Disease" in caplog.text and "CHEMICAL, DISEASE" in caplog.text
+    caplog.clear()
+    record = extract({**typed(["Chemical", "Disease"]), "entity_ids": [["D1"], ["D2", "D3"]]}, threshold_offset=-100.0)
+    assert caplog.text == "" and len(record["triples"]) == 4
+    assert [entity["ids"] for entity in record["entities"]] == [["D1"], ["D2", "D3"]]
+
+
+def test_ids_of_entities_in_a_text():
+    entities = [{"mentions": [{"start": 0, "end": 4}], "ids": ["Q585"]}, {"mentions": [{"start": 8, "end": 14}]}]
+    read = document_from_text("Oslo in Norway", entities)
+    assert read.document["entity_ids"] == [["Q585"], []] and read.entities[0]["ids"] == ["Q585"]
+    entities[1]["ids"] = "Q20"
+    with pytest.raises(DocumentError) as refused:
+        document_from_text("Oslo in Norway", entities)
+    assert refused.value.field == "entities[1].ids"
+
+
+@pytest.mark.parametrize("loss", available_losses())
+def test_losses_leave_out_what_is_not_asked_or_are_refused(loss):
+    config = tiny_config(loss=loss)
+    check_loss_of_symmetric(config, CandidatePairs(directed=False, symmetric=["P27"]))
+    if loss in ("margin", "ncrl", "ssr_pu"):
+        with pytest.raises(SettingError):
+            check_loss_of_symmetric(config, CandidatePairs(symmetric=["P27"]))
+        return
+    check_loss_of_symmetric(config, CandidatePairs(symmetric=["P27"]))
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    labels = torch.zeros(6, 5)
+    labels[0, 1] = labels[1, 2] = labels[1, 4] = 1
+    asked = torch.ones(6, 5, dtype=torch.bool)
+    asked[2:4, 3] = False
+    loss_function = loss_from_config(config)
+    losses = loss_function(without_relations(logits, asked), labels, reduction="none")
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    # As if the model had one relation less for these pairs.
+    others = torch.tensor([0, 1, 2, 4])
+    fewer = logits.detach()[2:4][:, others].requires_grad_()
+    expected = loss_function(fewer, labels[2:4][:, others], reduction="none")
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), fewer)
+    torch.testing.assert_close(losses[2:4], expected)
+    torch.testing.assert_close(gradient[2:4][:, others], expected_gradient)
+    assert not gradient[2:4, 3].any()
+
+
+ENTRY = """
+from modeling_comm.data import DatasetEntry, DatasetFile, register_dataset
+
+register_dataset(
+    DatasetEntry(
+        name="side_effects",
+        title="Side effects",
+        files={
+            split: DatasetFile(name=f"{file}.json")
+            for split, file in (("train", "train"), ("validation", "dev"), ("test", "test"))
+        },
+        null_label="NR",
+        candidate_pairs=(("Chemical", "Disease"), ("Disease", "Disease")),
+        symmetric=("P27",),
+        inverse={"P569": "P131"},
+        scores=("pair",),
+    )
+)
+"""
+
+
+def test_a_data_set_is_trained_and_scored_on_its_pairs(tmp_path, capsys):
+    types = ["Chemical", "Disease", "Disease", "Gene"]
+    facts = [(0, 1, "P17"), (2, 1, "P27"), (1, 2, "P569"), (3, 0, "P17"), (0, 2, "P17")]
+    documents = [typed(types, facts, seed, title=f"D{seed}", ignored_pairs=[[0, 2]]) for seed in range(4)]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.json").write_text(json.dumps(documents))
+    (tmp_path / "entry.py").write_text(ENTRY)
+    flags = ["--extensions", tmp_path / "entry.py", "--dataset_config", "side_effects", "--data_dir", tmp_path]
+    flags += ["--cache_dir", tmp_path / "cache", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true"]
+    model = ["--model_name_or_path", save_backbone(tmp_path / "encoder"), "--emb_size", 16, "--block_size", 4]
+    model += ["--window_size", 64]
+    (metrics,) = run_script(
+        *(
+            *flags,
+            *model,
+            "--output_dir",
+            tmp_path / "run",
+            "--do_train",
+            "--do_eval",
+            "--do_predict",
+            "--max_steps",
+            3,
+        )
+    )
+    processor = CommProcessor.from_pretrained(tmp_path / "run")
+    assert list(processor.id2label.values()) == ["NR", "P131", "P17", "P27"]
+    assert processor.candidates.candidate_pairs == (("Chemical", "Disease"), ("Disease", "Disease"))
+    assert processor.candidates.inverse == {"P569": "P131"}
+    scores = json.loads((tmp_path / "run" / "test_scores.json").read_text())["scores"]
+    # Of five labels one is ignored; that of a gene can only be missed.
+    assert scores["gold"] == 16 and scores["field_scores"]["pair"]["gold"] == 16
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["data"]["encoding"]["test"]["unasked_facts"] == 4
+    assert metrics["test_f1"] == scores["f1"]
+    predicted = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {(one["h_idx"], one["t_idx"]) for one in predicted} <= {(0, 1), (1, 2), (2, 1)}
+    capsys.readouterr()
+    assert run_script(*flags, "--describe_data") == []
+    shown = capsys.readouterr().out
+    assert "ignored beside them" in shown and "on pairs not asked about" in shown
+    words = ["evaluate", "--extensions", tmp_path / "entry.py", "--dataset_config", "side_effects"]
+    words += ["--predictions", tmp_path / "run" / "results.json", "--truth", tmp_path / "test.json"]
+    assert comm_docre.main([str(word) for word in [*words, "--output", tmp_path / "scores.json"]]) == 0
+    found = json.loads((tmp_path / "scores.json").read_text())
+    assert (found["f1"], found["field_scores"]) == (scores["f1"], scores["field_scores"])

@@ -20,7 +20,7 @@ logger = logging.get_logger(__name__)
 def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> None:
     """
     Refuses a loss that cannot leave out a relation which a pair is not asked about, see
-    [`~modeling_comm.candidate_pairs.without_relations`]: one to which it matters how far below the threshold a relation is.
+    [`~modeling_comm.features.without_relations`]: one to which it matters how far below the threshold a relation is.
 
     Args:
         config (`CommConfig`): names the loss and has its settings.
