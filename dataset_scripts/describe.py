@@ -1,12 +1,13 @@
 """Descriptions of data sets: their counts, and the losses that a tokenizer will cause."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
+from modeling_comm.documents import Document
 
 
-def describe_documents(documents, candidates: CandidatePairs = ALL_PAIRS) -> dict:
+def describe_documents(documents: Iterable[Document], candidates: CandidatePairs = ALL_PAIRS) -> dict:
     """
     Counts what is in documents in one pass, so a stream will do.
 
@@ -25,7 +26,8 @@ def describe_documents(documents, candidates: CandidatePairs = ALL_PAIRS) -> dic
         `unasked_triples` (of other pairs than these), `max_triples_per_pair`, `intra_share` (some mentions of head and tail
         share a sentence), `triples_without_evidence`.
     """
-    counts, relations = Counter(), Counter()
+    counts: Counter[str] = Counter()
+    relations: Counter[str] = Counter()
     max_entities = max_triples = 0
     for document in documents:
         entities, labels = document["vertexSet"], document.get("labels")
@@ -42,7 +44,8 @@ def describe_documents(documents, candidates: CandidatePairs = ALL_PAIRS) -> dic
         )
         if labels is None:
             continue
-        has_evidence = {}  # by fact: the labels that repeat a fact count once, with all their evidence
+        # By fact: the labels that repeat a fact count once, with all their evidence.
+        has_evidence: dict[tuple[int, int, str], bool] = {}
         repeated = -1
         for repeated, (fact, label) in enumerate(candidates.labels(document)):  # noqa: B007
             has_evidence[fact] = has_evidence.get(fact, False) or bool(label.get("evidence"))

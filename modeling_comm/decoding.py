@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -45,13 +45,13 @@ class DecisionSettings:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
-    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
+    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"  # type: ignore[valid-type]  # declared once, at losses
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name == "probability_map":
             value = ProbabilityMap.of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
@@ -64,7 +64,7 @@ class DecisionSettings:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
 
-    def clear_tuned(self, keep_offset: bool = False):
+    def clear_tuned(self, keep_offset: bool = False) -> None:
         """
         Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
         """
@@ -75,7 +75,7 @@ class DecisionSettings:
             logger.warning("probability_map is removed; it was fitted for other weights")
             self.probability_map = None
 
-    def reset_evidence_threshold(self, default: float | None):
+    def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
         if self.evidence_threshold != default:
             logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
@@ -265,8 +265,10 @@ class Predictions:
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])
             from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
-            how = {"probability": probability, "rule": str(rule), "premises": from_}
-            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), **how))
+            margin = float(self.margins[row, label - 1])
+            added.append(
+                Triple(fact.head, fact.tail, label, margin, probability=probability, rule=str(rule), premises=from_)
+            )
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:
@@ -291,8 +293,8 @@ class Predictions:
     def in_words(
         self,
         document: Document,
-        id2label: dict[int, str],
-        relation_names: dict[str, str],
+        id2label: Mapping[int, str],
+        relation_names: Mapping[str, str],
         shown_both_ways: CandidatePairs = ALL_PAIRS,
     ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
@@ -305,8 +307,8 @@ class Predictions:
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
-                **({} if triple.probability is None else {"probability": triple.probability}),
-                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
+                **({} if triple.probability is None else {"probability": triple.probability}),  # type: ignore[typeddict-item]
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),  # type: ignore[typeddict-item]
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),
@@ -407,8 +409,8 @@ def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) ->
         one.sentence_scores = {}
     if pairs:
         wanted = torch.tensor(pairs, device=documents.pair_index.device)
-        for (index, *pair), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
-            predictions[index].sentence_scores[tuple(pair)] = row
+        for (index, head, tail), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
+            predictions[index].sentence_scores[head, tail] = row
     for one in predictions:
         one.find_evidence()
 

@@ -3,6 +3,7 @@ skips the cells of the logits' gradient that are exactly zero, which are nearly 
 
 import functools
 from contextlib import nullcontext
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class GroupedBilinear(nn.Module):
         bias (`bool`, *optional*, defaults to `True`): whether a bias is added.
     """
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         _keep_out_of_graphs()
         return super().__new__(cls)
 

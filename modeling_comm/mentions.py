@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
+from typing import Any
 
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker
@@ -23,7 +24,7 @@ _OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
 # ---------------------------------------------------------------------------------------------------- text to mentions
 
 
-def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
+def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None = None) -> list[dict]:
     """
     Mentions that a named-entity source finds in a text, as [`group_mentions`] takes them.
 
@@ -80,7 +81,7 @@ def _mentions(found):
     ]
 
 
-def mentions_of_doc(doc) -> list[dict]:
+def mentions_of_doc(doc: Any) -> list[dict]:
     """The mentions of spaCy's `Doc`: its `ents`, or, where there are none, the spans with a label in its `spans`."""
     # Groups without labels are something else, such as chains of coreference.
     others = (span for group in getattr(doc, "spans", {}).values() for span in group if span.label_)
@@ -93,7 +94,15 @@ def mentions_of_doc(doc) -> list[dict]:
 # ------------------------------------------------------------------------------------------------ mentions to entities
 
 
-def group_mentions(text, mentions, coreference=None, title=None, *, index=None, source=None) -> list[dict]:
+def group_mentions(
+    text: str,
+    mentions: Iterable,
+    coreference: Callable | None = None,
+    title: str | None = None,
+    *,
+    index: int | None = None,
+    source: str | None = None,
+) -> list[dict]:
     """
     Entities of a flat list of mentions, in the order of their first mention.
 

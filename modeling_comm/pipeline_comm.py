@@ -2,11 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Sized
+import os
+from collections.abc import Callable, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
-from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
@@ -16,8 +18,9 @@ from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .features import what_was_lost
 from .out_of_memory import DocumentSize, naming_documents
-from .prediction_record import RECORD_VERSION
-from .rules import check_rules
+from .prediction_record import RECORD_VERSION, PredictionRecord
+from .processing_comm import CommProcessor
+from .rules import Rule, check_rules
 from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 
@@ -36,7 +39,7 @@ class LoadingArguments(dict):
     """Arguments that a model was loaded with (`trust_remote_code`, `token`, ...), for loading its processor. Copies and
     pickles of it are empty: a model that is pickled must not take an access token along."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return dict, ()
 
 
@@ -70,7 +73,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    def __init__(self, model, processor=None, **kwargs):
+    def __init__(self, model: PreTrainedModel, processor: CommProcessor | None = None, **kwargs: Any):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
         if processor is None or isinstance(processor, str):
@@ -81,7 +84,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
         self._related_pairs = RelatedPairs()
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
-    def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
+    def __call__(
+        self, inputs: Any, batch_size: int | None = None, show_progress_bar: bool = False, **kwargs: Any
+    ) -> Any:
         """
         Extracts triples.
 
@@ -236,7 +241,14 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     # ------------------------------------------------------------------------------------------------- the three stages
 
-    def preprocess(self, input_, index=0, ner=None, coreference=None, sentence_splitter=None):
+    def preprocess(
+        self,
+        input_: Any,
+        index: int = 0,
+        ner: Callable | None = None,
+        coreference: Callable | None = None,
+        sentence_splitter: Callable | None = None,
+    ) -> dict[str, Any]:
         """One input as an encoded document."""
         document = read_document_input(input_, index, ner, coreference, sentence_splitter)
         (feature,) = self.processor.encode([document.document])
@@ -249,21 +261,27 @@ class DocumentRelationExtractionPipeline(Pipeline):
         return self.model(**model_inputs, output_documents=explain, return_dict=True)
 
     def postprocess(
-        self, model_outputs, threshold_offset=None, rules=None, both_directions=False, max_sentences=3, **selection
-    ):
+        self,
+        model_outputs: dict[str, Any],
+        threshold_offset: float | None = None,
+        rules: Sequence[Rule] | None = None,
+        both_directions: bool = False,
+        max_sentences: int = 3,
+        **selection: Any,
+    ) -> list[PredictionRecord]:
         """A record for each document of a batch."""
-        selection = TripleSelection(**selection)
+        wanted = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
-        left_out = self._select(selection, predictions, examples)
+        left_out = self._select(wanted, predictions, examples)
         shown = self.processor.candidates if both_directions else ALL_PAIRS
         triples = [
             decided.in_words(document, id2label, names, shown)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        records = []
+        records: list[Any] = []
         for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
             document, decided = example["document"], predictions[index]
             removed = {
@@ -324,7 +342,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     # --------------------------------------------------------------------------------------------------------- saving
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):

@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Literal
+from os import PathLike
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
-from .rules import check_rules
+from .rules import Rule, check_rules
 from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .subword_tokens import MARKERS, read_tokenizer, tokenize_words
 from .windows import (
@@ -104,24 +105,24 @@ class CommProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
-        id2label=None,
-        relation_names=None,
-        markers="star",
-        window_size=512,
-        window_stride=128,
-        window_end_tokens=1,
-        word_leading_space=True,
-        decision_threshold="th",
-        threshold_offset=0.0,
-        max_relations_per_pair=None,
-        evidence_threshold=None,
-        probability_map=None,
-        rules=None,
-        candidate_pairs=None,
-        directed=True,
-        symmetric=None,
-        inverse=None,
+        tokenizer: PreTrainedTokenizerBase,
+        id2label: Mapping[int, str] | None = None,
+        relation_names: Mapping[str, str] | None = None,
+        markers: str = "star",
+        window_size: int = 512,
+        window_stride: int = 128,
+        window_end_tokens: int = 1,
+        word_leading_space: bool = True,
+        decision_threshold: str = "th",
+        threshold_offset: float = 0.0,
+        max_relations_per_pair: int | None = None,
+        evidence_threshold: float | None = None,
+        probability_map: Any = None,
+        rules: Iterable[Rule | str] | None = None,
+        candidate_pairs: Iterable[tuple[str, str]] | None = None,
+        directed: bool | None = True,
+        symmetric: Iterable[str] | None = None,
+        inverse: Mapping[str, str] | None = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -140,7 +141,9 @@ class CommProcessor(ProcessorMixin):
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike, *args: Any, trust_remote_code: bool = False, **kwargs: Any
+    ) -> Self:
         """
         Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
 
@@ -152,7 +155,7 @@ class CommProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
 
     @classmethod
-    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings) -> "CommProcessor":
+    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings: Any) -> "CommProcessor":
         """
         Processor for a new model.
 
@@ -181,7 +184,7 @@ class CommProcessor(ProcessorMixin):
 
     @classmethod
     def from_backbone(
-        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings
+        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings: Any
     ) -> "CommProcessor":
         """
         As [`from_config`], with the tokenizer of a bare encoder.
@@ -199,7 +202,7 @@ class CommProcessor(ProcessorMixin):
         )
 
     @classmethod
-    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_processor_dict(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> tuple[dict, dict]:
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         missing = set(PROCESSOR_FIELDS) - set(settings)
         if missing:  # saved when the configuration held them
@@ -219,11 +222,11 @@ class CommProcessor(ProcessorMixin):
         saved = self.to_dict()
         return {name: saved.get(name) for name in self.setting_names()}
 
-    def with_settings(self, **settings) -> "CommProcessor":
+    def with_settings(self, **settings: Any) -> "CommProcessor":
         """A processor with the same tokenizer and labels that differs in these settings."""
         return type(self)(self.tokenizer, id2label=self.id2label, **{**self.settings, **settings})
 
-    def check_model(self, config: CommConfig):
+    def check_model(self, config: CommConfig) -> None:
         """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows or the
         tokenizer's ids."""
         if self.id2label != config.id2label:
@@ -233,14 +236,14 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(
                 f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
             )
-        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size
+        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size  # type: ignore[union-attr]
         if last >= size:
             raise ValueError(
                 f"the tokenizer has the id {last}; expected ids below {size}, the size of the backbone's embedding (vocab_size)"
             )
 
     @property
-    def model_input_names(self):
+    def model_input_names(self) -> list[str]:
         return list(ModelInputs.__annotations__)
 
     def to_dict(self) -> dict:
@@ -252,7 +255,7 @@ class CommProcessor(ProcessorMixin):
         } | self.candidates.given()
 
     @property
-    def label2id(self):
+    def label2id(self) -> dict[str, int]:
         return {label: index for index, label in self.id2label.items()}
 
     # ------------------------------------------------------------------------------------------- documents to tensors
@@ -262,7 +265,7 @@ class CommProcessor(ProcessorMixin):
         documents: Document | Iterable[Document],
         return_tensors: str = "pt",
         max_length: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Encodes one document or a list of them.
@@ -283,7 +286,7 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(f"return_tensors is {return_tensors!r}; expected 'pt'")
         if kwargs:
             raise ValueError(f"CommProcessor has no arguments {sorted(kwargs)}; truncation is asked for by max_length")
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         features = self.encode(documents, max_length=max_length)
         lost = what_was_lost(encoding_report(features))
         if lost:
@@ -346,7 +349,7 @@ class CommProcessor(ProcessorMixin):
         sizes = [feature["num_entities"] for feature in features]
         pairs = [pair_rows(document, feature) for document, feature in enumerate(features)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
-        batch = {
+        batch: Any = {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id),
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
@@ -394,7 +397,7 @@ class CommProcessor(ProcessorMixin):
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         removed = sum(one.removed_by_cap for one in predictions)
         if removed:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 from transformers.utils import logging
 
@@ -185,7 +185,7 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
         DocumentError: it is not in DocRED's format.
     """
     kept = ("title", "sents", "vertexSet", "ignored_pairs", "entity_ids")
-    document = {key: document[key] for key in kept if key in document}
+    document = cast(Document, {key: document[key] for key in kept if key in document})
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:
@@ -197,9 +197,9 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
         sentences.append((first, max(first, position - 1)))
         position += not sentence  # joining puts a space around an empty sentence too
     text = " ".join(" ".join(sentence) for sentence in document["sents"])
-    entities = []
+    entities: list[TextEntity] = []
     for number, mentions in enumerate(document["vertexSet"]):
-        found = []
+        found: list[TextMention] = []
         for mention in mentions:
             sent_id, (first, last) = mention["sent_id"], mention["pos"]
             start = starts[sent_id][first]
@@ -276,10 +276,11 @@ def document_from_text(
             inside = text[start:end]
             found[-1]["mentions"].append({"start": start, "end": end, "text": inside, "sentence": sent_id})
             vertex_set[-1].append({"name": inside, "sent_id": sent_id, "pos": [word, last[end]], "type": kind})
-    document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
+    document: Document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
     if any(entity.get("ids") is not None for entity in entities):
-        document["entity_ids"] = [list(entity.get("ids") or ()) for entity in entities]
-        for of_text, ids in zip(found, document["entity_ids"], strict=True):
+        all_ids = [list(entity.get("ids") or ()) for entity in entities]
+        document["entity_ids"] = all_ids
+        for of_text, ids in zip(found, all_ids, strict=True):
             of_text["ids"] = ids
     validate_document(document, index=index, source=source)
     return TextDocument(document, title or "", text, sentences, found)
@@ -292,7 +293,7 @@ def _check_ids(checker, entity, field):
         checker.check(identifier, str, f"{field}.ids[{place}]", expected)
 
 
-def check_text(checker, text, title=None):
+def check_text(checker: DocumentChecker, text: Any, title: Any = None) -> None:
     """Raises [`DocumentError`] unless both can be read."""
     checker.check(text, str, "text", "a text")
     if title is not None:
@@ -304,7 +305,9 @@ def check_text(checker, text, title=None):
         checker.fail("text", around, f"no half of a surrogate pair (character {error.start})")
 
 
-def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> list[tuple[int, int]]:
+def read_spans(
+    checker: DocumentChecker, text: str, mentions: Iterable[Mapping[str, Any]], field: str
+) -> list[tuple[int, int]]:
     """
     Spans of a list of mentions, without white space around them, which is reported.
 
@@ -345,7 +348,7 @@ def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> lis
     return spans
 
 
-def as_mention(mention):
+def as_mention(mention: Any) -> Any:
     """A mention as an object: `(start, end)` and `(start, end, type)` are two, too; anything else stays what it is."""
     if isinstance(mention, _LIST) and len(mention) in (2, 3):
         return dict(zip(("start", "end", "type"), mention, strict=False))

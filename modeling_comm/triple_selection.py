@@ -45,7 +45,7 @@ class UnknownRelationError(SettingError):
         expected = f"{self.nearest!r}?" if self.nearest else f"one of the model's {len(self.known)}, such as {some}"
         super().__init__("TripleSelection", "relations", value, expected)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.value, self.known)
 
 
@@ -76,7 +76,7 @@ class TripleSelection:
     head_types: Iterable[str] | None = None
     tail_types: Iterable[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for setting in _NUMBERS:
             setting.check(self)
         for field in _NAMES:

@@ -256,6 +256,8 @@ def run_command(words):
             assert given <= set(FLAG_OF_A_FILE.findall((ROOT / file).read_text(encoding="utf-8"))), file
         case ["python", "-m", module, *arguments]:
             ends_well(SCRIPTS[module], arguments)
+        case ["source", script]:
+            assert f"BIN := {Path(script).parent}\n" in (ROOT / "Makefile").read_text(encoding="utf-8"), script
         case ["make", *targets]:
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert targets and all(re.search(rf"(?m)^{target}:", makefile) for target in targets), targets
@@ -331,6 +333,38 @@ def test_links_lead_somewhere(page):
 def anchors(page):
     headings = re.findall(r"(?m)^#+ (.+)$", prose(page))
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_demo_ends_with_commands_of_the_readme():
+    makefile = read(ROOT / "Makefile")
+    shown = [line.replace("$(DEMO)", "outputs/demo") for line in re.findall(r"@printf '    (.*)\\n'", makefile)]
+    blocks = [block for block in read_blocks(ROOT / "README.md") if block.language == "bash"]
+    given = [words for block in blocks for words in commands(block.text)]
+    assert [shlex.split(line) in given for line in shown] == [True, True, True], shown
+
+
+# What readers of the field would stumble over, and what stands in its place.
+ONE_WORD = {
+    r"\b(?:go|goes|went|going) on (?:where|from|with it)|\bpick(?:s|ed)? up (?:where|again)|\bcarr(?:y|ies) on": "resume",
+    r"\bword[ -]?pieces?\b": "subword token",
+    r"\bwith(?:out)? so (?:many|much)\b": "a number",
+    r"\b(?:not )?looked at\.": "ignored",
+}
+
+
+def test_one_word_for_one_thing():
+    code = [path for name in ("modeling_comm", "dataset_scripts") for path in (ROOT / name).rglob("*.py")]
+    texts = {path: read(path) for path in [*PAGES, *code, ROOT / "comm_docre.py", ROOT / "run_docre.py"]}
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}; say {word}"
+        for path, text in texts.items()
+        for pattern, word in ONE_WORD.items()
+        for match in re.finditer(pattern, text)
+    ]
+    print(
+        f"resume: {sum(len(re.findall(r'(?i)resum', text)) for text in texts.values())} times; paraphrases: {len(found)}"
+    )
+    assert not found, "\n".join(found)
 
 
 def test_index_lists_every_page():

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.dataset_entry import LOCAL, DatasetEntry, get_dataset
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, OfficialPrediction, shown
 from ..evaluation.field_scores import score_data_set
 from ..evaluation.mismatch import (
     check_same_entities,
@@ -30,7 +30,7 @@ from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
 
-def read_predictions(path: str) -> tuple[list[dict], dict[str, list[str]] | None]:
+def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, list[str]] | None]:
     """
     Predictions of a file in the official format, or of the JSON lines that `comm-docre predict` writes of documents in DocRED's
     format, whose entities keep their numbers.
@@ -97,7 +97,9 @@ def _official(record):
     return [{"title": record["title"], **fact} for fact in facts]
 
 
-def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], predictions: str, truth: str) -> None:
+def check_entities(
+    predicted: Mapping[str, list[str]], documents: list[Document], predictions: str, truth: str
+) -> None:
     """
     Checks that records have the entities of the documents with their titles; a triple's indices mean nothing otherwise.
 

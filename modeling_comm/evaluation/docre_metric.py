@@ -1,5 +1,8 @@
 """The scorer as a metric of the `evaluate` library: [`load_metric`], without a network."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import evaluate
 
@@ -8,6 +11,8 @@ from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentChecker
 from modeling_comm.evaluation.field_scores import score_data_set
 from modeling_comm.evaluation.scoring import PredictionError, parse_documents, score
+
+from ..documents import Document, OfficialPrediction
 
 _DESCRIPTION = """
 Document-level relation extraction by the official definitions of DocRED and Re-DocRED: micro F1 and Ign F1 over
@@ -31,7 +36,7 @@ _INDEX, _TEXT = datasets.Value("int64"), datasets.Value("string")
 _FURTHER = {"evidence": datasets.List(_INDEX), "novelty": _TEXT}
 
 
-def load_metric(**options) -> evaluate.Metric:
+def load_metric(**options: Any) -> evaluate.Metric:
     """
     The metric of this file, ready to use.
 
@@ -95,7 +100,12 @@ class DocreMetric(evaluate.Metric):
             ),
         )
 
-    def add_batch(self, *, predictions=None, references=None):
+    def add_batch(
+        self,
+        *,
+        predictions: Sequence[Sequence[OfficialPrediction]] | None = None,
+        references: Sequence[Document] | None = None,
+    ) -> None:
         """Stores as many prediction records as references, checked and reduced to what scoring reads."""
         if predictions is None or references is None:
             raise ValueError("predictions, references: found None, expected one record of each for every document")
@@ -107,7 +117,9 @@ class DocreMetric(evaluate.Metric):
             references=[_reference_record(document) for document in references],
         )
 
-    def add(self, *, prediction=None, reference=None):
+    def add(
+        self, *, prediction: Sequence[OfficialPrediction] | None = None, reference: Document | None = None
+    ) -> None:
         """Stores one prediction record and its reference."""
         self.add_batch(predictions=[prediction], references=[reference])
 

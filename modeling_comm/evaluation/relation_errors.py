@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
+from ..documents import Document, OfficialPrediction
 from ..utils.files import write_json
 from ..utils.spreadsheet import csv_header, csv_rows
 from ..utils.writer import write_bytes
@@ -19,8 +20,8 @@ FORMATS = (".json", ".csv")
 
 
 def relation_errors(
-    predictions: Collection[dict],
-    documents: Iterable[dict],
+    predictions: Collection[OfficialPrediction],
+    documents: Iterable[Document],
     relation_names: Mapping[str, str] | None = None,
     candidates: CandidatePairs = ALL_PAIRS,
 ) -> list[dict]:

@@ -99,7 +99,7 @@ def document_of_text(
                 report.drop("mentions that are listed twice")
             spans.setdefault((mention.start, mention.end), mention)
     numbers = {name: number for number, name in enumerate(entities)}
-    spans = [
+    entity_mentions = [
         [
             {"start": m.start, "end": m.end, "type": m.type, "text": annotated.text[m.start : m.end]}
             for m in mentions.values()
@@ -107,7 +107,11 @@ def document_of_text(
         for mentions in entities.values()
     ]
     document = document_from_text(
-        annotated.text, [{"mentions": mentions} for mentions in spans], annotated.title, index=index, source=source
+        annotated.text,
+        [{"mentions": mentions} for mentions in entity_mentions],
+        annotated.title,
+        index=index,
+        source=source,
     ).document
     if annotated.facts is not None:
         document["labels"] = _labels(annotated.facts, numbers, report)

@@ -6,16 +6,15 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..documents import Document
 from ..settings import NameTakenError, SettingError
-from .annotated_text import AnnotatedText
 from .import_report import ImportReport
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
 
-Reader = Callable[[str, ImportReport], Iterator[AnnotatedText | Document]]
+Reader = Callable[[str, ImportReport], Iterator[Any]]  # of `AnnotatedText` or documents
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
@@ -22,7 +22,7 @@ def read_documents(
     report: ImportReport | None = None,
     on_bad_document: str = "error",
     null_label: str | None = None,
-) -> Iterator[Document]:
+) -> Generator[Document, None, None]:
     """
     Documents of a file or a folder in a registered format, in DocRED's form.
 

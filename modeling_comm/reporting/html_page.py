@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 
+from ..documents import Document
 from ..evaluation.mismatch import check_same_entities
-from ..evaluation.scoring import Document, parse_documents
+from ..evaluation.scoring import LabelledDocument, parse_documents
 from ..prediction_record import PredictionRecord, parse_record
 
 _PARTS = Path(__file__).with_name("page")
@@ -18,7 +19,7 @@ _SCRIPTS = ("layout.js", "graph.js", "table.js", "page.js")  # one scope
 def render_html(
     records: Iterable[PredictionRecord],
     title: str = "Relations",
-    truth: Iterable[dict] = (),
+    truth: Iterable[Document] = (),
     relation_names: Mapping[str, str] | None = None,
 ) -> str:
     """
@@ -115,7 +116,7 @@ def _page_data(record: PredictionRecord):
     }
 
 
-def _judge(data: dict, document: Document, names: Mapping[str, str], index: int):
+def _judge(data: dict, document: LabelledDocument, names: Mapping[str, str], index: int):
     """Adds to a record's data which triples are right, and the gold facts that were missed."""
     check_same_entities([entity["name"] for entity in data["entities"]], document, "the truth", index=index)
     names = dict(names) | {triple["relation"]: triple["name"] for triple in data["triples"]}
@@ -127,5 +128,5 @@ def _judge(data: dict, document: Document, names: Mapping[str, str], index: int)
     for head, tail, relation in document.facts:
         if (head, tail, relation) not in predicted:
             name = names.get(relation, relation)
-            fact = {"head": head, "tail": tail, "relation": relation, "name": name, "score": 0, "explanation": []}
-            data["triples"].append({**fact, "missed": True})
+            missed = {"head": head, "tail": tail, "relation": relation, "name": name, "score": 0, "explanation": []}
+            data["triples"].append({**missed, "missed": True})

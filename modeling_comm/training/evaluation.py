@@ -1,6 +1,8 @@
 """Evaluation of whole data sets: what is predicted for each document, and the scores of all of them, in bounded memory."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..decoding import (
     Predictions,
@@ -10,14 +12,21 @@ from ..decoding import (
     flat_ranks,
     official_predictions,
 )
+from ..documents import Document
 from ..evaluation.evidence_scores import evidence_metrics
 from ..evaluation.ranking import EXACT_CANDIDATES, CandidateRanking
 from ..evaluation.scoring import IgnReference, score
 from ..losses import loss_from_config
+from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 
 
-def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
+def predict_batch(
+    model: CommForDocumentRelationExtraction,
+    batch: dict[str, Any],
+    processor: CommProcessor,
+    documents: Sequence[Document] | None = None,
+) -> list[Predictions]:
     """
     Runs the model on a collated batch.
 
@@ -99,13 +108,13 @@ class EvaluatedDocuments:
             self.ranking.merge(other.ranking for other in others)
 
     def metrics(
-        self, documents: list[dict], processor: CommProcessor, ign_reference: IgnReference | None = None
+        self, documents: list[Document], processor: CommProcessor, ign_reference: IgnReference | None = None
     ) -> dict[str, float]:
         """Scores of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
         over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`; with
         `average_precision_error` where the candidates are too many for an exact one; of a model that predicts evidence also
         those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
-        metrics = {
+        metrics: dict[str, float] = {
             "predicted_positives": sum(len(result.triples) for result in self.results),
             "removed_by_cap": sum(result.removed_by_cap for result in self.results),
         }
@@ -124,7 +133,7 @@ class EvaluatedDocuments:
         return metrics
 
 
-def unknown_facts(documents: list[dict]) -> int:
+def unknown_facts(documents: Iterable[Mapping[str, Any]]) -> int:
     """Number of gold facts whose relation the model does not have, or whose pair it is not asked about: whatever it predicts, it
     misses them."""
     return sum(document.get(name, 0) for document in documents for name in ("unknown_facts", "unasked_facts"))

@@ -1,6 +1,9 @@
 """What a trainer does for evidence: its pairs are counted, its loss is logged, its threshold is chosen."""
 
+from typing import Any
+
 import torch
+from transformers import Trainer
 from transformers.utils import logging
 
 from ..evaluation.evidence_scores import best_evidence_threshold
@@ -10,7 +13,7 @@ from .encode_dataset import check_labelled, encode_dataset
 logger = logging.get_logger(__name__)
 
 
-class EvidenceTraining:
+class EvidenceTraining(Trainer):
     """The part of [`CommTrainer`] that is about evidence."""
 
     _evidence_pairs = None  # of a step, accumulated batches and processes included
@@ -34,7 +37,7 @@ class EvidenceTraining:
         default = default_evidence_threshold(self.model.config.evidence_weight)
         self.processing_class.decision.reset_evidence_threshold(default)
 
-    def log(self, logs, start_time=None):
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._evidence_since is not None:
             total = torch.as_tensor(self._evidence_loss, dtype=torch.float32, device=self.args.device)
             steps = max(self.state.global_step - self._evidence_since, 1)
@@ -42,7 +45,7 @@ class EvidenceTraining:
             self._evidence_loss, self._evidence_since = 0.0, None
         super().log(logs, start_time)
 
-    def tune_evidence_threshold(self, eval_dataset=None) -> float:
+    def tune_evidence_threshold(self, eval_dataset: Any = None) -> float:
         """
         Chooses the share of a pair's attention beyond which a sentence is evidence, for the best evidence F1 on facts of labelled
         documents that are predicted, right and annotated with evidence, and sets it in the processor. To be called after

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from ..data.dataset_entry import LOCAL, DatasetEntry
 from ..decoding import Predictions, official_predictions
-from ..documents import entity_name
+from ..documents import Document, entity_name
 from ..evaluation.field_scores import score_data_set
 from ..evaluation.scoring import format_scores
 from ..evaluation.type_prior import TypePrior
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 def predict_test(
     trainer: CommTrainer,
     encoded: Dataset,
-    documents: Sequence[dict],
-    training_documents: Iterable[dict] | None = None,
+    documents: Sequence[Document],
+    training_documents: Iterable[Document] | None = None,
     entry: DatasetEntry = LOCAL,
     show_triples: int = 0,
 ) -> dict[str, float]:
@@ -68,12 +68,13 @@ def predict_test(
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
         compare_on_test(trainer, output.predictions)
+    trainer.log(dict(metrics))  # for TensorBoard and other trackers
     print_triples(output.predictions, documents, processor, show_triples)
     return metrics
 
 
 def print_triples(
-    results: Sequence[Predictions], documents: Sequence[dict], processor: CommProcessor, number: int
+    results: Sequence[Predictions], documents: Sequence[Document], processor: CommProcessor, number: int
 ) -> None:
     """Prints `number` predicted triples in words: the surest one of each document, then the second ones."""
     by_document = [sorted(result.triples, key=lambda triple: -triple.rank) for result in results]

@@ -275,11 +275,20 @@ def mapping(text: str) -> Any:
     return json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults but for None, which says nothing."""
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows one spelling of each flag, defaults other than None, and the description with its lines as they are."""
 
     def _get_help_string(self, action):
         return action.help if action.default is None else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action):
+        spellings = action.option_strings
+        # Transformers adds a second one with hyphens. It keeps working.
+        action.option_strings = [flag for flag in spellings if "-" not in flag.lstrip("-")]
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = spellings
 
 
 @dataclass

@@ -3,9 +3,11 @@
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
+from typing import Any, TextIO
 
 from ..documents import DocumentError
 from .writer import write_text
@@ -16,14 +18,14 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_PIECE = 16
 
 
-def open_text(path):
+def open_text(path: str | os.PathLike) -> TextIO:
     """A JSON file to read as text, also if it is compressed by gzip, whatever its name."""
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig")
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file; a `ValueError` that names the file where it is not JSON."""
     try:
         with open_text(path) as file:
@@ -32,19 +34,19 @@ def read_json(path):
         raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
 
 
-def write_json(path, value):
+def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes JSON so that `path` holds either the old content or the new, never a part; see
     [`~modeling_comm.utils.writer.replacing`]."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def file_sha256(path) -> str:
+def file_sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file as it is stored, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def iterate_json_array(file, source=None, chunk_size=1 << 20) -> Iterator:
+def iterate_json_array(file: TextIO, source: str | None = None, chunk_size: int = 1 << 20) -> Iterator:
     """
     Items of a JSON array, decoded one after another, so that memory holds a piece of the file and never all of it.
 
