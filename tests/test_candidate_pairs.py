@@ -357,7 +357,7 @@ def test_a_data_set_is_trained_and_scored_on_its_pairs(tmp_path, capsys):
         )
     )
     processor = CommProcessor.from_pretrained(tmp_path / "run")
-    assert list(processor.id2label.values()) == ["NR", "P131", "P17", "P27"]
+    assert list(processor.id2label.values()) == ["NR", "P17", "P27", "P131"]  # which has the place of P569
     assert processor.candidates.candidate_pairs == (("Chemical", "Disease"), ("Disease", "Disease"))
     assert processor.candidates.inverse == {"P569": "P131"}
     scores = json.loads((tmp_path / "run" / "test_scores.json").read_text())["scores"]
