@@ -430,7 +430,9 @@ def check_outputs(
 ) -> None:
     """Raises `ValueError` where logits `(P, num_labels)` and rows `(P, 3)` are not of these documents and their `pairs` `(p, 2)`,
     or are not finite."""
-    rows = [np.insert(of_document, 0, index, axis=1) for index, of_document in enumerate(pairs)]
+    rows = [
+        np.column_stack([np.full(len(of_document), index), of_document]) for index, of_document in enumerate(pairs)
+    ]
     expected = np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
     found = pair_index.numpy()
     unique = np.unique(found, axis=0)

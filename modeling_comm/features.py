@@ -135,7 +135,8 @@ def pairs_of(feature: DocumentFeatures) -> np.ndarray:
 
 def pair_rows(document: int, feature: DocumentFeatures) -> np.ndarray:
     """[`pairs_of`] a document of a batch, as rows `(p, 3)` int64 of document, head and tail."""
-    return np.insert(pairs_of(feature), 0, document, axis=1)
+    pairs = pairs_of(feature)
+    return np.column_stack([np.full(len(pairs), document), pairs])
 
 
 def pair_labels(feature: DocumentFeatures, num_labels: int) -> torch.Tensor:

@@ -8,11 +8,9 @@ import evaluate
 
 # `evaluate` runs a copy of this file from its cache, so the scorer has to come from the installed package.
 from modeling_comm.data import get_dataset
-from modeling_comm.documents import DocumentChecker
+from modeling_comm.documents import Document, DocumentChecker, OfficialPrediction
 from modeling_comm.evaluation.field_scores import score_data_set
 from modeling_comm.evaluation.scoring import PredictionError, parse_documents, score
-
-from ..documents import Document, OfficialPrediction
 
 _DESCRIPTION = """
 Document-level relation extraction by the official definitions of DocRED and Re-DocRED: micro F1 and Ign F1 over
