@@ -136,7 +136,9 @@ def pairs_of(feature: DocumentFeatures) -> np.ndarray:
 def pair_rows(document: int, feature: DocumentFeatures) -> np.ndarray:
     """[`pairs_of`] a document of a batch, as rows `(p, 3)` int64 of document, head and tail."""
     pairs = pairs_of(feature)
-    return np.column_stack([np.full(len(pairs), document), pairs])
+    rows = np.empty((len(pairs), 3), dtype=np.int64)
+    rows[:, 0], rows[:, 1:] = document, pairs
+    return rows
 
 
 def pair_labels(feature: DocumentFeatures, num_labels: int) -> torch.Tensor:

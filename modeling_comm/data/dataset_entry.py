@@ -66,6 +66,8 @@ class DatasetEntry:
         candidate_pairs (`tuple[tuple[str, str], ...]`, *optional*), directed (`bool`, defaults to `True`), symmetric
             (`tuple[str, ...]`), inverse (`dict[str, str]`): which pairs of entities its relations are asked about, see
             [`~modeling_comm.candidate_pairs.CandidatePairs`]. A model that is trained on it keeps them.
+        format (`str`, *optional*): what its files are in, a name of [`~modeling_comm.formats.available_formats`]. Files that do
+            not look like it are DocRED's JSON. By default the files are DocRED's JSON, or in the format that they look like.
         relation_info_address (`str`, *optional*): where the names of its relations are published (`rel_info.json`).
         frequent_relations (`frozenset[str]`, *optional*): the relations that its own evaluation calls frequent; it has one score
             for these and one for all others.
@@ -95,6 +97,7 @@ class DatasetEntry:
     directed: bool = True
     symmetric: tuple[str, ...] = ()
     inverse: Mapping[str, str] = field(default_factory=dict)
+    format: str | None = None
     relation_info_address: str | None = None
     frequent_relations: frozenset[str] | None = None
     scores: tuple[str, ...] = ()

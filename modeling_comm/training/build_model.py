@@ -13,6 +13,7 @@ from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
+from ..processor_settings import tuned_for_labels
 from ..relation_encoders import get_relation_encoder
 from .script_arguments import ModelArguments, given_fields, given_settings
 
@@ -108,16 +109,11 @@ def load_checkpoint(
         logger.warning("%s: %d of %d labels are the checkpoint's, the others are new", source, len(kept), len(labels))
         model.set_labels(dict(enumerate(labels)))
         # What was tuned for the checkpoint's relations does not fit others.
-        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        gone = tuned_for_labels(processor.settings)
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
-        settings = {
-            **_settings_of_labels(labels, relation_names, candidates),
-            "threshold_offset": 0.0,
-            "probability_map": None,
-            "rules": None,
-        } | settings
-        settings = processor.settings | settings
+        of_labels = _settings_of_labels(labels, relation_names, candidates)
+        settings = {**processor.settings, **gone, **of_labels, **settings}
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
 
