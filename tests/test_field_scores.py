@@ -18,7 +18,7 @@ DATA, GOLDEN = SHARED / "data", SHARED / "golden" / "more" / "scoring"
 
 
 def entry(**fields):
-    return DatasetEntry(name="letters", title="Letters", files={"test": DatasetFile(name="test.json")}, **fields)
+    return DatasetEntry(name="field_scores", title="Letters", files={"test": DatasetFile(name="test.json")}, **fields)
 
 
 def document(types, labels=(), title="A", **fields):
@@ -267,7 +267,7 @@ def test_the_metric_scores_by_an_entry(tmp_path):
     facts = [{"h_idx": 1, "t_idx": 0, "r": "cause", "novelty": "Novel"}, {"h_idx": 2, "t_idx": 0, "r": "bind"}]
     metric = load_metric(cache_dir=str(tmp_path))
     records = {"predictions": [{"title": "A", "facts": facts}], "references": [truth]}
-    found = metric.compute(**records, dataset_config="letters")
+    found = metric.compute(**records, dataset_config="field_scores")
     assert found == score_data_set(letters, [{"title": "A", **fact} for fact in facts], [truth])
     assert counts(found["field_scores"]["pair_and_novelty"]) == (1, 1, 1)
     assert field_scores((), FactSets([], [])) == {}
