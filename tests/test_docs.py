@@ -194,7 +194,7 @@ def needs_spacy(page):
 
 def needs_extras(page):
     """Packages of extras that `make test` does without; `make test-integrations` has them."""
-    for package, extra in (("optuna", "search"), ("peft", "lora")):
+    for package, extra in (("optuna", "search"), ("peft", "lora"), ("langchain_core", "langchain")):
         if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:
             pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: make test-integrations")
 
