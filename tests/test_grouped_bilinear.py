@@ -56,13 +56,13 @@ def paths(monkeypatch):
     """Which ways the backward pass takes."""
     taken = []
     for name in ("add_dense", "add_cells"):
-        original = getattr(module._Backward, name)
+        original = getattr(module.ProductGradients, name)
 
         def record(self, *arguments, name=name, original=original):
             taken.append(name)
             return original(self, *arguments)
 
-        monkeypatch.setattr(module._Backward, name, record)
+        monkeypatch.setattr(module.ProductGradients, name, record)
     return taken
 
 
@@ -77,7 +77,7 @@ def test_gradcheck(pattern, paths):
     weights = weights_of(pattern, 9).double()
 
     def weighted_sum(head, tail, *parameters):
-        return (module._apply(head, tail, *parameters, False) * weights).sum()
+        return (module._GroupedBilinearFunction.apply(torch.float64, head, tail, *parameters) * weights).sum()
 
     assert torch.autograd.gradcheck(weighted_sum, (head, tail, *layer.parameters()), fast_mode=True)
     assert set(paths) == set(PATTERNS[pattern])
