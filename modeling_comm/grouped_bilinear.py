@@ -251,6 +251,7 @@ class ProductGradients:
             if self.dense_sum is not None:
                 outer = head[..., :, None] * tail[..., None, :]
                 self.dense_sum[:, groups] += (some.T @ outer.flatten(1)).view(-1, *outer.shape[1:])
+                del outer  # before there is another one
             if heads_sum is not None or tails_sum is not None:
                 outer = (some @ weights[:, groups].flatten(1)).view(-1, *weights[:, groups].shape[1:])
             if heads_sum is not None:

@@ -21,7 +21,7 @@ from .windows import EntityAttention, at_least_float32, count_mentions, entity_p
 PAIRS_AT_ONCE = 2048
 WEIGHTS_AT_ONCE = 2**24
 # With gradients, as many products of attention are kept; more are computed again in the backward pass, which costs little.
-WEIGHTS_KEPT = 2**21
+WEIGHTS_KEPT = 2**20
 
 
 @dataclass
@@ -152,7 +152,7 @@ class EncodedDocuments:
         """
         with torch.autocast(self.token_states.device.type, enabled=False):  # see `at_least_float32`
             sums, totals = self._sum_by_attention(pairs, self._states_at)
-            return sums / (totals + self._epsilon(head_reduction, epsilon))
+            return self._mean(sums, totals, head_reduction, epsilon)
 
     def grid_contexts(self, sizes: list[int], head_reduction: str = "mean", epsilon: float = 1e-5) -> torch.Tensor:
         """
@@ -176,7 +176,7 @@ class EncodedDocuments:
                     self.token_states[document : document + 1],
                 )
                 sums, totals = _sum_by_products(rows, states.to(rows.dtype), self.pairs_at_once)
-                contexts.append((sums / (totals + self._epsilon(head_reduction, epsilon))).flatten(0, 2))
+                contexts.append(self._mean(sums, totals, head_reduction, epsilon).flatten(0, 2))
         return torch.cat(contexts)
 
     def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor | None = None) -> torch.Tensor:
@@ -205,11 +205,13 @@ class EncodedDocuments:
             sums, totals = self._sum_by_attention(pairs, membership)
             return torch.where(totals > 0, sums / torch.where(totals > 0, totals, 1.0), 0.0)
 
-    def _epsilon(self, head_reduction, epsilon):
+    def _mean(self, sums, totals, head_reduction, epsilon):
         # Products are summed over attention heads: the mean's quotient is the sum's with an epsilon for each head.
         if head_reduction not in ("mean", "sum"):
             raise ValueError(f"`head_reduction` is {head_reduction!r}; expected 'mean' or 'sum'")
-        return epsilon * self.attention.rows.shape[2] if head_reduction == "mean" else epsilon
+        heads = self.attention.rows.shape[2] if head_reduction == "mean" else 1
+        # A division of the sums would have two more tensors of their size in its backward pass.
+        return sums * (totals + epsilon * heads).reciprocal()
 
     def _states_at(self, document, position):
         if self.attention.entities is None:
@@ -244,9 +246,17 @@ class EncodedDocuments:
             real = (seen >= 0)[:, :, None] & (seen >= 0)[:, None, :]
             place = torch.where(real, places[torch.where(real, cells, 0)], none).flatten()
             for total, numbers in zip((sums, totals), found, strict=True):
-                total.index_add_(0, place, numbers.flatten(0, 2))
+                _add_at(total, place, numbers.flatten(0, 2))
         place = places[cell]  # a pair that is given twice has one place
         return sums[place], totals[place]
+
+
+def _add_at(total, place, numbers):
+    """Adds rows to those at `place`."""
+    if torch.is_grad_enabled():  # `index_add_` would keep the numbers for the backward pass
+        total.index_put_((place,), numbers, accumulate=True)
+    else:
+        total.index_add_(0, place, numbers)
 
 
 def _sum_by_products(rows, values, pairs_at_once=None):
