@@ -1,5 +1,5 @@
-"""Head and tail representations that meet in a grouped bilinear map. Nothing that has a row for each pair is kept of them: the
-backward pass computes them again, some pairs at a time."""
+"""Head and tail representations that meet in a grouped bilinear map. Those of many pairs are not kept: the backward pass computes
+them again, some at a time."""
 
 import torch
 from torch import nn
@@ -17,9 +17,11 @@ from .grouped_bilinear import (
     without_autocast,
 )
 
-# Pairs whose representations are in memory at a time.
+# Up to so many pairs, representations are kept: computing them again would cost an ordinary batch 3 % of its backbone's step.
+PAIRS_KEPT = 2048
+# Of more, so many pairs' representations are in memory at a time.
 PAIRS_AT_ONCE = 512
-PAIRS_AT_ONCE_ON_DEVICE = 4096
+PAIRS_AT_ONCE_ON_DEVICE = 2048
 
 
 def can_project_in_parts(product: GroupedBilinear, *projections: nn.Linear) -> bool:
@@ -39,8 +41,9 @@ def product_of_projections(
     at_once: int | None = None,
 ) -> torch.Tensor:
     """
-    `product(tanh(W_h [e_h; f] + b_h), tanh(W_t [e_t; f] + b_t))` for P pairs. For the backward pass it keeps its arguments alone.
-    There is no second derivative.
+    `product(tanh(W_h [e_h; f] + b_h), tanh(W_t [e_t; f] + b_t))` for P pairs. Of more than 2,048 it keeps its arguments alone for
+    the backward pass, and what is computed is in memory for 512 pairs at a time, 2,048 on another device than a CPU. There is no
+    second derivative.
 
     Args:
         product (`GroupedBilinear`), projections (`nn.Linear` twice): the layers, see [`can_project_in_parts`].
@@ -48,14 +51,11 @@ def product_of_projections(
         places (`(P,)` int64 twice): which of them are a pair's head and tail.
         features (`(Q, k)` float): what is known about pairs, f.
         rows (`(P,)` int64, *optional*): a pair's row of `features`; by default they are in the order of the pairs.
-        at_once (`int`, *optional*): a bound on the pairs whose representations are in memory at a time; 512 of them are at most,
-            and 4,096 on another device than a CPU.
+        at_once (`int`, *optional*): a lower number for both.
 
     Returns:
         `(P, out_features)`.
     """
-    device = features.device.type
-    limit = PAIRS_AT_ONCE if device == "cpu" else PAIRS_AT_ONCE_ON_DEVICE
     sides = []
     for projection, place in zip(projections, places, strict=True):
         # W [e; f] = W_e e + W_f f: the entity's half is computed once an entity, not once a pair.
@@ -63,29 +63,31 @@ def product_of_projections(
         halves = nn.functional.linear(entities.to(projection.weight.dtype), weights[0])
         sides += [halves, place, weights[1], projection.bias]
     layer = product.linear
-    at_once = limit if at_once is None else min(at_once, limit)
-    arguments = (features, rows, layer.weight, layer.bias, *sides)
-    return call_outside_graphs(_ProductOfProjections, device, layer.weight.dtype, at_once, *arguments)
+    arguments = (at_once, features, rows, layer.weight, layer.bias, *sides)
+    return call_outside_graphs(_ProductOfProjections, features.device.type, layer.weight.dtype, *arguments)
 
 
 class _ProductOfProjections(torch.autograd.Function):
     @staticmethod
     def forward(ctx, dtype, at_once, features, rows, weight, bias, *sides):
-        ctx.save_for_backward(features, rows, weight, *sides)
-        ctx.dtype, ctx.at_once = dtype, at_once
+        ctx.dtype, ctx.at_once = dtype, _pairs_at_once(len(sides[1]), at_once, features.device.type)
         ctx.bias_dtype = None if bias is None else bias.dtype
         result = features.new_empty(len(sides[1]), len(weight), dtype=dtype)
         with without_autocast(features.device.type):
             projections = _Projection.both(sides, dense_dtype(dtype, features.device))
             product = Product(weight, bias, sides[0].shape[1], dtype)
-            for part, some in _parts(features, rows, result, at_once):
-                result[part] = product(*(projection(part, some) for projection in projections))
+            for part, some in _parts(features, rows, result, ctx.at_once):
+                vectors = [projection(part, some) for projection in projections]
+                result[part] = product(*vectors)
+        kept = vectors if 0 < len(result) <= ctx.at_once else (None, None)
+        ctx.save_for_backward(features, rows, weight, *kept, *sides)
         return result
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        features, rows, weight, *sides = ctx.saved_tensors
+        features, rows, weight, *kept = ctx.saved_tensors
+        kept, sides = kept[:2], kept[2:]
         _, _, wants_features, _, wants_weight, wants_bias, *wants_sides = ctx.needs_input_grad
         wanted = [wants_features or any(wants_sides[:4]), wants_features or any(wants_sides[4:])]
         with without_autocast(features.device.type):
@@ -93,7 +95,7 @@ class _ProductOfProjections(torch.autograd.Function):
             product = ProductGradients(weight, sides[0].shape[1], ctx.dtype, gradient, wants_weight)
             total = torch.zeros_like(features, dtype=sum_dtype(ctx.dtype)) if wants_features else None
             for part, some in _parts(features, rows, gradient, ctx.at_once):
-                vectors = [projection(part, some) for projection in projections]
+                vectors = [projection(part, some) for projection in projections] if kept[0] is None else kept
                 found = product.add(*vectors, gradient[part], *wanted)
                 for projection, vector, one in zip(projections, vectors, found, strict=True):
                     if one is None:
@@ -151,6 +153,13 @@ class _Projection:
             None if total is None else total.to(tensor.dtype)
             for total, tensor in zip(self.sums, self.tensors, strict=True)
         ]
+
+
+def _pairs_at_once(pairs, bound, device):
+    """All of them, which are kept then, or some."""
+    bound = pairs if bound is None else bound
+    some = PAIRS_AT_ONCE if device == "cpu" else PAIRS_AT_ONCE_ON_DEVICE
+    return max(pairs, 1) if pairs <= min(bound, PAIRS_KEPT) else min(bound, some)
 
 
 def _parts(features, rows, pairs, at_once):

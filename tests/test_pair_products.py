@@ -62,7 +62,7 @@ def test_gradcheck(pattern, rows):
 @pytest.mark.parametrize("pattern", ["dense", "sparse"])
 @pytest.mark.parametrize("rows", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("at_once", [None, 7])
+@pytest.mark.parametrize("at_once", [None, PAIRS, 7])
 def test_float32_equals_the_layers(pattern, rows, bias, at_once):
     product, *projections = layers(torch.float32, bias)
     given = inputs(torch.float32, rows)
@@ -94,7 +94,9 @@ def test_gradients_that_nobody_wants(frozen):
         torch.testing.assert_close(one, other)
 
 
-def test_nothing_is_kept_of_pairs_but_what_is_given():
+def test_nothing_is_kept_of_many_pairs_but_what_is_given(monkeypatch):
+    monkeypatch.setattr(pair_products, "PAIRS_KEPT", PAIRS - 1)
+    monkeypatch.setattr(pair_products, "PAIRS_AT_ONCE", 7)
     product, *projections = layers()
     entities, places, features, _ = inputs()
     kept = []
@@ -152,7 +154,7 @@ def test_layers_that_are_watched_or_replaced_are_called():
 
 
 def test_few_pairs_are_in_memory_at_a_time(monkeypatch):
-    """How many rows the product gets, whatever bound is asked for above the limit."""
+    """How many rows the product gets: all where they are kept, and else no more than are asked for or allowed."""
     monkeypatch.setattr(pair_products, "PAIRS_AT_ONCE", 7)
     seen = []
     original = pair_products.Product.__call__
@@ -163,7 +165,10 @@ def test_few_pairs_are_in_memory_at_a_time(monkeypatch):
     )
     product, *projections = layers()
     entities, places, features, _ = inputs()
-    for bound, most in ((None, 7), (100, 7), (4, 4)):
-        seen.clear()
-        product_of_projections(product, projections, entities, places, features, at_once=bound)
-        assert max(seen) == most and sum(seen) == PAIRS
+    for kept in (PAIRS, PAIRS - 1):
+        monkeypatch.setattr(pair_products, "PAIRS_KEPT", kept)
+        for bound, most in ((None, 7), (100, 7), (4, 4)):
+            seen.clear()
+            product_of_projections(product, projections, entities, places, features, at_once=bound)
+            whole = kept == PAIRS and bound != 4
+            assert max(seen) == (PAIRS if whole else most) and sum(seen) == PAIRS
