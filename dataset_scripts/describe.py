@@ -1,10 +1,12 @@
 """Descriptions of data sets: their counts, and the losses that a tokenizer will cause."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+from modeling_comm.documents import Document
 
 
-def describe_documents(documents) -> dict:
+def describe_documents(documents: Iterable[Document]) -> dict:
     """
     Counts what is in documents in one pass, so a stream will do.
 
@@ -20,7 +22,8 @@ def describe_documents(documents) -> dict:
         `max_triples_per_pair`, `intra_share` (some mentions of head and tail share a sentence),
         `triples_without_evidence`.
     """
-    counts, relations = Counter(), Counter()
+    counts: Counter[str] = Counter()
+    relations: Counter[str] = Counter()
     max_entities = max_triples = 0
     for document in documents:
         entities, labels = document["vertexSet"], document.get("labels")
@@ -36,7 +39,9 @@ def describe_documents(documents) -> dict:
         )
         if labels is None:
             continue
-        has_evidence = {}  # by fact: the labels that repeat a fact count once, with all their evidence
+        has_evidence: dict[
+            tuple[int, int, str], bool
+        ] = {}  # by fact: the labels that repeat a fact count once, with all their evidence
         for label in labels:
             fact = label["h"], label["t"], label["r"]
             has_evidence[fact] = has_evidence.get(fact, False) or bool(label.get("evidence"))

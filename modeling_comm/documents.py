@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NoReturn, NotRequired, TypedDict
 
 # The fields that a model reads and a score does not; [`validate_document`] requires them unless it is told otherwise.
 TEXT_FIELDS = ("sents", "pos", "type")
@@ -52,12 +52,16 @@ class Document(TypedDict):
         vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
+        ignored_pairs (`list[list[int]]`, *optional*): head and tail of pairs that are neither trained nor scored.
+        entity_ids (`list[list[str]]`, *optional*): for each entity, its ids in a knowledge base, perhaps several or none.
     """
 
     title: str
     sents: list[list[str]]
     vertexSet: list[list[Mention]]
     labels: NotRequired[list[Fact] | None]
+    ignored_pairs: NotRequired[list[list[int]] | None]
+    entity_ids: NotRequired[list[list[str]] | None]
 
 
 class OfficialPrediction(TypedDict):
@@ -93,7 +97,9 @@ class DocumentError(ValueError):
 
     noun: ClassVar[str] = "document"
 
-    def __init__(self, source, index, title, field, found, expected):
+    def __init__(
+        self, source: str | None, index: int | None, title: str | None, field: str | None, found: str, expected: str
+    ):
         super().__init__(
             source, index, title, field, found, expected
         )  # as arguments, so that the error can be pickled
@@ -104,7 +110,7 @@ class DocumentError(ValueError):
         self.found = found
         self.expected = expected
 
-    def __str__(self):
+    def __str__(self) -> str:
         field = f", field {self.field}" if self.field else ""
         name = _name(self.noun, self.source, self.index, self.title)
         return f"{name}{field}: found {self.found}, expected {self.expected}"
@@ -137,41 +143,45 @@ def shown(value: Any) -> str:
 class DocumentChecker:
     """Raises `error`, a [`DocumentError`], for the document that it was built for."""
 
-    def __init__(self, document, index, source, error=DocumentError):
+    def __init__(
+        self, document: Any, index: int | None, source: str | None, error: type[DocumentError] = DocumentError
+    ):
         title = document.get("title") if isinstance(document, Mapping) else None
         self.where = (source, index, title if isinstance(title, str) else None)
         self.error = error
         self.name = _name(error.noun, *self.where)
 
-    def fail(self, field, found, expected, text=""):
+    def fail(self, field: str | None, found: Any, expected: str, text: str = "") -> NoReturn:
         """`text` says more about what was found."""
         raise self.error(*self.where, field, f"{shown(found)}{text}", expected)
 
-    def check(self, value, kind, field, expected):
+    def check(self, value: Any, kind: type | tuple[type, ...], field: str | None, expected: str) -> Any:
         # JSON's true and false are integers to Python.
         if not isinstance(value, kind) or isinstance(value, bool):
             self.fail(field, value, expected)
         return value
 
-    def read(self, record, name, kind, path, expected):
+    def read(
+        self, record: Mapping[str, Any], name: str, kind: type | tuple[type, ...], path: str, expected: str
+    ) -> Any:
         return self.check(record.get(name, _ABSENT), kind, f"{path}{name}", expected)
 
-    def check_text(self, text, field):
+    def check_text(self, text: str, field: str) -> str:
         # Half of a character: JSON has escapes for it, files in UTF-8 and tokenizers have none.
         if _SURROGATE.search(text):
             self.fail(field, text, "text that UTF-8 can hold, without lone surrogates")
         return text
 
-    def read_text(self, record, name, path, expected):
+    def read_text(self, record: Mapping[str, Any], name: str, path: str, expected: str) -> str:
         return self.check_text(self.read(record, name, str, path, expected), f"{path}{name}")
 
-    def read_name(self, record, name, path, what):
+    def read_name(self, record: Mapping[str, Any], name: str, path: str, what: str) -> str:
         text = self.read_text(record, name, path, what)
         if not text.strip():
             self.fail(f"{path}{name}", text, f"{what} that is not empty")
         return text
 
-    def check_index(self, index, size, field, name, what):
+    def check_index(self, index: Any, size: int | None, field: str, name: str, what: str) -> int:
         """`size` is None where it is not known how many there are."""
         limit = f"0 <= {name}" if size is None else f"0 <= {name} < {size}"
         expected = f"the index of {what} (an integer, {limit})"
@@ -180,10 +190,18 @@ class DocumentChecker:
             self.fail(field, index, expected)
         return index
 
-    def read_index(self, record, name, size, path, what):
+    def read_index(self, record: Mapping[str, Any], name: str, size: int | None, path: str, what: str) -> int:
         return self.check_index(record.get(name, _ABSENT), size, f"{path}{name}", name, what)
 
-    def read_fact(self, record, field, entities=None, sentences=None, head="h", tail="t"):
+    def read_fact(
+        self,
+        record: Mapping[str, Any],
+        field: str,
+        entities: int | None = None,
+        sentences: int | None = None,
+        head: str = "h",
+        tail: str = "t",
+    ) -> tuple[tuple[int, int, str], set[int]]:
         """
         A fact: a label, or a prediction, whose entities have other names.
 
@@ -220,7 +238,7 @@ def validate_document(
     require: Collection[str] = TEXT_FIELDS,
 ) -> None:
     """
-    Checks one document; fields beyond those named here are allowed and not looked at.
+    Checks one document; fields beyond those named here are allowed and ignored.
 
     Args:
         document (`Any`): what should be a [`Document`]. Empty sentences and words of white space are allowed: the published

@@ -81,7 +81,7 @@ def no_document(start_id: int, end_id: int) -> DocumentFeatures:
         "evidence": [],
         "has_labels": True,
         "windows": 1,
-        **dict.fromkeys(LOSSES_OF_ENCODING, 0),
+        **dict.fromkeys(LOSSES_OF_ENCODING, 0),  # type: ignore[typeddict-item]
     }
 
 
@@ -95,7 +95,7 @@ def encoding_report(features: Iterable[DocumentFeatures]) -> dict[str, int]:
         "entities": sum(feature["num_entities"] for feature in features),
     }
     for key in ("windows", *LOSSES_OF_ENCODING):
-        report[key] = sum(feature[key] for feature in features)
+        report[key] = sum(feature[key] for feature in features)  # type: ignore[literal-required]
     return report
 
 

@@ -2,7 +2,8 @@
 skips the cells of the logits' gradient that are exactly zero, which are nearly all of them with some losses (CMM, AML)."""
 
 import functools
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -38,7 +39,7 @@ class GroupedBilinear(nn.Module):
         bias (`bool`, *optional*, defaults to `True`): whether a bias is added.
     """
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         _keep_out_of_graphs()
         return super().__new__(cls)
 
@@ -145,7 +146,7 @@ class Product:
         dtype (`torch.dtype`): what is computed with.
     """
 
-    def __init__(self, weight, bias, emb_size: int, dtype: torch.dtype):
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, emb_size: int, dtype: torch.dtype):
         self.weights = _grouped_weight(weight, emb_size).to(dense_dtype(dtype, weight.device))
         self.bias = bias
         self.sum_dtype = sum_dtype(dtype)
@@ -191,7 +192,9 @@ class ProductGradients:
         wants_weight (`bool`): whether the weight's gradient is wanted.
     """
 
-    def __init__(self, weight, emb_size: int, dtype: torch.dtype, gradient: torch.Tensor, wants_weight: bool):
+    def __init__(
+        self, weight: torch.Tensor, emb_size: int, dtype: torch.dtype, gradient: torch.Tensor, wants_weight: bool
+    ):
         self.weight, self.sum_dtype = weight, sum_dtype(dtype)
         self.dense, self.sparse = _split_columns(gradient)
         grouped = _grouped_weight(weight, emb_size)
@@ -228,9 +231,9 @@ class ProductGradients:
         groups = (-1, self.block_size)
         grouped = [None if total is None else total.unflatten(1, groups) for total in sums]
         if self.dense is not None:
-            self.add_dense(head, tail, gradient[:, self.dense], *grouped)
+            self._add_dense(head, tail, gradient[:, self.dense], *grouped)
         if self.sparse is not None:
-            self.add_cells(head, tail, gradient, *grouped)
+            self._add_cells(head, tail, gradient, *grouped)
         return tuple(sums)
 
     def of_weight(self) -> torch.Tensor | None:
@@ -241,7 +244,7 @@ class ProductGradients:
             self.weights_sum[self.dense] += self.dense_sum
         return self.weights_sum.view(self.weight.shape).to(self.weight.dtype)
 
-    def add_dense(self, head, tail, gradient, heads_sum, tails_sum):
+    def _add_dense(self, head, tail, gradient, heads_sum, tails_sum):
         """Through the outer products of some pairs at a time."""
         weights = self.dense_weights
         heads, tails = (_grouped(vectors, weights) for vectors in (head, tail))
@@ -259,7 +262,7 @@ class ProductGradients:
             if tails_sum is not None:
                 tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
 
-    def add_cells(self, head, tail, gradient, heads_sum, tails_sum):
+    def _add_cells(self, head, tail, gradient, heads_sum, tails_sum):
         """Column by column, from the pairs whose cell is not zero: no outer product."""
         weights = self.sparse_weights
         heads, tails = (_grouped(vectors, weights) for vectors in (head, tail))
@@ -293,7 +296,7 @@ def _grouped_weight(weight, emb_size):
     return weight.unflatten(1, (-1, block_size, block_size))
 
 
-def dense_dtype(dtype, device):
+def dense_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """What dense products are computed in: float32 at least on a CPU that has no instructions for less."""
     return sum_dtype(dtype) if device.type == "cpu" and not (dtype == torch.bfloat16 and _has_bfloat16()) else dtype
 
@@ -304,11 +307,13 @@ def _has_bfloat16():
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def without_autocast(device):
+def without_autocast(device: str) -> AbstractContextManager:
+    """Autocast switched off on a type of device."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def sum_dtype(dtype):
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums are kept in."""
     return torch.promote_types(dtype, torch.float32)
 
 

@@ -3,8 +3,10 @@
 import inspect
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Self
 
 import torch
+from torch import nn
 from transformers import AutoModel
 from transformers.utils import ModelOutput, logging
 
@@ -25,7 +27,7 @@ from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
 from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
-from .safe_weights import check_weights
+from .safe_weights import check_weights, without_report
 from .settings import SettingError, check_result
 from .windows import WindowMentions, Windows, merge_attention, merge_states, one_window_each, slices
 
@@ -84,13 +86,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
     ```
     """
 
-    def __init__(self, config):
+    def __init__(self, config: CommConfig):
         check_attention_implementation(
             config._attn_implementation
         )  # before Transformers would load a kernel of this name
         super().__init__(config)
         config.validate()
-        text_config = config.text_config
+        text_config: Any = config.text_config
         check_backbone_config(text_config, config.averaged_layers)
         backbone_class = AutoModel._model_mapping[type(text_config)]
         arguments = inspect.signature(backbone_class.__init__).parameters
@@ -110,7 +112,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_backbone(cls, backbone, config=None, backbone_overrides=None, **kwargs):
+    def from_backbone(
+        cls,
+        backbone: str,
+        config: CommConfig | None = None,
+        backbone_overrides: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """
         A new, untrained model around a bare pretrained encoder.
 
@@ -159,15 +167,16 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             **loading,
         )
         model = cls(config)
-        encoder, info = AutoModel.from_pretrained(
-            backbone,
-            config=text_config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **loading,
-        )
+        with without_report():  # what is missing or has another size is an error below; what is left over is not used
+            encoder, info = AutoModel.from_pretrained(
+                backbone,
+                config=text_config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
+                **loading,
+            )
         check_sizes(backbone, info)
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))
@@ -205,10 +214,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         self.config, self.relation_encoder = config, encoder
         return self
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
     def forward(

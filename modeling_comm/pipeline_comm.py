@@ -2,21 +2,25 @@
 
 import itertools
 import math
-from collections.abc import Sized
+import os
+from collections.abc import Callable, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
-from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
 from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
+from .evidence_fusion import fuse_evidence
 from .features import what_was_lost
 from .out_of_memory import DocumentSize, naming_documents
-from .prediction_record import RECORD_VERSION
-from .rules import check_rules
+from .prediction_record import RECORD_VERSION, PredictionRecord
+from .processing_comm import CommProcessor
+from .rules import Rule, check_rules
 from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 
@@ -35,7 +39,7 @@ class LoadingArguments(dict):
     """Arguments that a model was loaded with (`trust_remote_code`, `token`, ...), for loading its processor. Copies and
     pickles of it are empty: a model that is pickled must not take an access token along."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return dict, ()
 
 
@@ -69,7 +73,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    def __init__(self, model, processor=None, **kwargs):
+    def __init__(self, model: PreTrainedModel, processor: CommProcessor | None = None, **kwargs: Any):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
         if processor is None or isinstance(processor, str):
@@ -80,7 +84,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
         self._related_pairs = RelatedPairs()
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
-    def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
+    def __call__(
+        self, inputs: Any, batch_size: int | None = None, show_progress_bar: bool = False, **kwargs: Any
+    ) -> Any:
         """
         Extracts triples.
 
@@ -209,8 +215,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 yield example
 
         def predict(chosen):
-            batch = self.processor.collate([example["feature"] for example in chosen])
-            outputs = self.forward(batch, **forward_params)
+            features = [example["feature"] for example in chosen]
+            outputs = self.forward(self.processor.collate(features), features=features, **forward_params)
             return self.postprocess({"outputs": outputs, "examples": chosen}, **postprocess_params)
 
         examples = examples()
@@ -228,31 +234,48 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     # ------------------------------------------------------------------------------------------------- the three stages
 
-    def preprocess(self, input_, index=0, ner=None, coreference=None, sentence_splitter=None):
+    def preprocess(
+        self,
+        input_: Any,
+        index: int = 0,
+        ner: Callable | None = None,
+        coreference: Callable | None = None,
+        sentence_splitter: Callable | None = None,
+    ) -> dict[str, Any]:
         """One input as an encoded document."""
         document = read_document_input(input_, index, ner, coreference, sentence_splitter)
         (feature,) = self.processor.encode([document.document])
         return {"index": index, "document": document, "feature": feature}
 
-    def _forward(self, model_inputs, explain=True):
+    def _forward(self, model_inputs, features=None, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
         explain = explain or self.processor.decision.evidence_threshold is not None
-        return self.model(**model_inputs, output_documents=explain, return_dict=True)
+        outputs = self.model(**model_inputs, output_documents=explain, return_dict=True)
+        if self.processor.decision.fusion_threshold is not None:
+            outputs["logits"] = fuse_evidence(self.model, self.processor, outputs, features)
+        return outputs
 
-    def postprocess(self, model_outputs, threshold_offset=None, rules=None, max_sentences=3, **selection):
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        threshold_offset: float | None = None,
+        rules: Sequence[Rule] | None = None,
+        max_sentences: int = 3,
+        **selection: Any,
+    ) -> list[PredictionRecord]:
         """A record for each document of a batch."""
-        selection = TripleSelection(**selection)
+        wanted = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
-        left_out = self._select(selection, predictions, examples)
+        left_out = self._select(wanted, predictions, examples)
         triples = [
             decided.in_words(document, id2label, names)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        records = []
+        records: list[Any] = []
         for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
             document, decided = example["document"], predictions[index]
             removed = {
@@ -294,7 +317,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     # --------------------------------------------------------------------------------------------------------- saving
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):

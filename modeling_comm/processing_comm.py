@@ -2,8 +2,9 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -23,7 +24,6 @@ from .configuration_comm import (
     THRESHOLD_LABEL,
     CommConfig,
     usable_positions,
-    validate_labels,
 )
 from .decoding import (
     DecisionSettings,
@@ -32,7 +32,6 @@ from .decoding import (
     add_evidence,
     check_outputs,
     decide_batch,
-    without_tuned,
 )
 from .documents import Document, validate_document
 from .evidence import collate_evidence, default_evidence_threshold
@@ -47,9 +46,9 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
-from .rules import check_rules
-from .settings import AtLeast, InRange, Setting, SettingError, check_field
-from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
+from .processor_settings import check_processor_settings, without_tuned
+from .rules import Rule, check_rules
+from .subword_tokens import marker_ids, read_tokenizer, tokenize_words
 from .windows import (
     count_pairs_without_context,
     entities_of_windows,
@@ -86,9 +85,9 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
-            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
-            changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
+            probability_map: as in [`~decoding.DecisionSettings`], which the attribute `decision` holds:
+            `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
 
@@ -99,20 +98,22 @@ class CommProcessor(ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
-        id2label=None,
-        relation_names=None,
-        markers="star",
-        window_size=512,
-        window_stride=128,
-        window_end_tokens=1,
-        word_leading_space=True,
-        decision_threshold="th",
-        threshold_offset=0.0,
-        max_relations_per_pair=None,
-        evidence_threshold=None,
-        probability_map=None,
-        rules=None,
+        tokenizer: PreTrainedTokenizerBase,
+        id2label: Mapping[int, str] | None = None,
+        relation_names: Mapping[str, str] | None = None,
+        markers: str = "star",
+        window_size: int = 512,
+        window_stride: int = 128,
+        window_end_tokens: int = 1,
+        word_leading_space: bool = True,
+        decision_threshold: str = "th",
+        threshold_offset: float = 0.0,
+        max_relations_per_pair: int | None = None,
+        evidence_threshold: float | None = None,
+        fusion_threshold: float | None = None,
+        fusion_range: float | None = None,
+        probability_map: Any = None,
+        rules: Iterable[Rule | str] | None = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -121,16 +122,17 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(
-            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
-        )
+        thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
+        self.decision = DecisionSettings(*thresholds, probability_map, fusion_threshold, fusion_range)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
-        self._check_settings()
+        check_processor_settings(self)
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike, *args: Any, trust_remote_code: bool = False, **kwargs: Any
+    ) -> Self:
         """
         Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
 
@@ -142,7 +144,7 @@ class CommProcessor(ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
 
     @classmethod
-    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings) -> "CommProcessor":
+    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings: Any) -> "CommProcessor":
         """
         Processor for a new model.
 
@@ -171,7 +173,7 @@ class CommProcessor(ProcessorMixin):
 
     @classmethod
     def from_backbone(
-        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings
+        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings: Any
     ) -> "CommProcessor":
         """
         As [`from_config`], with the tokenizer of a bare encoder.
@@ -189,7 +191,7 @@ class CommProcessor(ProcessorMixin):
         )
 
     @classmethod
-    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_processor_dict(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> tuple[dict, dict]:
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         missing = set(PROCESSOR_FIELDS) - set(settings)
         if missing:  # saved when the configuration held them
@@ -209,11 +211,11 @@ class CommProcessor(ProcessorMixin):
         saved = self.to_dict()
         return {name: saved[name] for name in self.setting_names()}
 
-    def with_settings(self, **settings) -> "CommProcessor":
+    def with_settings(self, **settings: Any) -> "CommProcessor":
         """A processor with the same tokenizer and labels that differs in these settings."""
         return type(self)(self.tokenizer, id2label=self.id2label, **{**self.settings, **settings})
 
-    def check_model(self, config: CommConfig):
+    def check_model(self, config: CommConfig) -> None:
         """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows or the
         tokenizer's ids."""
         if self.id2label != config.id2label:
@@ -223,14 +225,14 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(
                 f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
             )
-        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size
+        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size  # type: ignore[union-attr]
         if last >= size:
             raise ValueError(
                 f"the tokenizer has the id {last}; expected ids below {size}, the size of the backbone's embedding (vocab_size)"
             )
 
     @property
-    def model_input_names(self):
+    def model_input_names(self) -> list[str]:
         return list(ModelInputs.__annotations__)
 
     def to_dict(self) -> dict:
@@ -238,7 +240,7 @@ class CommProcessor(ProcessorMixin):
         return super().to_dict() | self.decision.to_dict()
 
     @property
-    def label2id(self):
+    def label2id(self) -> dict[str, int]:
         return {label: index for index, label in self.id2label.items()}
 
     # ------------------------------------------------------------------------------------------- documents to tensors
@@ -248,7 +250,7 @@ class CommProcessor(ProcessorMixin):
         documents: Document | Iterable[Document],
         return_tensors: str = "pt",
         max_length: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Encodes one document or a list of them.
@@ -269,7 +271,7 @@ class CommProcessor(ProcessorMixin):
             raise ValueError(f"return_tensors is {return_tensors!r}; expected 'pt'")
         if kwargs:
             raise ValueError(f"CommProcessor has no arguments {sorted(kwargs)}; truncation is asked for by max_length")
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         features = self.encode(documents, max_length=max_length)
         lost = what_was_lost(encoding_report(features))
         if lost:
@@ -374,7 +376,7 @@ class CommProcessor(ProcessorMixin):
         sizes = [feature["num_entities"] for feature in features]
         pairs = [ordered_pairs(document, size) for document, size in enumerate(sizes)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
-        batch = {
+        batch: Any = {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id),
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
@@ -418,7 +420,7 @@ class CommProcessor(ProcessorMixin):
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         removed = sum(one.removed_by_cap for one in predictions)
         if removed:
@@ -465,30 +467,6 @@ class CommProcessor(ProcessorMixin):
     def relations(self) -> list[str]:
         """The labels but that of the threshold class."""
         return [label for index, label in self.id2label.items() if index != 0]
-
-    # ------------------------------------------------------------------------------------------------------- settings
-
-    def _check_settings(self):
-        def check(field, type_, *ranges):
-            Setting(field, field, type_, None, ranges).check(self)
-
-        validate_labels(self)
-        check("markers", Literal[MARKERS])
-        check("word_leading_space", bool)
-        check("window_end_tokens", int, InRange(1, 3))
-        check("window_size", int, AtLeast(8))
-        # Each window must bring at least one new subword token: its size without special tokens and shared ones.
-        check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
-        found = self.decision.probability_map
-        relations = len(self.id2label) - 1
-        if found is not None and len(found.intercepts) != relations:
-            expected = f"one for each of {relations} relations"
-            raise SettingError("ProbabilityMap", "intercepts", list(found.intercepts), expected)
-        names, labels = self.relation_names, set(self.id2label.values())
-        fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-        check_field(self, "relation_names", fits, "a dict of label to name")
-        unknown = sorted(set(names) - labels, key=str)
-        check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
 
 
 if not IS_REMOTE_CODE:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear
 from .relation_encoder_base import EncodedDocuments, RelationEncoder
@@ -17,7 +18,7 @@ class AtlopRelationEncoder(RelationEncoder):
     classifier, which dominates.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.head_projection = nn.Linear(2 * self.hidden_size, config.emb_size)
         self.tail_projection = nn.Linear(2 * self.hidden_size, config.emb_size)

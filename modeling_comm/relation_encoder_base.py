@@ -1,4 +1,4 @@
-"""The IARA stage's interface: what a relation encoder receives, and the pooling that relation encoders share.
+"""The relation encoder's interface (the stage IARA of the paper): what it receives, and the pooling that relation encoders share.
 
 Eq. 1 of the paper: `T = IARA(REncoder, D, |R| + 1)`. A relation encoder takes the backbone's states and attention rows of
 a batch of documents and gives one row of `R + 1` logits for each entity pair.
@@ -6,11 +6,12 @@ a batch of documents and gives one row of `R + 1` logits for each entity pair.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear, is_plain_linear
 from .pair_products import can_project_in_parts, product_of_projections
@@ -279,7 +280,7 @@ def _sum_by_products(rows, values, pairs_at_once=None):
     return found[0] if len(found) == 1 else tuple(torch.cat(results, 1) for results in zip(*found, strict=True))
 
 
-def grid_cells(sizes: list[int], device) -> torch.Tensor:
+def grid_cells(sizes: list[int], device: torch.device | str | None) -> torch.Tensor:
     """Pairs `(Q, 3)` int64 (document, head, tail) of all cells of grids of these sizes."""
     cells = [
         torch.cartesian_prod(torch.tensor([document]), torch.arange(size), torch.arange(size))
@@ -302,7 +303,7 @@ class RelationEncoderError(ValueError):
         super().__init__(f"{encoder.__module__}.{encoder.__qualname__} lacks {missing}{where and f' {where}'}")
         self.encoder, self.missing, self.where = encoder, missing, where
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.encoder, self.missing, self.where)
 
 
@@ -334,7 +335,7 @@ class RelationEncoder(nn.Module):
         block_size: Annotated[int, AtLeast(1), "Size of a group of the grouped bilinear layer."] = 64
 
         @classmethod
-        def validate(cls, config) -> None:
+        def validate(cls, config: PreTrainedConfig) -> None:
             """Checks what concerns several fields of the configuration, the backbone's `config.text_config` among them.
 
             Raises:
@@ -343,12 +344,12 @@ class RelationEncoder(nn.Module):
             fits = config.emb_size % config.block_size == 0
             check_field(config, "emb_size", fits, f"a multiple of block_size={config.block_size}")
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__()
         self.num_labels = config.num_labels
         self.hidden_size = config.text_config.hidden_size
 
-    def __setattr__(self, name, value):
+    def __setattr__(self, name: str, value: Any) -> None:
         try:
             super().__setattr__(name, value)
         except AttributeError as error:

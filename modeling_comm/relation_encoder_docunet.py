@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear
 from .pair_grids import FIXED_GRID, PairGrids, count_entities
@@ -40,7 +41,7 @@ class DocunetRelationEncoder(RelationEncoder):
         unet_out_dim: Annotated[int, AtLeast(1), "Size of the pair feature that comes out of the U-Net."] = 256
         fixed_grid: FIXED_GRID = None
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.fixed_grid = config.fixed_grid
         self.channel_projection = nn.Linear(self.hidden_size, config.unet_in_dim)
@@ -97,14 +98,14 @@ class GridNorm(nn.BatchNorm1d):
 class ConvolutionBlock(nn.Module):
     """Twice: 3 x 3 convolution, normalisation, ReLU."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.convolution_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm_1 = GridNorm(out_channels)
         self.convolution_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.norm_2 = GridNorm(out_channels)
 
-    def forward(self, grids):
+    def forward(self, grids: list[torch.Tensor]) -> list[torch.Tensor]:
         for convolution, norm in ((self.convolution_1, self.norm_1), (self.convolution_2, self.norm_2)):
             grids = [torch.relu(grid) for grid in norm([convolution(grid) for grid in grids])]
         return grids
@@ -121,7 +122,7 @@ class UNet(nn.Module):
         out_channels (`int`): of the output.
     """
 
-    def __init__(self, in_channels, width, out_channels):
+    def __init__(self, in_channels: int, width: int, out_channels: int):
         super().__init__()
         self.entrance = ConvolutionBlock(in_channels, width)
         self.down_1 = ConvolutionBlock(width, 2 * width)

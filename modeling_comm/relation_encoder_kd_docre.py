@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear
 from .pair_grids import FIXED_GRID, PairGrids, count_entities
@@ -45,13 +46,13 @@ class KdDocreRelationEncoder(RelationEncoder):
         fixed_grid: FIXED_GRID = None
 
         @classmethod
-        def validate(cls, config) -> None:
+        def validate(cls, config: PreTrainedConfig) -> None:
             super().validate(config)
             hidden = config.text_config.hidden_size
             fits = hidden % config.axial_heads == 0
             check_field(config, "axial_heads", fits, f"a divisor of the backbone's hidden size {hidden}")
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.fixed_grid = config.fixed_grid
         self.self_pairs_in_loss = config.fixed_grid is not None
@@ -93,7 +94,7 @@ class KdDocreRelationEncoder(RelationEncoder):
 class AxialLayer(nn.Module):
     """`norm(linear(x + column_attention(x) + row_attention(x)))`."""
 
-    def __init__(self, hidden_size, heads):
+    def __init__(self, hidden_size: int, heads: int):
         super().__init__()
         self.column_attention = AxialAttention(hidden_size, heads)
         self.row_attention = AxialAttention(hidden_size, heads)
@@ -109,7 +110,7 @@ class AxialLayer(nn.Module):
 class AxialAttention(nn.Module):
     """Multi-head self-attention within each line of cells along one axis of every grid, unmasked."""
 
-    def __init__(self, hidden_size, heads):
+    def __init__(self, hidden_size: int, heads: int):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(hidden_size, hidden_size, bias=False)

@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import logging
+import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers.utils import (
@@ -23,7 +27,32 @@ _WEIGHT_NAMES = {"weight", "bias", "gamma", "beta"}
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def check_weights(source, advice, named=None, variant=None, adapter=None, quantized=False, **hub) -> None:
+@contextlib.contextmanager
+def without_report() -> Iterator[None]:
+    """Without the table of missing and unused weights that Transformers prints where it loads a model."""
+    logger = logging.getLogger(
+        "transformers.modeling_utils"
+    )  # a filter: where it has a level, Transformers checks more
+
+    def is_error(record):
+        return record.levelno >= logging.ERROR
+
+    logger.addFilter(is_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_error)
+
+
+def check_weights(
+    source: str | os.PathLike,
+    advice: str,
+    named: str | None = None,
+    variant: str | None = None,
+    adapter: str | os.PathLike | None = None,
+    quantized: bool = False,
+    **hub: Any,
+) -> None:
     """
     Checks, before anything reads them, that a checkpoint's weights are safetensors of floating-point numbers.
 
@@ -75,7 +104,7 @@ def _check_floats(source, name, subfolder="", **hub):
         )
 
 
-def check_name(path: str | Path | None) -> None:
+def check_name(path: str | os.PathLike | None) -> None:
     """Raises `ValueError` where the name of a folder or file is no UTF-8, which weights and tokenizers need."""
     try:
         str(path).encode()
@@ -107,12 +136,12 @@ def _with_variant(name, variant):
     return f"{stem}.{variant}.{ending}" if variant else name
 
 
-def modes_of_weights(folder: str) -> dict[str, int]:
+def modes_of_weights(folder: str | os.PathLike) -> dict[str, int]:
     """The modes of the weights' files in a folder, by name; none where there is no such folder."""
     return {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(folder).glob("*.safetensors")}
 
 
-def set_modes_of_weights(folder: str, before: dict[str, int]) -> None:
+def set_modes_of_weights(folder: str | os.PathLike, before: dict[str, int]) -> None:
     """
     Gives weights that were saved the modes that they had before, and new ones that of `config.json`. The library that writes
     them leaves them readable by their owner alone, also where everything beside them can be read by others.

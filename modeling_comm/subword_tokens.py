@@ -56,8 +56,9 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leadin
         raise ValueError(
             f"word_leading_space=False, but {name} adds a space itself; load it with add_prefix_space=False"
         )
+    start_id, end_id = special
     return TokenizerTraits(
-        *special, " " if word_leading_space and byte_level else "", dict(_read_markers(tokenizer, markers))
+        start_id, end_id, " " if word_leading_space and byte_level else "", dict(_read_markers(tokenizer, markers))
     )
 
 

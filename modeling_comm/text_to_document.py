@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from transformers.utils import logging
 
@@ -200,7 +200,7 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
     Raises:
         DocumentError: it is not in DocRED's format.
     """
-    document = {key: document[key] for key in ("title", "sents", "vertexSet") if key in document}
+    document = cast(Document, {key: document[key] for key in ("title", "sents", "vertexSet") if key in document})
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:
@@ -212,9 +212,9 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
         sentences.append((first, max(first, position - 1)))
         position += not sentence  # joining puts a space around an empty sentence too
     text = " ".join(" ".join(sentence) for sentence in document["sents"])
-    entities = []
+    entities: list[TextEntity] = []
     for number, mentions in enumerate(document["vertexSet"]):
-        found = []
+        found: list[TextMention] = []
         for mention in mentions:
             sent_id, (first, last) = mention["sent_id"], mention["pos"]
             start = starts[sent_id][first]
@@ -287,12 +287,12 @@ def document_from_text(
             inside = text[start:end]
             found[-1]["mentions"].append({"start": start, "end": end, "text": inside, "sentence": sent_id})
             vertex_set[-1].append({"name": inside, "sent_id": sent_id, "pos": [word, last[end]], "type": kind})
-    document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
+    document: Document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
     validate_document(document, index=index, source=source)
     return TextDocument(document, title or "", text, sentences, found)
 
 
-def check_text(checker, text, title=None):
+def check_text(checker: DocumentChecker, text: Any, title: Any = None) -> None:
     """Raises [`DocumentError`] unless both can be read."""
     checker.check(text, str, "text", "a text")
     if title is not None:
@@ -304,7 +304,9 @@ def check_text(checker, text, title=None):
         checker.fail("text", around, f"no half of a surrogate pair (character {error.start})")
 
 
-def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> list[tuple[int, int]]:
+def read_spans(
+    checker: DocumentChecker, text: str, mentions: Iterable[Mapping[str, Any]], field: str
+) -> list[tuple[int, int]]:
     """
     Spans of a list of mentions, without white space around them, which is reported.
 
@@ -345,7 +347,7 @@ def read_spans(checker: DocumentChecker, text: str, mentions, field: str) -> lis
     return spans
 
 
-def as_mention(mention):
+def as_mention(mention: Any) -> Any:
     """A mention as an object: `(start, end)` and `(start, end, type)` are two, too; anything else stays what it is."""
     if isinstance(mention, _LIST) and len(mention) in (2, 3):
         return dict(zip(("start", "end", "type"), mention, strict=False))

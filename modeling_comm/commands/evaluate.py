@@ -8,9 +8,10 @@ import sys
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..data.dataset_entry import get_dataset
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, OfficialPrediction, shown
 from ..evaluation.mismatch import (
     check_same_entities,
     mismatch_warnings,
@@ -28,7 +29,7 @@ from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
 
-def read_predictions(path: str) -> tuple[list[dict], dict[str, list[str]] | None]:
+def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, list[str]] | None]:
     """
     Predictions of a file in the official format, or of the JSON lines that `comm-docre predict` writes of documents in DocRED's
     format, whose entities keep their numbers.
@@ -95,7 +96,9 @@ def _official(record):
     return [{"title": record["title"], **fact} for fact in facts]
 
 
-def check_entities(predicted: Mapping[str, list[str]], documents: list[dict], predictions: str, truth: str) -> None:
+def check_entities(
+    predicted: Mapping[str, list[str]], documents: list[Document], predictions: str, truth: str
+) -> None:
     """
     Checks that records have the entities of the documents with their titles; a triple's indices mean nothing otherwise.
 
@@ -152,7 +155,7 @@ def compare_files(
     """
     documents = _read_list(truth, "a list of documents")
     reference = load_ign_reference(train_facts) if train_facts else None
-    settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
+    settings: dict[str, Any] = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
     if predicted is not None:
         check_entities(predicted, documents, predictions, truth)
@@ -193,6 +196,12 @@ def compare_files(
 
 def run(args: argparse.Namespace) -> int:
     """The command: prints the table and writes `--output`; returns the exit status."""
+    if args.end_to_end:
+        from .evaluate_end_to_end import run as run_end_to_end  # imports the pipeline, which takes seconds
+
+        return run_end_to_end(args)
+    if not args.predictions:
+        raise ValueError("expected --predictions, or --end_to_end with --model and --ner")
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     outputs = [path for path in (args.output, args.errors) if path]
     refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))

@@ -36,7 +36,7 @@ def drop_bad_parts(
     Raises:
         DocumentError: something else is wrong.
     """
-    dropped = Counter()
+    dropped: Counter[str] = Counter()
     while True:
         try:
             validate_document(document, index=index, source=source, relations=relations)

@@ -1,11 +1,16 @@
 """The scorer as a metric of the `evaluate` library: [`load_metric`], without a network."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import datasets
 import evaluate
 
 # `evaluate` runs a copy of this file from its cache, so the scorer has to come from the installed package.
 from modeling_comm.documents import DocumentChecker
 from modeling_comm.evaluation.scoring import PredictionError, parse_documents, score
+
+from ..documents import Document, OfficialPrediction
 
 _DESCRIPTION = """
 Document-level relation extraction by the official definitions of DocRED and Re-DocRED: micro F1 and Ign F1 over
@@ -27,7 +32,7 @@ _INDEX, _TEXT = datasets.Value("int64"), datasets.Value("string")
 _EVIDENCE = datasets.List(_INDEX)
 
 
-def load_metric(**options) -> evaluate.Metric:
+def load_metric(**options: Any) -> evaluate.Metric:
     """
     The metric of this file, ready to use.
 
@@ -83,7 +88,12 @@ class DocreMetric(evaluate.Metric):
             ),
         )
 
-    def add_batch(self, *, predictions=None, references=None):
+    def add_batch(
+        self,
+        *,
+        predictions: Sequence[Sequence[OfficialPrediction]] | None = None,
+        references: Sequence[Document] | None = None,
+    ) -> None:
         """Stores as many prediction records as references, checked and reduced to what scoring reads."""
         if predictions is None or references is None:
             raise ValueError("predictions, references: found None, expected one record of each for every document")
@@ -95,7 +105,9 @@ class DocreMetric(evaluate.Metric):
             references=[_reference_record(document) for document in references],
         )
 
-    def add(self, *, prediction=None, reference=None):
+    def add(
+        self, *, prediction: Sequence[OfficialPrediction] | None = None, reference: Document | None = None
+    ) -> None:
         """Stores one prediction record and its reference."""
         self.add_batch(predictions=[prediction], references=[reference])
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ..documents import Document, OfficialPrediction
 from ..utils.files import write_json
 from ..utils.spreadsheet import csv_header, csv_rows
 from ..utils.writer import write_bytes
@@ -18,7 +19,9 @@ FORMATS = (".json", ".csv")
 
 
 def relation_errors(
-    predictions: Collection[dict], documents: Iterable[dict], relation_names: Mapping[str, str] | None = None
+    predictions: Collection[OfficialPrediction],
+    documents: Iterable[Document],
+    relation_names: Mapping[str, str] | None = None,
 ) -> list[dict]:
     """
     The errors of each relation.

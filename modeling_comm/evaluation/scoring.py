@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
+from ..documents import Document, DocumentChecker, DocumentError, Mention, OfficialPrediction, validate_document
 from ..settings import SettingError
 from ..utils.files import read_json
 
@@ -109,7 +109,7 @@ class IgnReference:
     source: str
     sha256: str
 
-    def knows(self, head_mentions, tail_mentions, relation) -> bool:
+    def knows(self, head_mentions: Iterable[Mention], tail_mentions: Iterable[Mention], relation: str) -> bool:
         """Returns whether any name of the head has this relation to any name of the tail in these facts."""
         return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
 
@@ -130,9 +130,9 @@ def load_ign_reference(
     """
     if isinstance(source, IgnReference):
         return source
-    is_file = isinstance(source, (str, os.PathLike))
-    name = os.fspath(source) if is_file else "ign_reference"
-    content = read_json(source) if is_file else source
+    file = Path(source) if isinstance(source, (str, os.PathLike)) else None
+    name = "ign_reference" if file is None else str(source)
+    content: Any = source if file is None else read_json(file)
     _check_list(content, name, "a list of documents or of facts")
     content = list(content)
     if any(isinstance(item, Mapping) for item in content):
@@ -148,8 +148,8 @@ def load_ign_reference(
             if not (isinstance(fact, (list, tuple)) and len(fact) == 3 and all(isinstance(x, str) for x in fact)):
                 raise FactError(name, index, None, None, repr(fact), "[head name, tail name, relation]")
         facts = frozenset(map(tuple, content))
-    if is_file:
-        return IgnReference(facts, Path(source).name, hashlib.sha256(Path(source).read_bytes()).hexdigest())
+    if file is not None:
+        return IgnReference(facts, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
     canonical = json.dumps(sorted(facts), ensure_ascii=False, separators=(",", ":")).encode()
     return IgnReference(facts, f"{len(content)} items in memory", hashlib.sha256(canonical).hexdigest())
 
@@ -393,7 +393,9 @@ def score(
     }
 
 
-def format_scores(result, baseline=None, baseline_name="baseline") -> str:
+def format_scores(
+    result: Mapping[str, Any], baseline: Mapping[str, Any] | None = None, baseline_name: str = "baseline"
+) -> str:
     """
     A text table, in percent, of what [`score`] returned; `baseline`, another result, adds its F1 as a column.
 

@@ -85,7 +85,9 @@ class TypePrior:
     @staticmethod
     def to_predictions(candidates: Iterable[ScoredPrediction]) -> list[OfficialPrediction]:
         """Candidates in the official format, without their scores."""
-        return [{name: candidate[name] for name in ("title", "h_idx", "t_idx", "r")} for candidate in candidates]
+        return [
+            {"title": one["title"], "h_idx": one["h_idx"], "t_idx": one["t_idx"], "r": one["r"]} for one in candidates
+        ]
 
     def predict(self, documents: Iterable[Document], cutoff: float) -> list[OfficialPrediction]:
         """Every candidate with a score above `cutoff`, in the official format."""

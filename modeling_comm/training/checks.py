@@ -1,6 +1,7 @@
 """What training documents show, and whether that can be learnt."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from transformers.utils import logging
 
@@ -29,11 +30,11 @@ class NothingToLearnError(ValueError):
         }[missing]
         super().__init__(f"found no {missing} in the {documents:,} training documents; expected {why}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.missing, self.documents)
 
 
-def check_learnable(dataset, id2label: Mapping[int, str], needs_facts: bool = True):
+def check_learnable(dataset: Any, id2label: Mapping[int, str], needs_facts: bool = True) -> None:
     """
     Refuses training documents from which nothing can be learnt, and says which relations they do not show.
 

@@ -85,7 +85,7 @@ def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:
         raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
 
 
-def check_titles(dataset: Sequence[dict]) -> None:
+def check_titles(dataset: Any) -> None:
     """Raises `ValueError` where several documents have the same title."""
     titles = Counter(column_of(dataset, "title"))
     repeated = sorted(title for title, count in titles.items() if count > 1)
@@ -96,6 +96,6 @@ def check_titles(dataset: Sequence[dict]) -> None:
         )
 
 
-def column_of(dataset: Sequence[dict], name: str) -> list:
+def column_of(dataset: Any, name: str) -> list:
     """One field of every document of a data set."""
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]

@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
 from ..decoding import Predictions, official_predictions
-from ..documents import entity_name
+from ..documents import Document, entity_name
 from ..evaluation.scoring import format_scores, score
 from ..evaluation.type_prior import TypePrior
 from ..processing_comm import CommProcessor
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 def predict_test(
     trainer: CommTrainer,
     encoded: Dataset,
-    documents: Sequence[dict],
-    training_documents: Iterable[dict] | None = None,
+    documents: Sequence[Document],
+    training_documents: Iterable[Document] | None = None,
     frequent_relations: Collection[str] | None = None,
     show_triples: int = 0,
 ) -> dict[str, float]:
@@ -54,7 +55,7 @@ def predict_test(
     scored = labelled == total
     logger.info("%d of %d test documents have labels%s", labelled, total, "" if scored else ": no scores")
     if scored:
-        settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
+        settings: dict[str, Any] = {"ign_reference": reference, "frequent_relations": frequent_relations}
         scores, prior = score(predictions, documents, **settings), None
         if training_documents := list(training_documents or ()):
             type_prior = TypePrior(training_documents)
@@ -64,12 +65,13 @@ def predict_test(
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
         compare_on_test(trainer, output.predictions)
+    trainer.log(dict(metrics))  # for TensorBoard and other trackers
     print_triples(output.predictions, documents, processor, show_triples)
     return metrics
 
 
 def print_triples(
-    results: Sequence[Predictions], documents: Sequence[dict], processor: CommProcessor, number: int
+    results: Sequence[Predictions], documents: Sequence[Document], processor: CommProcessor, number: int
 ) -> None:
     """Prints `number` predicted triples in words: the surest one of each document, then the second ones."""
     by_document = [sorted(result.triples, key=lambda triple: -triple.rank) for result in results]

@@ -7,8 +7,10 @@ from ..safe_weights import check_name
 from .script_arguments import Arguments
 
 # Files that a run may write into its folder, checkpoints aside.
-WRITTEN = ("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json")
-WRITTEN += ("trainer_state.json", "README.md")
+WRITTEN = (
+    *("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json"),
+    *("trainer_state.json", "README.md"),
+)
 
 
 def check_paths(arguments: Arguments) -> None:

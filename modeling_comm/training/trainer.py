@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 from transformers.utils import logging
 
+from ..evaluation.scoring import IgnReference
 from ..extensions import check_extensions
 from ..losses import get_loss
+from ..modeling_comm import CommForDocumentRelationExtraction
 from ..out_of_memory import naming_documents, sizes_of_batch
+from ..processing_comm import CommProcessor
 from .adapters import check_adapters
 from .batching import (
     FEATURE_COLUMNS,
@@ -32,6 +36,7 @@ from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
 from .saved_training import SavedTraining
+from .tracked_training import TrackedTraining
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -53,7 +58,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer):
+class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -78,18 +83,18 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         DocumentMemoryError: out of memory; the message names the documents, their sizes and the settings that need less.
     """
 
-    feature_columns = FEATURE_COLUMNS
+    feature_columns: tuple[str, ...] = FEATURE_COLUMNS
     learns_from_facts = True  # and from nothing else
 
     def __init__(
         self,
-        model=None,
-        args=None,
-        train_dataset=None,
-        eval_dataset=None,
-        processing_class=None,
-        ign_reference=None,
-        **kwargs,
+        model: CommForDocumentRelationExtraction | None = None,
+        args: CommTrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: CommProcessor | None = None,
+        ign_reference: IgnReference | None = None,
+        **kwargs: Any,
     ):
         args = CommTrainingArguments() if args is None else args
         if not isinstance(args, CommTrainingArguments):
@@ -104,7 +109,9 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         if model is not None:  # before anything is encoded
             processing_class.check_model(model.config)
         self.ign_reference = ign_reference
-        self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
+        self.run_record: Mapping | None = (
+            None  # a script's own record of the run, if it has one: the model card then tells more
+        )
         self.train_sampler = None
         self._step_documents = []
         self.stream_report, self._streamed_facts = Counter(), 0
@@ -154,7 +161,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     # ---------------------------------------------------------------------------------------------------------- training
 
-    def get_train_dataloader(self):
+    def get_train_dataloader(self) -> DataLoader:
         if isinstance(self.train_dataset, DocumentStream):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
@@ -190,7 +197,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             generator=torch.Generator(),  # not the global one, whose state must not depend on how often we iterate
         )
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             backbone = {id(parameter) for parameter in model.backbone.parameters()}
@@ -200,6 +207,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
                 if parameter.requires_grad:
                     in_backbone, decays = id(parameter) in backbone, name in decayed
                     groups.setdefault((in_backbone, decays), []).append(parameter)
+            self._head_group = next((at for at, (in_backbone, _) in enumerate(groups) if not in_backbone), None)
             given = self.optimizer_cls_and_kwargs
             optimizer_class, arguments = given or self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(
@@ -226,7 +234,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         number = torch.tensor(number, device=device)
         return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
 
-    def training_step(self, model, inputs, *args, **kwargs):
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         indices, batch = inputs["document_index"], {**inputs}
 
         def sizes():
@@ -249,7 +257,13 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
                 advice.append("gradient_checkpointing=True")
         return ", ".join([*advice, "or a max_length that cuts long documents"])
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
@@ -267,7 +281,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
-    def check_gradients(self):
+    def check_gradients(self) -> None:
         """Raises `FloatingPointError` before an optimizer step whose gradients are not finite; in fp16, where loss scaling skips
         such steps, once it has scaled the loss down below 1 in vain."""
         scaler = self.accelerator.scaler
@@ -304,12 +318,12 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     def train(
         self,
-        resume_from_checkpoint=None,
+        resume_from_checkpoint: str | bool | None = None,
         *,
         keep_threshold_offset: bool = False,
         keep_evidence_threshold: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> TrainOutput:
         """
         As the parent's, with three differences.
 
@@ -339,7 +353,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 
-    def get_eval_dataloader(self, eval_dataset=None):
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         dataset = self.evaluation_documents(eval_dataset)
         dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
@@ -353,7 +367,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     get_test_dataloader = get_eval_dataloader
 
-    def evaluation_documents(self, given):
+    def evaluation_documents(self, given: Any) -> Any:
         """The data set given, that of a name, or the trainer's only one."""
         dataset = self.eval_dataset if given is None else given
         if isinstance(given, str):
@@ -369,7 +383,14 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             )
         return dataset
 
-    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test", *, keep_margins: bool = False):
+    def predict(
+        self,
+        test_dataset: Any,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        *,
+        keep_margins: bool = False,
+    ) -> PredictionOutput:
         """
         As the parent's: `predictions` of the result is a list of [`~modeling_comm.decoding.Predictions`], one per document.
 
@@ -384,8 +405,13 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             self._keep_margins = False
 
     def evaluation_loop(
-        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
-    ):
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """One result per document, gathered by document index from all processes; `predictions` is a list of
         [`~modeling_comm.decoding.Predictions`] in the data set's order."""
         documents = dataloader.dataset.documents
@@ -409,7 +435,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             logger.warning("%s: %s", prefix, warning)
 
     @torch.no_grad()
-    def _evaluate_batches(self, dataloader, keep_margins=False):
+    def _evaluate_batches(self, dataloader, keep_margins=False, fusion_rule=None):
         # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
         model = self.accelerator.unwrap_model(self.model)
         if self.place_model_on_device:
@@ -425,7 +451,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
                     return sizes_of_batch(batch, indices, [documents[index]["title"] for index in indices])
 
                 with self.accelerator.autocast(), naming_documents(sizes, self._less_memory("eval")):
-                    evaluated.add(predict_batch(model, batch, self.processing_class, documents))
+                    evaluated.add(predict_batch(model, batch, self.processing_class, documents, fusion_rule))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
             evaluated, *others = gather_object([evaluated])
@@ -433,7 +459,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         evaluated.results.sort(key=lambda result: result.document_index)
         return evaluated
 
-    def tune_threshold_offset(self, eval_dataset=None) -> float:
+    def tune_threshold_offset(self, eval_dataset: Any = None) -> float:
         """
         Chooses the margin over the threshold that a relation needs for the best F1 on labelled documents, and sets it in the
         processor: from then on it decides with it, and it is saved with it.

@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from transformers import TrainingArguments
 
@@ -84,7 +85,7 @@ class CommTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Not needed: every parameter gets a gradient on every process."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         do_eval = self.do_eval
         super().__post_init__()
         self.do_eval = do_eval  # the parent turns it on where training evaluates; the script asks for it by itself
@@ -113,7 +114,7 @@ class CommTrainingArguments(TrainingArguments):
             if getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; CommTrainer does not do this, leave it out")
 
-    def set_push_to_hub(self, model_id, strategy="end", **kwargs):
+    def set_push_to_hub(self, model_id: str, strategy: str = "end", **kwargs: Any) -> Self:
         super().set_push_to_hub(model_id, strategy=strategy, **kwargs)
         self._check_hub_strategy()
         return self
