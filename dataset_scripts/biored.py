@@ -34,5 +34,18 @@ register_dataset(
             *("CellLine", "ChemicalEntity", "DiseaseOrPhenotypicFeature"),
             *("GeneOrGeneProduct", "OrganismTaxon", "SequenceVariant"),
         ),
+        # The eight kinds of pairs that were annotated. The training documents have one fact of another kind, gene and variant.
+        candidate_pairs=(
+            ("ChemicalEntity", "DiseaseOrPhenotypicFeature"),
+            ("GeneOrGeneProduct", "DiseaseOrPhenotypicFeature"),
+            ("SequenceVariant", "DiseaseOrPhenotypicFeature"),
+            ("ChemicalEntity", "GeneOrGeneProduct"),
+            ("ChemicalEntity", "SequenceVariant"),
+            ("ChemicalEntity", "ChemicalEntity"),
+            ("GeneOrGeneProduct", "GeneOrGeneProduct"),
+            ("SequenceVariant", "SequenceVariant"),
+        ),
+        directed=False,
+        scores=("pair", "pair_and_novelty", "pair_relation_and_novelty"),
     )
 )
