@@ -2,16 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+from .both_directions import show_both_ways
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
-from .features import ordered_pairs
 from .prediction_record import PredictedTriple
 from .relation_encoder_base import EncodedDocuments
 from .rules import Fact, Rule, derive_facts
@@ -120,10 +121,11 @@ def _probability(logit):
 
 
 @dataclasses.dataclass
-class Predictions:
+class Predictions(Mapping):
     """
     The predictions for one document. Pipeline, trainer, scorer and experiments share it; the official JSON and triples in
-    words are two ways to write it.
+    words are two ways to write it. As Transformers' outputs, it is also a mapping, of the fields that are not None:
+    `predictions["triples"]`.
 
     Args:
         triples (`list[Triple]`): in the order of the pairs.
@@ -152,6 +154,19 @@ class Predictions:
     loss: float | None = None
     document_index: int | None = None
     sentence_scores: dict[tuple[int, int], list[float]] | None = None
+
+    def _given(self):
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._given()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given())
+
+    def __len__(self) -> int:
+        return len(self._given())
 
     @classmethod
     def from_logits(
@@ -243,11 +258,16 @@ class Predictions:
         ]
 
     def in_words(
-        self, document: Document, id2label: Mapping[int, str], relation_names: Mapping[str, str]
+        self,
+        document: Document,
+        id2label: Mapping[int, str],
+        relation_names: Mapping[str, str],
+        shown_both_ways: CandidatePairs = ALL_PAIRS,
     ) -> list[TripleInWords]:
-        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
+        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
+        relations of `shown_both_ways` also in the other direction, as derived from the first."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        return [
+        words = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
@@ -262,6 +282,7 @@ class Predictions:
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+        return show_both_ways(words, relation_names, shown_both_ways)
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:
@@ -367,10 +388,19 @@ def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> 
     return int(pair_index[bad][0, 0]) if bad.any() else None
 
 
-def check_outputs(logits: torch.Tensor, pair_index: torch.Tensor, documents: list[Document], num_labels: int) -> None:
-    """Raises `ValueError` where logits `(P, num_labels)` and pairs `(P, 3)` are not of these documents, or are not finite."""
-    expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
-    expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+def check_outputs(
+    logits: torch.Tensor,
+    pair_index: torch.Tensor,
+    documents: list[Document],
+    pairs: list[np.ndarray],
+    num_labels: int,
+) -> None:
+    """Raises `ValueError` where logits `(P, num_labels)` and rows `(P, 3)` are not of these documents and their `pairs` `(p, 2)`,
+    or are not finite."""
+    rows = [
+        np.column_stack([np.full(len(of_document), index), of_document]) for index, of_document in enumerate(pairs)
+    ]
+    expected = np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
     found = pair_index.numpy()
     unique = np.unique(found, axis=0)
     known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)

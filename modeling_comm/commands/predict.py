@@ -138,6 +138,8 @@ def _resumable_output(args, form):
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in _SETTINGS}
     settings["rules"] = args.rules and file_sha256(args.rules)
+    if args.both_directions:
+        settings["both_directions"] = True
     settings |= _selection(args).given()
     if form != "jsonl":
         settings["output_format"] = form
@@ -248,7 +250,7 @@ def _load(args):
             check_rules(rules, extract.processor.relations)
         except SettingError as error:
             raise ValueError(f"{args.rules}: {error}") from error
-    given = ("batch_size", "threshold_offset", "type_constraint")
+    given = ("batch_size", "threshold_offset", "type_constraint", "both_directions")
     own = {"rules": rules, **{name: getattr(args, name) for name in given}}
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 
