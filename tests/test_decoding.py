@@ -60,7 +60,8 @@ def test_parts_decide_as_the_whole(threshold, size):
 
 def test_predictions_are_a_mapping_of_what_is_known():
     whole = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("th"))
-    assert set(whole) == {"triples", "settings", "removed_by_cap", "pairs", "margins"} and len(whole) == 5
+    removed = {"removed_by_cap", "removed_by_types"}
+    assert set(whole) == {"triples", "settings", "pairs", "margins"} | removed and len(whole) == 6
     assert whole["triples"] is whole.triples and dict(whole.items())["margins"] is whole.margins
     parts = Predictions.from_parts([(LOGITS, PAIRS)], DecisionSettings("th"))
     assert "margins" not in parts and parts.get("margins") is None and "at_offset" not in whole
