@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from .both_directions import show_both_ways
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .documents import Document, OfficialPrediction, entity_name
-from .features import ordered_pairs
 from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
 from .probabilities import ProbabilityMap
@@ -315,11 +316,16 @@ class Predictions(Mapping):
         ]
 
     def in_words(
-        self, document: Document, id2label: Mapping[int, str], relation_names: Mapping[str, str]
+        self,
+        document: Document,
+        id2label: Mapping[int, str],
+        relation_names: Mapping[str, str],
+        shown_both_ways: CandidatePairs = ALL_PAIRS,
     ) -> list[TripleInWords]:
-        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
+        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
+        relations of `shown_both_ways` also in the other direction, as derived from the first."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        return [
+        words = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
@@ -334,6 +340,7 @@ class Predictions(Mapping):
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+        return show_both_ways(words, relation_names, shown_both_ways)
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:
@@ -416,10 +423,19 @@ def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> 
     return int(pair_index[bad][0, 0]) if bad.any() else None
 
 
-def check_outputs(logits: torch.Tensor, pair_index: torch.Tensor, documents: list[Document], num_labels: int) -> None:
-    """Raises `ValueError` where logits `(P, num_labels)` and pairs `(P, 3)` are not of these documents, or are not finite."""
-    expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
-    expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+def check_outputs(
+    logits: torch.Tensor,
+    pair_index: torch.Tensor,
+    documents: list[Document],
+    pairs: list[np.ndarray],
+    num_labels: int,
+) -> None:
+    """Raises `ValueError` where logits `(P, num_labels)` and rows `(P, 3)` are not of these documents and their `pairs` `(p, 2)`,
+    or are not finite."""
+    rows = [
+        np.column_stack([np.full(len(of_document), index), of_document]) for index, of_document in enumerate(pairs)
+    ]
+    expected = np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
     found = pair_index.numpy()
     unique = np.unique(found, axis=0)
     known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)

@@ -104,8 +104,9 @@ class EncodedDocuments:
         entities = self.entity_embeddings()
         projections = (head_projection, tail_projection)
         if can_project_in_parts(product, *projections):
-            document, *ends = pairs.unbind(-1)
-            places = [document * entities.shape[1] + end for end in ends]
+            document, head, tail = pairs.unbind(-1)
+            first = document * entities.shape[1]
+            places = (first + head, first + tail)
             options = (features, rows, self.pairs_at_once)
             return product_of_projections(product, projections, entities.flatten(0, 1), places, *options)
 
