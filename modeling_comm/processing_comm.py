@@ -48,6 +48,7 @@ from .features import (
 )
 from .losses import get_loss
 from .rules import check_rules
+from .saved_folder import SavedTogether
 from .settings import AtLeast, InRange, Setting, SettingError, check_field
 from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
 from .windows import (
@@ -65,7 +66,7 @@ logger = logging.get_logger(__name__)
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
-class CommProcessor(ProcessorMixin):
+class CommProcessor(SavedTogether, ProcessorMixin):
     r"""
     Turns DocRED documents into what [`CommForDocumentRelationExtraction`] takes, and its outputs into triples.
 

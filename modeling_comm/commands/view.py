@@ -7,6 +7,7 @@ from pathlib import Path
 from ..documents import DocumentError
 from ..evaluation.mismatch import names_beside
 from ..reporting.html_page import render_html
+from ..reporting.triple_table import refuse_csv
 from ..utils.files import read_json
 from ..utils.writer import write_text
 from .errors import refuse_overwriting
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         place, error.index = places[error.index], None  # the file has empty lines too
         raise ValueError(f"{place}: {error}") from error
+    if not places:
+        print(f"warning: {name} has no record in it, and the page has none", file=sys.stderr)
     write_text(args.output, page)
     print(f"The page is {args.output}.", file=sys.stderr)
     return 0
@@ -40,5 +43,6 @@ def _records(source, name, places):
     for item in read_items(source, "jsonl"):
         places.append(f"{name}, {item.kind} {item.place}")
         if item.error is not None:
+            refuse_csv(item.raw, name)
             raise ValueError(f"{places[-1]}: {item.error}")
         yield item.document

@@ -1,7 +1,7 @@
 """Data sets of documents as a trainer takes them: encoded once, and checked before anything is trained on them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..configuration_comm import __version__
@@ -68,13 +68,17 @@ def encode_dataset(
 def check_metric_of_several(args: CommTrainingArguments, datasets: Mapping[str, Any]) -> None:
     """The best checkpoint is that of one of several evaluation sets, which the metric's name has to say."""
     metric = args.metric_for_best_model
-    if args.load_best_model_at_end and not metric.removeprefix("eval_").startswith(
-        tuple(f"{name}_" for name in datasets)
-    ):
+    if args.load_best_model_at_end and set_of_metric(metric, datasets) is None:
         choices = ", ".join(f"{name}_{metric.removeprefix('eval_')}" for name in datasets)
         raise ValueError(
             f"metric_for_best_model is {metric!r}, of several evaluation sets; expected one such as {choices}"
         )
+
+
+def set_of_metric(metric: str | None, names: Iterable[str]) -> str | None:
+    """The one of several evaluation sets whose score a metric is, `"eval_long_f1"` or `"long_f1"` of the set `"long"`."""
+    metric = (metric or "").removeprefix("eval_")
+    return max((name for name in names if metric.startswith(f"{name}_")), key=len, default=None)
 
 
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
@@ -26,7 +26,14 @@ from .batching import (
 )
 from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable
-from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
+from .encode_dataset import (
+    check_labelled,
+    check_metric_of_several,
+    check_titles,
+    column_of,
+    encode_dataset,
+    set_of_metric,
+)
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
@@ -382,6 +389,20 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             return super().predict(test_dataset, ignore_keys, metric_key_prefix)
         finally:
             self._keep_margins = False
+
+    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
+        """As the parent's. Early stopping is asked only about the evaluation set that has its metric: of others it says that it
+        is disabled, which it is not."""
+        callbacks, several = self.callback_handler.callbacks, isinstance(self.eval_dataset, Mapping)
+        chosen = f"eval_{set_of_metric(self.args.metric_for_best_model, self.eval_dataset)}" if several else "eval"
+        is_whole = isinstance(eval_dataset, Mapping) or (several and eval_dataset is None)  # calls this for each set
+        if not is_whole and not (self.is_in_train and metric_key_prefix == chosen):
+            kept = [callback for callback in callbacks if not isinstance(callback, EarlyStoppingCallback)]
+            self.callback_handler.callbacks = kept
+        try:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        finally:
+            self.callback_handler.callbacks = callbacks
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
