@@ -1,5 +1,6 @@
 """Ctrl-C is one line, whenever it comes, and whatever other processes a command has started."""
 
+import contextlib
 import os
 import random
 import signal
@@ -24,22 +25,57 @@ def default_handler():
 
 class InterruptsWhileItIsFinalized:
     def __del__(self):
-        os.kill(os.getpid(), signal.SIGINT)
-        sum(range(1000))  # Python looks for signals now and then
+        interrupt()
 
 
-def test_an_interrupt_that_python_loses_is_sent_again(default_handler):
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    sum(range(1000))  # Python looks for signals now and then
+
+
+def caught_by_a_library():
+    with contextlib.suppress(BaseException):
+        interrupt()
+
+
+def finalized():
+    InterruptsWhileItIsFinalized()
+
+
+@pytest.mark.parametrize("lose", [caught_by_a_library, finalized])
+def test_an_interrupt_that_is_lost_comes_again(default_handler, capfd, lose):
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt), one_interrupt():
-        InterruptsWhileItIsFinalized()
+        lose()
         time.sleep(20)
     assert time.monotonic() - started < 10
+    assert capfd.readouterr().err == ""
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_nothing_comes_after_the_end(default_handler):
-    with one_interrupt():
-        InterruptsWhileItIsFinalized()
-    time.sleep(0.3)
+def test_it_does_not_come_again_while_it_is_handled(default_handler):
+    done = []
+    with pytest.raises(KeyboardInterrupt), one_interrupt():
+        try:
+            interrupt()
+        finally:
+            with contextlib.suppress(KeyError):
+                {}["another error"]
+            time.sleep(1)
+            try:
+                raise ValueError("and one that is being handled")
+            except ValueError:
+                time.sleep(1)
+            done.append("cleaned up")
+    assert done == ["cleaned up"]
+
+
+def test_what_fails_because_of_it_is_an_interrupt(default_handler):
+    with pytest.raises(KeyboardInterrupt), one_interrupt():
+        caught_by_a_library()
+        raise RuntimeError("DataLoader worker exited unexpectedly")
+    with pytest.raises(RuntimeError), one_interrupt():
+        raise RuntimeError("of its own")
 
 
 def test_forked_processes_ignore_it(default_handler):
