@@ -205,6 +205,41 @@ def _add_evaluate(parser):
     )
 
 
+# -------------------------------------------------------------------------------------------------------------- import
+
+_IMPORT = """
+Reads documents of another data set or of an annotation tool, and writes them in DocRED's format, which everything here reads,
+with rel_info.json beside them, the relations that occur. Says how much was read and, by kind, what was left out. Character
+offsets are checked against the text. A rel_info.json that is there gets the relations that it lacks.
+
+--format is guessed from what the files begin with. Of a folder, the files that end as the format's do are read, in order.
+
+examples:
+  %(prog)s --input CDR_TrainingSet.PubTator.txt --output cdr/train.json
+  %(prog)s --input Train.PubTator --format pubtator --output biored/train.json --report biored/train_report.json
+  %(prog)s --list_formats
+"""
+
+
+def _add_import(parser):
+    parser.add_argument("--list_formats", action="store_true", help="show the formats and exit")
+    parser.add_argument("--input", help="file, perhaps compressed by gzip, or folder")
+    parser.add_argument("--format", metavar="NAME", help="of the input (default: guessed)")
+    parser.add_argument("--output", help="JSON file of documents; JSON lines if its name ends in .jsonl")
+    parser.add_argument("--rel_info", help="JSON file of relations (default: rel_info.json beside --output)")
+    parser.add_argument(
+        "--null_label", help="a label that means no relation, beside Na, NA, NR and no_relation, which always do"
+    )
+    parser.add_argument(
+        "--on_bad_document",
+        choices=("error", "skip", "drop_part"),
+        default="error",
+        help="what becomes of a document that does not fit: it ends the command, it is left out, or the mentions, entities and "
+        "facts that do not fit are (%(default)s)",
+    )
+    parser.add_argument("--report", help="JSON file for every count")
+
+
 # ------------------------------------------------------------------------------------------------------------- convert
 
 _CONVERT = """
@@ -342,6 +377,12 @@ COMMANDS = {
         _add_evaluate,
         "modeling_comm.commands.evaluate",
     ),
+    "import": Command(
+        "documents of other data sets and annotation tools in DocRED's format: PubTator, BioC and others",
+        _IMPORT,
+        _add_import,
+        "modeling_comm.commands.import_documents",
+    ),
     "convert": Command(
         "a checkpoint of the original ATLOP, DocuNet or KD-DocRE in this library's form",
         _CONVERT,
@@ -390,6 +431,9 @@ examples:
 
   Scores of predictions in the leaderboards' format:
     comm-docre evaluate --predictions results.json --truth test.json --train_facts train.json --output scores.json
+
+  Documents of another data set, whose format is guessed:
+    comm-docre import --input CDR_TrainingSet.PubTator.txt --output cdr/train.json
 
   A checkpoint that the original ATLOP saved:
     comm-docre convert --relation_encoder atlop --checkpoint original.pt --backbone bert-base-cased \\

@@ -1,0 +1,93 @@
+"""The command `comm-docre import`: documents of other data sets and tools in DocRED's format."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..documents import Document, shown
+from ..formats import ImportReport, available_formats, get_format, input_files, read_documents
+from ..utils.files import read_json, write_json
+from ..utils.writer import is_standard_output, replacing
+from .errors import refuse_overwriting
+
+_RELATION_FILE = "rel_info.json"
+
+
+def write_documents(path: str | os.PathLike, documents: Iterable[Document]) -> None:
+    """
+    Writes documents one after another, as a JSON array, or as JSON lines where the file's name ends in `.jsonl`.
+
+    Args:
+        path (`str`): the file.
+        documents (`Iterable[Document]`): the documents; memory holds one of them.
+    """
+    opening, between, end = ("", "\n", "\n") if os.fspath(path).endswith(".jsonl") else ("[\n", ",\n", "\n]\n")
+    with replacing(path) as file:
+        before = opening
+        for document in documents:
+            file.write((before + json.dumps(document, ensure_ascii=False)).encode("utf-8"))
+            before = between
+        file.write((end if before == between else opening + end).encode("utf-8"))
+
+
+def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
+    """
+    Adds relations to a `rel_info.json`, or writes a new one. Names that it has stay: a test file may lack relations of the
+    training file that was imported before.
+
+    Args:
+        path (`str`): the file.
+        names (`dict[str, str]`): readable names by relation.
+
+    Returns:
+        `int`: how many relations were added.
+
+    Raises:
+        ValueError: the file is there and is no object of names.
+    """
+    known = read_json(path) if Path(path).exists() else {}
+    if not isinstance(known, dict) or not all(isinstance(name, str) for name in known.values()):
+        raise ValueError(f"{path}: found {shown(known)}, expected an object of relations and their names")
+    write_json(path, {**names, **known})
+    return len(set(names) - set(known))
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command; returns the exit status."""
+    if args.list_formats:
+        for name in available_formats():
+            form = get_format(name)
+            needs = f" (needs the extra {form.extra})" if form.extra else ""
+            print(f"{name:12} {form.title}{needs}")
+        return 0
+    missing = [flag for flag in ("input", "output") if getattr(args, flag) is None]
+    if missing:
+        raise ValueError(f"expected {' and '.join(f'--{flag}' for flag in missing)}, or --list_formats")
+    files = input_files(args.input, args.format)
+    to_stdout = is_standard_output(args.output)
+    relation_file = args.rel_info or (None if to_stdout else Path(args.output).with_name(_RELATION_FILE))
+    outputs = [path for path in (args.output, relation_file, args.report) if path]
+    refuse_overwriting(outputs, [args.input, *(path for path, _ in files)])
+    report = ImportReport()
+    print(
+        f"{len(files)} files in the format {files[0][1].name}" if len(files) > 1 else f"format {files[0][1].name}",
+        file=sys.stderr,
+    )
+    with contextlib.closing(
+        read_documents(args.input, args.format, report, args.on_bad_document, args.null_label)
+    ) as documents:
+        write_documents(args.output, documents)
+    print(report, file=sys.stderr if to_stdout else sys.stdout)
+    for error in report.skipped:
+        print(f"skipped: {error}", file=sys.stderr)
+    if args.report:
+        write_json(args.report, report.as_dict())
+    if relation_file and report.relations:
+        names = {relation: report.relation_names.get(relation, relation) for relation in sorted(report.relations)}
+        added = add_relation_names(relation_file, names)
+        print(f"{relation_file}: {added} relations added", file=sys.stderr if to_stdout else sys.stdout)
+    return 0

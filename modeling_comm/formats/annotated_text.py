@@ -1,0 +1,140 @@
+"""A text with what was annotated in it, as most formats have it, and the document in DocRED's format that it becomes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..documents import Document, DocumentError, shown
+from ..text_to_document import document_from_text
+from .import_report import ImportReport
+
+# What sources write for a mention whose entity is in no list of entities.
+_NO_ID = frozenset(("", "-", "-1"))
+
+
+@dataclass(frozen=True)
+class AnnotatedMention:
+    """
+    A mention.
+
+    Attributes:
+        start, end (`int`): its characters `[start, end)`.
+        type (`str`, *optional*): its entity's type.
+        ids (`tuple[str, ...]`): its entities. Mentions with the same id are of one entity; one with several ids is of all these.
+        text (`str`, *optional*): what the source says that stands there; it is checked.
+        field (`str`): where it is in the source, for messages, such as `"line 12"`.
+    """
+
+    start: int
+    end: int
+    type: str | None
+    ids: tuple[str, ...]
+    text: str | None = None
+    field: str = "mentions"
+
+
+@dataclass(frozen=True)
+class AnnotatedFact:
+    """
+    A relation between two entities.
+
+    Attributes:
+        head, tail (`str`): ids of the entities.
+        relation (`str`): its label.
+        attributes (`dict`): further fields of the label, such as `{"novelty": "Novel"}`.
+        field (`str`): where it is in the source, for messages.
+    """
+
+    head: str
+    tail: str
+    relation: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    field: str = "relations"
+
+
+@dataclass(frozen=True)
+class AnnotatedText:
+    """
+    A document of a source.
+
+    Attributes:
+        title (`str`): what it is called; each document has its own.
+        text (`str`): the text.
+        mentions (`list[AnnotatedMention]`): in any order.
+        facts (`list[AnnotatedFact]`, *optional*): None where nobody looked for relations.
+        ignored_pairs (`list[tuple[str, str]]`): ids of heads and tails that are neither trained nor scored.
+    """
+
+    title: str
+    text: str
+    mentions: Sequence[AnnotatedMention]
+    facts: Sequence[AnnotatedFact] | None = None
+    ignored_pairs: Sequence[tuple[str, str]] = ()
+
+
+def document_of_text(
+    annotated: AnnotatedText, report: ImportReport, *, index: int | None = None, source: str | None = None
+) -> Document:
+    """
+    The document in DocRED's format. Its entities are in the order of their first mention. Dropped and counted are mentions
+    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention.
+
+    Args:
+        annotated ([`AnnotatedText`]): the text.
+        report ([`ImportReport`]): is told what is dropped.
+        index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
+
+    Raises:
+        DocumentError: offsets are not those of the mention's text, or do not fit into the text.
+    """
+    entities: dict[str, dict[tuple[int, int], AnnotatedMention]] = {}
+    for mention in sorted(annotated.mentions, key=lambda mention: (mention.start, mention.end)):
+        _check_offsets(annotated, mention, index, source)
+        ids = [name for name in dict.fromkeys(mention.ids) if name not in _NO_ID]
+        if not ids:
+            report.drop("mentions without an id")
+        for name in ids:
+            spans = entities.setdefault(name, {})
+            if (mention.start, mention.end) in spans:
+                report.drop("mentions that are listed twice")
+            spans.setdefault((mention.start, mention.end), mention)
+    numbers = {name: number for number, name in enumerate(entities)}
+    spans = [
+        [
+            {"start": m.start, "end": m.end, "type": m.type, "text": annotated.text[m.start : m.end]}
+            for m in mentions.values()
+        ]
+        for mentions in entities.values()
+    ]
+    document = document_from_text(
+        annotated.text, [{"mentions": mentions} for mentions in spans], annotated.title, index=index, source=source
+    ).document
+    if annotated.facts is not None:
+        document["labels"] = _labels(annotated.facts, numbers, report)
+    pairs = [[numbers[head], numbers[tail]] for head, tail in annotated.ignored_pairs if {head, tail} <= set(numbers)]
+    report.drop("ignored pairs of an entity without a mention", len(annotated.ignored_pairs) - len(pairs))
+    if pairs:
+        document["ignored_pairs"] = pairs
+    return document
+
+
+def _labels(facts, numbers, report):
+    labels = []
+    for fact in facts:
+        if {fact.head, fact.tail} <= set(numbers):
+            labels.append({"h": numbers[fact.head], "t": numbers[fact.tail], "r": fact.relation, **fact.attributes})
+        else:
+            report.drop("facts of an entity without a mention")
+    return labels
+
+
+def _check_offsets(annotated, mention, index, source):
+    def fail(expected):
+        found = f"offsets [{mention.start}, {mention.end}], where the text is {shown(there)}"
+        raise DocumentError(source, index, annotated.title, mention.field, found, expected)
+
+    there = annotated.text[max(0, mention.start) : max(0, mention.end)]
+    if not 0 <= mention.start < mention.end <= len(annotated.text):
+        fail(f"character offsets 0 <= start < end <= {len(annotated.text)}")
+    if mention.text is not None and mention.text.split() != there.split():
+        fail(f"the offsets of {mention.text!r}, the mention's text")

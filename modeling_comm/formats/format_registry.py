@@ -1,0 +1,171 @@
+"""The formats that documents are imported from, and the registry of their readers."""
+
+import gzip
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..documents import Document
+from ..settings import NameTakenError, SettingError
+from .annotated_text import AnnotatedText
+from .import_report import ImportReport
+
+# So much of a file is looked at to guess its format: enough for the first document's fields in most files.
+_HEAD_SIZE = 1 << 16
+
+Reader = Callable[[str, ImportReport], Iterator[AnnotatedText | Document]]
+
+
+@dataclass(frozen=True)
+class Format:
+    """
+    A format.
+
+    Attributes:
+        name (`str`): the value of `--format`.
+        title (`str`): what it is, in a line.
+        suffixes (`tuple[str, ...]`): how its files end, in small letters, such as `(".pubtator",)`; `.gz` may follow. They
+            choose the files of a folder.
+        looks_like (`Callable`): takes the first 64 KiB of a file (`bytes`, decompressed) and its path (`str`), and says
+            whether it is one. It is cheap, and never raises.
+        read (`Callable`): takes the path of a file and an [`ImportReport`], which it tells what it drops; yields
+            [`AnnotatedText`]s or documents in DocRED's format.
+        extra (`str`, *optional*): the extra that it needs.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    looks_like: Callable[[bytes, str], bool]
+    read: Reader
+    extra: str | None = None
+
+
+_FORMATS: dict[str, Format] = {}
+
+
+def register_format(
+    name: str,
+    title: str,
+    suffixes: tuple[str, ...],
+    looks_like: Callable[[bytes, str], bool],
+    extra: str | None = None,
+) -> Callable[[Reader], Reader]:
+    """
+    Registers the reader of a format, as a decorator; arguments as of [`Format`].
+
+    Raises:
+        NameTakenError: another reader has this name.
+
+    Example:
+
+    ```python
+    >>> from modeling_comm.formats import AnnotatedMention, AnnotatedText, available_formats, register_format
+    >>> @register_format("capitals", "a text whose capitals are its mentions", (".capitals",), lambda head, path: False)
+    ... def read_capitals(path, report):
+    ...     text = open(path, encoding="utf-8").read()
+    ...     mentions = [
+    ...         AnnotatedMention(place, place + 1, "LETTER", (letter,))
+    ...         for place, letter in enumerate(text)
+    ...         if letter.isupper()
+    ...     ]
+    ...     yield AnnotatedText(title=path, text=text, mentions=mentions)
+    >>> "capitals" in available_formats()
+    True
+
+    ```
+    """
+
+    def register(read):
+        if _FORMATS.setdefault(name, Format(name, title, suffixes, looks_like, read, extra)).read is not read:
+            raise NameTakenError("register_format", name, "another format")
+        return read
+
+    return register
+
+
+def get_format(name: str) -> Format:
+    """
+    The format of this name.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in _FORMATS:
+        raise SettingError("get_format", "format", name, f"one of {', '.join(available_formats())}")
+    return _FORMATS[name]
+
+
+def available_formats() -> list[str]:
+    """Names of all registered formats."""
+    return sorted(_FORMATS)
+
+
+def matching_formats(path: str | os.PathLike) -> list[Format]:
+    """The formats that a file looks like."""
+    path = os.fspath(path)
+    head = _head(path)
+    return [form for form in _FORMATS.values() if form.looks_like(head, path)]
+
+
+def input_files(source: str | os.PathLike, name: str | None = None) -> list[tuple[str, Format]]:
+    """
+    The files of an input, each with its format.
+
+    Args:
+        source (`str`): a file; or a folder, whose files with one of the format's suffixes are read, those in its subfolders, too.
+        name (`str`, *optional*): of the format. It is guessed by default from what the files begin with.
+
+    Raises:
+        SettingError: there is no format of this name.
+        FileNotFoundError: there is no such file or folder, or no file of the format is in the folder.
+        ValueError: a file looks like no format or like several, or the files of a folder like different ones.
+    """
+    chosen = None if name is None else get_format(name)
+    path = Path(source)
+    if not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: expected a file or a folder, found none")
+        return [(str(path), chosen or _guess(path))]
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    if chosen is not None:
+        found = [(str(file), chosen) for file in files if _has_suffix(file, chosen)]
+    else:
+        # Other files, such as a README, lie beside documents; of those that look like several formats, the suffix decides.
+        found = [(str(file), form) for file in files for form in matching_formats(file) if _has_suffix(file, form)]
+    if not found:
+        expected = f"files that end in {' or '.join(chosen.suffixes)}" if chosen else "files in a format that is known"
+        raise FileNotFoundError(f"{path}: expected {expected}, found none among its {len(files)} files")
+    names = sorted({form.name for _, form in found})
+    if len(names) > 1:
+        raise ValueError(f"{path}: found files of several formats ({', '.join(names)}), expected one; see --format")
+    return found
+
+
+def _guess(path):
+    forms = matching_formats(path)
+    if len(forms) > 1:
+        forms = [form for form in forms if _has_suffix(path, form)] or forms
+    if len(forms) != 1:
+        found = f"one that looks like {' and '.join(form.name for form in forms)}" if forms else "an unknown one"
+        raise ValueError(f"{path}: expected a file in one format that is known, found {found}; see --format")
+    return forms[0]
+
+
+def _has_suffix(path, form):
+    return path.name.lower().removesuffix(".gz").endswith(form.suffixes)
+
+
+def _head(path):
+    with open(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        if not compressed:
+            return file.read(_HEAD_SIZE)
+        try:
+            with gzip.open(file) as content:
+                return content.read(_HEAD_SIZE)
+        except (EOFError, zlib.error, gzip.BadGzipFile):
+            return b""

@@ -1,0 +1,62 @@
+"""What became of the documents of an import: how much there is, and what was dropped."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..documents import Document, DocumentError
+
+
+@dataclass
+class ImportReport:
+    """
+    The counts of an import.
+
+    Attributes:
+        documents, entities, mentions, facts, ignored_pairs (`int`): how many were read.
+        relations (`Counter[str]`): facts of each relation.
+        relation_names (`dict[str, str]`): readable names of relations, where the files have them.
+        dropped (`Counter[str]`): by kind, what was left out, such as `"mentions without an id"`.
+        skipped (`list[DocumentError]`): of each document that was left out, why.
+    """
+
+    documents: int = 0
+    entities: int = 0
+    mentions: int = 0
+    facts: int = 0
+    ignored_pairs: int = 0
+    relations: Counter[str] = field(default_factory=Counter)
+    relation_names: dict[str, str] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    skipped: list[DocumentError] = field(default_factory=list)
+
+    def add(self, document: Document) -> None:
+        """Counts a document."""
+        self.documents += 1
+        self.entities += len(document["vertexSet"])
+        self.mentions += sum(map(len, document["vertexSet"]))
+        facts = document.get("labels") or ()
+        self.facts += len(facts)
+        self.relations.update(fact["r"] for fact in facts)
+        self.ignored_pairs += len(document.get("ignored_pairs") or ())
+
+    def drop(self, kind: str, number: int = 1) -> None:
+        """Counts what is left out."""
+        if number:
+            self.dropped[kind] += number
+
+    def as_dict(self) -> dict:
+        """All of it as JSON's types; `skipped` as the messages."""
+        return {**vars(self), "skipped": [str(error) for error in self.skipped]}
+
+    def __str__(self) -> str:
+        parts = {name: getattr(self, name) for name in ("documents", "entities", "mentions", "facts", "ignored_pairs")}
+        lines = [f"read {_numbers({name.replace('_', ' '): number for name, number in parts.items()})}"]
+        lines.append(f"relations: {_numbers(dict(self.relations.most_common())) or 'none'}")
+        dropped = {**self.dropped, **({"documents": len(self.skipped)} if self.skipped else {})}
+        lines.append(f"left out: {_numbers(dropped) or 'nothing'}")
+        return "\n".join(lines)
+
+
+def _numbers(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {name}" for name, number in counts.items())

@@ -1,0 +1,461 @@
+"""Documents in other formats: the registry, the guess, the readers, the command `comm-docre import`."""
+
+import gzip
+import json
+
+import pytest
+from datasets import Dataset
+from helpers import ROOT, SHARED, requires_shared
+
+import comm_docre
+from modeling_comm.documents import DocumentError, validate_document
+from modeling_comm.formats import (
+    ImportReport,
+    available_formats,
+    format_registry,
+    get_format,
+    input_files,
+    matching_formats,
+    read_documents,
+    register_format,
+)
+from modeling_comm.settings import NameTakenError, SettingError
+
+FIXTURES = ROOT / "tests" / "fixtures" / "formats"
+# A file of ours for each format; more than one where a format has several forms.
+FILES = {
+    "two_texts.pubtator": "pubtator",
+    "two_texts.bioc.json": "bioc",
+    "one_text.bioc.xml": "bioc",
+    "pairs.data": "cdr",
+    "chemdisgene.json": "chemdisgene",
+    "two_documents.json": "docred",
+    "two_documents.jsonl": "docred",
+    "two_rows_of_the_hub.json": "docred",
+    "two_rows.parquet": "parquet",
+}
+DATA = SHARED / "data"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parquet(tmp_path_factory):
+    """The Hub's rows as Parquet, which no text editor writes."""
+    rows = json.loads((FIXTURES / "two_rows_of_the_hub.json").read_text(encoding="utf-8"))
+    rows[1]["vertexSet"] = [
+        [dict(zip(entity, values, strict=True)) for values in zip(*entity.values(), strict=True)]
+        for entity in rows[1]["vertexSet"]
+    ]
+    path = tmp_path_factory.mktemp("parquet") / "two_rows.parquet"
+    Dataset.from_list(rows).to_parquet(path)
+    return path
+
+
+@pytest.fixture
+def path_of(parquet):
+    return lambda name: parquet if name == parquet.name else FIXTURES / name
+
+
+def read(source, format=None, **options):
+    if ".bioc." in str(source):
+        pytest.importorskip("bioc", reason="needs the extra bioc")
+    report = ImportReport()
+    return list(read_documents(source, format, report, **options)), report
+
+
+def facts(document):
+    """Facts as names of the entities' first mentions."""
+    names = [mentions[0]["name"] for mentions in document["vertexSet"]]
+    return {(names[label["h"]], label["r"], names[label["t"]]) for label in document["labels"]}
+
+
+def by_name(document):
+    return {mentions[0]["name"]: [mention["name"] for mention in mentions] for mentions in document["vertexSet"]}
+
+
+# ------------------------------------------------------------------------------------------------------- every format
+
+
+def test_every_format_has_a_file_here():
+    assert set(FILES.values()) == set(available_formats())
+
+
+@pytest.mark.parametrize(("name", "form"), FILES.items())
+def test_the_format_is_guessed_from_the_file(name, form, path_of):
+    assert [found.name for found in matching_formats(path_of(name))] == [form]
+    assert input_files(path_of(name)) == [(str(path_of(name)), get_format(form))]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_documents_are_valid_and_counted(name, path_of):
+    documents, report = read(path_of(name))
+    assert documents and report.documents == len(documents)
+    for document in documents:
+        validate_document(document, require=("sents", "pos", "type", "labels"))
+    assert report.entities == sum(len(document["vertexSet"]) for document in documents)
+    assert report.facts == sum(len(document["labels"]) for document in documents) == report.relations.total() > 0
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_compressed_file_is_read_alike(name, path_of, tmp_path):
+    (tmp_path / f"{name}.gz").write_bytes(gzip.compress(path_of(name).read_bytes()))
+    assert read(tmp_path / f"{name}.gz")[0] == read(path_of(name))[0]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_compressed_file_that_breaks_off_is_named(name, path_of, tmp_path):
+    path = tmp_path / f"{name}.gz"
+    path.write_bytes(gzip.compress(path_of(name).read_bytes())[:-20])
+    with pytest.raises(ValueError, match=name):
+        read(path, FILES[name])
+
+
+def test_no_format_is_guessed_where_none_fits(tmp_path):
+    (tmp_path / "letter.txt").write_text("Dear Ada,\n")
+    with pytest.raises(ValueError, match="unknown"):
+        input_files(tmp_path / "letter.txt")
+    with pytest.raises(FileNotFoundError, match="1 files"):
+        input_files(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        input_files(tmp_path / "absent.json")
+    with pytest.raises(SettingError):
+        input_files(tmp_path / "letter.txt", "pdf")
+
+
+def test_a_format_of_ones_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(format_registry, "_FORMATS", dict(format_registry._FORMATS))
+
+    def read_nothing(path, report):
+        yield {"title": path, "sents": [["Oslo"]], "vertexSet": [], "labels": []}
+
+    register = register_format("own", "ours", (".own",), lambda head, path: head.startswith(b"own"))
+    assert register(read_nothing) is read_nothing and "own" in available_formats()
+    register(read_nothing)
+    with pytest.raises(NameTakenError):
+        register(lambda path, report: None)
+    (tmp_path / "a.own").write_text("own file")
+    assert [document["title"] for document in read(tmp_path)[0]] == [str(tmp_path / "a.own")]
+    (tmp_path / "b.pubtator").write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+    with pytest.raises(ValueError, match="own, pubtator"):
+        read(tmp_path)
+    assert len(read(tmp_path, "pubtator")[0]) == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ PubTator
+
+
+def test_pubtator():
+    (first, second), report = read(FIXTURES / "two_texts.pubtator")
+    assert by_name(first) == {
+        "Brinavol": ["Brinavol", "brinavol", "BRV"],
+        "night cough": ["night cough", "night cough"],
+        "joint pain or swelling": ["joint pain or swelling"],
+        "ABX1": ["ABX1"],
+    }  # the mention of two diseases is in both of these entities
+    assert len(first["vertexSet"]) == 5
+    assert facts(first) == {("Brinavol", "CID", "night cough"), ("Brinavol", "CID", "joint pain or swelling")}
+    assert [label.get("novelty") for label in first["labels"]] == [None, "Novel"]
+    assert facts(second) == {("deletion", "Association", "night cough"), ("ABX1", "Association", "night cough")}
+    assert [len(document["sents"]) for document in (first, second)] == [4, 2]
+    assert report.dropped == {
+        "mentions without an id": 1,
+        "facts of an entity without a mention": 1,
+        "facts of an entity with itself": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("101\t34\t42", "101\t35\t43", "line 5"),
+        ("101\t34\t42", "101\t34\t4200", "line 5"),
+        ("101\tCID\tD900001\tD910001", "103\tCID\tD900001\tD910001", "line 11"),
+        ("101\tCID\tD900001\tD910001", "101\tCID", "line 11"),
+        ("101|t|", "101 t ", "line 1"),
+    ],
+)
+def test_what_is_wrong_in_pubtator_is_named_by_its_line(old, new, field, tmp_path):
+    text = (FIXTURES / "two_texts.pubtator").read_text(encoding="utf-8")
+    path = tmp_path / "wrong.pubtator"
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(DocumentError) as error:
+        read(path, "pubtator")
+    assert error.value.field == field and error.value.source == str(path)
+
+
+def test_a_document_whose_offsets_are_wrong_can_be_left_out(tmp_path):
+    text = (FIXTURES / "two_texts.pubtator").read_text(encoding="utf-8")
+    (tmp_path / "wrong.pubtator").write_text(text.replace("101\t34\t42", "101\t35\t43", 1), encoding="utf-8")
+    documents, report = read(tmp_path / "wrong.pubtator", on_bad_document="skip")
+    assert [document["title"] for document in documents] == ["102"]
+    assert [error.title for error in report.skipped] == ["101"]
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "documents", "relations", "dropped"),
+    [
+        ("cdr/CDR_TrainingSet.PubTator.txt.gz", 500, 1_038, {"mentions without an id": 76}),
+        ("cdr/CDR_DevelopmentSet.PubTator.txt.gz", 500, 1_012, {"mentions without an id": 59}),
+        ("cdr/CDR_TestSet.PubTator.txt.gz", 500, 1_066, {"mentions without an id": 91}),
+        (
+            "biored/Train.PubTator",
+            400,
+            4_175,
+            {"mentions without an id": 31, "facts of an entity with itself": 3},
+        ),
+        (
+            "biored/Dev.PubTator",
+            100,
+            1_161,
+            {"mentions without an id": 20, "facts of an entity with itself": 1},
+        ),
+        ("biored/Test.PubTator", 100, 1_163, {"mentions without an id": 12}),
+    ],
+)
+def test_real_pubtator(name, documents, relations, dropped):
+    found, report = read(DATA / name)
+    assert (len(found), report.facts) == (documents, relations) and report.dropped == dropped
+
+
+# ---------------------------------------------------------------------------------------------------------------- BioC
+
+
+def test_bioc():
+    (first, second), report = read(FIXTURES / "two_texts.bioc.json")
+    assert by_name(first) == {"Brinavol": ["Brinavol", "brinavol"], "night cough": ["night cough", "night cough"]}
+    assert first["labels"] == [{"h": 0, "t": 1, "r": "Negative_Correlation", "novelty": "Novel"}]
+    assert facts(second) == {("ABX1", "Bind", "brinavol")}
+    assert report.dropped == {"mentions in several pieces": 1, "mentions without an id": 1}
+    (third,), _ = read(FIXTURES / "one_text.bioc.xml")
+    assert {**third, "title": "102"} == second
+
+
+def test_what_is_wrong_in_bioc_is_named(tmp_path):
+    pytest.importorskip("bioc", reason="needs the extra bioc")
+    content = json.loads((FIXTURES / "two_texts.bioc.json").read_text(encoding="utf-8"))
+    path = tmp_path / "wrong.bioc.json"
+
+    def error_of(change, kind=DocumentError):
+        wrong = json.loads(json.dumps(content))
+        change(wrong["documents"][0])
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(kind, match=path.name) as error:
+            read(path)
+        return error.value
+
+    assert error_of(lambda d: d["passages"][1].update(offset=3)).field == "passages[1].offset"
+    assert error_of(lambda d: d["relations"][0]["infons"].pop("entity1")).field == "relations[0]"
+    location = content["documents"][0]["passages"][1]["annotations"][0]["locations"][0]["offset"]
+    moved = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(offset=location + 1)  # noqa: E731
+    assert error_of(moved).field == "passages[1].annotations[0]"
+    error_of(lambda d: d.pop("id"), ValueError)
+
+
+@requires_shared
+def test_real_bioc_is_what_pubtator_is():
+    pytest.importorskip("bioc", reason="needs the extra bioc")
+    assert read(DATA / "biored/Dev.BioC.JSON", "bioc")[0] == read(DATA / "biored/Dev.PubTator")[0]
+
+
+# ------------------------------------------------------------------------------------------- the tabular form, ChemDisGene
+
+
+def test_biomedical_pairs():
+    (first, second), report = read(FIXTURES / "pairs.data")
+    assert by_name(first) == {
+        "Brinavol": ["Brinavol", "brinavol"],
+        "night cough": ["night cough", "night cough"],
+        "joint pain": ["joint pain"],
+    }
+    assert first["vertexSet"][1][1] == {"name": "night cough", "sent_id": 2, "pos": [1, 3], "type": "Disease"}
+    assert facts(first) == {("Brinavol", "CID", "night cough")} and first["ignored_pairs"] == [[0, 2]]
+    assert facts(second) == {("salvotane", "CID", "Rash")}  # the chemical is the head, wherever it stands
+    assert "ignored_pairs" not in second and (report.ignored_pairs, report.relations) == (1, {"CID": 2})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("\t0:7\t1:8\t0:1", "\t0:7\t1:8\t0", "column 11"),
+        ("\t0:7\t1:8\t0:1", "\t0:7\t1:9x\t0:1", "column 11"),
+        ("\t0:7\t1:8\t0:1", "\t0:4\t1:6\t0:1", "column 11"),
+        ("1:CID:2\tL2R", "CID\tL2R", "column 3"),
+        ("\tnot_include", "\tx\tnot_include", "column 37"),
+    ],
+)
+def test_what_is_wrong_in_biomedical_pairs_is_named_by_its_column(old, new, field, tmp_path):
+    path = tmp_path / "wrong.data"
+    path.write_text((FIXTURES / "pairs.data").read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(DocumentError) as error:
+        read(path, "cdr")
+    assert (error.value.field, error.value.title, error.value.source) == (field, "101", str(path))
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "documents", "facts", "ignored"),
+    [
+        ("cdr/train_filter.data", 500, 1_038, 192),
+        ("cdr/dev_filter.data", 500, 1_012, 174),
+        ("cdr/test_filter.data", 500, 1_066, 201),
+        ("gda/test.data", 1_000, 1_502, 0),
+    ],
+)
+def test_real_biomedical_pairs(name, documents, facts, ignored):
+    found, report = read(DATA / name)
+    assert (len(found), report.facts, report.ignored_pairs) == (documents, facts, ignored) and not report.dropped
+    for document in found:
+        types = [mentions[0]["type"] for mentions in document["vertexSet"]]
+        pairs = {(label["h"], label["t"]) for label in document["labels"]} | set(
+            map(tuple, document.get("ignored_pairs", ()))
+        )
+        assert {(types[head] == "Disease", types[tail]) for head, tail in pairs} <= {(False, "Disease")}
+
+
+def test_chemdisgene():
+    (document,), report = read(FIXTURES / "chemdisgene.json")
+    assert by_name(document) == {
+        "Salvotane": ["Salvotane", "Salvotane"],
+        "ABX1": ["ABX1", "ABX1"],
+        "rash": ["rash", "Rash and cough"],
+        "Rash and cough": ["Rash and cough"],
+    }
+    assert facts(document) == {
+        ("Salvotane", "chem_gene:increases^expression", "ABX1"),
+        ("Salvotane", "chem_disease:therapeutic", "Rash and cough"),
+    }
+    assert report.dropped == {"mentions without an id": 1, "facts of an entity without a mention": 1}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("docid", None), ("entity[2].start", "3"), ("relation[0].subj", 7), ("entity[1]", [])]
+)
+def test_what_is_wrong_in_chemdisgene_is_named(field, value, tmp_path):
+    content = json.loads((FIXTURES / "chemdisgene.json").read_text(encoding="utf-8"))
+    name, _, rest = field.partition("[")
+    if not rest:
+        content[0][name] = value
+    elif rest.endswith("]"):
+        content[0][name][int(rest[0])] = value
+        field += ".start"
+    else:
+        content[0][name][int(rest[0])][rest.partition(".")[2]] = value
+    path = tmp_path / "wrong.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(DocumentError) as error:
+        read(path, "chemdisgene")
+    assert error.value.field == field and error.value.source == str(path)
+
+
+@requires_shared
+def test_real_chemdisgene():
+    found, report = read(DATA / "chemdisgene/test.anno_all.json")
+    assert (len(found), report.facts, len(report.relations)) == (523, 3_911, 18)
+    assert report.dropped == {"mentions without an id": 650}
+
+
+# -------------------------------------------------------------------------------------------------------- DocRED's forms
+
+
+@pytest.mark.parametrize("name", ["two_documents.jsonl", "two_rows_of_the_hub.json", "two_rows.parquet"])
+def test_the_forms_of_docred_are_the_same_documents(name, path_of):
+    documents, report = read(path_of(name))
+    expected, _ = read(FIXTURES / "two_documents.json")
+    for document in documents:
+        for label in document["labels"]:
+            if label.get("evidence") == [] and document["title"] == "Holt":
+                del label["evidence"]
+    assert documents == expected
+    assert report.dropped == {
+        "facts of an entity with itself": 1,
+        "facts that are listed twice": 1,
+        "labels that mean no relation": 1,
+    }
+    if "rows" in name:
+        assert report.relation_names["P17"] == "country"
+
+
+def test_columns_of_different_lengths(tmp_path):
+    rows = json.loads((FIXTURES / "two_rows_of_the_hub.json").read_text(encoding="utf-8"))
+    rows[1]["labels"]["tail"] = []
+    (tmp_path / "wrong.json").write_text(json.dumps(rows))
+    with pytest.raises(DocumentError) as error:
+        read(tmp_path / "wrong.json")
+    assert (error.value.field, error.value.index, error.value.title) == ("labels", 1, "Holt")
+
+
+def test_a_line_that_is_no_json(tmp_path):
+    lines = (FIXTURES / "two_documents.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "wrong.jsonl").write_text(lines + '{"title": ')
+    with pytest.raises(DocumentError) as error:
+        read(tmp_path / "wrong.jsonl")
+    assert (error.value.field, error.value.index) == ("line 4", 2)
+
+
+def test_parts_that_do_not_fit_can_be_left_out(tmp_path):
+    documents = json.loads((FIXTURES / "two_documents.json").read_text(encoding="utf-8"))
+    documents[0]["vertexSet"][0][1]["pos"] = [5, 9]
+    (tmp_path / "wrong.json").write_text(json.dumps(documents))
+    with pytest.raises(DocumentError):
+        read(tmp_path / "wrong.json")
+    found, report = read(tmp_path / "wrong.json", on_bad_document="drop_part")
+    assert by_name(found[0])["Mara Quill"] == ["Mara Quill"] and report.dropped["mentions that do not fit"] == 1
+    assert len(read(tmp_path / "wrong.json", on_bad_document="skip")[0]) == 1
+
+
+def test_parquet_that_is_none(tmp_path):
+    (tmp_path / "wrong.parquet").write_bytes(b"PAR1 and nothing else")
+    with pytest.raises(ValueError, match=r"wrong\.parquet"):
+        read(tmp_path / "wrong.parquet")
+
+
+@requires_shared
+def test_real_dwie():
+    found, report = read(DATA / "dwie/test.json")
+    assert (len(found), report.facts) == (99, 2_453) and max(map(len, (d["vertexSet"] for d in found))) <= 81
+    assert report.dropped == {"facts that are listed twice": 6}
+
+
+# --------------------------------------------------------------------------------------------------------- the command
+
+
+def run(*words):
+    return comm_docre.main(["import", *map(str, words)])
+
+
+def test_the_command_writes_documents_and_relations(tmp_path, capsys):
+    source = FIXTURES / "two_texts.pubtator"
+    assert run("--input", source, "--output", tmp_path / "train.json", "--report", tmp_path / "report.json") == 0
+    printed = capsys.readouterr()
+    assert "left out: 1 mentions without an id" in printed.out and "format pubtator" in printed.err
+    assert json.loads((tmp_path / "train.json").read_text(encoding="utf-8")) == read(source)[0]
+    assert json.loads((tmp_path / "rel_info.json").read_text()) == {"Association": "Association", "CID": "CID"}
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["documents"], report["relations"]) == (2, {"CID": 2, "Association": 2})
+
+
+def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):
+    (tmp_path / "rel_info.json").write_text('{"CID": "induces", "P17": "country"}')
+    run("--input", FIXTURES, "--format", "pubtator", "--output", tmp_path / "train.jsonl")  # of a folder, what fits
+    known = json.loads((tmp_path / "rel_info.json").read_text())
+    assert known == {"CID": "induces", "P17": "country", "Association": "Association"}
+    lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["title"] for line in lines] == ["101", "102"]
+
+
+def test_the_command_lists_formats(capsys):
+    assert run("--list_formats") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == available_formats()
+
+
+@pytest.mark.parametrize("words", [["--input", "x"], ["--output", "x"], []], ids=" ".join)
+def test_the_command_says_what_it_lacks(words, capsys):
+    assert run(*words) == 2
+    assert "--list_formats" in capsys.readouterr().err
+
+
+def test_the_command_writes_over_no_input(tmp_path, capsys):
+    path = tmp_path / "a.pubtator"
+    path.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+    assert run("--input", path, "--output", path) == 2
+    assert path.read_bytes() == (FIXTURES / "two_texts.pubtator").read_bytes()
