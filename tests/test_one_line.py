@@ -335,6 +335,7 @@ WRONG_FLAGS = {
     "another loss": ["--loss", "mine"],
     "a scheduler that is not there": ["--lr_scheduler_type", "mine"],
     "a checkpoint that is not there": ["--resume_from_checkpoint", "no/checkpoint"],
+    "a seed twice": ["--seeds", "1", "2", "1"],
     "a metric that is not there": ["--metric_for_best_model", "mine", "--validation_file", "train.json"],
 }
 
@@ -444,3 +445,26 @@ def test_a_file_that_is_written_needs_no_standard_output(commands, files, tmp_pa
     for finished in commands(*({"command": command, "closed": [0, 1]} for command in (rules, evaluate))):
         assert finished.status == 0, finished.err
     assert (tmp_path / "rules.yaml").is_file() and read_json(tmp_path / "scores.json")
+
+
+def test_outputs_that_are_one_file_and_inputs_that_hold_nothing(commands, files, tmp_path):
+    work, words = files
+    evaluate, one = words["evaluate"], tmp_path / "one.csv"
+    (tmp_path / "names.json").write_text("[")
+    for name, content in (("list", "[1]"), ("empty", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    imported = ["comm-docre", "import", "--input", work / "train.json", "--output", tmp_path / "imported.json"]
+    for finished, named in zip(
+        commands(
+            [*evaluate, "--errors", one, "--output", one],
+            [*evaluate[:-1], work / "facts.json"],
+            [*imported, "--rel_info", tmp_path / "names.json"],
+            ["comm-docre", "card", "--run", tmp_path / "list"],
+            ["comm-docre", "card", "--run", tmp_path / "empty"],
+        ),
+        ("one.csv", "facts.json", "names.json", "run.json", "run.json"),
+        strict=True,
+    ):
+        assert named in assert_one_line(finished)
+    assert not one.exists() and not (tmp_path / "imported.json").exists()

@@ -107,15 +107,21 @@ def _print_line(text):
 
 def refuse_overwriting(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
     """
-    Refuses to write over what is read, by whatever path or link.
+    Refuses to write over what is read, and to write two outputs into one file, by whatever path or link.
 
     Args:
         outputs (`Iterable[str | Path]`): files and folders that the command writes.
         inputs (`Iterable[str | Path]`): files and folders that it reads. What does not exist is skipped.
 
     Raises:
-        ValueError: names the output that is an input.
+        ValueError: names the output that is an input or another output.
     """
+    outputs = list(outputs)
+    written = {}
+    for path in outputs:
+        other = written.setdefault(os.path.realpath(path), path)
+        if other is not path and (_is_stored(path) or not os.path.exists(path)):
+            raise ValueError(f"{path} would be written twice; expected outputs of their own")
     read = {_inode(path): path for path in inputs if _is_stored(path)}
     for path in outputs:
         if _is_stored(path) and _inode(path) in read:

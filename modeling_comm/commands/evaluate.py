@@ -159,6 +159,8 @@ def compare_files(
             than the documents.
     """
     documents = _read_list(truth, "a list of documents")
+    if not documents:
+        raise ValueError(f"{truth}: found no document, expected some with labels")
     reference = load_ign_reference(train_facts) if train_facts else None
     settings = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)

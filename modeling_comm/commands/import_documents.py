@@ -49,11 +49,16 @@ def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
     Raises:
         ValueError: the file is there and is no object of names.
     """
+    known = _known_names(path)
+    write_json(path, {**names, **known})
+    return len(set(names) - set(known))
+
+
+def _known_names(path):
     known = read_json(path) if Path(path).exists() else {}
     if not isinstance(known, dict) or not all(isinstance(name, str) for name in known.values()):
         raise ValueError(f"{path}: found {shown(known)}, expected an object of relations and their names")
-    write_json(path, {**names, **known})
-    return len(set(names) - set(known))
+    return known
 
 
 def run(args: argparse.Namespace) -> int:
@@ -72,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     relation_file = args.rel_info or (None if to_stdout else Path(args.output).with_name(_RELATION_FILE))
     outputs = [path for path in (args.output, relation_file, args.report) if path]
     refuse_overwriting(outputs, [args.input, *(path for path, _ in files)])
+    if relation_file:
+        _known_names(relation_file)  # what is wrong with it is said before anything is written
     report = ImportReport()
     print(
         f"{len(files)} files in the format {files[0][1].name}" if len(files) > 1 else f"format {files[0][1].name}",

@@ -376,6 +376,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         "--tune_evidence_threshold needs --do_train: the threshold is tuned after a training",
     ),
     (
+        lambda a: len(set(a.seeds)) < len(a.seeds),
+        "--seeds has a seed twice: its run would count twice in mean and standard deviation",
+    ),
+    (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
         "--push_to_hub with several --seeds: each run would overwrite the one before; push the run of one --seed",
     ),
