@@ -9,7 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator
 
-# A model or a processor does not load without its own: while files change places, the folder has neither.
+# A model does not load without its own, and a processor knows no relation: while files change places, there are none.
 _CONFIGURATIONS = ("processor_config.json", "config.json")
 _UNFINISHED = re.compile(r"_saved\.[0-9a-f]{16}\.unfinished")
 _PART_OF_WEIGHTS = re.compile(r"(?P<name>.+?)(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
@@ -82,7 +82,7 @@ def _move(source, folder):
             if not name.endswith(".py"):
                 _make_last(os.path.join(path, name))
     configurations = [name for name in _CONFIGURATIONS if name in targets]
-    for name in configurations:
+    for name in reversed(configurations):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(targets[name])
     weights = {_weights_of(name) for name in targets} - {None}

@@ -1,5 +1,6 @@
 """A model's folder holds one model, or none that loads: whenever a save ends, and whatever was there before."""
 
+import contextlib
 import os
 import shutil
 import stat
@@ -77,7 +78,7 @@ class Events:
 
 
 def state_of(folder, systems):
-    """Which system's files a folder holds; None where neither a model nor a processor loads."""
+    """Which system a folder holds; None where no model loads."""
     found = {"config.json": None, "processor_config.json": None, "model.safetensors": None}
     for name in found:
         if not (folder / name).exists():
@@ -95,16 +96,12 @@ def state_of(folder, systems):
     if found["config.json"] is None:
         with pytest.raises((OSError, ValueError)):
             CommForDocumentRelationExtraction.from_pretrained(folder)
-        if found["processor_config.json"] is None:
-            with pytest.raises((OSError, ValueError)):
-                CommProcessor.from_pretrained(folder)
-            return None
-    elif found["processor_config.json"] is None:
-        with pytest.raises((OSError, ValueError)):
-            CommProcessor.from_pretrained(folder)
-        del found["processor_config.json"]
-    else:
-        assert len(set(found.values())) == 1, found
+        # Transformers makes a processor of a tokenizer alone: it knows no relation, and fits no model.
+        with contextlib.suppress(OSError, ValueError):
+            processor = CommProcessor.from_pretrained(folder)
+            assert found["processor_config.json"] is not None or not processor.relations
+        return None
+    assert len(set(found.values())) == 1, found
     return found["model.safetensors"]
 
 
