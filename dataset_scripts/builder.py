@@ -15,6 +15,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import Document, relation_ids, shown
+from modeling_comm.formats import ImportReport, matching_formats, read_documents
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
 
@@ -49,8 +50,12 @@ FEATURES = datasets.Features(
             }
         ),
         "has_labels": datasets.Value("bool"),
+        "ignored_pairs": datasets.List(_INTEGERS),
+        "entity_ids": datasets.List(datasets.List(datasets.Value("string"))),
     }
 )
+# Fields that few documents have. A row without one has `None`.
+_OPTIONAL = ("ignored_pairs", "entity_ids")
 
 
 def _to_row(document):
@@ -67,17 +72,18 @@ def _to_row(document):
         "vertexSet": entities,
         "labels": labels,
         "has_labels": labels is not None,
+        **{field: document.get(field) for field in _OPTIONAL},
     }
 
 
 def to_document(row: Mapping[str, Any]) -> Document:
     """A row of the data set as a document in DocRED's format; one without labels has no such field."""
-    document = {field: row[field] for field in ("title", "sents", "vertexSet")}
+    document: Any = {field: row[field] for field in ("title", "sents", "vertexSet")}
     if row["has_labels"]:
         document["labels"] = [
             {field: value for field, value in label.items() if value is not None} for label in row["labels"]
         ]
-    return document
+    return document | {field: row[field] for field in _OPTIONAL if row.get(field) is not None}
 
 
 @dataclass
@@ -90,22 +96,25 @@ class DocumentsConfig(datasets.BuilderConfig):
         data_files (`dict[str, str]`): one local file for each split.
         on_bad_document (`str`, defaults to `"error"`), relations (`Collection[str]`, *optional*): as in
             [`~modeling_comm.data.reading.iterate_documents`].
+        format (`str`, *optional*): what files are in that look like it, see [`~modeling_comm.data.DatasetEntry`]. By default any
+            that a file looks like.
         sources (`dict[str, str]`, *optional*): by split, what messages and records call the file. Its path by default.
         sha256 (`dict[str, str]`): by split; set from the files.
     """
 
     on_bad_document: str = "error"
     relations: tuple[str, ...] | None = None
+    format: str | None = None
     sources: dict[str, str] | None = None
     sha256: dict[str, str] | None = None
 
-    def path(self, split) -> str:
+    def path(self, split: str) -> str:
         files = self.data_files[split]
         if len(files) != 1:
             raise ValueError(f"data_files[{split!r}] has {len(files)} files; expected one")
         return files[0]
 
-    def create_config_id(self, config_kwargs, custom_features=None) -> str:
+    def create_config_id(self, config_kwargs: dict[str, Any], custom_features: datasets.Features | None = None) -> str:
         if not self.data_files:
             raise ValueError(
                 "Documents needs data_files, one local file for each split; load_splits finds or downloads them"
@@ -117,15 +126,15 @@ class DocumentsConfig(datasets.BuilderConfig):
 
 class Documents(datasets.GeneratorBasedBuilder):
     """
-    One row for each document: `title`, `sents`, `vertexSet`, `labels` and `has_labels`. `labels` is `None` where the
-    file has none (`has_labels` is false), which is not the same as an empty list, a document in which nothing is
-    related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
+    One row for each document: `title`, `sents`, `vertexSet`, `labels`, `has_labels`, `ignored_pairs` and `entity_ids`. `labels`
+    is `None` where the file has none (`has_labels` is false), which is not the same as an empty list, a document in which
+    nothing is related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
     [`to_document`] turns a row back.
 
     [`load_splits`] is the easy way to use it.
     """
 
-    VERSION = datasets.Version("1.0.0")  # part of the cache's key: a change of rows or checks is a new version
+    VERSION = datasets.Version("1.1.0")  # part of the cache's key: a change of rows or checks is a new version
     BUILDER_CONFIG_CLASS = DocumentsConfig
 
     def _info(self):
@@ -145,26 +154,40 @@ class Documents(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, split):
         config, provenance, skipped = self.config, read_provenance(self), []
-        source = provenance[split]["source"]
-        dropped = Counter()
-        documents = iterate_documents(
-            config.path(split),
-            config.on_bad_document,
-            config.relations,
-            source,
-            skipped,
-            dropped,
-            keep_entities=split == "test",  # predictions name them by their numbers
-        )
+        path, source = config.path(split), provenance[split]["source"]
+        dropped, report = Counter(), None
+        if form := _format_of(path, config.format):
+            report = ImportReport(skipped=skipped)
+            documents = read_documents(path, form, report, config.on_bad_document, config.relations, source)
+        else:
+            documents = iterate_documents(
+                path,
+                config.on_bad_document,
+                config.relations,
+                source,
+                skipped,
+                dropped,
+                keep_entities=split == "test",  # predictions name them by their numbers
+            )
         index = -1
         for index, document in enumerate(documents):
             yield index, _to_row(document)
         provenance[split]["skipped"] = [vars(error) for error in skipped]
         if dropped:
             provenance[split]["dropped"] = dict(dropped)
+        if report:
+            provenance[split] |= {"format": form, "left_out": dict(report.dropped)}
         write_provenance(self.info, provenance)
         if index < 0:
             raise ValueError(f"{source}: found no document ({len(skipped)} skipped), expected at least one")
+
+
+def _format_of(path, format):
+    """The data set's format, if the file looks like it, or what a file of one's own looks like; None for DocRED's JSON."""
+    found = [form.name for form in matching_formats(path)]
+    if format is not None:
+        return format if format in found else None
+    return found[0] if len(found) == 1 and found != ["docred"] else None
 
 
 # -------------------------------------------------------------------------------------------------------- the easy way
@@ -217,6 +240,7 @@ def load_splits(
         sources=sources,
         on_bad_document=on_bad_document,
         relations=None if relations is None else tuple(sorted(relations)),
+        format=get_dataset(name).format,
     )
     if streaming:
         return builder.as_streaming_dataset()
@@ -231,6 +255,9 @@ def load_splits(
         if parts := file.get("dropped"):
             numbers = ", ".join(f"{parts.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
             logger.warning("%s: left out %s of %d documents", file["source"], numbers, parts["documents"])
+        if parts := file.get("left_out"):
+            numbers = ", ".join(f"{number} {kind}" for kind, number in parts.items())
+            logger.warning("%s: left out %s", file["source"], numbers)
         if file["skipped"]:
             indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
             logger.warning(
@@ -326,11 +353,13 @@ class NoRelationsError(ValueError):
 
 def relation_labels(
     data_dir: str | os.PathLike | Sequence | None = None,
-    documents: Iterable[dict] | None = None,
+    documents: Iterable[Document] | None = None,
     rel2id: str | None = None,
     rel_info: str | None = None,
     cache_dir: str | None = None,
     null_label: str = "Na",
+    inverse: Mapping[str, str] | None = None,
+    beside: bool = True,
 ) -> tuple[list[str], dict[str, str]]:
     """
     The label list of a model. Its order is that of `rel2id.json`, which published checkpoints share; without that
@@ -341,29 +370,37 @@ def relation_labels(
             two files are looked for.
         documents (`Iterable[dict]`, *optional*): the documents (or rows) whose relations have to be among them.
         rel2id, rel_info (`str`, *optional*): path or address of the two files, instead of looking for them.
+        beside (`bool`, defaults to `True`): look for them in `meta` in and beside the folders, too, where the files of DocRED's
+            family have them.
         cache_dir (`str`, *optional*): where downloads are kept.
-        null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it.
+        null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it. One of the
+            other names that it has in published files, see [`NULL_LABELS`], takes its place where it is the only one there.
+        inverse (`Mapping[str, str]`, *optional*): relations that a model does not have, because it reads them as others, see
+            [`~modeling_comm.candidate_pairs.CandidatePairs`].
 
     Returns:
-        the labels, that of the threshold class first, and a dict with the readable name of each relation from
-        `rel_info.json`, or the relation itself where that is silent.
+        the labels, that of the threshold class first, and a dict with the readable name of each relation, those of `inverse`
+        included, from `rel_info.json`, or the relation itself where that is silent.
 
     Raises:
         NoRelationsError: there is nothing to take labels from.
         ValueError: a file is malformed or lacks relations of the documents.
     """
-    rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", _RELATION_PLACES)
-    rel_info = (
-        _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", _RELATION_PLACES)
-    )
+    places = _RELATION_PLACES if beside else ("",)
+    rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", places)
+    rel_info = _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", places)
     names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
-    occurring = relation_ids(documents or ())
+    occurring, inverse = relation_ids(documents or ()), inverse or {}
     if rel2id:
         null_label, *relations = _ordered_labels(rel2id)
     else:
+        null_label = _null_label(null_label, {*names, *occurring})
         relations = sorted(set(names) - {null_label}) or occurring
     if null_label in occurring:
         raise ValueError(f"found a label with the relation {null_label!r}, which means no relation; leave it out")
+    # In their order; one that is read as another gives that its place.
+    relations = list(dict.fromkeys(inverse.get(relation, relation) for relation in relations))
+    occurring = sorted({inverse.get(relation, relation) for relation in occurring})
     if not relations:
         if rel2id or rel_info:
             raise NoRelationsError(f"{rel2id or rel_info}: found no relation, expected at least one")
@@ -376,7 +413,17 @@ def relation_labels(
         raise ValueError(
             f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
         )
-    return [null_label, *relations], {relation: names.get(relation, relation) for relation in relations}
+    return [null_label, *relations], {relation: names.get(relation, relation) for relation in (*relations, *inverse)}
+
+
+# What published files call "no relation", without case.
+NULL_LABELS = frozenset(("na", "nr", "none", "no_relation", "no relation", "no-relation", "1:nr:2"))
+
+
+def _null_label(expected, found):
+    """The label of the threshold class among all labels that were found."""
+    others = [label for label in found if label.casefold() in NULL_LABELS]
+    return others[0] if expected not in found and len(others) == 1 else expected
 
 
 def _read_object(path, kind, expected):

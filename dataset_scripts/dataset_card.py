@@ -1,5 +1,6 @@
 """The card of a published data set: what the documents are, how many, in which fields, from which files, under which licence."""
 
+import os
 from pathlib import Path
 from string import Template
 
@@ -13,7 +14,7 @@ _TEMPLATE = Path(__file__).with_name("dataset_card.md")
 _MARK = "<!-- Written by `python -m dataset_scripts.publish`"  # how the template begins
 
 
-def read_source(path) -> DatasetSource:
+def read_source(path: str | os.PathLike) -> DatasetSource:
     """A source from a Markdown file with `pretty_name`, `license` and `language` in its YAML header; a `ValueError` if one of
     them is missing."""
     card = DatasetCard.load(path)
@@ -30,7 +31,7 @@ def read_source(path) -> DatasetSource:
     )
 
 
-def check_card(folder, place):
+def check_card(folder: str | os.PathLike, place: str) -> None:
     """Refuses, by a `ValueError` that names the place, to write over a card which is not this module's."""
     path = Path(folder) / "README.md"
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8"):
@@ -40,7 +41,7 @@ def check_card(folder, place):
         )
 
 
-def default_config(folder) -> str | None:
+def default_config(folder: str | os.PathLike) -> str | None:
     """The configuration that the card in `folder` calls the default one; None without a card."""
     path = Path(folder) / "README.md"
     configs = DatasetCard.load(path).data.configs if path.is_file() else []

@@ -1,6 +1,8 @@
 """The data sets `docred` and `redocred`, and `docred_mixed`, which trains on DocRED's incomplete labels and selects and tests on
 Re-DocRED's."""
 
+from typing import Any
+
 from modeling_comm.data import DatasetEntry, DatasetFile, DatasetSource, register_dataset
 
 _DOCRED = DatasetSource(
@@ -75,7 +77,7 @@ _REDOCRED_FILES = {
     "train_distant": _DOCRED_FILES["train_distant"],
 }
 # What all three share. The ten relations are those that Re-DocRED's own evaluation calls frequent.
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "null_label": "Na",
     "entity_types": ("PER", "ORG", "LOC", "TIME", "NUM", "MISC"),
     "relation_info_address": _DOCRED_ADDRESS.format("rel_info.json"),

@@ -29,9 +29,11 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
+from datasets import DatasetDict
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi, snapshot_download
 
@@ -56,16 +58,16 @@ _RECORD = "record.json"
 
 
 def publish(
-    config,
-    data_dir=None,
-    repo_id=None,
-    output_dir=None,
-    private=False,
-    config_name=None,
-    splits=None,
-    card=None,
-    on_bad_document="error",
-    cache_dir=None,
+    config: str,
+    data_dir: str | os.PathLike | None = None,
+    repo_id: str | None = None,
+    output_dir: str | os.PathLike | None = None,
+    private: bool = False,
+    config_name: str | None = None,
+    splits: Sequence[str] | None = None,
+    card: str | os.PathLike | None = None,
+    on_bad_document: str = "error",
+    cache_dir: str | None = None,
 ) -> dict:
     """
     Writes documents and their card into a folder, a repository of the Hub, or both.
@@ -149,7 +151,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
             "skipped": [
                 {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
             ],
-            "statistics": describe_documents(map(to_document, loaded[split])),
+            "statistics": describe_documents(map(to_document, loaded[split]), entry.candidates),
         }
         source = own or entry.files[split].source
         sources[source.name] = dataclasses.asdict(source)
@@ -218,7 +220,9 @@ def _write_card(folder, repo_id):
 # -------------------------------------------------------------------------------------------------------------- loading
 
 
-def load_published(name, config, revision=None, token=None, cache_dir=None):
+def load_published(
+    name: str, config: str | None, revision: str | None = None, token: str | None = None, cache_dir: str | None = None
+) -> tuple[DatasetDict, str]:
     """
     Loads a published data set and checks every document.
 
@@ -281,7 +285,7 @@ def load_published(name, config, revision=None, token=None, cache_dir=None):
 
 
 @command
-def main(argv=None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; see the head of this module. Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m dataset_scripts.publish",
@@ -289,7 +293,10 @@ def main(argv=None) -> int:
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=110),
         allow_abbrev=False,
     )
-    parser.add_argument("--dataset_config", required=True, choices=available_datasets(), help="which data set")
+    names = available_datasets()
+    parser.add_argument(
+        "--dataset_config", required=True, choices=names, metavar="NAME", help=f"which data set: {', '.join(names)}"
+    )
     parser.add_argument(
         "--data_dir",
         nargs="+",

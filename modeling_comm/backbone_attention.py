@@ -9,10 +9,12 @@ on a module between calls, so that gradient checkpointing, DDP and interleaved f
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig
+from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterface, AutoConfig, PreTrainedConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
@@ -36,7 +38,7 @@ UNSUITABLE_BACKBONES = {
 }
 
 
-def load_backbone_config(backbone, **hub):
+def load_backbone_config(backbone: str, **hub: Any) -> PreTrainedConfig:
     """
     The configuration of a bare encoder. No code of its repository runs, and nothing is asked.
 
@@ -62,7 +64,7 @@ def load_backbone_config(backbone, **hub):
         return AutoConfig.from_pretrained(backbone, trust_remote_code=False, **hub)
 
 
-def check_backbone_config(text_config, averaged_layers=1):
+def check_backbone_config(text_config: PreTrainedConfig, averaged_layers: int = 1) -> None:
     """Raises `ValueError`, with the reason, where a backbone of this configuration cannot serve, or has fewer layers than
     `averaged_layers`."""
     model_type = text_config.model_type
@@ -91,7 +93,7 @@ def check_backbone_config(text_config, averaged_layers=1):
         )
 
 
-def check_attention_implementation(name):
+def check_attention_implementation(name: str | None) -> None:
     """Raises `ValueError` where the backbone is asked for an attention that gives no probabilities."""
     if name not in (None, "sdpa", "eager", SDPA_WITH_ROWS):
         raise ValueError(
@@ -100,7 +102,7 @@ def check_attention_implementation(name):
         )
 
 
-def mark_last_attention(backbone: nn.Module, layers: int = 1):
+def mark_last_attention(backbone: nn.Module, layers: int = 1) -> None:
     """Finds the attention modules of the backbone's last layers and marks them as those that return mention rows.
 
     Args:
@@ -156,7 +158,16 @@ def _captures_outputs(hook):
     return getattr(hook, "__module__", None) == "transformers.utils.output_capturing"
 
 
-def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=None, mention_rows=None, **kwargs):
+def sdpa_attention_with_rows(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    mention_rows: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Transformers' sdpa attention; in the marked modules also the probabilities of the rows asked for.
 
     Args:
@@ -186,7 +197,7 @@ def sdpa_attention_with_rows(module, query, key, value, attention_mask, scaling=
     return output, scores.softmax(-1)
 
 
-def rows_of_matrix(attention, mention_rows, model_type):
+def rows_of_matrix(attention: torch.Tensor, mention_rows: torch.Tensor, model_type: str) -> torch.Tensor:
     """The rows `(W, A, M, L)` at `mention_rows` `(W, M)` of whole attention matrices.
 
     Raises:
@@ -201,12 +212,12 @@ def rows_of_matrix(attention, mention_rows, model_type):
     return attention.gather(2, index)
 
 
-def mean_of_layers(tensors):
+def mean_of_layers(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """The mean of tensors of equal shape, one a layer."""
     return tensors[0] if len(tensors) == 1 else torch.stack(tuple(tensors)).mean(0)
 
 
-def mask_without_waiting(*args, **kwargs):
+def mask_without_waiting(*args: Any, **kwargs: Any) -> torch.Tensor | None:
     """Transformers' sdpa mask, made whether there is padding or not: to look would wait for the device."""
     return sdpa_mask(*args, **{**kwargs, "allow_is_bidirectional_skip": False})
 

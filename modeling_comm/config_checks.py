@@ -10,12 +10,14 @@ from transformers import PreTrainedConfig
 
 from .settings import SettingError
 
-_POSITIVE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings")
-_POSITIVE += ("intermediate_size", "dim", "n_layers", "n_heads", "hidden_dim", "embedding_size", "type_vocab_size")
+_POSITIVE = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size", "max_position_embeddings"),
+    *("intermediate_size", "dim", "n_layers", "n_heads", "hidden_dim", "embedding_size", "type_vocab_size"),
+)
 _ACTIVATIONS = ("hidden_act", "hidden_activation", "activation")
 
 
-def read_fields(source: str, **hub) -> dict[str, Any]:
+def read_fields(source: Any, **hub: Any) -> dict[str, Any]:
     """
     The fields of a `config.json`.
 

@@ -4,9 +4,10 @@ import copy
 import dataclasses
 import functools
 import inspect
+import os
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from .required_versions import check_transformers  # noqa: F401 # isort: skip - before what another version lacks
 import torch
@@ -61,7 +62,7 @@ def before_each_configuration(action: Callable[[], object]) -> None:
     _BEFORE_EACH_CONFIGURATION.append(action)
 
 
-def usable_positions(text_config) -> int:
+def usable_positions(text_config: PreTrainedConfig) -> int:
     """Longest input, special tokens included, that a backbone with this configuration can encode at once."""
     positions = getattr(text_config, "max_position_embeddings", None)
     if not positions or positions < 0:
@@ -93,7 +94,7 @@ class UnknownNameError(SettingError):
         )
         self.known = known
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.field, self.value, self.known)
 
 
@@ -120,7 +121,7 @@ class UnknownFieldError(ValueError):
             + (f"; {hint}" if where or self.nearest else "")
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.field, self.value, self.known)
 
 
@@ -136,14 +137,14 @@ class CommConfig(SavedTogether, PreTrainedConfig):
 
     Args:
         text_config (`PreTrainedConfig` or `dict`, *optional*): configuration of the backbone encoder; BERT's by default.
-        relation_encoder (`str`, defaults to `"atlop"`): registered name of the relation encoder, the IARA stage.
+        relation_encoder (`str`, defaults to `"atlop"`): registered name of the relation encoder.
         loss (`str`, defaults to `"cmm"`): registered name of the loss.
-        loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (ATLOP's habit) or `"sum"` (algorithm 1
+        loss_reduction (`str`, defaults to `"mean"`): `"mean"` over entity pairs (as in ATLOP) or `"sum"` (algorithm 1
             of the paper).
-        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. 1 is
-            ATLOP's habit; DREEAM, which trains the attention to be evidence, takes 3.
-        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, [`~evidence.evidence_loss`], beside that of
-            relations. With 0 there is none; DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
+        averaged_layers (`int`, defaults to 1): last layers of the backbone whose hidden states and attention are averaged. ATLOP
+            takes 1; DREEAM, which trains the attention to be evidence, takes 3.
+        evidence_weight (`float`, defaults to 0.0): weight of the evidence loss, beside the loss of the relations; with 0 there is
+            none. DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
         evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
             with `"related"`, over all pairs with a relation, as in DREEAM's code.
         comm_version (`str`, *optional*): library version that wrote the configuration.
@@ -174,12 +175,12 @@ class CommConfig(SavedTogether, PreTrainedConfig):
     evidence_average: Literal["annotated", "related"] = "annotated"
     comm_version: str | None = None
 
-    def __new__(cls, *args, **kwargs):
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         for action in _BEFORE_EACH_CONFIGURATION:
             action()
         return super().__new__(cls)
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.text_config = _text_config(self.text_config)
         settings, known = self.declared_settings(), self._known_fields()
         for field, value in kwargs.items():
@@ -232,7 +233,7 @@ class CommConfig(SavedTogether, PreTrainedConfig):
     def _known_fields(self) -> set[str]:
         return {*OWN_FIELDS, *(setting.field for setting in self.declared_settings())}
 
-    def validate_own_fields(self):
+    def validate_own_fields(self) -> None:
         """Part of `@strict`: the fields that every model has fit, and the backbone has the layers that are wanted."""
         for setting in own_settings():
             setting.check(self)
@@ -240,7 +241,7 @@ class CommConfig(SavedTogether, PreTrainedConfig):
         fits = self.averaged_layers <= layers
         check_field(self, "averaged_layers", fits, f"at most {layers}, the layers of the backbone")
 
-    def validate_declared_fields(self):
+    def validate_declared_fields(self) -> None:
         """Part of `@strict`: the settings of loss and relation encoder fit."""
         for setting in self.declared_settings():
             setting.check(self)
@@ -260,19 +261,19 @@ class CommConfig(SavedTogether, PreTrainedConfig):
         except SettingError as error:
             raise SettingError("CommConfig", f"{self.loss}_{error.field}", error.value, error.expected) from None
 
-    def validate_both_directions_of_labels(self):
+    def validate_both_directions_of_labels(self) -> None:
         """Part of `@strict`: `id2label` and `label2id` fit."""
         validate_labels(self)
         check_field(self, "num_labels", self.num_labels >= 2, "at least 2: the threshold class and one relation")
         inverse = {label: index for index, label in self.id2label.items()}
         check_field(self, "label2id", self.label2id == inverse, "the inverse of id2label")
 
-    def validate_backbone(self):
+    def validate_backbone(self) -> None:
         """Part of `@strict`: sizes and names of the backbone's configuration make sense."""
         check_text_config(self.text_config)
 
     @classmethod
-    def from_dict(cls, config_dict, **kwargs):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         # Fields given to `from_pretrained` take part in the checks.
         registered = registered_settings()
         checked = {*OWN_FIELDS, *registered, *PROCESSOR_FIELDS}
@@ -290,13 +291,13 @@ class CommConfig(SavedTogether, PreTrainedConfig):
         saved = {name: value for name, value in saved.items() if name not in dropped}
         return super().from_dict({**saved, **given}, **kwargs)
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         known = self._known_fields()
         if unknown := sorted(field for field in vars(self) if not _is_known(field, known)):
             logger.warning("CommConfig: %s, set by hand, is no field and is not saved", ", ".join(unknown))
         super().save_pretrained(save_directory, **kwargs)
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         # An attribute of another name that was set by hand is left out: the checkpoint could not be loaded with it.
         known = self._known_fields()
         output = {field: value for field, value in super().to_dict().items() if _is_known(field, known)}
@@ -336,7 +337,7 @@ def _with_plain_errors(function: Callable) -> Callable:
     return checked
 
 
-CommConfig.__init__ = _with_plain_errors(CommConfig.__init__)
+CommConfig.__init__ = _with_plain_errors(CommConfig.__init__)  # type: ignore[method-assign]
 CommConfig.validate = _with_plain_errors(CommConfig.validate)
 
 _TRANSFORMERS_FIELDS = {field.name for field in dataclasses.fields(PreTrainedConfig)}
@@ -442,7 +443,7 @@ def _minor(version):
     return str(version).split(".")[:2]
 
 
-def validate_labels(holder) -> None:
+def validate_labels(holder: Any) -> None:
     """Raises `SettingError` where the `id2label` of a [`CommConfig`] or a [`CommProcessor`] does not fit."""
     labels = list(holder.id2label.values())
     fits = sorted(holder.id2label) == list(range(len(labels)))

@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from transformers.utils import logging
 
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .documents import Document, OfficialPrediction, entity_name
-from .features import ordered_pairs
 from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
 from .probabilities import ProbabilityMap
@@ -37,6 +37,12 @@ class DecisionSettings:
         evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
             attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
             predicted, and it should stay so where a model was not trained for it.
+        fusion_threshold (`float`, *optional*): asks a second time in the sentences that are evidence, and predicts a relation iff
+            its margins in the whole document and in these sentences are both above 0, or their sum exceeds this; see
+            [`~evidence_fusion.fuse_evidence`]. [`CommTrainer.tune_fusion_threshold`] chooses it. By default nothing is asked
+            twice. Needs an `evidence_threshold`.
+        fusion_range (`float`, *optional*): only pairs whose highest margin is between minus this and this are asked about twice;
+            all by default.
         probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
             is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
             `--fit_probability_map` of the training script makes one. Without it no probability is known.
@@ -45,13 +51,15 @@ class DecisionSettings:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
     """
 
-    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"
+    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"  # type: ignore[valid-type]  # declared once, at losses
     threshold_offset: float = 0.0
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
+    fusion_threshold: float | None = None
+    fusion_range: Annotated[float | None, AtLeast(0)] = None
 
-    def __setattr__(self, name: str, value: Any):
+    def __setattr__(self, name: str, value: Any) -> None:
         if name == "probability_map":
             value = ProbabilityMap.of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
@@ -64,18 +72,20 @@ class DecisionSettings:
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
 
-    def clear_tuned(self, keep_offset: bool = False):
+    def clear_tuned(self, keep_offset: bool = False) -> None:
         """
-        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
+        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and
+        `fusion_threshold`.
         """
         if self.threshold_offset and not keep_offset:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
-        if self.probability_map is not None:
-            logger.warning("probability_map is removed; it was fitted for other weights")
-            self.probability_map = None
+        for name in ("probability_map", "fusion_threshold"):
+            if getattr(self, name) is not None:
+                logger.warning("%s is removed; it was made for other weights", name)
+                setattr(self, name, None)
 
-    def reset_evidence_threshold(self, default: float | None):
+    def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
         if self.evidence_threshold != default:
             logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
@@ -180,10 +190,11 @@ def _probability(logit):
 
 
 @dataclasses.dataclass
-class Predictions:
+class Predictions(Mapping):
     """
     The predictions for one document. Pipeline, trainer, scorer and experiments share it; the official JSON and triples in
-    words are two ways to write it.
+    words are two ways to write it. As Transformers' outputs, it is also a mapping, of the fields that are not None:
+    `predictions["triples"]`.
 
     Args:
         triples (`list[Triple]`): in the order of the pairs.
@@ -208,6 +219,19 @@ class Predictions:
     loss: float | None = None
     document_index: int | None = None
     sentence_scores: dict[tuple[int, int], list[float]] | None = None
+
+    def _given(self):
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._given()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given())
+
+    def __len__(self) -> int:
+        return len(self._given())
 
     @classmethod
     def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
@@ -265,8 +289,10 @@ class Predictions:
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])
             from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
-            how = {"probability": probability, "rule": str(rule), "premises": from_}
-            added.append(Triple(*fact[:2], label, float(self.margins[row, label - 1]), **how))
+            margin = float(self.margins[row, label - 1])
+            added.append(
+                Triple(fact.head, fact.tail, label, margin, probability=probability, rule=str(rule), premises=from_)
+            )
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:
@@ -289,25 +315,54 @@ class Predictions:
         ]
 
     def in_words(
-        self, document: Document, id2label: dict[int, str], relation_names: dict[str, str]
+        self,
+        document: Document,
+        id2label: Mapping[int, str],
+        relation_names: Mapping[str, str],
+        shown_both_ways: CandidatePairs = ALL_PAIRS,
     ) -> list[TripleInWords]:
-        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
+        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
+        relations of `shown_both_ways` also in the other direction, as derived from the first."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        return [
+        words = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
-                **({} if triple.probability is None else {"probability": triple.probability}),
-                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
+                **({} if triple.probability is None else {"probability": triple.probability}),  # type: ignore[typeddict-item]
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),  # type: ignore[typeddict-item]
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+        mirrored = [other for triple in words for other in _mirrored(triple, relation_names, shown_both_ways)]
+        return sorted(words + mirrored, key=_place) if mirrored else words
+
+
+def _place(triple):
+    return triple["head"], triple["tail"], -triple["score"]
+
+
+def _mirrored(triple, relation_names, candidates):
+    premise = triple["head"], triple["tail"], triple["relation"]
+    for head, tail, relation in candidates.mirrored(*premise):
+        names = [triple["head_name"], triple["tail_name"]]
+        if turned := head != triple["head"]:
+            names.reverse()
+        rule = f"{triple['relation']}(x, y) => {relation}({'y, x' if turned else 'x, y'})"
+        yield triple | {
+            "head": head,
+            "tail": tail,
+            "relation": relation,
+            "relation_name": relation_names.get(relation, relation),
+            "derived": {"rule": rule, "premises": [list(premise)]},
+            "head_name": names[0],
+            "tail_name": names[1],
+        }
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:
@@ -378,8 +433,8 @@ def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) ->
         one.sentence_scores = {}
     if pairs:
         wanted = torch.tensor(pairs, device=documents.pair_index.device)
-        for (index, *pair), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
-            predictions[index].sentence_scores[tuple(pair)] = row
+        for (index, head, tail), row in zip(pairs, documents.sentence_scores(wanted).tolist(), strict=True):
+            predictions[index].sentence_scores[head, tail] = row
     for one in predictions:
         one.find_evidence()
 
@@ -390,10 +445,19 @@ def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> 
     return int(pair_index[bad][0, 0]) if bad.any() else None
 
 
-def check_outputs(logits: torch.Tensor, pair_index: torch.Tensor, documents: list[Document], num_labels: int) -> None:
-    """Raises `ValueError` where logits `(P, num_labels)` and pairs `(P, 3)` are not of these documents, or are not finite."""
-    expected = [ordered_pairs(index, len(document["vertexSet"])) for index, document in enumerate(documents)]
-    expected = np.concatenate(expected) if expected else np.zeros((0, 3), dtype=np.int64)
+def check_outputs(
+    logits: torch.Tensor,
+    pair_index: torch.Tensor,
+    documents: list[Document],
+    pairs: list[np.ndarray],
+    num_labels: int,
+) -> None:
+    """Raises `ValueError` where logits `(P, num_labels)` and rows `(P, 3)` are not of these documents and their `pairs` `(p, 2)`,
+    or are not finite."""
+    rows = [
+        np.column_stack([np.full(len(of_document), index), of_document]) for index, of_document in enumerate(pairs)
+    ]
+    expected = np.concatenate(rows) if rows else np.zeros((0, 3), dtype=np.int64)
     found = pair_index.numpy()
     unique = np.unique(found, axis=0)
     known = len(np.unique(np.concatenate([unique, expected]), axis=0)) == len(expected)
@@ -444,15 +508,3 @@ def official_predictions(
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]
-
-
-def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
-    """The saved settings of a processor that is loaded for other labels: what was chosen for the saved ones, in their order, is
-    left out, with a warning."""
-    saved = settings.get("id2label") or {}
-    if id2label is None or list(id2label.values()) == list(saved.values()):
-        return settings
-    tuned = [name for name in ("threshold_offset", "probability_map", "rules") if settings.get(name)]
-    if tuned:
-        logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
-    return {name: value for name, value in settings.items() if name not in tuned}

@@ -3,12 +3,23 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral
-from typing import Any, ClassVar, NotRequired, TypedDict
+from typing import Any, ClassVar, NoReturn, NotRequired, TypedDict
 
 # The fields that a model reads and a score does not; [`validate_document`] requires them unless it is told otherwise.
 TEXT_FIELDS = ("sents", "pos", "type")
 _LIST = (list, tuple)
 _LONGEST_SHOWN = 100
+# The entity types of DocRED's format, and the labels of CoNLL-2003's and OntoNotes' named entities that mean the same; a
+# nationality has its country's type, LOC. It is for named-entity models, not for a data set, and a checkpoint carries it.
+_FORMAT_TYPES = {
+    "PER": ("PERSON",),
+    "ORG": ("ORGANIZATION", "ORGANISATION"),
+    "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
+    "TIME": ("DATE",),
+    "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
+    "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
+}
+_TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -52,12 +63,16 @@ class Document(TypedDict):
         vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
+        ignored_pairs (`list[list[int]]`, *optional*): `[head, tail]` of pairs that are neither trained nor predicted nor scored.
+        entity_ids (`list[list[str]]`, *optional*): for each entity, its ids in a knowledge base, perhaps several or none.
     """
 
     title: str
     sents: list[list[str]]
     vertexSet: list[list[Mention]]
     labels: NotRequired[list[Fact] | None]
+    ignored_pairs: NotRequired[list[list[int]] | None]
+    entity_ids: NotRequired[list[list[str]] | None]
 
 
 class OfficialPrediction(TypedDict):
@@ -93,7 +108,9 @@ class DocumentError(ValueError):
 
     noun: ClassVar[str] = "document"
 
-    def __init__(self, source, index, title, field, found, expected):
+    def __init__(
+        self, source: str | None, index: int | None, title: str | None, field: str | None, found: str, expected: str
+    ):
         super().__init__(
             source, index, title, field, found, expected
         )  # as arguments, so that the error can be pickled
@@ -104,7 +121,7 @@ class DocumentError(ValueError):
         self.found = found
         self.expected = expected
 
-    def __str__(self):
+    def __str__(self) -> str:
         field = f", field {self.field}" if self.field else ""
         name = _name(self.noun, self.source, self.index, self.title)
         return f"{name}{field}: found {self.found}, expected {self.expected}"
@@ -137,41 +154,45 @@ def shown(value: Any) -> str:
 class DocumentChecker:
     """Raises `error`, a [`DocumentError`], for the document that it was built for."""
 
-    def __init__(self, document, index, source, error=DocumentError):
+    def __init__(
+        self, document: Any, index: int | None, source: str | None, error: type[DocumentError] = DocumentError
+    ):
         title = document.get("title") if isinstance(document, Mapping) else None
         self.where = (source, index, title if isinstance(title, str) else None)
         self.error = error
         self.name = _name(error.noun, *self.where)
 
-    def fail(self, field, found, expected, text=""):
+    def fail(self, field: str | None, found: Any, expected: str, text: str = "") -> NoReturn:
         """`text` says more about what was found."""
         raise self.error(*self.where, field, f"{shown(found)}{text}", expected)
 
-    def check(self, value, kind, field, expected):
+    def check(self, value: Any, kind: type | tuple[type, ...], field: str | None, expected: str) -> Any:
         # JSON's true and false are integers to Python.
         if not isinstance(value, kind) or isinstance(value, bool):
             self.fail(field, value, expected)
         return value
 
-    def read(self, record, name, kind, path, expected):
+    def read(
+        self, record: Mapping[str, Any], name: str, kind: type | tuple[type, ...], path: str, expected: str
+    ) -> Any:
         return self.check(record.get(name, _ABSENT), kind, f"{path}{name}", expected)
 
-    def check_text(self, text, field):
+    def check_text(self, text: str, field: str) -> str:
         # Half of a character: JSON has escapes for it, files in UTF-8 and tokenizers have none.
         if _SURROGATE.search(text):
             self.fail(field, text, "text that UTF-8 can hold, without lone surrogates")
         return text
 
-    def read_text(self, record, name, path, expected):
+    def read_text(self, record: Mapping[str, Any], name: str, path: str, expected: str) -> str:
         return self.check_text(self.read(record, name, str, path, expected), f"{path}{name}")
 
-    def read_name(self, record, name, path, what):
+    def read_name(self, record: Mapping[str, Any], name: str, path: str, what: str) -> str:
         text = self.read_text(record, name, path, what)
         if not text.strip():
             self.fail(f"{path}{name}", text, f"{what} that is not empty")
         return text
 
-    def check_index(self, index, size, field, name, what):
+    def check_index(self, index: Any, size: int | None, field: str, name: str, what: str) -> int:
         """`size` is None where it is not known how many there are."""
         limit = f"0 <= {name}" if size is None else f"0 <= {name} < {size}"
         expected = f"the index of {what} (an integer, {limit})"
@@ -180,10 +201,18 @@ class DocumentChecker:
             self.fail(field, index, expected)
         return index
 
-    def read_index(self, record, name, size, path, what):
+    def read_index(self, record: Mapping[str, Any], name: str, size: int | None, path: str, what: str) -> int:
         return self.check_index(record.get(name, _ABSENT), size, f"{path}{name}", name, what)
 
-    def read_fact(self, record, field, entities=None, sentences=None, head="h", tail="t"):
+    def read_fact(
+        self,
+        record: Mapping[str, Any],
+        field: str,
+        entities: int | None = None,
+        sentences: int | None = None,
+        head: str = "h",
+        tail: str = "t",
+    ) -> tuple[tuple[int, int, str], set[int]]:
         """
         A fact: a label, or a prediction, whose entities have other names.
 
@@ -220,7 +249,7 @@ def validate_document(
     require: Collection[str] = TEXT_FIELDS,
 ) -> None:
     """
-    Checks one document; fields beyond those named here are allowed and not looked at.
+    Checks one document; fields beyond those named here are allowed and ignored.
 
     Args:
         document (`Any`): what should be a [`Document`]. Empty sentences and words of white space are allowed: the published
@@ -259,6 +288,8 @@ def validate_document(
             checker.fail(f"vertexSet[{number}]", mentions, "at least one mention")
         for position, mention in enumerate(mentions):
             _check_mention(checker, mention, f"vertexSet[{number}][{position}]", sents, require)
+    _check_ids(checker, document, len(entities))
+    _check_ignored_pairs(checker, document, len(entities))
     if "labels" in require or document.get("labels") is not None:
         labels = checker.read(document, "labels", _LIST, "", "a list of labels, or no such field if unlabelled")
         sentences = None if sents is None else len(sents)
@@ -268,6 +299,33 @@ def validate_document(
                 some = ", ".join(sorted(relations)[:3])
                 expected = f"one of the {len(relations)} known relations ({some}, ...)"
                 checker.fail(f"labels[{number}].r", relation, expected)
+
+
+def _check_ids(checker, document, entities):
+    if document.get("entity_ids") is None:
+        return
+    expected = f"a list of ids (texts) for each of {entities} entities, or no such field"
+    ids = checker.read(document, "entity_ids", _LIST, "", expected)
+    if len(ids) != entities:
+        checker.fail("entity_ids", ids, expected, f" of {len(ids)}")
+    for number, of_entity in enumerate(ids):
+        checker.check(of_entity, _LIST, f"entity_ids[{number}]", "a list of ids (texts), perhaps none")
+        for place, identifier in enumerate(of_entity):
+            field = f"entity_ids[{number}][{place}]"
+            checker.check_text(checker.check(identifier, str, field, "an id (a text)"), field)
+
+
+def _check_ignored_pairs(checker, document, entities):
+    if document.get("ignored_pairs") is None:
+        return
+    expected = f"[head, tail] of two different entities (integers, 0 <= index < {entities})"
+    pairs = checker.read(document, "ignored_pairs", _LIST, "", "a list of pairs [head, tail], or no such field")
+    for number, pair in enumerate(pairs):
+        field = f"ignored_pairs[{number}]"
+        ends = checker.check(pair, _LIST, field, expected)
+        whole = all(isinstance(end, Integral) and not isinstance(end, bool) and 0 <= end < entities for end in ends)
+        if len(ends) != 2 or not whole or ends[0] == ends[1]:
+            checker.fail(field, pair, expected)
 
 
 def _check_sentences(checker, sents):
@@ -313,6 +371,11 @@ def _check_position(checker, mention, path, name, sent_id, sentence):
 def entity_name(document: Document, entity: int) -> str:
     """Name of an entity's first mention."""
     return document["vertexSet"][entity][0]["name"]
+
+
+def docred_type(label: str) -> str:
+    """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
+    return _TYPE_OF_LABEL.get(label.upper(), label)
 
 
 def relation_ids(documents: Iterable[Document]) -> list[str]:

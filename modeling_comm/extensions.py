@@ -9,15 +9,21 @@ import copy
 import importlib.util
 import inspect
 import json
+import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from torch import nn
+from transformers import PreTrainedConfig
 from transformers.dynamic_module_utils import custom_object_save
 
 from .grouped_bilinear import GroupedBilinear
 from .loss_base import check_inputs, reduce_losses, relation_distances, relation_values
-from .losses import get_loss, is_built_in_loss, register_loss
+from .losses import *  # noqa: F403
+from .losses import FUNCTIONS, get_loss, is_built_in_loss, register_loss
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
@@ -45,6 +51,7 @@ __all__ = [
     "relation_distances",
     "relation_values",
 ]
+__all__ += FUNCTIONS
 
 ENTRY_MODULE = "extended_comm"
 _PACKAGE = "modeling_comm"
@@ -67,11 +74,11 @@ class ExtensionError(ValueError):
         super().__init__(f"{where}: found {found}; expected {expected}")
         self.file, self.found, self.expected, self.line = file, found, expected, line
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.file, self.found, self.expected, self.line)
 
 
-def import_extensions(files):
+def import_extensions(files: Iterable[str | os.PathLike] | None) -> None:
     """
     Imports a user's own files, so that the names which they register are known.
 
@@ -94,7 +101,7 @@ def import_extensions(files):
             raise ImportError(f"--extensions {file}: {type(error).__name__}: {error}") from error
 
 
-def extension_files(config) -> list[Path]:
+def extension_files(config: PreTrainedConfig) -> list[Path]:
     """Source files of the relation encoder and the loss that `config` names and that do not come with the library.
 
     Raises:
@@ -102,7 +109,7 @@ def extension_files(config) -> list[Path]:
             taken.
     """
     loss = get_loss(config.loss).function
-    extensions = (
+    extensions: list[Any] = (
         [] if is_built_in_encoder(config.relation_encoder) else [get_relation_encoder(config.relation_encoder).encoder]
     )
     if not is_built_in_loss(config.loss):
@@ -134,7 +141,7 @@ def _source_file(extension):
     return Path(file).absolute()
 
 
-def save_extensions(config, save_directory):
+def save_extensions(config: PreTrainedConfig, save_directory: str | os.PathLike) -> None:
     """Adds the files of `config`'s extensions to a saved model, and an entry module that the Auto classes load.
 
     Raises:
@@ -167,7 +174,7 @@ def save_extensions(config, save_directory):
     config_file.write_text(json.dumps(saved, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def check_extensions(model):
+def check_extensions(model: nn.Module) -> None:
     """Raises what saving the code of `model`'s own encoder or loss would raise."""
     if not extension_files(model.config):
         return

@@ -21,6 +21,7 @@ others (TH is in neither), and `s` the logistic function. Every loss but balance
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch.nn.functional import log_softmax, logsigmoid
@@ -100,7 +101,7 @@ def reduce_losses(losses: torch.Tensor, reduction: str = "mean") -> torch.Tensor
     raise SettingError("loss", "reduction", reduction, "'mean', 'sum' or 'none'")
 
 
-def relation_values(values: Mapping[int, float] | None, logits: torch.Tensor, default: float) -> torch.Tensor:
+def relation_values(values: Mapping[Any, float] | None, logits: torch.Tensor, default: float) -> torch.Tensor:
     """
     A number for each relation, from a setting that maps relations to numbers.
 

@@ -133,7 +133,7 @@ def available_losses() -> list[str]:
     return sorted(_REGISTRY)
 
 
-def loss_from_config(config) -> Callable[..., torch.Tensor]:
+def loss_from_config(config: Any) -> Callable[..., torch.Tensor]:
     """
     The loss that `config.loss` names, with its settings filled in from the configuration.
 

@@ -22,9 +22,9 @@ __all__ = ["available_losses", "get_loss", "is_built_in_loss", "loss_from_config
 
 @register_loss("cmm", reference="COMM's paper, eq. 5")
 def cmm_loss(
-    logits,
-    labels,
-    reduction="mean",
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: str = "mean",
     *,
     margin: Annotated[float, InRange(0, 1)] = 0.2,
     gamma: Annotated[float, AtLeast(0)] = 1.0,
@@ -53,7 +53,7 @@ def cmm_loss(
 
 
 @register_loss("margin", reference="COMM's paper, eq. 3")
-def margin_loss(logits, labels, reduction="mean") -> torch.Tensor:
+def margin_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """
     Plain margin loss (COMM paper, eq. 3): `-sum_P d + sum_N d`.
 
@@ -65,7 +65,7 @@ def margin_loss(logits, labels, reduction="mean") -> torch.Tensor:
 
 
 @register_loss("sat", reference="code of HingeABL")
-def sat_loss(logits, labels, reduction="mean") -> torch.Tensor:
+def sat_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """
     Unweighted logistic loss of every relation against the threshold class, called SAT in the code of HingeABL (Wang
     et al. 2023): `-sum_P log s(d) - sum_N log s(-d)`.
@@ -77,7 +77,7 @@ def sat_loss(logits, labels, reduction="mean") -> torch.Tensor:
 
 
 @register_loss("atl", reference="ATLOP, Zhou et al. 2021")
-def atl_loss(logits, labels, reduction="mean") -> torch.Tensor:
+def atl_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """
     Adaptive thresholding loss of ATLOP (Zhou et al. 2021, "Adaptive Thresholding"):
     `-sum_P log(e^{t_r} / (e^{t_0} + sum_P e^t)) - log(e^{t_0} / (e^{t_0} + sum_N e^t))`.
@@ -92,7 +92,7 @@ def atl_loss(logits, labels, reduction="mean") -> torch.Tensor:
 
 
 @register_loss("balanced_softmax", decision_threshold="zero", reference="DocuNet, Zhang et al. 2021")
-def balanced_softmax_loss(logits, labels, reduction="mean") -> torch.Tensor:
+def balanced_softmax_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """
     Balanced softmax of DocuNet (Zhang et al. 2021): `log(1 + sum_{not gold} e^t) + log(1 + sum_{gold} e^{-t})`.
 
@@ -108,7 +108,9 @@ def balanced_softmax_loss(logits, labels, reduction="mean") -> torch.Tensor:
 
 
 @register_loss("aml", reference="SagDRE, Wei and Li 2022")
-def aml_loss(logits, labels, reduction="mean", *, margin: Annotated[float, AtLeast(0)] = 1.0) -> torch.Tensor:
+def aml_loss(
+    logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean", *, margin: Annotated[float, AtLeast(0)] = 1.0
+) -> torch.Tensor:
     """
     Adaptive margin loss of SagDRE (Wei and Li 2022): `sum_P max(0, m - d) + sum_N max(0, m + d)`.
 
@@ -124,9 +126,9 @@ def aml_loss(logits, labels, reduction="mean", *, margin: Annotated[float, AtLea
 
 @register_loss("afl", reference="KD-DocRE, Tan et al. 2022")
 def afl_loss(
-    logits,
-    labels,
-    reduction="mean",
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: str = "mean",
     *,
     gamma: Annotated[float, AtLeast(0)] = 1.0,
     weight: Literal["code", "paper"] = "code",
@@ -157,9 +159,9 @@ def afl_loss(
 
 @register_loss("hingeabl", reference="Wang et al. 2023")
 def hingeabl_loss(
-    logits,
-    labels,
-    reduction="mean",
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: str = "mean",
     *,
     margin: Annotated[float, AtLeast(0)] = 5.0,
     detach_weights: bool = False,
@@ -194,9 +196,9 @@ def hingeabl_loss(
 
 @register_loss("ncrl", reference="Zhou and Lee 2022")
 def ncrl_loss(
-    logits,
-    labels,
-    reduction="mean",
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: str = "mean",
     *,
     shift: Annotated[float, InRange(0, 1)] = 0.0,
     regularizer: bool = True,
@@ -221,6 +223,9 @@ def ncrl_loss(
 
 
 _BUILT_IN = frozenset(available_losses())
+# Their functions, for training loops and losses of a user's own.
+FUNCTIONS = tuple(get_loss(name).function.__name__ for name in available_losses())
+__all__ += FUNCTIONS
 
 
 def is_built_in_loss(name: str) -> bool:

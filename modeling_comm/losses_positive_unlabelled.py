@@ -5,7 +5,7 @@ estimates it. Notation and promises are those of the other losses; a positive co
 """
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -16,9 +16,9 @@ from .settings import AtLeast, InRange, SettingError
 
 @register_loss("pu_cmm", reference="COMM's paper, du Plessis et al. 2015")
 def pu_cmm_loss(
-    logits,
-    labels,
-    reduction="mean",
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: str = "mean",
     *,
     margin: Annotated[float, InRange(0, 1)] = 0.2,
     gamma: Annotated[float, AtLeast(0)] = 1.0,
@@ -75,9 +75,9 @@ def pu_cmm_loss(
 
 @register_loss("ssr_pu", reference="SSR-PU, Wang et al. 2022", sums_over_pairs=False)
 def ssr_pu_loss(
-    logits,
-    labels,
-    reduction="mean",
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: str = "mean",
     *,
     label_rates: Annotated[dict[str, float] | None, InRange(0, 1)] = None,
     facts_per_label: Annotated[float, AtLeast(1)] = 3.0,
@@ -125,7 +125,7 @@ def ssr_pu_loss(
     return reduce_losses(len(positive) * terms.sum(1), reduction)
 
 
-def _check_rates(rates: Mapping[int, float] | None, facts: float, facts_by_relation: Mapping[int, float]) -> None:
+def _check_rates(rates: Mapping[Any, float] | None, facts: float, facts_by_relation: Mapping[Any, float]) -> None:
     if rates is None:
         expected = (
             "a mapping of relations to the share of pairs that has their label, as label_rates(documents) counts it"

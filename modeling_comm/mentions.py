@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral
+from typing import Any
 
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker
@@ -17,13 +18,17 @@ _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
+# Fillers, joiners and variation selectors that nobody sees, beside the format characters (category Cf).
+_FILLERS = frozenset(
+    map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
+)
 _OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
 
 
 # ---------------------------------------------------------------------------------------------------- text to mentions
 
 
-def find_mentions(ner, text, sentence_splitter=None) -> list[dict]:
+def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None = None) -> list[dict]:
     """
     Mentions that a named-entity source finds in a text, as [`group_mentions`] takes them.
 
@@ -80,7 +85,7 @@ def _mentions(found):
     ]
 
 
-def mentions_of_doc(doc) -> list[dict]:
+def mentions_of_doc(doc: Any) -> list[dict]:
     """The mentions of spaCy's `Doc`: its `ents`, or, where there are none, the spans with a label in its `spans`."""
     # Groups without labels are something else, such as chains of coreference.
     others = (span for group in getattr(doc, "spans", {}).values() for span in group if span.label_)
@@ -93,14 +98,22 @@ def mentions_of_doc(doc) -> list[dict]:
 # ------------------------------------------------------------------------------------------------ mentions to entities
 
 
-def group_mentions(text, mentions, coreference=None, title=None, *, index=None, source=None) -> list[dict]:
+def group_mentions(
+    text: str,
+    mentions: Iterable,
+    coreference: Callable | None = None,
+    title: str | None = None,
+    *,
+    index: int | None = None,
+    source: str | None = None,
+) -> list[dict]:
     """
     Entities of a flat list of mentions, in the order of their first mention.
 
     A span that is listed twice is one mention, with the first type given; spans may overlap. Then, in this order:
 
-    1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, possessive 's, a leading
-       article and punctuation; dates and numbers (TIME, NUM) as they are, but for case.
+    1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, invisible characters,
+       possessive 's, a leading article and punctuation; dates and numbers (TIME, NUM) keep articles and punctuation.
     2. An abbreviation, a word of which at least half is capitals, joins the longer name that it follows in brackets, or
        the name of several words whose initials it is (with or without "of", "the" and the like).
     3. A person's name joins the longer person's name that ends with it ("Jr." aside).
@@ -111,7 +124,7 @@ def group_mentions(text, mentions, coreference=None, title=None, *, index=None, 
     Args:
         text (`str`): the text.
         mentions (`list`): `{"start", "end", "type"}` or `(start, end, type)`; the type is one of
-            [`~text_to_document.docred_type`] or none, and may also be named `label` or `entity_group`; a `text`, if there is
+            [`~documents.docred_type`] or none, and may also be named `label` or `entity_group`; a `text`, if there is
             one, must be what stands at the offsets.
         coreference (`Callable`, *optional*): replaces the rules: takes the text and the mentions (each with its `text`; sorted,
             each span once) and gives entities as lists of indices of mentions. A mention in none of them is an entity alone.
@@ -170,12 +183,20 @@ def _check_groups(checker, groups, size):
 
 def normalize_name(name: str, kind: str | None = None) -> str:
     """Normalizes a name: two mentions with the same result are one entity, see [`group_mentions`]."""
-    name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    name = " ".join("".join(filter(_is_visible, name)).split())
     if kind in _AMOUNTS:
         return name
     short = _ARTICLE.sub("", _POSSESSIVE.sub("", name)).replace(".", "")
     words = "".join(character if _in_word(character) else " " for character in short)
     return " ".join(words.split()) or name
+
+
+def _is_visible(character):
+    """Or a space: line breaks and tabs are control characters, too."""
+    if character.isspace():
+        return True
+    return unicodedata.category(character) not in ("Cc", "Cf") and character not in _FILLERS
 
 
 def _in_word(character):

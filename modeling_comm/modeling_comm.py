@@ -3,9 +3,10 @@
 import inspect
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import torch
+from torch import nn
 from transformers import AutoModel
 from transformers.utils import ModelOutput, logging
 
@@ -21,12 +22,13 @@ from .backbone_attention import (
 from .config_checks import plain_errors
 from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .evidence import evidence_loss
+from .features import without_relations
 from .losses import get_loss, loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows, take_fields_of_loss
 from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
-from .safe_weights import check_weights
+from .safe_weights import check_weights, without_report
 from .settings import SettingError, check_result
 from .windows import WindowMentions, Windows, merge_attention, merge_states, one_window_each, slices
 
@@ -85,13 +87,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
     ```
     """
 
-    def __init__(self, config):
+    def __init__(self, config: CommConfig):
         check_attention_implementation(
             config._attn_implementation
         )  # before Transformers would load a kernel of this name
         super().__init__(config)
         config.validate()
-        text_config = config.text_config
+        text_config: Any = config.text_config
         check_backbone_config(text_config, config.averaged_layers)
         backbone_class = AutoModel._model_mapping[type(text_config)]
         arguments = inspect.signature(backbone_class.__init__).parameters
@@ -111,7 +113,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_backbone(cls, backbone, config=None, backbone_overrides=None, **kwargs):
+    def from_backbone(
+        cls,
+        backbone: str,
+        config: CommConfig | None = None,
+        backbone_overrides: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """
         A new, untrained model around a bare pretrained encoder.
 
@@ -160,15 +168,16 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             **loading,
         )
         model = cls(config)
-        encoder, info = AutoModel.from_pretrained(
-            backbone,
-            config=text_config,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            trust_remote_code=False,
-            **loading,
-        )
+        with without_report():  # what is missing or has another size is an error below; what is left over is not used
+            encoder, info = AutoModel.from_pretrained(
+                backbone,
+                config=text_config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
+                **loading,
+            )
         check_sizes(backbone, info)
         own = model.backbone.state_dict()
         missing = sorted(set(info["missing_keys"]) & set(own))
@@ -213,10 +222,10 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         self.config, self.relation_encoder = config, encoder
         return self
 
-    def get_input_embeddings(self):
+    def get_input_embeddings(self) -> nn.Module:
         return self.backbone.get_input_embeddings()
 
-    def set_input_embeddings(self, value):
+    def set_input_embeddings(self, value: nn.Module) -> None:
         self.backbone.set_input_embeddings(value)
 
     def forward(
@@ -235,6 +244,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         sentences: torch.LongTensor | None = None,
         evidence_pairs: torch.LongTensor | None = None,
         evidence: torch.FloatTensor | None = None,
+        asked: torch.BoolTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_evidence_pairs: int | torch.Tensor | None = None,
@@ -267,12 +277,15 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             evidence_pairs (`(N, 3)` int64, *optional*), evidence (`(N, S)` float, *optional*): document, head and tail of the
                 pairs that have a relation, and how many of its relations each sentence proves. Needed, beside `labels` and
                 `sentences`, where the configuration has an `evidence_weight`.
+            asked (`(P, R + 1)` bool, *optional*): the relations that each pair is asked about, by default all. The logits of
+                others are far below the threshold, whatever the model.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
             num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
             output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
             pairs_at_once (`int`, *optional*): while training, keep what is computed between contexts and loss for this many
-                pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less.
+                pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less. By default
+                representations of more than 2,048 pairs are computed again, and losses are not.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict
@@ -316,6 +329,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             check_result(
                 f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
             )
+            if asked is not None:
+                logits = without_relations(logits, asked)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, documents, num_items_in_batch, self_pairs)

@@ -1,6 +1,7 @@
 """A checkpoint for other relations: what it knows of labels that stay is kept."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +14,7 @@ from .relation_encoders import get_relation_encoder
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 
 
-def take_other_labels(
-    source: str | None, config: CommConfig | str | None, fields: Mapping, kwargs: dict
-) -> tuple[CommConfig | str | None, dict | None]:
+def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -> tuple[Any, dict | None]:
     """
     Finds out whether a checkpoint is loaded for other labels than its own.
 

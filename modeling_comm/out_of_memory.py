@@ -18,13 +18,13 @@ class DocumentMemoryError(DocumentError):
 class DocumentSize(NamedTuple):
     """What memory grows with. `index` is the document's position, or its title, where it is known by that alone."""
 
-    index: int | str
+    index: int | str  # type: ignore[assignment]  # a tuple's method of this name is not needed
     title: str | None
     tokens: int
     mentions: int
     entities: int
 
-    def __str__(self):
+    def __str__(self) -> str:
         name = repr(self.index if self.title is None else self.title)
         return f"{name} ({self.tokens:,} subword tokens, {self.mentions:,} mentions, {self.entities:,} entities)"
 
@@ -53,9 +53,9 @@ def naming_documents(sizes: Callable[[], Sequence[DocumentSize]], expected: str)
         by_size = sorted(found, key=lambda size: -(size.entities**2 + size.tokens))
         largest, more = by_size[0], len(by_size) - _SHOWN
         listed = ", ".join(map(str, by_size[:_SHOWN])) + (f" and {more:,} smaller ones" if more > 0 else "")
-        found = f"out of memory with {listed}"
+        memory = f"out of memory with {listed}"
         index = None if isinstance(largest.index, str) else largest.index
-        raise DocumentMemoryError(None, index, largest.title, None, found, expected) from error
+        raise DocumentMemoryError(None, index, largest.title, None, memory, expected) from error
 
 
 def sizes_of_batch(batch: dict, indices: Sequence[int | str], titles: Sequence[str | None]) -> list[DocumentSize]:

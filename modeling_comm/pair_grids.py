@@ -66,7 +66,7 @@ class PairGrids:
         """The inverse of [`split`]."""
         return torch.cat([grid.flatten(0, 2) for grid in grids])
 
-    def cells(self, device) -> torch.Tensor:
+    def cells(self, device: torch.device | str | None) -> torch.Tensor:
         """Document, head and tail of every cell, `(Q, 3)` int64."""
         return grid_cells(self.sizes, device)
 

@@ -4,21 +4,26 @@ import difflib
 import inspect
 import itertools
 import math
-from collections.abc import Sized
+import os
+from collections.abc import Callable, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
-from transformers import AutoModel, AutoProcessor, Pipeline
+from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
+from .candidate_pairs import ALL_PAIRS
 from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
+from .evidence_fusion import fuse_evidence
 from .features import what_was_lost
 from .out_of_memory import DocumentSize, naming_documents
-from .prediction_record import RECORD_VERSION
-from .rules import check_rules
+from .prediction_record import RECORD_VERSION, PredictionRecord
+from .processing_comm import CommProcessor
+from .rules import Rule, check_rules
 from .saved_folder import replacing_folder
 from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
@@ -38,7 +43,7 @@ class LoadingArguments(dict):
     """Arguments that a model was loaded with (`trust_remote_code`, `token`, ...), for loading its processor. Copies and
     pickles of it are empty: a model that is pickled must not take an access token along."""
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return dict, ()
 
 
@@ -62,8 +67,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, rules, max_sentences, batch_size, and the fields of
-            [`~triple_selection.TripleSelection`]: as in a call, for all calls.
+        ner, coreference, sentence_splitter, threshold_offset, rules, both_directions, max_sentences, batch_size, and the fields
+            of [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
@@ -72,7 +77,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    def __init__(self, model, processor=None, **kwargs):
+    def __init__(self, model: PreTrainedModel, processor: CommProcessor | None = None, **kwargs: Any):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
         if processor is None or isinstance(processor, str):
@@ -83,7 +88,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
         self._related_pairs = RelatedPairs()
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
-    def __call__(self, inputs, batch_size=None, show_progress_bar=False, **kwargs):
+    def __call__(
+        self, inputs: Any, batch_size: int | None = None, show_progress_bar: bool = False, **kwargs: Any
+    ) -> Any:
         """
         Extracts triples.
 
@@ -110,6 +117,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 default the checkpoint's own, which is 0 unless it was tuned.
             rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
                 added to them, and says so; by default the checkpoint's own, none with `[]`.
+            both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations, and of undirected
+                data, both ways. The other direction says so: it is `derived`.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
             min_score, top_k, top_k_per_pair, relations, head_types, tail_types: which of the triples are wanted, all by default;
                 see [`~triple_selection.TripleSelection`]. The others are counted in `lost`, as `triples_not_selected`. Of one
@@ -138,10 +147,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
             DocumentError: a document does not fit, also not into memory ([`~out_of_memory.DocumentMemoryError`]); the message
                 says which. Other errors carry that as a note. Of a generator, the documents before it come first.
         """
-        if (
-            self.processor.id2label != self.model.config.id2label
-        ):  # checked at first, too, and `set_labels` changes them
-            found = f"{self.model.config.id2label}, and its processor's are {self.processor.id2label}"
+        labels = self.model.config.id2label
+        if self.processor.id2label != labels:  # checked at first, too, but `set_labels` changes them
+            found = f"{labels}, and its processor's are {self.processor.id2label}"
             expected = "the same: pipeline(..., processor=CommProcessor.from_config(tokenizer, model.config))"
             raise ValueError(f"{TASK}: the model's labels are {found}; expected {expected}")
         size = (self._batch_size or 1) if batch_size is None else batch_size
@@ -159,7 +167,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
         if is_document(inputs):
             (record,) = records = list(self._records([inputs], 1, *parameters))
-            _warn_of_nothing_found(records, *parameters)
+            self._warn_of_nothing_found(records, *parameters)
             return record
         records = self._records(inputs, size, *parameters)
         if show_progress_bar:
@@ -168,7 +176,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if not isinstance(inputs, (list, tuple)):
             return records
         records = list(records)
-        _warn_of_nothing_found(records, *parameters)
+        self._warn_of_nothing_found(records, *parameters)
         return records
 
     def _sanitize_parameters(
@@ -178,6 +186,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         sentence_splitter=None,
         threshold_offset=None,
         rules=None,
+        both_directions=None,
         max_sentences=None,
         **selection,
     ):
@@ -194,6 +203,10 @@ class DocumentRelationExtractionPipeline(Pipeline):
             postprocess["threshold_offset"] = threshold_offset
         if rules is not None:
             postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations)]
+        if both_directions is not None:
+            if not isinstance(both_directions, bool):
+                raise ValueError(f"both_directions is {both_directions!r}; expected true or false")
+            postprocess["both_directions"] = both_directions
         if max_sentences is not None:
             if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
@@ -220,8 +233,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 yield example
 
         def predict(chosen):
-            batch = self.processor.collate([example["feature"] for example in chosen])
-            outputs = self.forward(batch, **forward_params)
+            features = [example["feature"] for example in chosen]
+            outputs = self.forward(self.processor.collate(features), features=features, **forward_params)
             return self.postprocess({"outputs": outputs, "examples": chosen}, **postprocess_params)
 
         examples = examples()
@@ -239,31 +252,50 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     # ------------------------------------------------------------------------------------------------- the three stages
 
-    def preprocess(self, input_, index=0, ner=None, coreference=None, sentence_splitter=None):
+    def preprocess(
+        self,
+        input_: Any,
+        index: int = 0,
+        ner: Callable | None = None,
+        coreference: Callable | None = None,
+        sentence_splitter: Callable | None = None,
+    ) -> dict[str, Any]:
         """One input as an encoded document."""
         document = read_document_input(input_, index, ner, coreference, sentence_splitter)
         (feature,) = self.processor.encode([document.document])
         return {"index": index, "document": document, "feature": feature}
 
-    def _forward(self, model_inputs, explain=True):
+    def _forward(self, model_inputs, features=None, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
         explain = explain or self.processor.decision.evidence_threshold is not None
-        return self.model(**model_inputs, output_documents=explain, return_dict=True)
+        outputs = self.model(**model_inputs, output_documents=explain, return_dict=True)
+        if self.processor.decision.fusion_threshold is not None:
+            outputs["logits"] = fuse_evidence(self.model, self.processor, outputs, features)
+        return outputs
 
-    def postprocess(self, model_outputs, threshold_offset=None, rules=None, max_sentences=3, **selection):
+    def postprocess(
+        self,
+        model_outputs: dict[str, Any],
+        threshold_offset: float | None = None,
+        rules: Sequence[Rule] | None = None,
+        both_directions: bool = False,
+        max_sentences: int = 3,
+        **selection: Any,
+    ) -> list[PredictionRecord]:
         """A record for each document of a batch."""
-        selection = TripleSelection(**selection)
+        wanted = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
-        left_out = self._select(selection, predictions, examples)
+        left_out = self._select(wanted, predictions, examples)
+        shown = self.processor.candidates if both_directions else ALL_PAIRS
         triples = [
-            decided.in_words(document, id2label, names)
+            decided.in_words(document, id2label, names, shown)
             for decided, document in zip(predictions, documents, strict=True)
         ]
-        records = []
+        records: list[Any] = []
         for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
             document, decided = example["document"], predictions[index]
             removed = {
@@ -303,9 +335,28 @@ class DocumentRelationExtractionPipeline(Pipeline):
             left_out.append(before - len(decided.triples))
         return left_out
 
+    def _warn_of_nothing_found(self, records, preprocess_params, _, postprocess_params):
+        """What is strange of all records of a call together."""
+        if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
+            logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
+            return
+        candidates = self.processor.candidates
+        types = [[entity["type"] for entity in record["entities"]] for record in records]
+        if any(len(one) > 1 for one in types) and not any(candidates.matrix(one).any() for one in types):
+            asked = ", ".join(" and ".join(pair) for pair in candidates.candidate_pairs)
+            found = ", ".join(sorted({kind for one in types for kind in one}))
+            logger.warning(
+                "no pair of entities in %d documents has types that the model is asked about (%s): no triples; found %s",
+                *(len(records), asked, found),
+            )
+            return
+        selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
+        for warning in type_warnings(selection, itertools.chain(*types)):
+            logger.warning(warning)
+
     # --------------------------------------------------------------------------------------------------------- saving
 
-    def save_pretrained(self, save_directory, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Saves model, processor and code; `pipeline("document-relation-extraction", model=save_directory)` loads them. See
         [`CommPreTrainedModel.save_pretrained`] for arguments."""
         if kwargs.get("push_to_hub"):
@@ -324,16 +375,6 @@ def _unknown_argument(name, function):
     return f"{TASK}: found the argument {name!r}, expected " + (
         f"{close[0]!r}?" if close else f"one of {', '.join(known)}"
     )
-
-
-def _warn_of_nothing_found(records, preprocess_params, _, postprocess_params):
-    """What is strange of all records of a call together."""
-    if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
-        logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
-        return
-    selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
-    for warning in type_warnings(selection, (entity["type"] for record in records for entity in record["entities"])):
-        logger.warning(warning)
 
 
 def _predict_window(predict, window, batch_size):
@@ -390,12 +431,14 @@ def _load_processor(model, name=None):
 def _entity(entity):
     """An entity of a record; the texts of its mentions are in the document's."""
     mentions = [{key: mention[key] for key in ("start", "end", "sentence")} for mention in entity["mentions"]]
-    return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
+    ids = {"ids": entity["ids"]} if "ids" in entity else {}
+    return {"name": entity["name"], "type": entity["type"], "mentions": mentions, **ids}
 
 
 def _explain(decided, triple, max_sentences):
     """Explanation of a triple; see the call."""
-    scores = (decided.sentence_scores or {}).get((triple["head"], triple["tail"]), ())
+    pair, of_pairs = (triple["head"], triple["tail"]), decided.sentence_scores or {}
+    scores = of_pairs.get(pair) or of_pairs.get(pair[::-1], ())  # the other direction of a triple has its explanation
     total = sum(scores)  # without special tokens, which have a share of the attention, too
     heaviest = sorted((-weight / total, number) for number, weight in enumerate(scores) if weight > 0)
     return [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]

@@ -92,7 +92,8 @@ class RecordTriple(PredictedTriple):
             context.
         probability (`float`, *optional*): of the triple, from a map that was fitted on labelled documents.
         derived (`RecordDerivation`, *optional*): the triple follows from others by a rule. Its score and probability are the
-            model's own, which did not suffice.
+            model's own, which did not suffice. Or it is the other direction of a symmetric or inverse relation, shown because
+            that was asked for; its score, probability, explanation and evidence are then those of its premise.
         evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
     """
 
@@ -124,6 +125,11 @@ class PredictionRecord(TypedDict):
     entities: list[RecordEntity]
     triples: list[RecordTriple]
     lost: dict[str, int]
+
+
+def marked_sentences(triple: RecordTriple) -> list[int]:
+    """The sentences to show for a triple: its predicted evidence, or else those of its explanation, heaviest first."""
+    return list(triple.get("evidence") or [one["sentence"] for one in triple["explanation"]])
 
 
 def parse_record(record: Any, index: int | None = None, source: str | None = None) -> PredictionRecord:

@@ -1,6 +1,8 @@
 """Loading, saving and initialisation of COMM models."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -52,10 +54,10 @@ class CommPreTrainedModel(PreTrainedModel):
             )
         super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **kwargs)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return without_capturing_hooks(self).__dict__
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # In a process that never built such a backbone, Transformers does not know that its attention can be captured.
         for module in self.modules():
@@ -63,7 +65,13 @@ class CommPreTrainedModel(PreTrainedModel):
                 PreTrainedModel.__init__(module.__new__(type(module)), module.config)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *model_args, config=None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *model_args: Any,
+        config: CommConfig | str | os.PathLike | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Loads a finished COMM checkpoint; see [`PreTrainedModel.from_pretrained`] for all arguments. Weights are read from
         safetensors, never from a pickle, whatever other files there are.
 
@@ -124,7 +132,9 @@ class CommPreTrainedModel(PreTrainedModel):
             model.set_labels(**other_labels)
         return (model, info) if wants_info else model
 
-    def save_pretrained(self, save_directory, is_main_process=True, push_to_hub=False, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
+    ) -> None:
         """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'. They take
         the places of what was in the folder together, or not at all; see [`~saved_folder.replacing_folder`]."""
         if push_to_hub and extension_files(self.config):
@@ -141,7 +151,7 @@ class CommPreTrainedModel(PreTrainedModel):
             save_extensions(self.config, folder)
 
 
-def check_sizes(source: str, info: dict) -> None:
+def check_sizes(source: Any, info: dict) -> None:
     """Raises `ValueError` where weights that were read have other sizes than the model's; `info` is what loading returned."""
     if wrong := sorted(info["mismatched_keys"]):
         name, found, expected = wrong[0]

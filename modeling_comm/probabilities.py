@@ -36,7 +36,7 @@ class ProbabilityMap:
     floor: float | None = None
     below: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "intercepts", _numbers(self.intercepts))
         for name, fits, expected in (
             ("slope", _is_finite(self.slope) and self.slope > 0, "a finite number above 0"),

@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from functools import partial
+from os import PathLike
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -17,13 +19,13 @@ from transformers import (
 )
 from transformers.utils import ModelOutput, logging
 
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .configuration_comm import (
     IS_REMOTE_CODE,
     PROCESSOR_FIELDS,
     THRESHOLD_LABEL,
     CommConfig,
     usable_positions,
-    validate_labels,
 )
 from .decoding import (
     DecisionSettings,
@@ -32,27 +34,27 @@ from .decoding import (
     add_evidence,
     check_outputs,
     decide_batch,
-    without_tuned,
 )
 from .documents import Document, validate_document
+from .encode_document import encode_document
 from .evidence import collate_evidence, default_evidence_threshold
 from .features import (
     DocumentFeatures,
     ModelInputs,
+    asked_relations,
     encoding_report,
     no_document,
-    ordered_pairs,
     pad_rows,
     pair_labels,
+    pair_rows,
     what_was_lost,
 )
 from .losses import get_loss
-from .rules import check_rules
+from .processor_settings import check_processor_settings, without_tuned
+from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
-from .settings import AtLeast, InRange, Setting, SettingError, check_field
-from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
+from .subword_tokens import read_tokenizer, tokenize_words
 from .windows import (
-    count_pairs_without_context,
     entities_of_windows,
     mentions_in_windows,
     sentence_spans,
@@ -87,11 +89,13 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
-            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
-            changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
+            probability_map: as in [`~decoding.DecisionSettings`], which the attribute `decision` holds:
+            `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
+        candidate_pairs, directed, symmetric, inverse: as in [`~candidate_pairs.CandidatePairs`], which the attribute `candidates`
+            holds: which pairs the model is asked about.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
@@ -100,20 +104,26 @@ class CommProcessor(SavedTogether, ProcessorMixin):
 
     def __init__(
         self,
-        tokenizer,
-        id2label=None,
-        relation_names=None,
-        markers="star",
-        window_size=512,
-        window_stride=128,
-        window_end_tokens=1,
-        word_leading_space=True,
-        decision_threshold="th",
-        threshold_offset=0.0,
-        max_relations_per_pair=None,
-        evidence_threshold=None,
-        probability_map=None,
-        rules=None,
+        tokenizer: PreTrainedTokenizerBase,
+        id2label: Mapping[int, str] | None = None,
+        relation_names: Mapping[str, str] | None = None,
+        markers: str = "star",
+        window_size: int = 512,
+        window_stride: int = 128,
+        window_end_tokens: int = 1,
+        word_leading_space: bool = True,
+        decision_threshold: str = "th",
+        threshold_offset: float = 0.0,
+        max_relations_per_pair: int | None = None,
+        evidence_threshold: float | None = None,
+        fusion_threshold: float | None = None,
+        fusion_range: float | None = None,
+        probability_map: Any = None,
+        rules: Iterable[Rule | str] | None = None,
+        candidate_pairs: Iterable[tuple[str, str]] | None = None,
+        directed: bool | None = True,
+        symmetric: Iterable[str] | None = None,
+        inverse: Mapping[str, str] | None = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -122,16 +132,18 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(
-            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
-        )
+        thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
+        self.decision = DecisionSettings(*thresholds, probability_map, fusion_threshold, fusion_range)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
+        self.candidates = CandidatePairs(candidate_pairs, directed is not False, symmetric or (), inverse or {})
         super().__init__(tokenizer)
-        self._check_settings()
+        check_processor_settings(self)
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, *args, trust_remote_code=False, **kwargs):
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | PathLike, *args: Any, trust_remote_code: bool = False, **kwargs: Any
+    ) -> Self:
         """
         Loads a saved processor; see [`ProcessorMixin.from_pretrained`] for all arguments.
 
@@ -143,7 +155,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
 
     @classmethod
-    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings) -> "CommProcessor":
+    def from_config(cls, tokenizer: PreTrainedTokenizerBase, config: CommConfig, **settings: Any) -> "CommProcessor":
         """
         Processor for a new model.
 
@@ -172,7 +184,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
 
     @classmethod
     def from_backbone(
-        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings
+        cls, backbone: str, config: CommConfig, trust_remote_code: bool = False, **settings: Any
     ) -> "CommProcessor":
         """
         As [`from_config`], with the tokenizer of a bare encoder.
@@ -190,7 +202,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         )
 
     @classmethod
-    def get_processor_dict(cls, pretrained_model_name_or_path, **kwargs):
+    def get_processor_dict(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> tuple[dict, dict]:
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         missing = set(PROCESSOR_FIELDS) - set(settings)
         if missing:  # saved when the configuration held them
@@ -208,13 +220,13 @@ class CommProcessor(SavedTogether, ProcessorMixin):
     def settings(self) -> dict:
         """The values of [`setting_names`]."""
         saved = self.to_dict()
-        return {name: saved[name] for name in self.setting_names()}
+        return {name: saved.get(name) for name in self.setting_names()}
 
-    def with_settings(self, **settings) -> "CommProcessor":
+    def with_settings(self, **settings: Any) -> "CommProcessor":
         """A processor with the same tokenizer and labels that differs in these settings."""
         return type(self)(self.tokenizer, id2label=self.id2label, **{**self.settings, **settings})
 
-    def check_model(self, config: CommConfig):
+    def check_model(self, config: CommConfig) -> None:
         """Raises `ValueError` where a model's labels are not the processor's, or its backbone cannot take the windows or the
         tokenizer's ids."""
         if self.id2label != config.id2label:
@@ -224,22 +236,26 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             raise ValueError(
                 f"window_size is {self.window_size}; expected at most {longest}, what the backbone can take"
             )
-        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size
+        last, size = max(self.tokenizer.get_vocab().values(), default=0), config.text_config.vocab_size  # type: ignore[union-attr]
         if last >= size:
             raise ValueError(
                 f"the tokenizer has the id {last}; expected ids below {size}, the size of the backbone's embedding (vocab_size)"
             )
 
     @property
-    def model_input_names(self):
+    def model_input_names(self) -> list[str]:
         return list(ModelInputs.__annotations__)
 
     def to_dict(self) -> dict:
-        """The content of `processor_config.json`: the decision settings are beside the others."""
-        return super().to_dict() | self.decision.to_dict()
+        """The content of `processor_config.json`: the decision settings are beside the others, and of those of candidate pairs
+        the ones that differ from their defaults."""
+        saved = super().to_dict() | self.decision.to_dict()
+        return {
+            name: value for name, value in saved.items() if name not in CandidatePairs.field_names()
+        } | self.candidates.given()
 
     @property
-    def label2id(self):
+    def label2id(self) -> dict[str, int]:
         return {label: index for index, label in self.id2label.items()}
 
     # ------------------------------------------------------------------------------------------- documents to tensors
@@ -249,7 +265,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         documents: Document | Iterable[Document],
         return_tensors: str = "pt",
         max_length: int | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> BatchFeature:
         """
         Encodes one document or a list of them.
@@ -270,7 +286,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             raise ValueError(f"return_tensors is {return_tensors!r}; expected 'pt'")
         if kwargs:
             raise ValueError(f"CommProcessor has no arguments {sorted(kwargs)}; truncation is asked for by max_length")
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         features = self.encode(documents, max_length=max_length)
         lost = what_was_lost(encoding_report(features))
         if lost:
@@ -295,62 +311,20 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
         documents = list(documents)
-        relations = set(self.id2label.values()) - {self.id2label[0]}
+        relations = {*self.relations, *self.candidates.inverse}
         for index, document in enumerate(documents):
             validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
             if allow_unknown_relations:  # but no label says "no relation"
                 given = {fact["r"] for fact in document.get("labels") or ()}
                 validate_document(document, index=index, relations=given - {self.id2label[0]})
         pieces = tokenize_words(self.tokenizer, documents, self._traits.leading_space)
-        return [self._encode_document(document, pieces, max_length) for document in documents]
+        encode = partial(encode_document, pieces, self._traits, self.window_spans, self.label2id, self.candidates)
+        return [encode(document, max_length) for document in documents]
 
-    def _encode_document(self, document, pieces, max_length):
-        opening, closing = marker_ids(document, self._traits.markers)
-        tokens = [self._traits.start_id]
-        first_piece = []  # of each sentence's words, its opening marker included
-        for sent_id, sentence in enumerate(document["sents"]):
-            positions = []
-            for word_id, word in enumerate(sentence):
-                positions.append(len(tokens))
-                tokens += opening.get((sent_id, word_id), [])
-                tokens += pieces[word]
-                tokens += closing.get((sent_id, word_id), [])
-            first_piece.append([*positions, len(tokens)])
-        full_length = len(tokens) + 1
-        if max_length is not None and full_length > max_length:
-            tokens = tokens[: max_length - 1]
-        end = len(tokens)
-        tokens.append(self._traits.end_id)
-        spans = self.window_spans(len(tokens))
-        mention_positions, mention_entities = [], []
-        for entity, mentions in enumerate(document["vertexSet"]):
-            for mention in mentions:
-                start, stop = (first_piece[mention["sent_id"]][position] for position in mention["pos"])
-                mention_positions.append(start if start < min(stop, end) else -1)
-                mention_entities.append(entity)
-        found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
-        labels = document.get("labels")
-        label2id = self.label2id
-        known = [fact for fact in labels or () if fact["r"] in label2id]
-        unknown = {(fact["h"], fact["t"], fact["r"]) for fact in labels or () if fact["r"] not in label2id}
-        return {
-            "input_ids": tokens,
-            "mention_positions": mention_positions,
-            "mention_entities": mention_entities,
-            "sentence_starts": [positions[0] for positions in first_piece],
-            "num_entities": len(document["vertexSet"]),
-            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
-            "evidence": [sorted(set(fact.get("evidence") or ())) for fact in known],
-            "has_labels": labels is not None,
-            "windows": len(spans),
-            "lost_tokens": full_length - len(tokens),
-            "lost_mentions": sum(position < 0 for position in mention_positions),
-            "lost_entities": len(document["vertexSet"]) - len(found),
-            "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
-            # A byte-level tokenizer reads every text: it has no such token, or never gives it.
-            "unknown_tokens": tokens[1:-1].count(self.tokenizer.unk_token_id),
-            "unknown_facts": len(unknown),
-        }
+    def _is_symmetric(self):
+        """For each label, whether pairs are asked about it in one direction only, unlike about others."""
+        mixed = self.candidates.directed
+        return [mixed and label in self.candidates.symmetric for label in self.id2label.values()]
 
     def window_spans(self, length: int) -> list[tuple[int, int]]:
         """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
@@ -373,9 +347,9 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             window_mentions += mentions
             window_entities += entities_of_windows(spans, mentions, feature["mention_entities"])
         sizes = [feature["num_entities"] for feature in features]
-        pairs = [ordered_pairs(document, size) for document, size in enumerate(sizes)]
+        pairs = [pair_rows(document, feature) for document, feature in enumerate(features)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
-        batch = {
+        batch: Any = {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id),
             "attention_mask": pad_rows([[1] * len(row) for row in rows], 0),
             "windows": torch.tensor(windows),
@@ -388,6 +362,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
             "sentences": sentence_spans(features),
         }
+        if (asked := asked_relations(features, self._is_symmetric())) is not None:
+            batch["asked"] = asked
         if all(feature["has_labels"] for feature in features):
             batch["labels"] = torch.cat([pair_labels(feature, len(self.id2label)) for feature in features])
             batch |= collate_evidence(features, batch["sentences"])
@@ -401,6 +377,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         documents: Document | list[Document],
         threshold_offset: float | None = None,
         rules: Iterable[str] | None = None,
+        both_directions: bool = False,
     ) -> list[list[TripleInWords]]:
         """
         Triples of every document, from the model's output for exactly these documents.
@@ -412,6 +389,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
             rules (`list[str]`, *optional*): rules that complete the triples; by default the processor's own, none with `[]`.
+            both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations both ways.
 
         Returns:
             per document a list of [`~decoding.TripleInWords`], by head, tail and falling score.
@@ -419,7 +397,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         Raises:
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
-        documents = [documents] if isinstance(documents, dict) else list(documents)
+        documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         removed = sum(one.removed_by_cap for one in predictions)
         if removed:
@@ -430,7 +408,9 @@ class CommProcessor(SavedTogether, ProcessorMixin):
                 len(documents),
             )
         return [
-            one.in_words(document, self.id2label, self.relation_names)
+            one.in_words(
+                document, self.id2label, self.relation_names, self.candidates if both_directions else ALL_PAIRS
+            )
             for one, document in zip(predictions, documents, strict=True)
         ]
 
@@ -451,7 +431,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         if threshold_offset is not None:
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
-        check_outputs(logits, pair_index, documents, len(self.id2label))
+        expected = [self.candidates.pairs(document) for document in documents]
+        check_outputs(logits, pair_index, documents, expected, len(self.id2label))
         predictions = self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
         if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
             add_evidence(predictions, encoded)
@@ -466,30 +447,6 @@ class CommProcessor(SavedTogether, ProcessorMixin):
     def relations(self) -> list[str]:
         """The labels but that of the threshold class."""
         return [label for index, label in self.id2label.items() if index != 0]
-
-    # ------------------------------------------------------------------------------------------------------- settings
-
-    def _check_settings(self):
-        def check(field, type_, *ranges):
-            Setting(field, field, type_, None, ranges).check(self)
-
-        validate_labels(self)
-        check("markers", Literal[MARKERS])
-        check("word_leading_space", bool)
-        check("window_end_tokens", int, InRange(1, 3))
-        check("window_size", int, AtLeast(8))
-        # Each window must bring at least one new subword token: its size without special tokens and shared ones.
-        check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
-        found = self.decision.probability_map
-        relations = len(self.id2label) - 1
-        if found is not None and len(found.intercepts) != relations:
-            expected = f"one for each of {relations} relations"
-            raise SettingError("ProbabilityMap", "intercepts", list(found.intercepts), expected)
-        names, labels = self.relation_names, set(self.id2label.values())
-        fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-        check_field(self, "relation_names", fits, "a dict of label to name")
-        unknown = sorted(set(names) - labels, key=str)
-        check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
 
 
 if not IS_REMOTE_CODE:

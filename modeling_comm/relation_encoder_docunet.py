@@ -5,6 +5,7 @@ from typing import Annotated
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear
 from .pair_grids import FIXED_GRID, PairGrids, count_entities
@@ -12,7 +13,6 @@ from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
     parameter_dtype,
-    project_with_entity,
 )
 from .relation_encoder_registry import register_relation_encoder
 from .settings import AtLeast, MultipleOf
@@ -41,7 +41,7 @@ class DocunetRelationEncoder(RelationEncoder):
         unet_out_dim: Annotated[int, AtLeast(1), "Size of the pair feature that comes out of the U-Net."] = 256
         fixed_grid: FIXED_GRID = None
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.fixed_grid = config.fixed_grid
         self.channel_projection = nn.Linear(self.hidden_size, config.unet_in_dim)
@@ -61,17 +61,9 @@ class DocunetRelationEncoder(RelationEncoder):
             grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
         channels = self.channel_projection(context.to(parameter_dtype(self.channel_projection, context.dtype)))
         features = grids.join(self.unet(grids.split(channels)))
-        entities = documents.entity_embeddings()
-
-        def classify(pairs):
-            document, head, tail = pairs.unbind(-1)
-            feature = features[grids.rows(document, head, tail)]
-            return self.classifier(
-                project_with_entity(self.head_projection, entities, document, head, feature),
-                project_with_entity(self.tail_projection, entities, document, tail, feature),
-            )
-
-        return documents.by_pairs(classify, documents.pair_index)
+        pairs = documents.pair_index
+        layers = (self.classifier, self.head_projection, self.tail_projection)
+        return documents.product_of_pairs(*layers, pairs, features, grids.rows(*pairs.unbind(-1)))
 
 
 def _repeat_last_entity(grids, context, size):
@@ -106,14 +98,14 @@ class GridNorm(nn.BatchNorm1d):
 class ConvolutionBlock(nn.Module):
     """Twice: 3 x 3 convolution, normalisation, ReLU."""
 
-    def __init__(self, in_channels, out_channels):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.convolution_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.norm_1 = GridNorm(out_channels)
         self.convolution_2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.norm_2 = GridNorm(out_channels)
 
-    def forward(self, grids):
+    def forward(self, grids: list[torch.Tensor]) -> list[torch.Tensor]:
         for convolution, norm in ((self.convolution_1, self.norm_1), (self.convolution_2, self.norm_2)):
             grids = [torch.relu(grid) for grid in norm([convolution(grid) for grid in grids])]
         return grids
@@ -130,7 +122,7 @@ class UNet(nn.Module):
         out_channels (`int`): of the output.
     """
 
-    def __init__(self, in_channels, width, out_channels):
+    def __init__(self, in_channels: int, width: int, out_channels: int):
         super().__init__()
         self.entrance = ConvolutionBlock(in_channels, width)
         self.down_1 = ConvolutionBlock(width, 2 * width)

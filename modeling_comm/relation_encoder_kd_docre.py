@@ -5,13 +5,13 @@ from typing import Annotated
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear
 from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
-    project_with_entity,
 )
 from .relation_encoder_registry import register_relation_encoder
 from .settings import AtLeast, check_field
@@ -46,13 +46,13 @@ class KdDocreRelationEncoder(RelationEncoder):
         fixed_grid: FIXED_GRID = None
 
         @classmethod
-        def validate(cls, config) -> None:
+        def validate(cls, config: PreTrainedConfig) -> None:
             super().validate(config)
             hidden = config.text_config.hidden_size
             fits = hidden % config.axial_heads == 0
             check_field(config, "axial_heads", fits, f"a divisor of the backbone's hidden size {hidden}")
 
-    def __init__(self, config):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.fixed_grid = config.fixed_grid
         self.self_pairs_in_loss = config.fixed_grid is not None
@@ -78,17 +78,9 @@ class KdDocreRelationEncoder(RelationEncoder):
         return self.classifier((cells + feature)[rows])
 
     def _features(self, documents, grids):
-        entities = documents.entity_embeddings()
         context = documents.grid_contexts(grids.sizes, head_reduction="sum", epsilon=CONTEXT_EPSILON)
-
-        def combine(cells, context):
-            document, head, tail = cells.unbind(-1)
-            return self.pair_feature(
-                project_with_entity(self.head_projection, entities, document, head, context),
-                project_with_entity(self.tail_projection, entities, document, tail, context),
-            )
-
-        return documents.by_pairs(combine, grids.cells(context.device), context)
+        layers = (self.pair_feature, self.head_projection, self.tail_projection)
+        return documents.product_of_pairs(*layers, grids.cells(context.device), context)
 
     def _fill_fixed_grid(self, grids, feature):
         """Grids of the fixed size around the features of the documents' own cells."""
@@ -102,7 +94,7 @@ class KdDocreRelationEncoder(RelationEncoder):
 class AxialLayer(nn.Module):
     """`norm(linear(x + column_attention(x) + row_attention(x)))`."""
 
-    def __init__(self, hidden_size, heads):
+    def __init__(self, hidden_size: int, heads: int):
         super().__init__()
         self.column_attention = AxialAttention(hidden_size, heads)
         self.row_attention = AxialAttention(hidden_size, heads)
@@ -118,7 +110,7 @@ class AxialLayer(nn.Module):
 class AxialAttention(nn.Module):
     """Multi-head self-attention within each line of cells along one axis of every grid, unmasked."""
 
-    def __init__(self, hidden_size, heads):
+    def __init__(self, hidden_size: int, heads: int):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(hidden_size, hidden_size, bias=False)

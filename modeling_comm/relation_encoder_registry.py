@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from transformers import PreTrainedConfig
+
 from .relation_encoder_base import RelationEncoder, RelationEncoderError, is_initialized
 from .settings import NameTakenError, Setting, SettingError, check_registered_name, declared_by_class, full_name
 
@@ -24,7 +26,7 @@ class RelationEncoderSpec:
     settings: tuple[Setting, ...] = ()
     reference: str = ""
 
-    def build(self, config) -> RelationEncoder:
+    def build(self, config: PreTrainedConfig) -> RelationEncoder:
         """
         A new relation encoder.
 

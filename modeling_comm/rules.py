@@ -57,7 +57,7 @@ class Rule:
     confidence: float | None = None
     support: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.conditions) not in (1, 2):
             raise ValueError(f"rule {self}: found {len(self.conditions)} conditions; expected one or two")
         bound = {variable for atom in self.conditions for variable in atom[1:]}
@@ -77,8 +77,8 @@ class Rule:
         Raises:
             ValueError: the text has another form.
         """
-        conditions, arrow, conclusion = text.partition("=>")
-        atoms = [_ATOM.fullmatch(part) for part in (*conditions.split("&"), conclusion)]
+        before, arrow, after = text.partition("=>")
+        atoms = [_ATOM.fullmatch(part) for part in (*before.split("&"), after)]
         if not arrow or not all(atoms):
             raise ValueError(f"rule {text!r} is not understood; expected a form such as {_EXAMPLE}")
         *conditions, conclusion = [Atom(*match.groups()) for match in atoms]

@@ -1,7 +1,12 @@
 """The files that weights are read from: safetensors, which hold numbers; never a pickle, which can run any code when read."""
 
+import contextlib
 import json
+import logging
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from transformers.utils import (
@@ -21,7 +26,32 @@ _WEIGHT_NAMES = {"weight", "bias", "gamma", "beta"}
 _ADAPTER = ("adapter_model.safetensors", "adapter_model.bin")
 
 
-def check_weights(source, advice, named=None, variant=None, adapter=None, quantized=False, **hub) -> None:
+@contextlib.contextmanager
+def without_report() -> Iterator[None]:
+    """Without the table of missing and unused weights that Transformers prints where it loads a model."""
+    logger = logging.getLogger(
+        "transformers.modeling_utils"
+    )  # a filter: where it has a level, Transformers checks more
+
+    def is_error(record):
+        return record.levelno >= logging.ERROR
+
+    logger.addFilter(is_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_error)
+
+
+def check_weights(
+    source: str | os.PathLike,
+    advice: str,
+    named: str | None = None,
+    variant: str | None = None,
+    adapter: str | os.PathLike | None = None,
+    quantized: bool = False,
+    **hub: Any,
+) -> None:
     """
     Checks, before anything reads them, that a checkpoint's weights are safetensors of floating-point numbers.
 
@@ -73,7 +103,7 @@ def _check_floats(source, name, subfolder="", **hub):
         )
 
 
-def check_name(path: str | Path | None) -> None:
+def check_name(path: str | os.PathLike | None) -> None:
     """Raises `ValueError` where the name of a folder or file is no UTF-8, which weights and tokenizers need."""
     try:
         str(path).encode()

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 # A model does not load without its own, and a processor knows no relation: while files change places, there are none.
 _CONFIGURATIONS = ("processor_config.json", "config.json")
@@ -56,7 +57,9 @@ def replacing_folder(folder: str | os.PathLike) -> Iterator[str]:
 class SavedTogether:
     """Mixin of a class that Transformers saves: all of its files take their places together."""
 
-    def save_pretrained(self, save_directory, push_to_hub=False, **kwargs):
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str] | None:
         """See the parent's; [`replacing_folder`] says what is different."""
         if push_to_hub:
             kwargs.setdefault("repo_id", os.path.basename(os.path.abspath(save_directory)))

@@ -41,7 +41,7 @@ class SettingError(ValueError):
         super().__init__(f"{owner}: {field} is {value!r}; expected {expected}")
         self.owner, self.field, self.value, self.expected = owner, field, value, expected
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.owner, self.field, self.value, self.expected)
 
 
@@ -90,7 +90,7 @@ class NameTakenError(ValueError):
         super().__init__(f"{owner}: the name {name!r} is taken by {taken_by}; expected another name")
         self.owner, self.name, self.taken_by = owner, name, taken_by
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.owner, self.name, self.taken_by)
 
 
@@ -108,7 +108,7 @@ class WrongResultError(ValueError):
         super().__init__(f"{owner} returned {found}; expected {expected}")
         self.owner, self.found, self.expected = owner, found, expected
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.owner, self.found, self.expected)
 
 
@@ -320,8 +320,8 @@ def check_names(owner: str, settings: tuple[Setting, ...]) -> tuple[Setting, ...
 
 def described_arguments(docstring: str | None) -> dict[str, str]:
     """The texts of a docstring's section `Args:`, by argument, on one line each."""
-    section = (docstring or "").partition("Args:\n")[2].splitlines()
-    section = itertools.takewhile(lambda line: not line or line.startswith(" "), section)
+    after = (docstring or "").partition("Args:\n")[2].splitlines()
+    section = itertools.takewhile(lambda line: not line or line.startswith(" "), after)
     found, name = {}, None
     for line in textwrap.dedent("\n".join(section)).splitlines():
         if line and not line.startswith(" "):

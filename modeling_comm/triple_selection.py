@@ -45,7 +45,7 @@ class UnknownRelationError(SettingError):
         expected = f"{self.nearest!r}?" if self.nearest else f"one of the model's {len(self.known)}, such as {some}"
         super().__init__("TripleSelection", "relations", value, expected)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.value, self.known)
 
 
@@ -63,7 +63,7 @@ class TripleSelection:
         relations (`str` or `Iterable[str]`, *optional*): Ids or readable names of the relations that are wanted; names are
             compared without case.
         head_types (`str` or `Iterable[str]`, *optional*), tail_types (`str` or `Iterable[str]`, *optional*): Entity types of
-            head and tail; labels of CoNLL-2003 and OntoNotes mean DocRED's types, see [`~text_to_document.docred_type`].
+            head and tail; labels of CoNLL-2003 and OntoNotes mean DocRED's types, see [`~documents.docred_type`].
 
     Raises:
         SettingError: A value does not fit.
@@ -76,7 +76,7 @@ class TripleSelection:
     head_types: Iterable[str] | None = None
     tail_types: Iterable[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for setting in _NUMBERS:
             setting.check(self)
         for field in _NAMES:
@@ -150,8 +150,8 @@ class TripleSelection:
             triple
             for triple in triples
             if (label_ids is None or triple.label in label_ids)
-            and _has_type(self.head_types, types[triple.head])
-            and _has_type(self.tail_types, types[triple.tail])
+            and has_type(self.head_types, types[triple.head])
+            and has_type(self.tail_types, types[triple.tail])
         ]
         if self.min_score:
             kept = [triple for triple, score in zip(kept, scores_of(kept), strict=True) if score >= self.min_score]
@@ -180,13 +180,14 @@ class TripleSelection:
         missing = []
         for field in ("head_types", "tail_types"):
             for wanted in getattr(self, field) or ():
-                if not any(_has_type((wanted,), kind) for kind in found.values()):
+                if not any(has_type((wanted,), kind) for kind in found.values()):
                     close = difflib.get_close_matches(wanted.casefold(), found, n=1, cutoff=0.4)
                     missing.append((field, wanted, found[close[0]] if close else None))
         return missing
 
 
-def _has_type(wanted, kind):
+def has_type(wanted: Iterable[str] | None, kind: str) -> bool:
+    """Whether an entity's type is one of those wanted, which may be labels of CoNLL-2003 or OntoNotes; None means any."""
     return wanted is None or any(kind in (name, docred_type(name)) for name in wanted)
 
 

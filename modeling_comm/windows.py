@@ -6,8 +6,9 @@ stored by window is stored for the tokens that it keeps, and every token is stor
 """
 
 from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,8 +51,8 @@ def window_row(document: int, span: tuple[int, int]) -> tuple[int, int, int, int
 
 def mentions_in_windows(spans: list[tuple[int, int]], positions: list[int]) -> list[np.ndarray]:
     """For each window the mentions whose start marker it shows; a position of -1 is a mention that was cut off."""
-    positions = np.asarray(positions, dtype=np.int64)
-    return [np.flatnonzero((positions >= start) & (positions < end)) for start, end in spans]
+    at = np.asarray(positions, dtype=np.int64)
+    return [np.flatnonzero((at >= start) & (at < end)) for start, end in spans]
 
 
 def entities_of_windows(
@@ -68,19 +69,21 @@ def entities_of_windows(
     return result
 
 
-def count_pairs_without_context(spans: list[tuple[int, int]], positions: list[int], entities: list[int]) -> int:
-    """Ordered pairs of entities that attend to no common token, because their mentions lie too far apart."""
+def count_pairs_without_context(
+    spans: list[tuple[int, int]], positions: list[int], entities: list[int], pairs: np.ndarray
+) -> int:
+    """Those of the `pairs` `(p, 2)` of entities that attend to no common token, because their mentions lie too far apart."""
     if len(spans) == 1:
         return 0
     together = np.zeros((len(spans), max(entities, default=-1) + 1), dtype=np.int64)
     for window, seen in enumerate(entities_of_windows(spans, mentions_in_windows(spans, positions), entities)):
         # All windows that show some of these tokens show the last one: entities that are seen here have it in common.
         together[window, seen] = 1
-    found = together.any(0).sum()
-    return int(found * found - np.count_nonzero(together.T @ together))
+    found, (head, tail) = together.any(0), pairs.T
+    return int(np.count_nonzero(found[head] & found[tail] & ((together.T @ together)[head, tail] == 0)))
 
 
-def sentence_spans(features: list[dict]) -> torch.Tensor:
+def sentence_spans(features: Sequence[Mapping[str, Any]]) -> torch.Tensor:
     """`(B, S, 2)` int64: start and end of every sentence among its document's subword tokens, from the features that encoding
     gave; both 0 for none."""
     most = max([1, *(len(feature["sentence_starts"]) for feature in features)])

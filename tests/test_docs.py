@@ -193,10 +193,15 @@ def needs_spacy(page):
 
 
 def needs_extras(page):
-    """Packages of extras that `make test` does without; `make test-integrations` has them."""
-    for package, extra in (("optuna", "search"), ("peft", "lora")):
+    """Packages of extras; `make test` does without those of `make test-integrations`."""
+    for package, extra, command in (
+        ("optuna", "search", "make test-integrations"),
+        ("peft", "lora", "make test-integrations"),
+        ("langchain_core", "langchain", "make test-integrations"),
+        ("rdflib", "graph", "make install"),
+    ):
         if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: make test-integrations")
+            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: {command}")
 
 
 def run_page(page):
@@ -256,6 +261,8 @@ def run_command(words):
             assert given <= set(FLAG_OF_A_FILE.findall((ROOT / file).read_text(encoding="utf-8"))), file
         case ["python", "-m", module, *arguments]:
             ends_well(SCRIPTS[module], arguments)
+        case ["source", script]:
+            assert f"BIN := {Path(script).parent}\n" in (ROOT / "Makefile").read_text(encoding="utf-8"), script
         case ["make", *targets]:
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert targets and all(re.search(rf"(?m)^{target}:", makefile) for target in targets), targets
@@ -284,7 +291,7 @@ def flags():
     """Every flag of every command, the launchers' and the benchmarks' included."""
     parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
     of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
-    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    files = [file for folder in ("benchmarks", "examples", "experiments") for file in (ROOT / folder).glob("*.py")]
     of_files = {flag for file in files for flag in FLAG_OF_A_FILE.findall(file.read_text(encoding="utf-8"))}
     return of_parsers.union(of_files, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
 
@@ -331,6 +338,38 @@ def test_links_lead_somewhere(page):
 def anchors(page):
     headings = re.findall(r"(?m)^#+ (.+)$", prose(page))
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_demo_ends_with_commands_of_the_readme():
+    makefile = read(ROOT / "Makefile")
+    shown = [line.replace("$(DEMO)", "outputs/demo") for line in re.findall(r"@printf '    (.*)\\n'", makefile)]
+    blocks = [block for block in read_blocks(ROOT / "README.md") if block.language == "bash"]
+    given = [words for block in blocks for words in commands(block.text)]
+    assert [shlex.split(line) in given for line in shown] == [True, True, True], shown
+
+
+# What readers of the field would stumble over, and what stands in its place.
+ONE_WORD = {
+    r"\b(?:go|goes|went|going) on (?:where|from|with it)|\bpick(?:s|ed)? up (?:where|again)|\bcarr(?:y|ies) on": "resume",
+    r"\bword[ -]?pieces?\b": "subword token",
+    r"\bwith(?:out)? so (?:many|much)\b": "a number",
+    r"\b(?:not )?looked at\.": "ignored",
+}
+
+
+def test_one_word_for_one_thing():
+    code = [path for name in ("modeling_comm", "dataset_scripts") for path in (ROOT / name).rglob("*.py")]
+    texts = {path: read(path) for path in [*PAGES, *code, ROOT / "comm_docre.py", ROOT / "run_docre.py"]}
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]!r}; say {word}"
+        for path, text in texts.items()
+        for pattern, word in ONE_WORD.items()
+        for match in re.finditer(pattern, text)
+    ]
+    print(
+        f"resume: {sum(len(re.findall(r'(?i)resum', text)) for text in texts.values())} times; paraphrases: {len(found)}"
+    )
+    assert not found, "\n".join(found)
 
 
 def test_index_lists_every_page():

@@ -37,6 +37,7 @@ import torch
 from torch import nn
 
 from modeling_comm import (
+    cmm_loss,
     GroupedBilinear as Bilinear,
     RelationEncoder,  # the base class
     register_relation_encoder,

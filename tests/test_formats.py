@@ -1,13 +1,19 @@
 """Documents in other formats: the registry, the guess, the readers, the command `comm-docre import`."""
 
 import gzip
+import itertools
 import json
 
 import pytest
 from datasets import Dataset
-from helpers import ROOT, SHARED, requires_shared
+from helpers import ROOT, SHARED, requires_shared, run_script, save_backbone
 
 import comm_docre
+from dataset_scripts.builder import load_splits
+from dataset_scripts.provenance import read_provenance
+from modeling_comm import CommConfig, CommProcessor
+from modeling_comm.commands.import_outputs import write_documents
+from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.formats import (
     ImportReport,
@@ -33,7 +39,14 @@ FILES = {
     "two_documents.jsonl": "docred",
     "two_rows_of_the_hub.json": "docred",
     "two_rows.parquet": "parquet",
+    "label_studio.json": "label-studio",
+    "doccano.jsonl": "doccano",
+    "prodigy.jsonl": "prodigy",
+    "brat/vale.ann": "brat",
+    "spacy_doc.json": "spacy",
 }
+# A document of these is in several files.
+SINGLE_FILES = [name for name, form in FILES.items() if form != "brat"]
 DATA = SHARED / "data"
 
 
@@ -95,13 +108,13 @@ def test_documents_are_valid_and_counted(name, path_of):
     assert report.facts == sum(len(document["labels"]) for document in documents) == report.relations.total() > 0
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SINGLE_FILES)
 def test_a_compressed_file_is_read_alike(name, path_of, tmp_path):
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(path_of(name).read_bytes()))
     assert read(tmp_path / f"{name}.gz")[0] == read(path_of(name))[0]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SINGLE_FILES)
 def test_a_compressed_file_that_breaks_off_is_named(name, path_of, tmp_path):
     path = tmp_path / f"{name}.gz"
     path.write_bytes(gzip.compress(path_of(name).read_bytes())[:-20])
@@ -312,6 +325,21 @@ def test_real_biomedical_pairs(name, documents, facts, ignored):
         assert {(types[head] == "Disease", types[tail]) for head, tail in pairs} <= {(False, "Disease")}
 
 
+@requires_shared
+def test_both_forms_of_cdr_have_the_same_entities_and_facts():
+    def by_ids(name):
+        documents, _ = read(DATA / "cdr" / name)
+        ids = [document["entity_ids"] for document in documents]
+        facts = [
+            {(*map(tuple, (names[fact["h"]], names[fact["t"]])),) for fact in document["labels"]}
+            for document, names in zip(documents, ids, strict=True)
+        ]
+        entities = [{name for (name,) in names} for names in ids]
+        return {d["title"]: found for d, *found in zip(documents, entities, facts, strict=True)}
+
+    assert by_ids("CDR_TestSet.PubTator.txt.gz") == by_ids("test_filter.data")
+
+
 def test_chemdisgene():
     (document,), report = read(FIXTURES / "chemdisgene.json")
     assert by_name(document) == {
@@ -443,6 +471,25 @@ def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):
     assert [json.loads(line)["title"] for line in lines] == ["101", "102"]
 
 
+def test_the_command_splits_by_the_titles(tmp_path, capsys):
+    documents = [{**read(FIXTURES / "two_documents.json")[0][0], "title": f"Letter {number}"} for number in range(200)]
+    (tmp_path / "all.json").write_text(json.dumps(documents))
+    (tmp_path / "turned.json").write_text(json.dumps(documents[::-1]))
+    titles = []
+    for name in ("all", "turned"):
+        output = tmp_path / f"split_{name}"
+        assert run("--input", tmp_path / f"{name}.json", "--output", output, "--split", 70, 10, 20) == 0
+        parts = [json.loads((output / f"{part}.json").read_text()) for part in ("train", "dev", "test")]
+        titles.append([sorted(document["title"] for document in part) for part in parts])
+        assert "P19" in json.loads((output / "rel_info.json").read_text())
+    assert titles[0] == titles[1] and sorted(itertools.chain(*titles[0])) == sorted(x["title"] for x in documents)
+    sizes = [len(part) for part in titles[0]]
+    assert 120 < sizes[0] < 160 and 10 < sizes[1] < 35 and 25 < sizes[2] < 60
+    assert f"split into train.json {sizes[0]}, dev.json {sizes[1]}, test.json {sizes[2]}" in capsys.readouterr().out
+    assert run("--input", tmp_path / "all.json", "--output", tmp_path / "no", "--split", 70, 10, 30) == 2
+    assert "add up to 100" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
 def test_the_command_lists_formats(capsys):
     assert run("--list_formats") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == available_formats()
@@ -459,3 +506,106 @@ def test_the_command_writes_over_no_input(tmp_path, capsys):
     path.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
     assert run("--input", path, "--output", path) == 2
     assert path.read_bytes() == (FIXTURES / "two_texts.pubtator").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------- training from the files
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes", "left_out"),
+    [
+        ("cdr_filtered", "cdr", {"train": 1_038, "validation": 1_012, "test": 1_066}, {}),
+        ("biored", "biored", {"train": 4_175, "validation": 1_161, "test": 1_163}, {"mentions without an id": 12}),
+        ("dwie", "dwie", {"validation": 2_620, "test": 2_453}, {"facts that are listed twice": 6}),
+    ],
+)
+def test_a_data_set_is_loaded_from_the_files_of_its_publisher(name, folder, sizes, left_out, tmp_path):
+    loaded = load_splits(name, DATA / folder, splits=list(sizes), cache_dir=str(tmp_path))
+    assert {split: sum(map(len, rows["labels"])) for split, rows in loaded.items()} == sizes
+    provenance = read_provenance(loaded)["test"]
+    assert provenance["format"] == get_dataset(name).format and provenance["left_out"] == left_out
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "file", "facts", "others"),
+    [
+        ("cdr", "cdr/CDR_TrainingSet.PubTator.txt.gz", 1_038, 0),
+        ("cdr_filtered", "cdr/test_filter.data", 1_066, 0),
+        ("gda", "gda/test.data", 1_502, 0),
+        ("biored", "biored/Train.PubTator", 4_174, 1),  # a gene and a variant
+        ("biored", "biored/Test.PubTator", 1_163, 0),
+        ("chemdisgene", "chemdisgene/test.anno_all.json", 3_911, 0),
+        ("dwie", "dwie/test.json", 2_453, 0),
+    ],
+)
+def test_pairs_that_an_entry_asks_about_are_those_with_facts(name, file, facts, others):
+    candidates, counts = get_dataset(name).candidates, [0, 0]
+    for document in read(DATA / file)[0]:
+        types = [mentions[0]["type"] for mentions in document["vertexSet"]]
+        asked = candidates.candidate_pairs
+        for fact in document["labels"]:
+            pair = types[fact["h"]], types[fact["t"]]
+            turned = pair if candidates.directed else pair[::-1]
+            counts[asked is not None and pair not in asked and turned not in asked] += 1
+    assert counts == [facts, others]
+
+
+def test_relations_of_another_data_set_beside_the_folder_are_not_its_own(tmp_path):
+    """A folder `meta` beside that of the data set has DocRED's relations."""
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "rel2id.json").write_text('{"Na": 0, "P17": 1}')
+    (tmp_path / "cdr").mkdir()
+    for file in get_dataset("cdr").files.values():
+        (tmp_path / "cdr" / file.name).write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+    save_backbone(tmp_path / "encoder")
+    flags = ["--model_name_or_path", tmp_path / "encoder", "--dataset_config", "cdr", "--use_cpu", "--do_train"]
+    flags += ["--data_dir", tmp_path / "cdr", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
+    flags += ["--emb_size", "16", "--block_size", "4", "--max_steps", "1"]
+    run_script(*flags, "--output_dir", tmp_path / "out")
+    config = CommConfig.from_pretrained(tmp_path / "out")
+    assert set(config.label2id) == {"NR", "CID", "Association"}
+    processor = CommProcessor.from_pretrained(tmp_path / "out")
+    assert processor.candidates == get_dataset("cdr").candidates
+
+
+def test_training_reads_the_format_of_its_data_set_and_documents_that_were_imported(tmp_path, capsys):
+    save_backbone(tmp_path / "encoder")
+    for folder in ("published", "imported"):
+        (tmp_path / folder).mkdir()
+        for file in get_dataset("cdr").files.values():
+            target = tmp_path / folder / file.name
+            if folder == "published":
+                target.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+            else:
+                write_documents(target, read(FIXTURES / "two_texts.pubtator")[0])
+    flags = ["--model_name_or_path", tmp_path / "encoder", "--emb_size", "16", "--block_size", "4", "--use_cpu"]
+    flags += ["--dataset_config", "cdr", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
+    flags += ["--do_train", "--do_predict", "--max_steps", "2"]
+    results = []
+    for folder in ("published", "imported"):
+        output = tmp_path / f"out_{folder}"
+        run_script(*flags, "--data_dir", tmp_path / folder, "--output_dir", output)
+        scores = json.loads((output / "test_scores.json").read_text())["scores"]
+        results.append((scores["f1"], scores["gold"]))
+        data = json.loads((output / "run.json").read_text())["data"]
+        assert (data["files"]["test"].get("format") == "pubtator") == (folder == "published")
+    assert results[0] == results[1] and results[0][1] == 4  # two of them of pairs that are not asked about
+
+
+def test_files_of_ones_own_are_read_in_the_format_that_they_look_like(parquet, tmp_path):
+    files = {"train": FIXTURES / "two_texts.pubtator", "validation": parquet, "test": FIXTURES / "chemdisgene.json"}
+    loaded = load_splits("local", data_files=files, cache_dir=str(tmp_path))
+    assert {split: rows["title"] for split, rows in loaded.items()} == {
+        "train": ["101", "102"],
+        "validation": ["Mara Quill", "Holt"],
+        "test": ["201"],
+    }
+    provenance = read_provenance(loaded)
+    assert {split: file["format"] for split, file in provenance.items()} == {
+        "train": "pubtator",
+        "validation": "parquet",
+        "test": "chemdisgene",
+    }
+    assert provenance["validation"]["left_out"]["facts of an entity with itself"] == 1

@@ -11,6 +11,7 @@ from fresh_process import run_fresh
 from helpers import ROOT, tiny_model, tiny_processor
 
 import modeling_comm
+from modeling_comm.losses import available_losses, get_loss
 from modeling_comm.required_versions import NEEDED, check_transformers
 
 # They take seconds to import, and `TrainingArguments` does without them.
@@ -39,7 +40,7 @@ importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
 
 
 def test_import_needs_torch_and_transformers_only():
-    found = run("import modeling_comm; print(modeling_comm.CommConfig().model_type)", missing=OPTIONAL)
+    found = run("from modeling_comm import CommConfig, cmm_loss; print(CommConfig().model_type)", missing=OPTIONAL)
     assert found.stdout.strip() == "comm", found.stderr
 
 
@@ -114,12 +115,39 @@ def test_what_transformers_asks_for_first_is_registered(code, saved, tmp_path):
     run_fresh(f"folder = sys.argv[1]\n{code}", saved, home=tmp_path)
 
 
+def test_troubleshooting_has_what_transformers_says_without_this_library(saved, tmp_path):
+    message = "contains custom code which must be executed"
+    assert f"`{message}`" in (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
+    run_fresh(
+        f"""
+from transformers import AutoModel, pipeline
+for load in (AutoModel.from_pretrained, lambda folder: pipeline("document-relation-extraction", model=folder)):
+    try:
+        load(sys.argv[1])
+    except ValueError as error:
+        assert {message!r} in str(error), error
+    else:
+        raise AssertionError("it works")
+""",
+        saved,
+        home=tmp_path,
+        package=False,
+    )
+
+
 def test_names_on_demand_are_those_that_type_checkers_see():
     tree = ast.parse((ROOT / "modeling_comm/__init__.py").read_text(encoding="utf-8"))
     condition = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in condition.body for alias in node.names}
     assert seen == modeling_comm._ON_DEMAND
     assert set(modeling_comm.__all__) <= set(dir(modeling_comm))
+
+
+def test_losses_are_offered_for_a_loop_of_ones_own():
+    for name in available_losses():
+        function = get_loss(name).function
+        assert getattr(modeling_comm, function.__name__) is function
+        assert function.__name__ in modeling_comm.__all__
 
 
 def test_what_training_lacks_is_named():

@@ -694,7 +694,7 @@ def test_other_settings_in_the_same_folder(work, new_model):
     for change, changed in (
         (["--loss", "aml"], {"loss": (None, "aml"), "config.loss": ("cmm", "aml"), **settings_of_losses}),
         (["--learning_rate", "0.1"], {"learning_rate": (5e-5, 0.1)}),
-        (["--gradient_accumulation_steps", "2"], {"gradient_accumulation_steps": (1, 2)}),
+        (["--gradient_accumulation_steps", "2"], {"documents_per_step": (2, 4)}),
         (["--max_train_documents", "4"], {"max_train_documents": (6, 4)}),
         (["--train_file", SAMPLE / "test_revised.json"], None),
         (["--seed", "1"], {"seed": (42, 1)}),
@@ -846,6 +846,46 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     assert f"resuming from {folder / 'checkpoint-3'}" in caplog.text
     for trained in (".", "checkpoint-3", "checkpoint-6"):
         assert_same_weights(folder / trained, work / "whole" / trained)
+
+
+def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
+    """Who runs out of memory halves the batches and accumulates two: the steps have the same documents."""
+    folder = work / "smaller_batches"
+    flags = [*new_model, "--do_train", "--output_dir", folder]
+    flags += ["--backbone_overrides", '{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}']
+    run(*flags)
+    whole = load_file(folder / "model.safetensors")
+    shutil.rmtree(folder / "checkpoint-6")
+    (folder / "trainer_state.json").unlink()
+    settings = read(folder / "settings.json")
+    assert settings["documents_per_step"] == 2
+    # As an earlier version stored it.
+    factors = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    old = {name: value for name, value in settings.items() if name != "documents_per_step"} | factors
+    (folder / "settings.json").write_text(json.dumps(old))
+    smaller = ["--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2"]
+    with pytest.raises(SettingsChangedError) as refused:
+        run(*flags, *smaller[:2])
+    assert refused.value.changed == {"documents_per_step": (2, 1)}
+    run(*flags, *smaller)
+    assert read(folder / "run.json")["resumed_from"] == [3]
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_a_training_shows_one_line_for_each_epoch(work, new_model, evaluates, capsys):
+    flags = [] if evaluates else ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
+    flags += ["--do_train", "--disable_tqdm", "false", "--output_dir", work / f"shown_{evaluates}"]
+    _, printed = run(*new_model, *flags)
+    shown = capsys.readouterr()
+    lines = [line for line in shown.err.splitlines() if line.startswith("epoch ")]
+    scores = r"  F1 \d+\.\d  Ign F1 .*  precision .*  recall .*  average precision \d+\.\d" if evaluates else ""
+    assert len(lines) == 2
+    for number, line in enumerate(lines, 1):
+        assert re.fullmatch(rf"epoch {number} of 2  loss \d+\.\d{{4}}{scores}", line), line
+    for noise in ("Writing model shards", "Loading weights", "REPORT", "not sharded", "{'", "Map:", "Generating"):
+        assert noise not in shown.err + printed
 
 
 # ------------------------------------------------------------------------------------------------------------------ killed

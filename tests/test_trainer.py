@@ -33,6 +33,7 @@ from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments
+from modeling_comm.training.predict_split import predict_test
 from modeling_comm.training.results import breaks_tie
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -192,6 +193,22 @@ def test_both_learning_rates_are_scheduled(make_trainer):
     trainer.optimizer.step()
     trainer.lr_scheduler.step()
     assert {round(group["lr"], 10) for group in trainer.optimizer.param_groups} == {1.5e-5, 5.25e-4}
+
+
+def test_trackers_are_told_both_learning_rates_and_the_test_scores(make_trainer):
+    told = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **kwargs):
+            told.append(dict(logs))
+
+    rates = {"learning_rate": 2e-5, "head_learning_rate": 7e-4}
+    trainer = make_trainer(**rates, max_steps=4, warmup_steps=0, logging_steps=1, callbacks=[Tracker()])
+    trainer.train()
+    logged = [[logs[name] for name in rates] for logs in told if "learning_rate" in logs]
+    assert logged == [pytest.approx([share * rate for rate in rates.values()]) for share in (1, 0.75, 0.5, 0.25)]
+    metrics = predict_test(trainer, encode_dataset(DEV, trainer.processing_class), DEV)
+    assert "test_f1" in metrics and metrics.items() <= told[-1].items()
 
 
 def test_optimizer_of_the_callers_choice(make_trainer):

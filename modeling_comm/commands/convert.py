@@ -9,6 +9,7 @@ configuration, processor. `AutoModel.from_pretrained` and `AutoProcessor.from_pr
 """
 
 import argparse
+import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -109,7 +110,7 @@ def original_name(relation_encoder: str, name: str) -> str:
     return name
 
 
-def read_state_dict(path) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
     Tensors of a checkpoint file, on the CPU. Nothing in the file is executed.
 
@@ -142,7 +143,7 @@ def read_state_dict(path) -> dict[str, torch.Tensor]:
     return {name.removeprefix("module.") if wrapped else name: tensor for name, tensor in tensors.items()}
 
 
-def read_labels(path) -> dict[int, str]:
+def read_labels(path: str | os.PathLike) -> dict[int, str]:
     """`id2label` from a `rel2id.json`.
 
     Raises:
@@ -208,7 +209,13 @@ def _placed(relation_encoder, tensors, own):
 
 
 def convert_original_checkpoint(
-    relation_encoder, checkpoint, backbone, rel2id, output_dir, markers="star", grid=ORIGINAL_GRID
+    relation_encoder: str,
+    checkpoint: str | os.PathLike,
+    backbone: str,
+    rel2id: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    markers: str = "star",
+    grid: int = ORIGINAL_GRID,
 ) -> list[str]:
     """
     Writes an original system's checkpoint as a COMM model with its processor.

@@ -23,6 +23,7 @@ from ..rules import check_rules
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.files import file_sha256
+from ..utils.progress import progress_bar, without_bars
 from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch
@@ -30,12 +31,12 @@ from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_file
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
 from .predict_processes import OneProcess, Result, SeveralProcesses, launched_processes, own_device
-from .predict_progress import loading, progress_bar
 from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
-# Flags that decide the records, beside the models.
-_SETTINGS = ("format", "batch_size", "device", "dtype", "quantize", "threshold_offset")
+# Flags that decide the records, beside the models. `batch_size` moves the last bits of scores only: who runs out of memory may
+# resume with another.
+_SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset")
 
 
 def _check(args, processes):
@@ -137,6 +138,8 @@ def _resumable_output(args, form):
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in _SETTINGS}
     settings["rules"] = args.rules and file_sha256(args.rules)
+    if args.both_directions:
+        settings["both_directions"] = True
     settings |= _selection(args).given()
     if form != "jsonl":
         settings["output_format"] = form
@@ -149,7 +152,8 @@ def _resumable_output(args, form):
 
 
 class _Items:
-    """Items of the input in batches. A resumed run has the same batches again: the last bits of scores depend on them.
+    """Items of the input in batches. A run that is resumed with the same `--batch_size` has the same batches again: the last bits
+    of scores depend on them.
 
     Attributes:
         read (`int`): how many items of the input were read.
@@ -215,8 +219,8 @@ def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) 
             if not batch:
                 yield items.batches
                 return
-            outcome = suspects.predict(partial(predict_batch, extract), batch)
-            result = Result(*outcome, items.read, items.sha256)
+            records, rejected = suspects.predict(partial(predict_batch, extract), batch)
+            result = Result(records, rejected, items.read, items.sha256)
         except Exception as error:  # after what came before it is written
             processes.put(number, error)
             yield number + 1
@@ -232,7 +236,7 @@ def _suspects(args, processes):
 def _load(args):
     """What makes records of documents."""
     device = own_device(args.device)
-    with loading(args.quiet):
+    with without_bars():
         ner = args.ner and load_ner(args.ner, device, args.trust_remote_code)
         device = "cpu" if args.quantize else device
         extract = pipeline(
@@ -247,6 +251,7 @@ def _load(args):
         except SettingError as error:
             raise ValueError(f"{args.rules}: {error}") from error
     own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
+    own["both_directions"] = args.both_directions
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 
 

@@ -2,8 +2,10 @@
 
 import contextlib
 import gzip
+import hashlib
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -40,7 +42,7 @@ class Item(NamedTuple):
     id: int | str | None = None
 
 
-def read_items(source, form) -> Iterator[Item]:
+def read_items(source: str, form: str) -> Iterator[Item]:
     """
     Items of an input, in bounded memory. JSON may be compressed by gzip.
 
@@ -116,7 +118,7 @@ def _first_bytes(stream):
     return stream.peek(1).removeprefix(_BYTE_ORDER_MARK).lstrip()
 
 
-def text_files(folder) -> tuple[list[Path], int]:
+def text_files(folder: str | os.PathLike) -> tuple[list[Path], int]:
     """The .txt files in a folder and its subfolders, in order, and how many other files there are."""
     paths = [path for path in Path(folder).rglob("*") if not path.is_dir()]
     files = sorted(path for path in paths if path.suffix.lower() == ".txt" and path.is_file())  # no link to nowhere
@@ -180,8 +182,8 @@ def _checked(item, docred):
                 value = {name: field for name, field in value.items() if name != "labels"}  # not looked at
                 item = item._replace(document=value)
             validate_document(value)
-        except ValueError as error:
-            return item._replace(document=None, error=str(error))
+        except ValueError as wrong:
+            return item._replace(document=None, error=str(wrong))
     elif isinstance(value, str):
         return item._replace(document={"text": value})
     elif not isinstance(value, dict):
@@ -198,7 +200,7 @@ def with_ids(items: Iterable[Item]) -> Iterator[Item]:
     document has it, or else its position in the input, from 1, as `"#3"`, which no later document is likely to give. A document
     that gives an id which is taken cannot be told from the other, and counts as unreadable.
     """
-    taken = set()
+    taken: set[str] = set()
     for position, item in enumerate(items, start=1):
         if item.document is not None:
             item = _with_id(item, position, taken)
@@ -224,7 +226,7 @@ def _with_id(item, position, taken):
     return item._replace(id=given)
 
 
-def hashed(items: Iterable[Item], digest) -> Iterator[Item]:
+def hashed(items: Iterable[Item], digest: "hashlib._Hash") -> Iterator[Item]:
     """Items, each added to a hash before it is handed on, so that the hash covers all that was read so far."""
     for item in items:
         digest.update(f"{item.kind} {item.place}\n{item.raw}\n".encode("utf-8", "backslashreplace"))

@@ -4,11 +4,12 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, pipeline
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, pipeline
 
 from ..config_checks import read_fields
 from ..configuration_comm import CommConfig, UnknownNameError
@@ -21,7 +22,7 @@ _SPACY_NAME = re.compile(r"[a-z]{2,3}_\w+")
 _WEIGHTS = "model.safetensors"
 
 
-def model_identity(name, trust_remote_code=False) -> str:
+def model_identity(name: str, trust_remote_code: bool = False) -> str:
     """The identity of a model, by which a change is found: the version of a spaCy package, the hash of the files in a folder
     (its code among them where that is trusted), or the commit on the Hub."""
     if package := _spacy_package(name):
@@ -30,9 +31,12 @@ def model_identity(name, trust_remote_code=False) -> str:
     if not folder.is_dir():
         return f"{name} {_read_config(name, trust_remote_code)._commit_hash}"
     if _is_spacy_folder(folder):
-        files = folder.rglob("*")
+        files: Iterable[Path] = folder.rglob("*")
     else:  # beside the model there may be results, logs, and what this command writes
-        wanted = [_MODEL_FILE.fullmatch, *([lambda name: name.endswith(".py")] if trust_remote_code else [])]
+        wanted: list[Callable] = [
+            _MODEL_FILE.fullmatch,
+            *([lambda name: name.endswith(".py")] if trust_remote_code else []),
+        ]
         files = (file for file in folder.iterdir() if any(fits(file.name) for fits in wanted))
     digest = hashlib.sha256()
     for file in sorted(file for file in files if file.is_file()):
@@ -40,7 +44,7 @@ def model_identity(name, trust_remote_code=False) -> str:
     return f"sha256 {digest.hexdigest()}"
 
 
-def check_model(name, trust_remote_code=False):
+def check_model(name: str, trust_remote_code: bool = False) -> ProcessorMixin:
     """
     Refuses what is no COMM checkpoint, or not all of one, before the pipeline would say so in many words.
 
@@ -63,7 +67,7 @@ def check_model(name, trust_remote_code=False):
     return _check_loads(AutoProcessor, name, trust_remote_code)
 
 
-def check_ner(name, trust_remote_code=False):
+def check_ner(name: str, trust_remote_code: bool = False) -> None:
     """
     Refuses what [`load_ner`] cannot load.
 
@@ -92,7 +96,7 @@ def check_ner(name, trust_remote_code=False):
     _check_loads(AutoTokenizer, name, trust_remote_code)
 
 
-def load_ner(name, device=None, trust_remote_code=False):
+def load_ner(name: str, device: str | None = None, trust_remote_code: bool = False) -> Callable:
     """Loads a function that finds the mentions of a text, by the name or folder of a spaCy model or of a Transformers
     token-classification model, which [`check_ner`] accepts."""
     if not _is_spacy(name):

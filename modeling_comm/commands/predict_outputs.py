@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Self
 
+from ..prediction_record import PredictionRecord
 from ..reporting.run_record import command_line
 from ..reporting.triple_table import COLUMNS, csv_lines
 from ..utils.files import read_json, write_json
@@ -50,17 +52,23 @@ class StandardOutput:
     """
 
     def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
-        self._header, self._lines = _FORMS[form]
+        self._header: Callable[[], bytes]
+        self._lines: Callable[[Sequence[PredictionRecord]], bytes]
+        self._header, self._lines = _FORMS[form]  # type: ignore[assignment]
         self._stream = stream
-        self.settings, self.finished, self.read, self.input_sha256 = {}, False, 0, None
-        self.counts = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
+        self.settings: dict = {}
+        self.finished, self.read = False, 0
+        self.input_sha256: str | None = None
+        self.counts: dict[str, Any] = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
 
-    def begin(self):
+    def begin(self) -> None:
         """Writes what comes before all records."""
         if header := self._header():
             self._store(header, b"")
 
-    def write(self, records, rejected, read, input_sha256):
+    def write(
+        self, records: Sequence[PredictionRecord], rejected: Sequence[tuple[Item, str]], read: int, input_sha256: str
+    ) -> None:
         """
         Writes what came of some more items of the input, all of it or nothing.
 
@@ -88,14 +96,14 @@ class StandardOutput:
             stream.write(records)
             stream.flush()
 
-    def finish(self):
+    def finish(self) -> None:
         """Notes that the whole input is done."""
         self.finished = True
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         pass
 
 
@@ -155,7 +163,9 @@ class ResumableOutput(StandardOutput):
         state = _read_state(self.state_path)
         if not state["read"] and not state["finished"]:
             return
-        check_unchanged(state["settings"], self.settings, self.path, _RESTART)
+        # An earlier version stored the batch size, too.
+        before = {name: value for name, value in state["settings"].items() if name != "batch_size"}
+        check_unchanged(before, self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
@@ -180,13 +190,13 @@ class ResumableOutput(StandardOutput):
             written.add(new)
         self._write_state()
 
-    def finish(self):
+    def finish(self) -> None:
         super().finish()
         self._write_state()
         if not self.counts["rejected"]:
             self.rejected_path.unlink()
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for file in self._files:
             file.close()
 
@@ -220,7 +230,7 @@ def output_files(path: str) -> tuple[Path, Path, Path]:
     return Path(path), Path(f"{path}.rejected.jsonl"), Path(f"{path}.settings.json")
 
 
-def check_finished(path: str):
+def check_finished(path: str) -> None:
     """
     Refuses records of which `predict` knows that they are not all there. A file without `FILE.settings.json` beside it is
     accepted.

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from torch.distributed import Store
+
 from .predict_inputs import Item
 
 # A value of torch's TCPStore must be smaller than 8 MiB.
@@ -67,7 +69,7 @@ class SeveralProcesses:
         size (`int`): the number of processes.
     """
 
-    def __init__(self, store, rank: int, size: int):
+    def __init__(self, store: Store, rank: int, size: int):
         self.rank, self.size = rank, size
         self._store, self._taken = store, 0
 

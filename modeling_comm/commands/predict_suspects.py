@@ -25,7 +25,7 @@ class Suspects:
     Args:
         path (`str`, *optional*): the run's output. Without one nothing is noted.
         rank (`int`, defaults to 0): which of the processes this is.
-        restart (`bool`, defaults to `False`): whether what is noted is not looked at.
+        restart (`bool`, defaults to `False`): whether what is noted is ignored.
     """
 
     def __init__(self, path: str | None, rank: int = 0, restart: bool = False):

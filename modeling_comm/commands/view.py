@@ -7,11 +7,11 @@ from pathlib import Path
 from ..documents import DocumentError
 from ..evaluation.mismatch import names_beside
 from ..reporting.html_page import render_html
-from ..reporting.triple_table import refuse_csv
 from ..utils.files import read_json
 from ..utils.writer import write_text
 from .errors import refuse_overwriting
-from .predict_inputs import STANDARD_STREAM, read_items
+from .predict_inputs import STANDARD_STREAM
+from .record_inputs import placed_values
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     places = []
     try:
         page = render_html(
-            _records(args.input, name, places),
+            _records(args.input, places),
             title=args.title or name,
             truth=read_json(args.truth) if args.truth else (),
             relation_names=names_beside(args.truth) if args.truth else None,
@@ -38,11 +38,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _records(source, name, places):
+def _records(source, places):
     """Records; `places` is given what each is called."""
-    for item in read_items(source, "jsonl"):
-        places.append(f"{name}, {item.kind} {item.place}")
-        if item.error is not None:
-            refuse_csv(item.raw, name)
-            raise ValueError(f"{places[-1]}: {item.error}")
-        yield item.document
+    for place, record in placed_values(source):
+        places.append(place)
+        yield record

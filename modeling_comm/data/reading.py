@@ -6,6 +6,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from ..documents import Document, DocumentError, validate_document
 from ..utils.files import iterate_json_array, open_text
@@ -53,7 +54,7 @@ def iterate_documents(
         try:
             for index, document in enumerate(iterate_json_array(file, source)):
                 try:
-                    where = {"index": index, "source": source, "relations": relations}
+                    where: dict[str, Any] = {"index": index, "source": source, "relations": relations}
                     if on_bad_document == "drop_part":
                         document, parts = drop_bad_parts(document, **where, keep_entities=keep_entities)
                         if parts and dropped is not None:

@@ -1,9 +1,12 @@
 """Average precision, and the cut-off with the best F1, over candidates that are all in memory."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..settings import SettingError
-from .scoring import ratio
+from .rates import ratio
 
 
 def _check_candidates(scores, correct, total_gold):
@@ -30,7 +33,7 @@ def _cumulate(scores, correct, counts):
     return scores[last_of_tie], np.cumsum(correct[order])[last_of_tie], np.cumsum(counts[order])[last_of_tie]
 
 
-def average_precision(scores, correct, total_gold) -> float:
+def average_precision(scores: ArrayLike, correct: ArrayLike, total_gold: int) -> float:
     """Average precision over scored candidates: precision at every distinct score, weighted by the recall it adds.
 
     Args:
@@ -46,7 +49,7 @@ def average_precision(scores, correct, total_gold) -> float:
     return float(ratio((np.diff(hits, prepend=0) * hits / taken).sum(), total_gold))
 
 
-def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
+def tune_offset(scores: ArrayLike, correct: ArrayLike, total_gold: int) -> tuple[float, float]:
     """The cut-off with the best micro F1 when every candidate with `score > offset` is predicted, and that F1.
 
     The offset is half-way between the last score that is predicted and the next one; of equally good offsets it
@@ -59,7 +62,9 @@ def tune_offset(scores, correct, total_gold) -> tuple[float, float]:
     return tune_offset_of_groups(scores, correct, np.ones(len(scores), np.int64), total_gold)
 
 
-def tune_offset_of_groups(scores, correct, counts, total_gold) -> tuple[float, float]:
+def tune_offset_of_groups(
+    scores: ArrayLike, correct: ArrayLike, counts: ArrayLike, total_gold: int
+) -> tuple[float, float]:
     """[`tune_offset`] of groups of candidates: all of a group have the same score.
 
     Args:
@@ -78,7 +83,7 @@ def tune_offset_of_groups(scores, correct, counts, total_gold) -> tuple[float, f
     return half_way(values[best + 1] if best + 1 < len(values) else -np.inf, upper), float(f1[best])
 
 
-def half_way(lower, upper) -> float:
+def half_way(lower: Any, upper: Any) -> float:
     """A cut-off between two neighbouring scores: the upper one is above it, the lower one, which may be -inf, is not."""
     if not np.isfinite(lower):
         lower = np.nextafter(upper, -np.inf, dtype=upper.dtype)

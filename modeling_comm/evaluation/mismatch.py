@@ -4,8 +4,9 @@ for ids, read all the same."""
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ..documents import Document, OfficialPrediction
 from ..utils.files import read_json
-from .scoring import Document, PredictionError
+from .scoring import LabelledDocument, PredictionError
 
 _PLACES = (".", "meta", "../meta")
 _FILE = "rel_info.json"
@@ -37,7 +38,7 @@ def names_beside(path: str | Path) -> dict[str, str]:
 
 
 def check_same_entities(
-    names: Sequence[str], document: Document, truth: str, source: str | None = None, index: int | None = None
+    names: Sequence[str], document: LabelledDocument, truth: str, source: str | None = None, index: int | None = None
 ) -> None:
     """
     Checks that a record has the entities of the labelled document with its title; a triple's indices mean nothing otherwise.
@@ -62,18 +63,18 @@ def check_same_entities(
 
 
 def translate_relations(
-    facts: Iterable[dict], relations: Collection[str], names: Mapping[str, str]
-) -> tuple[list[dict], int]:
+    facts: Iterable[OfficialPrediction], relations: Collection[str], names: Mapping[str, str]
+) -> tuple[list[OfficialPrediction], int]:
     """
     Reads names of relations as ids, or ids as names, where only so the truth has them.
 
     Args:
-        facts (`Iterable[dict]`): predictions in the official format.
+        facts (`Iterable[OfficialPrediction]`): predictions in the official format.
         relations (`Collection[str]`): what the truth calls its relations.
         names (`Mapping[str, str]`): readable names by id.
 
     Returns:
-        `tuple[list[dict], int]`: the predictions, and how many of them were changed.
+        `tuple[list[OfficialPrediction], int]`: the predictions, and how many of them were changed.
     """
     ids = {name.casefold(): key for key, name in names.items()}
     changed, result = 0, []
@@ -86,14 +87,16 @@ def translate_relations(
     return result, changed
 
 
-def mismatch_warnings(result: dict, facts: Collection[dict], documents: Collection[dict]) -> list[str]:
+def mismatch_warnings(
+    result: dict, facts: Collection[OfficialPrediction], documents: Collection[Document]
+) -> list[str]:
     """
     Says where most predictions have titles or relations that the truth does not have: such scores are 0 for another reason than
     the model.
 
     Args:
         result (`dict`): what [`~modeling_comm.evaluation.scoring.score`] returned for them.
-        facts (`Collection[dict]`), documents (`Collection[dict]`): predictions and truth.
+        facts (`Collection[OfficialPrediction]`), documents (`Collection[Document]`): predictions and truth.
     """
     titles = {document["title"]: None for document in documents}
     relations = {label["r"]: None for document in documents for label in document.get("labels") or ()}
@@ -102,7 +105,8 @@ def mismatch_warnings(result: dict, facts: Collection[dict], documents: Collecti
         total = result["distinct_predictions"]
         if 2 * result[key] <= total:
             continue
-        example = next(fact[field] for fact in facts if fact[field] not in known)
+        found = (fact[field] for fact in facts)  # type: ignore[literal-required]
+        example = next(one for one in found if one not in known)
         there = f"such as {next(iter(known))!r}" if known else "of which there are none"
         what = {"title": "titles", "r": "relations"}[field]
         hint = {

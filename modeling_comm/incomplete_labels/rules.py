@@ -149,7 +149,7 @@ def mine_rules(
         relations = defaultdict(set)  # of each pair
         for fact in facts:
             relations[fact.head, fact.tail].add(fact.relation)
-        found = defaultdict(set)  # pairs (x, last variable) in which the conditions hold
+        found: dict[tuple[Atom, ...], set] = defaultdict(set)  # pairs (x, last variable) in which the conditions hold
         for fact in facts:
             found[(Atom(fact.relation, "x", "y"),)].add((fact.head, fact.tail))
         if chains:
@@ -159,8 +159,8 @@ def mine_rules(
             for first in facts:
                 for second in starting[first.tail]:
                     if second.tail != first.head:
-                        conditions = (Atom(first.relation, "x", "y"), Atom(second.relation, "y", "z"))
-                        found[conditions].add((first.head, second.tail))
+                        chain = (Atom(first.relation, "x", "y"), Atom(second.relation, "y", "z"))
+                        found[chain].add((first.head, second.tail))
         for conditions, pairs in found.items():
             places[conditions] += len(pairs)
             last = "y" if len(conditions) == 1 else "z"

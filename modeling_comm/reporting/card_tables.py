@@ -2,7 +2,9 @@
 
 import re
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import PureWindowsPath
+from typing import Any
 
 from ..configuration_comm import settings_of
 from ..features import what_was_lost
@@ -19,7 +21,9 @@ METRICS = {
 SPLITS = {"eval": "validation", "test": "test"}  # by the prefix of their metrics
 
 
-def results_table(metrics, scores=None, seeds=()):
+def results_table(
+    metrics: Mapping[str, Any], scores: Mapping[str, Any] | None = None, seeds: Sequence[int] = ()
+) -> Markdown | None:
     """Metrics of the validation and test documents, of the type prior, and, where `metrics` are those of a summary, of every
     seed's run; None if there are no scores."""
 
@@ -37,7 +41,7 @@ def results_table(metrics, scores=None, seeds=()):
     return table(["", *METRICS.values()], rows) if rows else None
 
 
-def decisions_table(decisions):
+def decisions_table(decisions: Mapping[str, Any] | None) -> Markdown | None:
     """What each way to decide is worth, by split; None where no map to probabilities was fitted."""
     if not decisions:
         return None
@@ -55,7 +59,7 @@ def decisions_table(decisions):
     return table(["", "F1", "Macro F1", "Precision", "Recall", "Brier score", "ECE", "Of cells"], rows)
 
 
-def relations_table(scores, relation_names):
+def relations_table(scores: Mapping[str, Any], relation_names: Mapping[str, str]) -> Markdown:
     """Test scores of every relation, those with most gold facts first."""
     prior = scores["type_prior"]["per_relation"] if scores["type_prior"] else {}
     relations = sorted(scores["scores"]["per_relation"].items(), key=lambda item: (-item[1]["gold"], item[0]))
@@ -73,7 +77,7 @@ def relations_table(scores, relation_names):
     return table(header, rows)
 
 
-def data_table(data):
+def data_table(data: Mapping[str, Any]) -> Markdown | None:
     """Files with their hashes, and what is in them, as far as a record's `data` tells; None if it tells nothing."""
     files, reports = data["files"], data.get("encoding", {})
     splits = list(dict.fromkeys([*files, *reports]))
@@ -91,7 +95,7 @@ def data_table(data):
     return table(known, zip(*known.values(), strict=True)) if known else None
 
 
-def lost_in_encoding(data):
+def lost_in_encoding(data: Mapping[str, Any]) -> str:
     """In words, what encoding lost of the documents."""
     reports = data.get("encoding")
     if not reports:
@@ -104,12 +108,12 @@ def lost_in_encoding(data):
     return ", ".join(lost) or "nothing: every word and mention of the documents above reached the model"
 
 
-def processor_settings(record):
+def processor_settings(record: Mapping[str, Any]) -> Mapping[str, Any]:
     """Settings of a run's processor. Records of the first version hold them in the model's configuration."""
     return record.get("processor", record["config"])
 
 
-def setting_table(record, seeds):
+def setting_table(record: Mapping[str, Any], seeds: Sequence[int]) -> Markdown:
     """Model, loss and training."""
     config, arguments = record["config"], record["training_arguments"]
     processor = processor_settings(record)
@@ -141,6 +145,11 @@ def setting_table(record, seeds):
             if processor.get("evidence_threshold") is not None
             else []
         ),
+        *(
+            [["Sum of margins required by the second pass over evidence", processor["fusion_threshold"]]]
+            if processor.get("fusion_threshold") is not None
+            else []
+        ),
         ["Relations of a pair, at most", processor["max_relations_per_pair"] or "no limit"],
         ["Learning rate of the backbone", arguments["learning_rate"]],
         ["Learning rate of the rest", arguments["head_learning_rate"]],
@@ -163,19 +172,19 @@ def _setting_rows(config, relation_encoder="", loss=""):
     return [[code(field), config[field]] for field in fields if config.get(field) is not None]
 
 
-def loss_settings(config):
+def loss_settings(config: Mapping[str, Any]) -> Markdown:
     """The loss's settings in words, as far as it is registered here."""
     found = {setting.keyword: config.get(setting.field) for setting in settings_of("", config["loss"])}
     return plain(", ".join(f"{keyword} = {value}" for keyword, value in found.items() if value is not None))
 
 
-def base_model(record):
+def base_model(record: Mapping[str, Any]) -> str | None:
     """The encoder's name on the Hub; None if it was a folder, or is not recorded."""
     name = record.get("base_model")
     return name if name and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) else None
 
 
-def backbone(record):
+def backbone(record: Mapping[str, Any]) -> Markdown:
     """The encoder's name and its kind, as far as the record has them."""
     name, config = base_model(record), record["config"].get("text_config")
     known = [code(name)] if name else []
@@ -190,7 +199,7 @@ def backbone(record):
     return Markdown(", ".join(known))
 
 
-def log_table(record):
+def log_table(record: Mapping[str, Any]) -> tuple[Markdown | None, bool]:
     """
     One row per evaluation, or, without any, per epoch: the mean loss since the row before, and the scores. The step of the
     checkpoint that was kept is in bold.
@@ -223,19 +232,19 @@ def log_table(record):
     return (table(header, rows) if rows else None), has_kept_row
 
 
-def is_evaluation(entry):
+def is_evaluation(entry: Mapping[str, Any]) -> bool:
     """Returns whether an entry of a log is an evaluation."""
     return any(key.startswith("eval_") for key in entry)
 
 
-def kept_step(record):
+def kept_step(record: Mapping[str, Any]) -> int | None:
     """Step of the checkpoint that a training ended with: the best one, where that was asked for, or the last one."""
     if record["training_arguments"]["load_best_model_at_end"]:
         return record.get("best_checkpoint_step")
     return max((entry["step"] for entry in record.get("log", [])), default=None)
 
 
-def run_table(record):
+def run_table(record: Mapping[str, Any]) -> Markdown:
     """The environment of the run: commit, device, time and versions."""
     device, commit = record["device"], record.get("commit")
     seconds = {"training": record["metrics"].get("train_runtime"), "all of it": record.get("seconds")}
@@ -255,27 +264,27 @@ def run_table(record):
 # -------------------------------------------------------------------------------------------------- numbers, paths, commands
 
 
-def percent(value):
+def percent(value: float | Mapping[str, float] | None) -> str | None:
     """A share in percent, or the mean and standard deviation of several runs' shares; None stays None."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         spread = "" if value["std"] is None else f" ± {100 * value['std']:.2f}"
         return f"{100 * value['mean']:.2f}{spread}"
     return None if value is None else f"{100 * value:.2f}"
 
 
-def count(value):
+def count(value: int | None) -> str | None:
     """A number with its thousands apart; None stays None."""
     return None if value is None else f"{value:,}"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """Seconds in words."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
 
 
-def base_name(path):
+def base_name(path: str) -> str:
     """A file's name without its folders; an address of the web as it is."""
     return path if re.match("https?://", path) else PureWindowsPath(path).name  # which knows both kinds of slashes
 
@@ -284,7 +293,7 @@ def base_name(path):
 _LOCAL = r"(?:file://)?(?:(?:~|\.[^\s\\/\"']*)?[\\/]|[A-Za-z]:[\\/])"
 
 
-def without_folders(command):
+def without_folders(command: str) -> str:
     """A command line in which paths that mean something on its own machine only are reduced to their base names."""
     try:
         words = shlex.split(command)

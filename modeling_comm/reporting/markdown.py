@@ -13,17 +13,17 @@ class Markdown(str):
     """Text that is Markdown already; [`plain`] and [`table`] leave it as it is."""
 
 
-def one_line(value) -> str:
+def one_line(value: object) -> str:
     """A value's text with line ends and invisible characters replaced by spaces."""
     return _INVISIBLE.sub(" ", str(value)).strip()
 
 
-def plain(value) -> Markdown:
+def plain(value: object) -> Markdown:
     """A value as text without markup, within a line or a table's cell."""
     return value if isinstance(value, Markdown) else Markdown(_MARKUP.sub(r"\\\g<0>", one_line(value)))
 
 
-def code(value) -> Markdown:
+def code(value: object) -> Markdown:
     """A value as code within a line."""
     value = one_line(value) or " "
     fence = "`" * (1 + _longest_fence(value))
@@ -31,7 +31,7 @@ def code(value) -> Markdown:
     return Markdown(f"{fence}{space}{value}{space}{fence}")
 
 
-def block(value, language="text") -> Markdown:
+def block(value: object, language: str = "text") -> Markdown:
     """Lines of code."""
     fence = "`" * max(3, 1 + _longest_fence(value))
     return Markdown(f"{fence}{language}\n{value}\n{fence}")

@@ -9,12 +9,16 @@ not run.
 
 import json
 import logging
+import os
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
+from transformers import Trainer
 
 from ..configuration_comm import TASK
 from ..data.dataset_entry import LOCAL
@@ -32,7 +36,14 @@ from .run_record import device_record, epoch_log, ign_reference_record, versions
 logger = logging.getLogger(__name__)
 
 
-def render_model_card(record, scores=None, repo_id=None, name=None, summary=None, tags=()) -> str:
+def render_model_card(
+    record: Mapping[str, Any],
+    scores: Mapping[str, Any] | None = None,
+    repo_id: str | None = None,
+    name: str | None = None,
+    summary: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
+) -> str:
     """
     A model card, metadata included.
 
@@ -108,7 +119,13 @@ def _metrics(record):
     return dict(*evaluated) | record["metrics"]
 
 
-def write_model_card(folder, record=None, repo_id=None, name=None, tags=()) -> None:
+def write_model_card(
+    folder: str | os.PathLike,
+    record: Mapping[str, Any] | None = None,
+    repo_id: str | None = None,
+    name: str | None = None,
+    tags: Sequence[str] = (),
+) -> None:
     """Writes `README.md` into a run's folder. `record` is by default the folder's own; the other arguments are
     [`render_model_card`]'s, and the errors [`read_run`]'s."""
     record, scores, summary = read_run(folder, record)
@@ -126,7 +143,9 @@ def _read_object(file, field):
     return content
 
 
-def read_run(folder, record=None) -> tuple[dict, dict | None, dict | None]:
+def read_run(
+    folder: str | os.PathLike, record: Mapping[str, Any] | None = None
+) -> tuple[Mapping[str, Any], dict | None, dict | None]:
     """
     Record, test scores and summary of a folder that `run_docre.py` wrote into.
 
@@ -160,7 +179,7 @@ def read_run(folder, record=None) -> tuple[dict, dict | None, dict | None]:
     return record, scores, None
 
 
-def trainer_record(trainer) -> dict:
+def trainer_record(trainer: Trainer) -> dict:
     """The part of a run's record that a [`CommTrainer`] knows without a script around it."""
     state = trainer.state
     documents = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}

@@ -8,10 +8,15 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import torch
+from transformers import Trainer, TrainingArguments
+
+from ..evaluation.scoring import IgnReference
 from ..utils.files import write_json
 from .redaction import redact, redact_command
 
@@ -25,7 +30,7 @@ def command_line() -> str:
     return redact_command([Path(sys.executable).name, *(word.replace(here, "") for word in sys.orig_argv[1:])])
 
 
-def commit_of(path) -> str | None:
+def commit_of(path: str | os.PathLike) -> str | None:
     """Commit of the repository of `path`, with `+changes` where its files differ from it; None outside one."""
 
     def git(*arguments):
@@ -52,7 +57,7 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def device_record(args, dtype) -> dict:
+def device_record(args: TrainingArguments, dtype: torch.dtype) -> dict:
     """Device, number of processes, threads, precision (of autocast, else the model's `dtype`) and peak memory (bytes) of this
     process so far."""
     import torch  # the rest of this module serves commands that do without
@@ -67,7 +72,7 @@ def device_record(args, dtype) -> dict:
     }
 
 
-def ign_reference_record(reference) -> dict | None:
+def ign_reference_record(reference: IgnReference | None) -> dict | None:
     """File, hash and size of the facts that Ign F1 leaves out; None where there is no Ign F1."""
     if reference is None:
         return None
@@ -94,7 +99,9 @@ class Provenance:
     seconds: float
 
     @classmethod
-    def of_this_process(cls, training_args, started: float, dtype, **fields) -> Self:
+    def of_this_process(
+        cls, training_args: TrainingArguments, started: float, dtype: torch.dtype, **fields: Any
+    ) -> Self:
         """
         Args:
             training_args (`TrainingArguments`): say on which device.
@@ -154,7 +161,7 @@ class RunRecord(Provenance):
     scored_by: dict | None = None
 
     @classmethod
-    def of_trainer(cls, trainer, started: float, **fields) -> Self:
+    def of_trainer(cls, trainer: Trainer, started: float, **fields: Any) -> Self:
         """
         Args:
             trainer (`CommTrainer`): has trained, evaluated or predicted.
@@ -211,7 +218,7 @@ def _peak_memory():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def epoch_log(log_history) -> list[dict]:
+def epoch_log(log_history: Iterable[dict[str, Any]]) -> list[dict]:
     """Evaluations and losses of a trainer's history, one dict per entry, without the timing columns."""
     dropped = ("_runtime", "_per_second")
     return [

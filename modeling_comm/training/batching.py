@@ -2,18 +2,21 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from torch.utils.data import Dataset, Sampler
 
 from ..features import encoding_report
+from ..processing_comm import CommProcessor
 
 # Columns that a batch is made from.
 FEATURE_COLUMNS = (
     *("input_ids", "mention_positions", "mention_entities", "sentence_starts", "num_entities", "facts", "evidence"),
-    "has_labels",
+    *("pairs", "turned_pairs", "has_labels"),
 )
 
 
@@ -34,7 +37,15 @@ class DocumentBatchSampler(Sampler):
         order (`str`): `"random"`, `"sequential"` or `"group_by_length"` (random, with documents of similar length together).
     """
 
-    def __init__(self, lengths, batch_size, world_size=1, rank=0, seed=0, order="random"):
+    def __init__(
+        self,
+        lengths: ArrayLike,
+        batch_size: int,
+        world_size: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        order: str = "random",
+    ):
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size
         self.world_size = world_size
@@ -43,13 +54,13 @@ class DocumentBatchSampler(Sampler):
         self.order = order
         self.epoch = 0
 
-    def set_epoch(self, epoch: int):
+    def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __len__(self):
+    def __len__(self) -> int:
         return math.ceil(len(self.lengths) / (self.batch_size * self.world_size))
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         whole = self.batch_size * self.world_size
         for batch in self._global_batches(whole):
             share = [part.tolist() for part in np.array_split(batch, self.world_size)]
@@ -75,16 +86,16 @@ class FeatureRows(Dataset):
     """Feature rows of a data set, each with its index. Columns that a data set does not have are skipped. `documents` has all
     columns."""
 
-    def __init__(self, rows, columns=FEATURE_COLUMNS):
+    def __init__(self, rows: Any, columns: Sequence[str] = FEATURE_COLUMNS):
         self.documents = rows
         # Texts and names are needed for scoring only.
         self.columns = [column for column in columns if not len(rows) or column in rows[0]]
         self.rows = rows.select_columns(self.columns) if hasattr(rows, "select_columns") else rows
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.rows[index]
         return {**{column: row[column] for column in self.columns}, "document_index": index}
 
@@ -108,7 +119,7 @@ class DocumentStream:
     max_length: int | None = None
     buffer_size: int = 1000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.buffer_size < 1:
             raise ValueError(f"buffer_size is {self.buffer_size}; expected at least 1 document")
         if iter(self.documents) is self.documents:
@@ -129,7 +140,15 @@ class StreamedBatches(Sampler):
         order (`str`): `"random"` or `"sequential"`.
     """
 
-    def __init__(self, stream, batch_size, world_size=1, rank=0, seed=0, order="random"):
+    def __init__(
+        self,
+        stream: DocumentStream,
+        batch_size: int,
+        world_size: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        order: str = "random",
+    ):
         if order not in ("random", "sequential"):
             raise ValueError(f"a stream's order is {order!r}; expected 'random' or 'sequential'")
         self.stream = stream
@@ -139,7 +158,7 @@ class StreamedBatches(Sampler):
         self.seed = seed
         self.order = order
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[dict]]:
         batch = []
         for document in itertools.chain.from_iterable(map(self._pass, itertools.count())):
             batch.append(document)
@@ -168,11 +187,11 @@ class StreamedBatches(Sampler):
 class EncodedOnDemand(Dataset):
     """Takes labelled documents themselves for indices, and gives their features, each with its title in the index's place."""
 
-    def __init__(self, processor, max_length=None):
+    def __init__(self, processor: CommProcessor, max_length: int | None = None):
         self.processor = processor
         self.max_length = max_length
 
-    def __getitems__(self, documents):
+    def __getitems__(self, documents: Sequence[Any]) -> list[dict[str, Any]]:
         features = self.processor.encode(list(map(without_unknown_labels, documents)), max_length=self.max_length)
         titles = [document["title"] for document in documents]
         unlabelled = [title for title, one in zip(titles, features, strict=True) if not one["has_labels"]]
@@ -181,7 +200,7 @@ class EncodedOnDemand(Dataset):
         return [{**one, "document_index": title} for title, one in zip(titles, features, strict=True)]
 
 
-def without_unknown_labels(row):
+def without_unknown_labels(row: Any) -> Any:
     """A data set's row as a DocRED document: a table cannot leave `labels` out, so `has_labels` says whether it is known."""
     return row if row.get("has_labels", True) else {key: value for key, value in row.items() if key != "labels"}
 
@@ -190,11 +209,11 @@ class DocumentCollator:
     """[`CommProcessor.collate`] plus what is not for the model or its device: the documents' indices, as a list, and for
     documents that were encoded on demand what encoding lost."""
 
-    def __init__(self, processor):
+    def __init__(self, processor: CommProcessor):
         self.processor = processor
 
-    def __call__(self, features):
-        batch = self.processor.collate(features)
+    def __call__(self, features: list[Any]) -> dict[str, Any]:
+        batch: Any = self.processor.collate(features)
         batch["document_index"] = [feature["document_index"] for feature in features]
         if features and "windows" in features[0]:
             batch["encoding"] = encoding_report(features)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers.utils import logging
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
 from ..documents import shown
@@ -13,6 +14,7 @@ from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..other_labels import take_fields_of_loss
 from ..processing_comm import CommProcessor
+from ..processor_settings import tuned_for_labels
 from ..relation_encoders import get_relation_encoder
 from .script_arguments import ModelArguments, given_fields, given_settings
 
@@ -26,7 +28,10 @@ def is_comm_checkpoint(arguments: ModelArguments) -> bool:
 
 
 def new_model(
-    arguments: ModelArguments, labels: Sequence[str], relation_names: Mapping[str, str]
+    arguments: ModelArguments,
+    labels: Sequence[str],
+    relation_names: Mapping[str, str],
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """
     A new model around a bare encoder, and its processor.
@@ -35,6 +40,7 @@ def new_model(
         arguments (`ModelArguments`): the encoder, and the configuration's fields that differ from their defaults.
         labels (`Sequence[str]`): in the order of the model's outputs, the threshold class first.
         relation_names (`Mapping[str, str]`): readable names of the labels, as far as they have any.
+        candidates (`CandidatePairs`, *optional*): the pairs that the model is asked about; by default all.
     """
     source, hub = arguments.model_name_or_path, _hub_arguments(arguments)
     model = CommForDocumentRelationExtraction.from_backbone(
@@ -45,12 +51,11 @@ def new_model(
         **given_fields(arguments),
         **hub,
     )
-    names = {label: relation_names[label] for label in labels if label in relation_names}
     processor = CommProcessor.from_backbone(
         source,
         model.config,
         trust_remote_code=arguments.trust_remote_code,
-        relation_names=names,
+        **_settings_of_labels(labels, relation_names, candidates),
         **given_settings(arguments),
         **hub,
     )
@@ -58,15 +63,18 @@ def new_model(
 
 
 def load_checkpoint(
-    arguments: ModelArguments, labels: Sequence[str] | None = None, relation_names: Mapping[str, str] | None = None
+    arguments: ModelArguments,
+    labels: Sequence[str] | None = None,
+    relation_names: Mapping[str, str] | None = None,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """
     A COMM checkpoint and its processor. Flags change what the weights do not depend on, such as the loss.
 
     Args:
         arguments (`ModelArguments`): the checkpoint, and the fields that differ from its own.
-        labels (`Sequence[str]`, *optional*), relation_names (`Mapping[str, str]`, *optional*): as in [`new_model`], to train it
-            further for these; by default the checkpoint's own.
+        labels (`Sequence[str]`, *optional*), relation_names (`Mapping[str, str]`, *optional*), candidates (`CandidatePairs`):
+            as in [`new_model`], to train it further for these; by default the checkpoint's own.
 
     Raises:
         ValueError: a flag contradicts the checkpoint.
@@ -104,20 +112,21 @@ def load_checkpoint(
         if processor.decision.probability_map is not None:
             logger.warning("probability_map is removed; it was fitted for the loss %s", saved_loss)
     if labels is not None:
-        names = {label: relation_names[label] for label in labels if label in relation_names}
         # What was tuned for the checkpoint's relations does not fit others.
-        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        gone = tuned_for_labels(processor.settings)
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
-        settings = {
-            "relation_names": names,
-            "threshold_offset": 0.0,
-            "probability_map": None,
-            "rules": None,
-        } | settings
-        settings = processor.settings | settings
+        of_labels = _settings_of_labels(labels, relation_names, candidates)
+        settings = {**processor.settings, **gone, **of_labels, **settings}
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
+
+
+def _settings_of_labels(labels, relation_names, candidates):
+    """The settings of a processor that depend on the labels of its model."""
+    candidates = candidates.of_labels(labels)
+    names = {name: relation_names[name] for name in (*labels, *candidates.inverse) if name in relation_names}
+    return {"relation_names": names, **vars(candidates)}
 
 
 def prepare_for_training(

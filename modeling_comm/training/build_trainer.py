@@ -1,9 +1,10 @@
 """The trainer of a run of `run_docre.py`."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from datasets import Dataset
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback
 
 from ..evaluation.scoring import IgnReference
 from ..modeling_comm import CommForDocumentRelationExtraction
@@ -14,6 +15,7 @@ from .distillation import DistillationTrainer, TeacherLogits
 from .encode_dataset import check_titles
 from .script_arguments import Arguments
 from .trainer import CommTrainer
+from .training_progress import TrainingProgress
 
 
 def build_trainer(
@@ -39,12 +41,12 @@ def build_trainer(
     if "test" in encoded:
         check_titles(encoded["test"])  # before a training, not after it
     _check_metric(arguments.training, encoded, ign_reference)
-    if arguments.run.tune_evidence_threshold and processor.decision.evidence_threshold is None:
-        raise ValueError(
-            "--tune_evidence_threshold needs a model that predicts evidence: --evidence_weight 0.1, for example"
-        )
+    tuned = arguments.given("tune_evidence_threshold", "tune_fusion_threshold")
+    if tuned and processor.decision.evidence_threshold is None:
+        expected = "a model that predicts evidence: --evidence_weight 0.1, for example"
+        raise ValueError(f"{tuned[0]} needs {expected}")
     patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
-    options = {
+    options: dict[str, Any] = {
         "model": model,
         "args": arguments.training,
         "train_dataset": encoded.get("train"),
@@ -53,14 +55,19 @@ def build_trainer(
         "ign_reference": ign_reference,
         "callbacks": [EarlyStoppingCallback(patience)] if patience else None,
     }
-    if not distillation.teacher_logits:
-        return CommTrainer(**options)
-    return DistillationTrainer(
-        **options,
-        teacher_logits=TeacherLogits(distillation.teacher_logits),
-        distillation_weight=distillation.distillation_weight,
-        distillation_raw_logits=distillation.distillation_raw_logits,
-    )
+    if distillation.teacher_logits:
+        trainer: CommTrainer = DistillationTrainer(
+            **options,
+            teacher_logits=TeacherLogits(distillation.teacher_logits),
+            distillation_weight=distillation.distillation_weight,
+            distillation_raw_logits=distillation.distillation_raw_logits,
+        )
+    else:
+        trainer = CommTrainer(**options)
+    for printing in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printing)
+    trainer.add_callback(TrainingProgress())
+    return trainer
 
 
 def _check_metric(training, encoded, ign_reference):

@@ -1,5 +1,6 @@
 """The folders `checkpoint-NUMBER` that a training leaves behind."""
 
+import os
 import re
 import shutil
 import zipfile
@@ -42,7 +43,7 @@ def delete_old_checkpoints(folder: str | Path, limit: int | None, best: str | No
         shutil.rmtree(path, ignore_errors=True)
 
 
-def last_complete_checkpoint(output_dir, world_size=1) -> str | None:
+def last_complete_checkpoint(output_dir: str | os.PathLike, world_size: int = 1) -> str | None:
     """
     Newest checkpoint in `output_dir` from which training can be resumed exactly; None if there is none. A newer one that lacks a
     file or the end of one, because a run was killed while it was saved, is skipped with a warning.

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from transformers import TrainerState
 
@@ -18,7 +19,7 @@ from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
 from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
-from .script_arguments import Arguments
+from .script_arguments import TUNING_FLAGS, Arguments
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 # Arguments that decide the outcome of a training besides model and data: if one differs, it is another run.
 DECISIVE_ARGUMENTS = (
     *("learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "warmup_steps", "lr_scheduler_type"),
-    *("per_device_train_batch_size", "gradient_accumulation_steps", "world_size"),
+    "world_size",
     *("train_sampling_strategy", "data_seed", "neftune_noise_alpha"),
     *("optim", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "bf16", "fp16"),
     *("optim_args", "lr_scheduler_kwargs", "eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps"),
@@ -52,7 +53,7 @@ _ADVICE = "Choose another --output_dir, or --restart to delete its checkpoints"
 
 def run_settings(
     arguments: Arguments,
-    sources: Mapping[str, dict],
+    sources: Mapping[str, Mapping[str, Any]],
     ign_reference: IgnReference | None,
     config: CommConfig,
     processor: CommProcessor,
@@ -84,13 +85,33 @@ def run_settings(
     settings["sha256"] = {path.name: file_sha256(path) for path in files}
     if str(training.metric_for_best_model).endswith("ign_f1"):
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256
-    settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS}
+    settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS} | _batch_settings(training)
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
-    tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
-    settings |= {name: getattr(arguments.run, name) or None for name in tuned}
+    settings |= {name: getattr(arguments.run, name) or None for name in TUNING_FLAGS}
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))
+
+
+def _batch_settings(training):
+    """How documents are shared out into steps. Fewer documents at once and more accumulated ones make the same steps of the same
+    documents, but where batches are made of documents of similar length."""
+    size, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    settings = {"documents_per_step": size * accumulated}
+    if training.train_sampling_strategy == "group_by_length":
+        settings["per_device_train_batch_size"] = size
+    return settings
+
+
+def _renamed(settings):
+    """Settings as this version names them: an earlier one stored the two factors of the documents per step."""
+    settings = dict(settings)
+    if "documents_per_step" not in settings and "gradient_accumulation_steps" in settings:
+        size, accumulated = settings.pop("per_device_train_batch_size"), settings.pop("gradient_accumulation_steps")
+        settings["documents_per_step"] = size * accumulated
+        if settings.get("train_sampling_strategy") == "group_by_length":
+            settings["per_device_train_batch_size"] = size
+    return settings
 
 
 def config_identity(config: CommConfig) -> dict:
@@ -159,7 +180,7 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
                 )
             if not is_complete(settings_file):
                 raise ValueError(f"{settings_file}: found no settings of a run, it may have been cut off. {_ADVICE}")
-            check_unchanged(read_json(settings_file), settings, folder, _ADVICE)
+            check_unchanged(_renamed(read_json(settings_file)), settings, folder, _ADVICE)
         if is_first:
             write_json(settings_file, settings)
         progress = Progress(last_complete_checkpoint(folder, training_args.world_size), is_complete(final_state))

@@ -7,9 +7,12 @@ trains on those documents with `loss + weight * MSE(student, teacher)`, and on h
 import hashlib
 import itertools
 import json
+import os
 from collections import Counter
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +21,12 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..candidate_pairs import CandidatePairs
+from ..documents import Document
 from ..features import encoding_report
 from ..loss_base import reduce_losses
+from ..modeling_comm import CommForDocumentRelationExtraction
+from ..processing_comm import CommProcessor
 from ..utils.files import read_json, write_json
 from ..utils.unchanged import check_unchanged
 from ..utils.writer import remove_unfinished, write_bytes
@@ -33,22 +40,25 @@ _SHARD = "logits-{:05d}.safetensors"
 _FORMAT = 1
 _FINISHED = ("documents", "encoding", "record")  # fields that are added once all shards exist
 _POSITION = "teacher_position"
-_IDENTITY = ("title", "sents", "vertexSet")
+_IDENTITY = ("title", "sents", "vertexSet", "ignored_pairs")
 # Settings that decide, beside the teacher's weights, which logits a document gets.
 _READING = ("markers", "window_size", "window_stride", "window_end_tokens", "word_leading_space")
 
 
-def document_key(document) -> bytes:
-    """SHA-256 of what identifies a document: title, sentences and mentions, not its labels."""
+def document_key(document: Mapping[str, Any]) -> bytes:
+    """SHA-256 of what identifies a document: title, sentences, mentions and ignored pairs, not its labels."""
     mentions = [
         [[mention["name"], mention["sent_id"], list(mention["pos"]), mention["type"]] for mention in entity]
         for entity in document["vertexSet"]
     ]
-    content = json.dumps([document["title"], document["sents"], mentions], separators=(",", ":"))
+    parts = [document["title"], document["sents"], mentions]
+    if document.get("ignored_pairs"):  # they have no logits
+        parts.append(sorted(map(list, document["ignored_pairs"])))
+    content = json.dumps(parts, separators=(",", ":"))
     return hashlib.sha256(content.encode()).digest()
 
 
-def weights_sha256(model) -> str:
+def weights_sha256(model: torch.nn.Module) -> str:
     """SHA-256 of a model's weights, whatever file or format they come from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -62,18 +72,18 @@ def weights_sha256(model) -> str:
 
 @torch.no_grad()
 def predict_teacher_logits(
-    model,
-    processor,
-    documents,
-    folder,
+    model: CommForDocumentRelationExtraction,
+    processor: CommProcessor,
+    documents: Iterable[Document],
+    folder: str | os.PathLike,
     *,
-    batch_size=8,
-    shard_size=500,
-    max_length=None,
-    rank=0,
-    world_size=1,
-    autocast=nullcontext,
-    total=None,
+    batch_size: int = 8,
+    shard_size: int = 500,
+    max_length: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+    total: int | None = None,
 ) -> int:
     """
     Stores a teacher's logits for every entity pair of every document, in bounded memory. Given again after an interruption, it
@@ -81,7 +91,7 @@ def predict_teacher_logits(
 
     Args:
         model, processor: the teacher, on its device.
-        documents (iterable of `dict`): in DocRED's format; labels are not looked at. Read `shard_size` at a time.
+        documents (iterable of `dict`): in DocRED's format; labels are ignored. Read `shard_size` at a time.
         folder (`str`): where the shards are written, as float16 in safetensors, beside `teacher.json`, which says what made
             them.
         batch_size (`int`, defaults to 8): documents a forward pass.
@@ -109,6 +119,7 @@ def predict_teacher_logits(
         "shard_size": shard_size,
         "max_length": max_length,
         **{field: getattr(processor, field) for field in _READING},
+        **processor.candidates.given(),
     }
     finished = _begin(folder, settings)
     model.eval()
@@ -138,7 +149,7 @@ def predict_teacher_logits(
     return read
 
 
-def finish_teacher_logits(folder, documents, record=None) -> dict:
+def finish_teacher_logits(folder: str | os.PathLike, documents: int, record: Mapping[str, Any] | None = None) -> dict:
     """
     Says in `teacher.json` that all shards exist. To be called once [`predict_teacher_logits`] is done in all processes; a
     folder that is finished stays as it is.
@@ -245,7 +256,7 @@ class TeacherLogits:
         FileNotFoundError: a shard was deleted.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         file = self.folder / _SETTINGS
         if not file.is_file():
@@ -268,14 +279,17 @@ class TeacherLogits:
         self._order = keys.argsort(kind="stable")
         self._keys = keys[self._order]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._keys)
 
-    def check(self, processor):
+    def check(self, processor: CommProcessor) -> None:
         """Raises `ValueError` where the labels or the decision threshold are not the student's."""
         labels = [processor.id2label[index] for index in range(len(processor.id2label))]
-        for field, own in (("labels", labels), ("decision_threshold", processor.decision.decision_threshold)):
-            stored = self.settings[field]
+        declared = json.loads(json.dumps(processor.candidates.given()))
+        pairs = {field: declared.get(field) for field in CandidatePairs.field_names()}
+        threshold = processor.decision.decision_threshold
+        for field, own in {"labels": labels, "decision_threshold": threshold, **pairs}.items():
+            stored = self.settings.get(field)
             if stored != own:
                 first = next((i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
                 where = f" (the first difference at {first})" if field == "labels" and first is not None else ""
@@ -284,7 +298,7 @@ class TeacherLogits:
                     "expected the same"
                 )
 
-    def position(self, document) -> int:
+    def position(self, document: Mapping[str, Any]) -> int:
         """The position of the document's logits. Raises `ValueError` if the teacher has not labelled exactly this document."""
         (key,) = np.frombuffer(document_key(document), self._keys.dtype)
         place = self._keys.searchsorted(key)
@@ -295,7 +309,7 @@ class TeacherLogits:
             )
         return int(self._order[place])
 
-    def __getitem__(self, position) -> torch.Tensor:
+    def __getitem__(self, position: int) -> torch.Tensor:
         """Logits `(p, R + 1)` float16 of a document's pairs, in the processor's order."""
         shard, index = divmod(position, self.settings["shard_size"])
         # Opened for each call: the system may then forget a file's mapped pages, and workers can be started.
@@ -308,7 +322,13 @@ def _shortened(value):
     return f"{len(value)} from {value[0]!r} to {value[-1]!r}" if isinstance(value, list) else repr(value)
 
 
-def distillation_loss(logits, teacher_logits, decision_threshold="th", raw=False, reduction="mean"):
+def distillation_loss(
+    logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    decision_threshold: str = "th",
+    raw: bool = False,
+    reduction: str = "mean",
+) -> torch.Tensor:
     """
     Mean squared difference between a student's and a teacher's logits.
 
@@ -349,7 +369,14 @@ class DistillationTrainer(CommTrainer):
     feature_columns = (*FEATURE_COLUMNS, _POSITION)
     learns_from_facts = False  # the teacher's logits say more
 
-    def __init__(self, *args, teacher_logits, distillation_weight=1.0, distillation_raw_logits=False, **kwargs):
+    def __init__(
+        self,
+        *args: Any,
+        teacher_logits: TeacherLogits,
+        distillation_weight: float = 1.0,
+        distillation_raw_logits: bool = False,
+        **kwargs: Any,
+    ):
         if not distillation_weight > 0:
             raise ValueError(f"distillation_weight is {distillation_weight!r}; expected a number above 0")
         self.teacher_logits = teacher_logits
@@ -371,7 +398,8 @@ class DistillationTrainer(CommTrainer):
         }
 
     def _with_positions(self, dataset):
-        documents = dataset.select_columns(list(_IDENTITY)) if hasattr(dataset, "select_columns") else dataset
+        known = hasattr(dataset, "select_columns") and [name for name in _IDENTITY if name in dataset.column_names]
+        documents = dataset.select_columns(known) if known else dataset
         positions = [self.teacher_logits.position(document) for document in documents]
         if hasattr(dataset, "add_column"):
             others = [
@@ -380,7 +408,13 @@ class DistillationTrainer(CommTrainer):
             return dataset.select_columns(others).add_column(_POSITION, positions)
         return [{**row, _POSITION: position} for row, position in zip(dataset, positions, strict=True)]
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         inputs = dict(inputs)
         teacher_logits = inputs.pop("teacher_logits", None)  # there is none where a process has no documents left
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -401,7 +435,7 @@ class DistillationTrainer(CommTrainer):
             self._distilled = self._distilled + term.detach()
         return (loss, outputs) if return_outputs else loss
 
-    def log(self, logs, start_time=None):
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             total = torch.as_tensor(self._distilled, dtype=torch.float32, device=self.args.device)
             steps = self.state.global_step - self._distilled_since

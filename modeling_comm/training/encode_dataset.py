@@ -1,14 +1,13 @@
 """Data sets of documents as a trainer takes them: encoded once, and checked before anything is trained on them."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..configuration_comm import __version__
 from ..features import LOSSES_OF_ENCODING
 from ..processing_comm import CommProcessor
 from .batching import FEATURE_COLUMNS, without_unknown_labels
-from .training_args import CommTrainingArguments
 
 
 def encode_dataset(
@@ -51,7 +50,7 @@ def encode_dataset(
 
     numbers = List(Value("int32"))
     columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers), "evidence": List(numbers)}
+    columns |= {"turned_pairs": numbers} | dict.fromkeys(("pairs", "facts", "evidence"), List(numbers))
     columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(
         encode,
@@ -65,22 +64,6 @@ def encode_dataset(
     )
 
 
-def check_metric_of_several(args: CommTrainingArguments, datasets: Mapping[str, Any]) -> None:
-    """The best checkpoint is that of one of several evaluation sets, which the metric's name has to say."""
-    metric = args.metric_for_best_model
-    if args.load_best_model_at_end and set_of_metric(metric, datasets) is None:
-        choices = ", ".join(f"{name}_{metric.removeprefix('eval_')}" for name in datasets)
-        raise ValueError(
-            f"metric_for_best_model is {metric!r}, of several evaluation sets; expected one such as {choices}"
-        )
-
-
-def set_of_metric(metric: str | None, names: Iterable[str]) -> str | None:
-    """The one of several evaluation sets whose score a metric is, `"eval_long_f1"` or `"long_f1"` of the set `"long"`."""
-    metric = (metric or "").removeprefix("eval_")
-    return max((name for name in names if metric.startswith(f"{name}_")), key=len, default=None)
-
-
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:
     """Raises `ValueError` where documents have no labels; `kind` says which documents these are, `why` what needs the labels."""
     unlabelled = [index for index, known in enumerate(column_of(dataset, "has_labels")) if not known]
@@ -89,7 +72,7 @@ def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:
         raise ValueError(f"{len(unlabelled)} {kind} documents have no labels, the first ones {titles}; {why}")
 
 
-def check_titles(dataset: Sequence[dict]) -> None:
+def check_titles(dataset: Any) -> None:
     """Raises `ValueError` where several documents have the same title."""
     titles = Counter(column_of(dataset, "title"))
     repeated = sorted(title for title, count in titles.items() if count > 1)
@@ -100,6 +83,6 @@ def check_titles(dataset: Sequence[dict]) -> None:
         )
 
 
-def column_of(dataset: Sequence[dict], name: str) -> list:
+def column_of(dataset: Any, name: str) -> list:
     """One field of every document of a data set."""
     return dataset[name] if hasattr(dataset, "column_names") else [row[name] for row in dataset]

@@ -3,8 +3,9 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, IterableDataset, disable_progress_bars, enable_progress_bars
 
 from ..features import encoding_report, what_was_lost
 from ..processing_comm import CommProcessor
@@ -13,6 +14,8 @@ from .encode_dataset import encode_dataset
 from .script_arguments import Arguments
 
 logger = logging.getLogger(__name__)
+
+_MANY = 2000  # documents, whose encoding takes long enough for a progress bar
 
 
 def encode_splits(
@@ -25,12 +28,15 @@ def encode_splits(
         By split, the encoded documents (a [`DocumentStream`], which is encoded while it is read, for an iterable data set), and
         the report of [`~modeling_comm.features.encoding_report`] (none for a stream).
     """
-    encoded, reports, max_length = {}, {}, arguments.data.max_length
+    encoded: dict[str, Any] = {}
+    reports, max_length = {}, arguments.data.max_length
     for split, dataset in splits.items():
         if isinstance(dataset, IterableDataset):
             encoded[split] = DocumentStream(dataset, max_length)
             continue
         with arguments.training.main_process_first(desc=f"encoding {split}"):
+            if len(dataset) >= _MANY and not arguments.training.disable_tqdm:
+                enable_progress_bars()
             encoded[split] = encode_dataset(
                 dataset,
                 processor,
@@ -38,6 +44,7 @@ def encode_splits(
                 num_proc=arguments.data.preprocessing_num_workers,
                 allow_unknown_relations=split == "test",
             )
+            disable_progress_bars()
         reports[split] = encoding_report(encoded[split])
         lost = what_was_lost(reports[split]) or "nothing"
         logger.info("%s: %d documents; lost in encoding: %s", split, len(dataset), lost)

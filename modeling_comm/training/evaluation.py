@@ -1,6 +1,10 @@
 """Evaluation of whole data sets: what is predicted for each document, and the scores of all of them, in bounded memory."""
 
 import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
 
 from ..decoding import (
     Predictions,
@@ -10,21 +14,32 @@ from ..decoding import (
     flat_ranks,
     official_predictions,
 )
+from ..documents import Document
 from ..evaluation.evidence_scores import evidence_metrics
 from ..evaluation.ranking import EXACT_CANDIDATES, CandidateRanking
 from ..evaluation.scoring import IgnReference, score
+from ..evidence_fusion import fuse_evidence
 from ..losses import loss_from_config
+from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 
 
-def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
+def predict_batch(
+    model: CommForDocumentRelationExtraction,
+    batch: dict[str, Any],
+    processor: CommProcessor,
+    documents: Sequence[Document] | None = None,
+    fusion_rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+) -> list[Predictions]:
     """
     Runs the model on a collated batch.
 
     Args:
         model ([`CommForDocumentRelationExtraction`]), processor ([`CommProcessor`]): what predicts and what decides.
         batch (`dict`): of a [`DocumentCollator`].
-        documents (`list[dict]`, *optional*): the data set, for messages.
+        documents (`list[dict]`, *optional*): the encoded data set, for messages and for a second pass over evidence.
+        fusion_rule (`Callable`, *optional*): as in [`~modeling_comm.evidence_fusion.fuse_evidence`]; asks for a second pass where
+            the processor has no `fusion_threshold`.
 
     Returns:
         one [`~modeling_comm.decoding.Predictions`] per document, with `document_index`, and with labels also `labels` and `loss`.
@@ -45,6 +60,9 @@ def predict_batch(model, batch, processor, documents=None) -> list[Predictions]:
     if labels is not None:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
+    if fusion_rule is not None or processor.decision.fusion_threshold is not None:
+        features = [documents[index] for index in document_index]
+        logits = fuse_evidence(model, processor, outputs, features, fusion_rule).cpu()
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
     results = processor.complete(results)
     for index, result in zip(document_index, results, strict=True):
@@ -99,24 +117,24 @@ class EvaluatedDocuments:
             self.ranking.merge(other.ranking for other in others)
 
     def metrics(
-        self, documents: list[dict], processor: CommProcessor, ign_reference: IgnReference | None = None
+        self, documents: list[Document], processor: CommProcessor, ign_reference: IgnReference | None = None
     ) -> dict[str, float]:
         """Scores of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
         over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`; with
         `average_precision_error` where the candidates are too many for an exact one; of a model that predicts evidence also
         those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
-        metrics = {
+        metrics: dict[str, float] = {
             "predicted_positives": sum(len(result.triples) for result in self.results),
             "removed_by_cap": sum(result.removed_by_cap for result in self.results),
         }
         if self.ranking is None or not self.results:
             return metrics
         predicted = official_predictions(self.results, documents, processor.id2label)
-        scores = score(predicted, documents, ign_reference=ign_reference)
+        scores = score(predicted, documents, ign_reference=ign_reference, candidates=processor.candidates)
         keys = ("f1", "precision", "recall", "ign_f1")
         metrics |= {key: scores[key] for key in keys if scores[key] is not None}
         if processor.decision.evidence_threshold is not None:
-            metrics |= evidence_metrics(self.results, documents, processor.id2label)
+            metrics |= evidence_metrics(self.results, documents, processor.id2label, processor.candidates)
         metrics["average_precision"], error = self.ranking.average_precision(unknown_facts(documents))
         if error:
             metrics["average_precision_error"] = error
@@ -124,6 +142,7 @@ class EvaluatedDocuments:
         return metrics
 
 
-def unknown_facts(documents: list[dict]) -> int:
-    """Number of gold facts whose relation the model does not have: whatever it predicts, it misses them."""
-    return sum(document.get("unknown_facts", 0) for document in documents)
+def unknown_facts(documents: Iterable[Mapping[str, Any]]) -> int:
+    """Number of gold facts whose relation the model does not have, or whose pair it is not asked about: whatever it predicts, it
+    misses them."""
+    return sum(document.get(name, 0) for document in documents for name in ("unknown_facts", "unasked_facts"))

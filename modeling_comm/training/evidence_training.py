@@ -1,16 +1,21 @@
 """What a trainer does for evidence: its pairs are counted, its loss is logged, its threshold is chosen."""
 
+from typing import Any
+
 import torch
+from transformers import Trainer
 from transformers.utils import logging
 
 from ..evaluation.evidence_scores import best_evidence_threshold
 from ..evidence import count_evidence_pairs, default_evidence_threshold
+from ..evidence_fusion import rank_for_fusion
 from .encode_dataset import check_labelled, encode_dataset
+from .evaluation import unknown_facts
 
 logger = logging.get_logger(__name__)
 
 
-class EvidenceTraining:
+class EvidenceTraining(Trainer):
     """The part of [`CommTrainer`] that is about evidence."""
 
     _evidence_pairs = None  # of a step, accumulated batches and processes included
@@ -34,7 +39,7 @@ class EvidenceTraining:
         default = default_evidence_threshold(self.model.config.evidence_weight)
         self.processing_class.decision.reset_evidence_threshold(default)
 
-    def log(self, logs, start_time=None):
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._evidence_since is not None:
             total = torch.as_tensor(self._evidence_loss, dtype=torch.float32, device=self.args.device)
             steps = max(self.state.global_step - self._evidence_since, 1)
@@ -42,7 +47,7 @@ class EvidenceTraining:
             self._evidence_loss, self._evidence_since = 0.0, None
         super().log(logs, start_time)
 
-    def tune_evidence_threshold(self, eval_dataset=None) -> float:
+    def tune_evidence_threshold(self, eval_dataset: Any = None) -> float:
         """
         Chooses the share of a pair's attention beyond which a sentence is evidence, for the best evidence F1 on facts of labelled
         documents that are predicted, right and annotated with evidence, and sets it in the processor. To be called after
@@ -65,9 +70,38 @@ class EvidenceTraining:
         dataset = encode_dataset(self.evaluation_documents(eval_dataset), self.processing_class)
         check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
         results = self.predict(dataset).predictions
-        threshold = best_evidence_threshold(results, dataset, self.processing_class.id2label)
+        threshold = best_evidence_threshold(
+            results, dataset, self.processing_class.id2label, self.processing_class.candidates
+        )
         if threshold is None:
             logger.warning("evidence_threshold stays %s: no fact is right and annotated", decision.evidence_threshold)
         else:
             decision.evidence_threshold = threshold
         return decision.evidence_threshold
+
+    def tune_fusion_threshold(self, eval_dataset=None) -> float:
+        """
+        Chooses what the sum of a relation's two margins, in the whole document and in its evidence, has to exceed for the best F1
+        on labelled documents, and sets it in the processor: from then on pairs are asked about twice. To be called after
+        [`tune_evidence_threshold`], on which the evidence depends.
+
+        Args:
+            eval_dataset: as in [`tune_threshold_offset`].
+
+        Returns:
+            `float`: the threshold.
+
+        Raises:
+            ValueError: the model predicts no evidence, or documents lack labels.
+        """
+        decision = self.processing_class.decision
+        if decision.evidence_threshold is None:
+            raise ValueError(
+                "tune_fusion_threshold: evidence_threshold is None; expected a model with an evidence_weight"
+            )
+        decision.probability_map, decision.threshold_offset = None, 0.0  # candidates are ranked by the sum of margins
+        loader = self.get_eval_dataloader(eval_dataset)
+        check_labelled(loader.dataset.documents, "tuning", "tune_fusion_threshold needs them")
+        ranking = self._evaluate_batches(loader, fusion_rule=rank_for_fusion).ranking
+        decision.fusion_threshold, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
+        return decision.fusion_threshold

@@ -1,12 +1,16 @@
 """Transformers' search over hyperparameters, for settings of the model's loss, too."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+from transformers.trainer_utils import BestRun
 
 from ..losses import get_loss
 from ..settings import SettingError, nearest_names
 
 
-class HyperparameterSearch:
+class HyperparameterSearch(Trainer):
     """The part of [`~trainer.CommTrainer`] that `hyperparameter_search` uses."""
 
     def hyperparameter_search(
@@ -15,8 +19,8 @@ class HyperparameterSearch:
         compute_objective: Callable[[dict[str, float]], float] | None = None,
         n_trials: int = 20,
         direction: str | list[str] | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> BestRun | list[BestRun]:
         """
         As the parent's, with two differences: the objective is `metric_for_best_model`, and the space may hold settings of the
         model's loss, such as `cmm_margin`, which are set in the model of each trial. The trainer needs `model_init`.
@@ -42,7 +46,7 @@ class HyperparameterSearch:
         name = self.args.metric_for_best_model
         return metrics[name if name.startswith("eval_") else f"eval_{name}"]
 
-    def call_model_init(self, trial=None):
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         model = super().call_model_init(trial)
         space = getattr(self, "hp_space", None)
         if trial is None or space is None:

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
+from ..documents import Document
 from ..features import what_was_lost
 from ..reporting.redaction import redact
 from ..reporting.run_record import Provenance
@@ -16,7 +18,9 @@ from .script_arguments import Arguments
 logger = logging.getLogger(__name__)
 
 
-def predict_teacher(arguments: Arguments, documents: Iterable[dict], source: dict, total: int | None = None) -> None:
+def predict_teacher(
+    arguments: Arguments, documents: Iterable[Document], source: Mapping[str, Any], total: int | None = None
+) -> None:
     """
     Stores the logits of a teacher, a finished checkpoint, in `--teacher_logits`.
 

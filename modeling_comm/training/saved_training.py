@@ -1,7 +1,9 @@
 """What a training leaves in its folder: checkpoints, the best of them, the model and its card."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from transformers import Trainer
 from transformers.utils import logging
 
 from ..reporting.model_card import trainer_record, write_model_card
@@ -14,7 +16,7 @@ from .results import breaks_tie
 logger = logging.get_logger(__name__)
 
 
-class SavedTraining:
+class SavedTraining(Trainer):
     """The part of [`~trainer.CommTrainer`] that saves."""
 
     _saves_checkpoint = False  # not the finished model
@@ -72,7 +74,7 @@ class SavedTraining:
             else:  # of several processes that hold a part of the model each
                 super()._save(output_dir, state_dict)
 
-    def create_model_card(self, model_name=None, tags=()):
+    def create_model_card(self, model_name: str | None = None, tags: str | Sequence[str] = ()) -> None:
         """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""
         if self.is_world_process_zero():
             record = self.run_record or trainer_record(self)

@@ -17,3 +17,4 @@ def set_up_logging(training_args: CommTrainingArguments) -> None:
         logging.getLogger(name).setLevel(logging.INFO if says_more else level)
     datasets.utils.logging.set_verbosity(logging.WARNING)
     transformers.utils.logging.set_verbosity(level)
+    datasets.disable_progress_bars()  # long encodings have one all the same

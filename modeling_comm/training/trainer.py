@@ -2,18 +2,22 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers import TrainerCallback
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
 from transformers.utils import logging
 
+from ..evaluation.scoring import IgnReference
 from ..extensions import check_extensions
 from ..losses import get_loss
+from ..modeling_comm import CommForDocumentRelationExtraction
 from ..out_of_memory import naming_documents, sizes_of_batch
+from ..processing_comm import CommProcessor
 from .adapters import check_adapters
 from .batching import (
     FEATURE_COLUMNS,
@@ -25,20 +29,20 @@ from .batching import (
     StreamedBatches,
 )
 from .checkpoint_files import last_complete_checkpoint
-from .checks import check_learnable
+from .checks import check_learnable, check_loss_of_symmetric
 from .encode_dataset import (
     check_labelled,
-    check_metric_of_several,
     check_titles,
     column_of,
     encode_dataset,
-    set_of_metric,
 )
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evaluation_sets import EvaluationSets, check_metric_of_several
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
 from .saved_training import SavedTraining
+from .tracked_training import TrackedTraining
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
@@ -60,7 +64,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer):
+class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -85,18 +89,18 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         DocumentMemoryError: out of memory; the message names the documents, their sizes and the settings that need less.
     """
 
-    feature_columns = FEATURE_COLUMNS
+    feature_columns: tuple[str, ...] = FEATURE_COLUMNS
     learns_from_facts = True  # and from nothing else
 
     def __init__(
         self,
-        model=None,
-        args=None,
-        train_dataset=None,
-        eval_dataset=None,
-        processing_class=None,
-        ign_reference=None,
-        **kwargs,
+        model: CommForDocumentRelationExtraction | None = None,
+        args: CommTrainingArguments | None = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: CommProcessor | None = None,
+        ign_reference: IgnReference | None = None,
+        **kwargs: Any,
     ):
         args = CommTrainingArguments() if args is None else args
         if not isinstance(args, CommTrainingArguments):
@@ -111,7 +115,9 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         if model is not None:  # before anything is encoded
             processing_class.check_model(model.config)
         self.ign_reference = ign_reference
-        self.run_record = None  # a script's own record of the run, if it has one: the model card then tells more
+        self.run_record: Mapping | None = (
+            None  # a script's own record of the run, if it has one: the model card then tells more
+        )
         self.train_sampler = None
         self._step_documents = []
         self.stream_report, self._streamed_facts = Counter(), 0
@@ -147,6 +153,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         )
         processing_class.check_model(self.model.config)  # of a model_init, too
         check_adapters(self.model)
+        check_loss_of_symmetric(self.model.config, processing_class.candidates)
         self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
@@ -161,7 +168,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     # ---------------------------------------------------------------------------------------------------------- training
 
-    def get_train_dataloader(self):
+    def get_train_dataloader(self) -> DataLoader:
         if isinstance(self.train_dataset, DocumentStream):
             return self._loader(self._encoded_stream(), self._sampler(StreamedBatches, self.train_dataset))
         if not self.train_dataset:
@@ -197,7 +204,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             generator=torch.Generator(),  # not the global one, whose state must not depend on how often we iterate
         )
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             model = self.model if model is None else model
             backbone = {id(parameter) for parameter in model.backbone.parameters()}
@@ -207,6 +214,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
                 if parameter.requires_grad:
                     in_backbone, decays = id(parameter) in backbone, name in decayed
                     groups.setdefault((in_backbone, decays), []).append(parameter)
+            self._head_group = next((at for at, (in_backbone, _) in enumerate(groups) if not in_backbone), None)
             given = self.optimizer_cls_and_kwargs
             optimizer_class, arguments = given or self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer = optimizer_class(
@@ -233,7 +241,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         number = torch.tensor(number, device=device)
         return self.accelerator.gather(number.reshape(1)).sum() if self.args.world_size > 1 else number
 
-    def training_step(self, model, inputs, *args, **kwargs):
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         indices, batch = inputs["document_index"], {**inputs}
 
         def sizes():
@@ -256,7 +264,13 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
                 advice.append("gradient_checkpointing=True")
         return ", ".join([*advice, "or a max_length that cuts long documents"])
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
         inputs = dict(inputs)
         self._step_documents += inputs.pop("document_index")
         self.stream_report.update(inputs.pop("encoding", {}))
@@ -274,7 +288,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
 
-    def check_gradients(self):
+    def check_gradients(self) -> None:
         """Raises `FloatingPointError` before an optimizer step whose gradients are not finite; in fp16, where loss scaling skips
         such steps, once it has scaled the loss down below 1 in vain."""
         scaler = self.accelerator.scaler
@@ -311,12 +325,12 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     def train(
         self,
-        resume_from_checkpoint=None,
+        resume_from_checkpoint: str | bool | None = None,
         *,
         keep_threshold_offset: bool = False,
         keep_evidence_threshold: bool = False,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> TrainOutput:
         """
         As the parent's, with three differences.
 
@@ -346,7 +360,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     # -------------------------------------------------------------------------------------------------------- evaluation
 
-    def get_eval_dataloader(self, eval_dataset=None):
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         dataset = self.evaluation_documents(eval_dataset)
         dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         sampler = DocumentBatchSampler(
@@ -360,7 +374,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
 
     get_test_dataloader = get_eval_dataloader
 
-    def evaluation_documents(self, given):
+    def evaluation_documents(self, given: Any) -> Any:
         """The data set given, that of a name, or the trainer's only one."""
         dataset = self.eval_dataset if given is None else given
         if isinstance(given, str):
@@ -376,7 +390,14 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             )
         return dataset
 
-    def predict(self, test_dataset, ignore_keys=None, metric_key_prefix="test", *, keep_margins: bool = False):
+    def predict(
+        self,
+        test_dataset: Any,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "test",
+        *,
+        keep_margins: bool = False,
+    ) -> PredictionOutput:
         """
         As the parent's: `predictions` of the result is a list of [`~modeling_comm.decoding.Predictions`], one per document.
 
@@ -390,23 +411,14 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         finally:
             self._keep_margins = False
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
-        """As the parent's. Early stopping is asked only about the evaluation set that has its metric: of others it says that it
-        is disabled, which it is not."""
-        callbacks, several = self.callback_handler.callbacks, isinstance(self.eval_dataset, Mapping)
-        chosen = f"eval_{set_of_metric(self.args.metric_for_best_model, self.eval_dataset)}" if several else "eval"
-        is_whole = isinstance(eval_dataset, Mapping) or (several and eval_dataset is None)  # calls this for each set
-        if not is_whole and not (self.is_in_train and metric_key_prefix == chosen):
-            kept = [callback for callback in callbacks if not isinstance(callback, EarlyStoppingCallback)]
-            self.callback_handler.callbacks = kept
-        try:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        finally:
-            self.callback_handler.callbacks = callbacks
-
     def evaluation_loop(
-        self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"
-    ):
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """One result per document, gathered by document index from all processes; `predictions` is a list of
         [`~modeling_comm.decoding.Predictions`] in the data set's order."""
         documents = dataloader.dataset.documents
@@ -430,7 +442,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
             logger.warning("%s: %s", prefix, warning)
 
     @torch.no_grad()
-    def _evaluate_batches(self, dataloader, keep_margins=False):
+    def _evaluate_batches(self, dataloader, keep_margins=False, fusion_rule=None):
         # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
         model = self.accelerator.unwrap_model(self.model)
         if self.place_model_on_device:
@@ -446,7 +458,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
                     return sizes_of_batch(batch, indices, [documents[index]["title"] for index in indices])
 
                 with self.accelerator.autocast(), naming_documents(sizes, self._less_memory("eval")):
-                    evaluated.add(predict_batch(model, batch, self.processing_class, documents))
+                    evaluated.add(predict_batch(model, batch, self.processing_class, documents, fusion_rule))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
             evaluated, *others = gather_object([evaluated])
@@ -454,7 +466,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Trainer
         evaluated.results.sort(key=lambda result: result.document_index)
         return evaluated
 
-    def tune_threshold_offset(self, eval_dataset=None) -> float:
+    def tune_threshold_offset(self, eval_dataset: Any = None) -> float:
         """
         Chooses the margin over the threshold that a relation needs for the best F1 on labelled documents, and sets it in the
         processor: from then on it decides with it, and it is saved with it.

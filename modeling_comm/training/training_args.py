@@ -3,6 +3,7 @@
 import math
 import os
 from dataclasses import dataclass, field
+from typing import Any, Self
 
 from transformers import TrainingArguments
 
@@ -21,8 +22,9 @@ class CommTrainingArguments(TrainingArguments):
 
     - `head_learning_rate` (`float`, defaults to 1e-4): learning rate of all that is not the backbone, whose own is
       `learning_rate`.
-    - `pairs_at_once` None (all), or a number: entity pairs whose representations and losses are in memory at a time. Others are
-      computed again for the backward pass, so that gradients are those of the whole batch.
+    - `pairs_at_once` None, or a number: entity pairs whose representations and losses are in memory at a time. Others are
+      computed again for the backward pass, so that gradients are those of the whole batch. None keeps the losses of all pairs,
+      and the representations of up to 2,048.
     - `adam_epsilon` 1e-6, `num_train_epochs` 30, `per_device_train_batch_size` 4 documents, `warmup_steps` 0.06 (below 1 a share
       of all steps).
     - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
@@ -46,7 +48,8 @@ class CommTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Entity pairs whose representations and losses training keeps in memory at a time; what it needs of the "
-            "others it computes again. The gradients are the same, of the whole batch. By default all pairs are kept."
+            "others it computes again. The gradients are the same, of the whole batch. By default losses are kept for all "
+            "pairs, and representations for up to 2,048."
         },
     )
     learning_rate: float = field(
@@ -82,7 +85,7 @@ class CommTrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Not needed: every parameter gets a gradient on every process."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         do_eval = self.do_eval
         super().__post_init__()
         self.do_eval = do_eval  # the parent turns it on where training evaluates; the script asks for it by itself
@@ -111,7 +114,7 @@ class CommTrainingArguments(TrainingArguments):
             if getattr(self, name):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; CommTrainer does not do this, leave it out")
 
-    def set_push_to_hub(self, model_id, strategy="end", **kwargs):
+    def set_push_to_hub(self, model_id: str, strategy: str = "end", **kwargs: Any) -> Self:
         super().set_push_to_hub(model_id, strategy=strategy, **kwargs)
         self._check_hub_strategy()
         return self

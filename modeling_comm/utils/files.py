@@ -3,9 +3,11 @@
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterator
+from typing import Any, TextIO
 
 from ..documents import DocumentError
 from .writer import write_text
@@ -16,14 +18,14 @@ _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _LONGEST_PIECE = 16
 
 
-def open_text(path):
+def open_text(path: str | os.PathLike) -> TextIO:
     """A JSON file to read as text, also if it is compressed by gzip, whatever its name."""
     with open(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
     return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig")
 
 
-def read_json(path):
+def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file; a `ValueError` that names the file where it is not JSON."""
     try:
         with open_text(path) as file:
@@ -32,19 +34,47 @@ def read_json(path):
         raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
 
 
-def write_json(path, value):
+def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes JSON so that `path` holds either the old content or the new, never a part; see
     [`~modeling_comm.utils.writer.replacing`]."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def file_sha256(path) -> str:
+def file_sha256(path: str | os.PathLike) -> str:
     """SHA-256 of a file as it is stored, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def iterate_json_array(file, source=None, chunk_size=1 << 20) -> Iterator:
+def iterate_json_lines(path: str | os.PathLike) -> Iterator[tuple[int, object]]:
+    """
+    Values of a file of JSON lines, each with the number of its line, from 1. Empty lines are skipped. A line that is no JSON is a
+    [`DocumentError`].
+    """
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DocumentError(
+                    os.fspath(path), None, None, f"line {number}", str(error), "a line of JSON"
+                ) from error
+
+
+def iterate_json_values(path: str | os.PathLike) -> Iterator:
+    """Items of a JSON array, or else the values of JSON lines, one after another, in bounded memory."""
+    with open_text(path) as file:
+        array = file.read(1 << 10).lstrip()[:1] == "["
+    if not array:
+        yield from (value for _, value in iterate_json_lines(path))
+        return
+    with open_text(path) as file:
+        yield from iterate_json_array(file, os.fspath(path))
+
+
+def iterate_json_array(file: TextIO, source: str | None = None, chunk_size: int = 1 << 20) -> Iterator:
     """
     Items of a JSON array, decoded one after another, so that memory holds a piece of the file and never all of it.
 

@@ -5,11 +5,12 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 _held: set[int] = set()  # descriptors of folders that this process has locked
@@ -24,14 +25,14 @@ class LockedError(ValueError):
         process (`int`, *optional*): the other process, where the system says which one it is.
     """
 
-    def __init__(self, path, process: int | None = None):
+    def __init__(self, path: str | os.PathLike, process: int | None = None):
         self.path, self.process = str(path), process
         other = "another process" if process is None else f"process {process}"
         super().__init__(
             f"{path} is in use by {other}; wait for it, or end it. The lock ends with the process, no file holds it"
         )
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.process)
 
 

@@ -1,6 +1,8 @@
 """One comparison for everything that is resumed: a run continues with the settings that it started with, and with no others."""
 
+import os
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 
 class SettingsChangedError(ValueError):
@@ -13,16 +15,16 @@ class SettingsChangedError(ValueError):
             dots.
     """
 
-    def __init__(self, place, changed: Mapping[str, tuple], advice: str):
+    def __init__(self, place: str | os.PathLike, changed: Mapping[str, tuple], advice: str):
         self.place, self.changed, self.advice = str(place), dict(changed), advice
         changes = "; ".join(_change(name, *values) for name, values in self.changed.items())
         super().__init__(f"{place} has other settings: {changes}. {advice}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.place, self.changed, self.advice)
 
 
-def check_unchanged(before: Mapping, now: Mapping, place, advice: str) -> None:
+def check_unchanged(before: Mapping, now: Mapping, place: str | os.PathLike, advice: str) -> None:
     """
     Compares settings with those that were stored.
 

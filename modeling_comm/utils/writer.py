@@ -16,13 +16,13 @@ _UNFINISHED = ".unfinished"
 _LONGEST_NAME = 100  # bytes of a file's name within that of its temporary one
 
 
-def write_bytes(path: str | Path, content: bytes) -> None:
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Writes a file so that it holds either the old content or the new, never a part; see [`replacing`]."""
     with replacing(path) as file:
         file.write(content)
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | os.PathLike, text: str) -> None:
     """
     The same for text, in UTF-8. Half of a character, which a file's name may hold and UTF-8 cannot, is written as the escape
     `\\udcff`, which JSON reads back.
@@ -31,7 +31,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """
     A new content for a file, which takes the place of the old one at the end of the context, unless that ends by an error. Mode
     and owner of the file stay; a new file has those that the process gives to new files. A symbolic link stays, and the file
@@ -49,7 +49,7 @@ def replacing(path: str | Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def open_stream(path: str | Path) -> BinaryIO | None:
+def open_stream(path: str | os.PathLike) -> BinaryIO | None:
     """A device, a pipe, or this process's own standard output or error, by whatever name, to write bytes to it as it is; None
     for what is a file or can become one."""
     status = _status(path)
@@ -60,7 +60,7 @@ def open_stream(path: str | Path) -> BinaryIO | None:
     return None if stat.S_ISREG(status.st_mode) else open(path, "wb")
 
 
-def is_standard_output(path: str | Path) -> bool:
+def is_standard_output(path: str | os.PathLike) -> bool:
     """Returns whether a file is what this process prints to."""
     status = _status(path)
     return status is not None and _own_stream(status) == 1
@@ -97,7 +97,7 @@ def _replacing_regular(path, status):
         raise
 
 
-def remove_unfinished(folder: str | Path, name: str | None = None) -> None:
+def remove_unfinished(folder: str | os.PathLike, name: str | None = None) -> None:
     """
     Deletes what processes that were killed have left of files that they were writing. Nothing may be writing there meanwhile.
 
@@ -106,7 +106,7 @@ def remove_unfinished(folder: str | Path, name: str | None = None) -> None:
         name (`str`, *optional*): the name of the file that they wrote; any by default.
     """
     of_file = ".+" if name is None else re.escape(_shortened(name))
-    for entry in os.scandir(folder):
+    for entry in os.scandir(os.fspath(folder)):
         if re.fullmatch(rf"_{of_file}\.[0-9a-f]{{16}}{re.escape(_UNFINISHED)}", entry.name):
             if entry.is_dir(follow_symlinks=False):  # of a folder that was being replaced
                 shutil.rmtree(entry.path, ignore_errors=True)
@@ -138,7 +138,7 @@ def _own_stream(status):
 
 
 @contextlib.contextmanager
-def named_errors(path: str | Path) -> Iterator[None]:
+def named_errors(path: str | os.PathLike) -> Iterator[None]:
     """Errors of the system within the context have the name of this file: those of a full disk have none."""
     try:
         yield
@@ -150,7 +150,7 @@ def named_errors(path: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def full_disk_is_named(folder: str | Path, needed: int) -> Iterator[None]:
+def full_disk_is_named(folder: str | os.PathLike, needed: int) -> Iterator[None]:
     """
     For libraries that write by themselves and have errors of their own for a full disk: an error within the context is an
     `OSError` with the number `errno.ENOSPC` and the folder's name where less is free than needed.

@@ -1,4 +1,4 @@
-"""What `comm-docre predict` shows while it runs: the number of documents, their rate, and the time left."""
+"""Progress on stderr: how many are done, their rate, and the time left."""
 
 import sys
 from collections.abc import Iterator
@@ -11,27 +11,27 @@ from transformers.utils import logging
 _LOG_SECONDS = 30  # between two lines of progress in a file
 
 
-def progress_bar(total: int | None, done: int, quiet: bool) -> tqdm:
+def progress_bar(total: int | None, done: int = 0, quiet: bool = False, unit: str = "documents") -> tqdm:
     """
     A bar on stderr; where that is no terminal, a line every half minute.
 
     Args:
         total (`int`, *optional*): number of documents, if it is known.
-        done (`int`): those that an earlier run has done.
-        quiet (`bool`): whether to show nothing.
+        done (`int`, defaults to 0): those that an earlier run has done.
+        quiet (`bool`, defaults to `False`): whether to show nothing.
+        unit (`str`, defaults to `"documents"`): what is counted, in the plural.
     """
-    how = {"total": total, "initial": done, "unit": " documents", "disable": quiet}
+    how = {"total": total, "initial": done, "unit": f" {unit}", "disable": quiet}
     if not sys.stderr.isatty():
         how |= {"file": _Lines(sys.stderr), "ascii": True, "mininterval": _LOG_SECONDS, "delay": _LOG_SECONDS}
     return tqdm(**how)
 
 
 @contextmanager
-def loading(quiet: bool) -> Iterator[None]:
-    """Without the progress bars of Transformers, if so wanted."""
+def without_bars() -> Iterator[None]:
+    """Without the progress bars of Transformers."""
     shown = logging.is_progress_bar_enabled()
-    if quiet:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
