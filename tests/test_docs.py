@@ -349,6 +349,7 @@ ONE_WORD = {
     r"\bword[ -]?pieces?\b": "subword token",
     r"\bwith(?:out)? so (?:many|much)\b": "a number",
     r"\b(?:not )?looked at\.": "ignored",
+    r"pip install \"?comm-docre": "pip install -e, from a clone: no package index has this library",
 }
 
 
