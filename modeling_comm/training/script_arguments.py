@@ -99,7 +99,7 @@ class DataArguments:
     dataset_config: str = field(
         default="local",
         metadata={
-            "help": "Name of a registered data set, which has its files' names and addresses, its frequent relations and its "
+            "help": "Name of a registered data set: its entry has the names and addresses of the files, frequent relations and the "
             "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
         },
     )
@@ -133,8 +133,8 @@ class DataArguments:
     on_bad_document: str = field(
         default="error",
         metadata={
-            "help": "A document that does not fit: error, skip (counted and listed), or drop_part: leave out the facts, mentions "
-            "and entities that do not fit (counted), or else the document."
+            "help": "What to do with a malformed document: error; skip (counted and listed); drop_part: leave out its wrong facts, "
+            "mentions and entities (counted), or the document if that is not enough."
         },
     )
     ign_reference: str = field(
@@ -146,18 +146,20 @@ class DataArguments:
     complete_labels: str | None = field(
         default=None,
         metadata={
-            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the labels "
-            "as they were."
+            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 uses the labels before "
+            "completion."
         },
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
     )
     max_train_documents: int | None = field(
-        default=None, metadata={"help": "Use only the first N documents (debugging)."}
+        default=None, metadata={"help": "Use only the first N training documents."}
     )
-    max_eval_documents: int | None = field(default=None, metadata={"help": "Likewise for evaluation."})
-    max_predict_documents: int | None = field(default=None, metadata={"help": "Likewise for prediction."})
+    max_eval_documents: int | None = field(
+        default=None, metadata={"help": "Use only the first N validation documents."}
+    )
+    max_predict_documents: int | None = field(default=None, metadata={"help": "Use only the first N test documents."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that encode documents."})
     describe_data: bool = field(
         default=False, metadata={"help": "Print what is in the data and what the tokenizer would drop, then stop."}
@@ -198,19 +200,21 @@ class RunArguments:
     tune_threshold_offset: bool = field(
         default=False,
         metadata={
-            "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
+            "help": "After training, choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
         },
     )
     fit_probability_map: bool = field(
         default=False,
         metadata={
-            "help": "After training fit a map from margins to probabilities on the validation documents, with the cut for the "
-            "best F1, which is one offset for each relation; the checkpoint keeps it."
+            "help": "After training, fit a map from margins to probabilities on the validation documents, with the cut for the "
+            "best F1: one threshold for each relation; the checkpoint keeps it."
         },
     )
     tune_evidence_threshold: bool = field(
         default=False,
-        metadata={"help": "Likewise evidence_threshold, for the best evidence F1."},
+        metadata={
+            "help": "After training, choose evidence_threshold for the best evidence F1 on the validation documents."
+        },
     )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
