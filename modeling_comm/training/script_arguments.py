@@ -99,8 +99,8 @@ class DataArguments:
     dataset_config: str = field(
         default="local",
         metadata={
-            "help": "Name of a registered data set: its entry has the names and addresses of the files, frequent relations and the "
-            "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
+            "help": "Name of a registered data set: its entry has the names and addresses of the files, frequent relations and "
+            "the citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
         },
     )
     data_dir: str | None = field(
@@ -133,8 +133,8 @@ class DataArguments:
     on_bad_document: str = field(
         default="error",
         metadata={
-            "help": "What to do with a malformed document: error; skip (counted and listed); drop_part: leave out its wrong facts, "
-            "mentions and entities (counted), or the document if that is not enough."
+            "help": "What to do with a malformed document: error; skip (counted and listed); drop_part: leave out its wrong "
+            "facts, mentions and entities (counted), or the document if that is not enough."
         },
     )
     ign_reference: str = field(
@@ -146,8 +146,8 @@ class DataArguments:
     complete_labels: str | None = field(
         default=None,
         metadata={
-            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 uses the labels before "
-            "completion."
+            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the "
+            "original labels only."
         },
     )
     max_length: int | None = field(
@@ -200,7 +200,8 @@ class RunArguments:
     tune_threshold_offset: bool = field(
         default=False,
         metadata={
-            "help": "After training, choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
+            "help": "After training, choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps "
+            "it."
         },
     )
     fit_probability_map: bool = field(
