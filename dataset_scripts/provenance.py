@@ -18,12 +18,17 @@ class FileProvenance(TypedDict):
             [`~modeling_comm.documents.DocumentError`].
         dropped (`dict[str, int]`, *optional*): numbers of the `mentions`, `entities` and `facts` that were left out, and of the
             `documents` that they are of; with `on_bad_document="drop_part"`.
+        format (`str`, *optional*): the name of the file's format, where that is not DocRED's JSON.
+        left_out (`dict[str, int]`, *optional*): what its reader left out, by kind, see
+            [`~modeling_comm.formats.ImportReport`].
     """
 
     source: str
     sha256: str
     skipped: list[dict]
     dropped: NotRequired[dict[str, int]]
+    format: NotRequired[str]
+    left_out: NotRequired[dict[str, int]]
 
 
 def write_provenance(info: datasets.DatasetInfo, provenance: Mapping[str, FileProvenance]) -> None:

@@ -293,7 +293,10 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=30, width=110),
         allow_abbrev=False,
     )
-    parser.add_argument("--dataset_config", required=True, choices=available_datasets(), help="which data set")
+    names = available_datasets()
+    parser.add_argument(
+        "--dataset_config", required=True, choices=names, metavar="NAME", help=f"which data set: {', '.join(names)}"
+    )
     parser.add_argument(
         "--data_dir",
         nargs="+",

@@ -37,6 +37,12 @@ class DecisionSettings:
         evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
             attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
             predicted, and it should stay so where a model was not trained for it.
+        fusion_threshold (`float`, *optional*): asks a second time in the sentences that are evidence, and predicts a relation iff
+            its margins in the whole document and in these sentences are both above 0, or their sum exceeds this; see
+            [`~evidence_fusion.fuse_evidence`]. [`CommTrainer.tune_fusion_threshold`] chooses it. By default nothing is asked
+            twice. Needs an `evidence_threshold`.
+        fusion_range (`float`, *optional*): only pairs whose highest margin is between minus this and this are asked about twice;
+            all by default.
         probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
             is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
             `--fit_probability_map` of the training script makes one. Without it no probability is known.
@@ -50,6 +56,8 @@ class DecisionSettings:
     max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
     evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
+    fusion_threshold: float | None = None
+    fusion_range: Annotated[float | None, AtLeast(0)] = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "probability_map":
@@ -66,14 +74,16 @@ class DecisionSettings:
 
     def clear_tuned(self, keep_offset: bool = False) -> None:
         """
-        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, and `probability_map`.
+        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and
+        `fusion_threshold`.
         """
         if self.threshold_offset and not keep_offset:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
-        if self.probability_map is not None:
-            logger.warning("probability_map is removed; it was fitted for other weights")
-            self.probability_map = None
+        for name in ("probability_map", "fusion_threshold"):
+            if getattr(self, name) is not None:
+                logger.warning("%s is removed; it was made for other weights", name)
+                setattr(self, name, None)
 
     def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
@@ -446,15 +456,3 @@ def official_predictions(
     """Predictions of a whole data set in the leaderboards' format, see [`Predictions.official`]."""
     pairs = zip(predictions, documents, strict=True)
     return [fact for one, document in pairs for fact in one.official(document["title"], id2label)]
-
-
-def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
-    """The saved settings of a processor that is loaded for other labels: what was chosen for the saved ones, in their order, is
-    left out, with a warning."""
-    saved = settings.get("id2label") or {}
-    if id2label is None or list(id2label.values()) == list(saved.values()):
-        return settings
-    tuned = [name for name in ("threshold_offset", "probability_map", "rules") if settings.get(name)]
-    if tuned:
-        logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
-    return {name: value for name, value in settings.items() if name not in tuned}

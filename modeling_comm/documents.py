@@ -53,6 +53,7 @@ class Document(TypedDict):
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
         ignored_pairs (`list[list[int]]`, *optional*): head and tail of pairs that are neither trained nor scored.
+        entity_ids (`list[list[str]]`, *optional*): for each entity, its ids in a knowledge base, perhaps several or none.
     """
 
     title: str
@@ -60,6 +61,7 @@ class Document(TypedDict):
     vertexSet: list[list[Mention]]
     labels: NotRequired[list[Fact] | None]
     ignored_pairs: NotRequired[list[list[int]] | None]
+    entity_ids: NotRequired[list[list[str]] | None]
 
 
 class OfficialPrediction(TypedDict):

@@ -18,6 +18,10 @@ _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _POSSESSIVE = re.compile(r"['’]s?$")
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
+# Fillers, joiners and variation selectors that nobody sees, beside the format characters (category Cf).
+_FILLERS = frozenset(
+    map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
+)
 _OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
 
 
@@ -108,8 +112,8 @@ def group_mentions(
 
     A span that is listed twice is one mention, with the first type given; spans may overlap. Then, in this order:
 
-    1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, possessive 's, a leading
-       article and punctuation; dates and numbers (TIME, NUM) as they are, but for case.
+    1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, invisible characters,
+       possessive 's, a leading article and punctuation; dates and numbers (TIME, NUM) keep articles and punctuation.
     2. An abbreviation, a word of which at least half is capitals, joins the longer name that it follows in brackets, or
        the name of several words whose initials it is (with or without "of", "the" and the like).
     3. A person's name joins the longer person's name that ends with it ("Jr." aside).
@@ -179,12 +183,20 @@ def _check_groups(checker, groups, size):
 
 def normalize_name(name: str, kind: str | None = None) -> str:
     """Normalizes a name: two mentions with the same result are one entity, see [`group_mentions`]."""
-    name = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    name = " ".join("".join(filter(_is_visible, name)).split())
     if kind in _AMOUNTS:
         return name
     short = _ARTICLE.sub("", _POSSESSIVE.sub("", name)).replace(".", "")
     words = "".join(character if _in_word(character) else " " for character in short)
     return " ".join(words.split()) or name
+
+
+def _is_visible(character):
+    """Or a space: line breaks and tabs are control characters, too."""
+    if character.isspace():
+        return True
+    return unicodedata.category(character) not in ("Cc", "Cf") and character not in _FILLERS
 
 
 def _in_word(character):

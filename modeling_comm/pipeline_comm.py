@@ -15,6 +15,7 @@ from transformers.utils import logging
 from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
+from .evidence_fusion import fuse_evidence
 from .features import what_was_lost
 from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION, PredictionRecord
@@ -214,8 +215,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 yield example
 
         def predict(chosen):
-            batch = self.processor.collate([example["feature"] for example in chosen])
-            outputs = self.forward(batch, **forward_params)
+            features = [example["feature"] for example in chosen]
+            outputs = self.forward(self.processor.collate(features), features=features, **forward_params)
             return self.postprocess({"outputs": outputs, "examples": chosen}, **postprocess_params)
 
         examples = examples()
@@ -246,11 +247,14 @@ class DocumentRelationExtractionPipeline(Pipeline):
         (feature,) = self.processor.encode([document.document])
         return {"index": index, "document": document, "feature": feature}
 
-    def _forward(self, model_inputs, explain=True):
+    def _forward(self, model_inputs, features=None, explain=True):
         self.model.eval()  # a model object may come from training
         model_inputs.pop("labels", None)
         explain = explain or self.processor.decision.evidence_threshold is not None
-        return self.model(**model_inputs, output_documents=explain, return_dict=True)
+        outputs = self.model(**model_inputs, output_documents=explain, return_dict=True)
+        if self.processor.decision.fusion_threshold is not None:
+            outputs["logits"] = fuse_evidence(self.model, self.processor, outputs, features)
+        return outputs
 
     def postprocess(
         self,

@@ -126,6 +126,11 @@ class PredictionRecord(TypedDict):
     lost: dict[str, int]
 
 
+def marked_sentences(triple: RecordTriple) -> list[int]:
+    """The sentences to show for a triple: its predicted evidence, or else those of its explanation, heaviest first."""
+    return list(triple.get("evidence") or [one["sentence"] for one in triple["explanation"]])
+
+
 def parse_record(record: Any, index: int | None = None, source: str | None = None) -> PredictionRecord:
     """
     Checks a record that was read, such as a line of `comm-docre predict`. Fields beyond those of [`PredictionRecord`] are

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
 from os import PathLike
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from .configuration_comm import (
     THRESHOLD_LABEL,
     CommConfig,
     usable_positions,
-    validate_labels,
 )
 from .decoding import (
     DecisionSettings,
@@ -33,7 +32,6 @@ from .decoding import (
     add_evidence,
     check_outputs,
     decide_batch,
-    without_tuned,
 )
 from .documents import Document, validate_document
 from .evidence import collate_evidence, default_evidence_threshold
@@ -48,9 +46,9 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
+from .processor_settings import check_processor_settings, without_tuned
 from .rules import Rule, check_rules
-from .settings import AtLeast, InRange, Setting, SettingError, check_field
-from .subword_tokens import MARKERS, marker_ids, read_tokenizer, tokenize_words
+from .subword_tokens import marker_ids, read_tokenizer, tokenize_words
 from .windows import (
     count_pairs_without_context,
     entities_of_windows,
@@ -87,9 +85,9 @@ class CommProcessor(ProcessorMixin):
             systems put 2.
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
-        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map: as in
-            [`~decoding.DecisionSettings`], which the attribute `decision` holds: `processor.decision.threshold_offset = 1.0`
-            changes one.
+        decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
+            probability_map: as in [`~decoding.DecisionSettings`], which the attribute `decision` holds:
+            `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
 
@@ -112,6 +110,8 @@ class CommProcessor(ProcessorMixin):
         threshold_offset: float = 0.0,
         max_relations_per_pair: int | None = None,
         evidence_threshold: float | None = None,
+        fusion_threshold: float | None = None,
+        fusion_range: float | None = None,
         probability_map: Any = None,
         rules: Iterable[Rule | str] | None = None,
     ):
@@ -122,12 +122,11 @@ class CommProcessor(ProcessorMixin):
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
-        self.decision = DecisionSettings(
-            decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, probability_map
-        )
+        thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
+        self.decision = DecisionSettings(*thresholds, probability_map, fusion_threshold, fusion_range)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         super().__init__(tokenizer)
-        self._check_settings()
+        check_processor_settings(self)
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
 
     @classmethod
@@ -468,30 +467,6 @@ class CommProcessor(ProcessorMixin):
     def relations(self) -> list[str]:
         """The labels but that of the threshold class."""
         return [label for index, label in self.id2label.items() if index != 0]
-
-    # ------------------------------------------------------------------------------------------------------- settings
-
-    def _check_settings(self):
-        def check(field, type_, *ranges):
-            Setting(field, field, type_, None, ranges).check(self)
-
-        validate_labels(self)
-        check("markers", Literal[MARKERS])
-        check("word_leading_space", bool)
-        check("window_end_tokens", int, InRange(1, 3))
-        check("window_size", int, AtLeast(8))
-        # Each window must bring at least one new subword token: its size without special tokens and shared ones.
-        check("window_stride", int, InRange(0, self.window_size - 1 - self.window_end_tokens))
-        found = self.decision.probability_map
-        relations = len(self.id2label) - 1
-        if found is not None and len(found.intercepts) != relations:
-            expected = f"one for each of {relations} relations"
-            raise SettingError("ProbabilityMap", "intercepts", list(found.intercepts), expected)
-        names, labels = self.relation_names, set(self.id2label.values())
-        fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
-        check_field(self, "relation_names", fits, "a dict of label to name")
-        unknown = sorted(set(names) - labels, key=str)
-        check_field(self, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
 
 
 if not IS_REMOTE_CODE:

@@ -4,7 +4,7 @@ share it."""
 import dataclasses
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .decoding import Triple, scores_of
@@ -150,8 +150,8 @@ class TripleSelection:
             triple
             for triple in triples
             if (label_ids is None or triple.label in label_ids)
-            and _has_type(self.head_types, types[triple.head])
-            and _has_type(self.tail_types, types[triple.tail])
+            and has_type(self.head_types, types[triple.head])
+            and has_type(self.tail_types, types[triple.tail])
         ]
         if self.min_score:
             kept = [triple for triple, score in zip(kept, scores_of(kept), strict=True) if score >= self.min_score]
@@ -180,13 +180,14 @@ class TripleSelection:
         missing = []
         for field in ("head_types", "tail_types"):
             for wanted in getattr(self, field) or ():
-                if not any(_has_type((wanted,), kind) for kind in found.values()):
+                if not any(has_type((wanted,), kind) for kind in found.values()):
                     close = difflib.get_close_matches(wanted.casefold(), found, n=1, cutoff=0.4)
                     missing.append((field, wanted, found[close[0]] if close else None))
         return missing
 
 
-def _has_type(wanted, kind):
+def has_type(wanted: Collection[str] | None, kind: str) -> bool:
+    """Whether an entity's type is one of those wanted, which may be labels of CoNLL-2003 or OntoNotes; None means any."""
     return wanted is None or any(kind in (name, docred_type(name)) for name in wanted)
 
 

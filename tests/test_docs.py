@@ -193,10 +193,14 @@ def needs_spacy(page):
 
 
 def needs_extras(page):
-    """Packages of extras that `make test` does without; `make test-integrations` has them."""
-    for package, extra in (("optuna", "search"), ("peft", "lora")):
+    """Packages of extras; `make test` does without the first two."""
+    for package, extra, command in (
+        ("optuna", "search", "make test-integrations"),
+        ("peft", "lora", "make test-integrations"),
+        ("rdflib", "graph", "make install"),
+    ):
         if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:
-            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: make test-integrations")
+            pytest.skip(f"{page.name} uses {package}, of the extra {extra!r}: {command}")
 
 
 def run_page(page):

@@ -74,12 +74,11 @@ def dreeam_system(case, dtype=torch.float32, **fields):
     return model.to(dtype).eval(), CommProcessor.from_config(tokenizer, config, window_stride=0)
 
 
-def dreeam_case(case, **fields):
-    """Arrays and JSON of a golden case, its model, and its batch."""
+def dreeam_features(case):
+    """Arrays and JSON of a golden case, and its documents as the processor encodes them."""
     with np.load(DREEAM / f"{case}.npz") as file:
         arrays = dict(file)
     info = json.loads((DREEAM / f"{case}.json").read_text(encoding="utf-8"))
-    model, processor = dreeam_system(case, **fields)
     features = features_from_ids(arrays, info)
     row = 0
     for feature, spans, pairs in zip(features, info["sent_pos"], info["hts"], strict=True):
@@ -92,6 +91,13 @@ def dreeam_case(case, **fields):
             counts = named[head, tail]
             feature["evidence"].append([index for index, count in enumerate(counts) if count])
             named[head, tail] = [max(count - 1, 0) for count in counts]
+    return arrays, info, features
+
+
+def dreeam_case(case, **fields):
+    """Arrays and JSON of a golden case, its model, and its batch."""
+    arrays, info, features = dreeam_features(case)
+    model, processor = dreeam_system(case, **fields)
     return arrays, info, model, processor.collate(features)
 
 

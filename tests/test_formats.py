@@ -5,9 +5,13 @@ import json
 
 import pytest
 from datasets import Dataset
-from helpers import ROOT, SHARED, requires_shared
+from helpers import ROOT, SHARED, requires_shared, run_script, save_backbone
 
 import comm_docre
+from dataset_scripts.builder import load_splits
+from dataset_scripts.provenance import read_provenance
+from modeling_comm.commands.import_documents import write_documents
+from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.formats import (
     ImportReport,
@@ -33,7 +37,14 @@ FILES = {
     "two_documents.jsonl": "docred",
     "two_rows_of_the_hub.json": "docred",
     "two_rows.parquet": "parquet",
+    "label_studio.json": "label-studio",
+    "doccano.jsonl": "doccano",
+    "prodigy.jsonl": "prodigy",
+    "brat/vale.ann": "brat",
+    "spacy_doc.json": "spacy",
 }
+# A document of these is in several files.
+SINGLE_FILES = [name for name, form in FILES.items() if form != "brat"]
 DATA = SHARED / "data"
 
 
@@ -95,13 +106,13 @@ def test_documents_are_valid_and_counted(name, path_of):
     assert report.facts == sum(len(document["labels"]) for document in documents) == report.relations.total() > 0
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SINGLE_FILES)
 def test_a_compressed_file_is_read_alike(name, path_of, tmp_path):
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(path_of(name).read_bytes()))
     assert read(tmp_path / f"{name}.gz")[0] == read(path_of(name))[0]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SINGLE_FILES)
 def test_a_compressed_file_that_breaks_off_is_named(name, path_of, tmp_path):
     path = tmp_path / f"{name}.gz"
     path.write_bytes(gzip.compress(path_of(name).read_bytes())[:-20])
@@ -459,3 +470,63 @@ def test_the_command_writes_over_no_input(tmp_path, capsys):
     path.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
     assert run("--input", path, "--output", path) == 2
     assert path.read_bytes() == (FIXTURES / "two_texts.pubtator").read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------- training from the files
+
+
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "folder", "sizes", "left_out"),
+    [
+        ("cdr_filtered", "cdr", {"train": 1_038, "validation": 1_012, "test": 1_066}, {}),
+        ("biored", "biored", {"train": 4_175, "validation": 1_161, "test": 1_163}, {"mentions without an id": 12}),
+        ("dwie", "dwie", {"validation": 2_620, "test": 2_453}, {"facts that are listed twice": 6}),
+    ],
+)
+def test_a_data_set_is_loaded_from_the_files_of_its_publisher(name, folder, sizes, left_out, tmp_path):
+    loaded = load_splits(name, DATA / folder, splits=list(sizes), cache_dir=str(tmp_path))
+    assert {split: sum(map(len, rows["labels"])) for split, rows in loaded.items()} == sizes
+    provenance = read_provenance(loaded)["test"]
+    assert provenance["format"] == get_dataset(name).format and provenance["left_out"] == left_out
+
+
+def test_training_reads_the_format_of_its_data_set_and_documents_that_were_imported(tmp_path, capsys):
+    save_backbone(tmp_path / "encoder")
+    for folder in ("published", "imported"):
+        (tmp_path / folder).mkdir()
+        for name in ("Train", "Dev", "Test"):
+            target = tmp_path / folder / f"{name}.PubTator"
+            if folder == "published":
+                target.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+            else:
+                write_documents(target, read(FIXTURES / "two_texts.pubtator")[0])
+    flags = ["--model_name_or_path", tmp_path / "encoder", "--emb_size", "16", "--block_size", "4", "--use_cpu"]
+    flags += ["--dataset_config", "biored", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
+    flags += ["--do_train", "--do_predict", "--max_steps", "2"]
+    results = []
+    for folder in ("published", "imported"):
+        output = tmp_path / f"out_{folder}"
+        run_script(*flags, "--data_dir", tmp_path / folder, "--output_dir", output)
+        scores = json.loads((output / "test_scores.json").read_text())["scores"]
+        results.append((scores["f1"], scores["gold"]))
+        data = json.loads((output / "run.json").read_text())["data"]
+        assert (data["files"]["test"].get("format") == "pubtator") == (folder == "published")
+    assert results[0] == results[1] and results[0][1] == 4
+
+
+def test_files_of_ones_own_are_read_in_the_format_that_they_look_like(parquet, tmp_path):
+    files = {"train": FIXTURES / "two_texts.pubtator", "validation": parquet, "test": FIXTURES / "chemdisgene.json"}
+    loaded = load_splits("local", data_files=files, cache_dir=str(tmp_path))
+    assert {split: rows["title"] for split, rows in loaded.items()} == {
+        "train": ["101", "102"],
+        "validation": ["Mara Quill", "Holt"],
+        "test": ["201"],
+    }
+    provenance = read_provenance(loaded)
+    assert {split: file["format"] for split, file in provenance.items()} == {
+        "train": "pubtator",
+        "validation": "parquet",
+        "test": "chemdisgene",
+    }
+    assert provenance["validation"]["left_out"]["facts of an entity with itself"] == 1

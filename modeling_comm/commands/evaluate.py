@@ -196,6 +196,12 @@ def compare_files(
 
 def run(args: argparse.Namespace) -> int:
     """The command: prints the table and writes `--output`; returns the exit status."""
+    if args.end_to_end:
+        from .evaluate_end_to_end import run as run_end_to_end  # imports the pipeline, which takes seconds
+
+        return run_end_to_end(args)
+    if not args.predictions:
+        raise ValueError("expected --predictions, or --end_to_end with --model and --ner")
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     outputs = [path for path in (args.output, args.errors) if path]
     refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))

@@ -1,4 +1,4 @@
-"""The command `comm-docre export`: a checkpoint as a program of `torch.export`, or as ONNX."""
+"""The command `comm-docre export`: a checkpoint as a program of `torch.export`, or as ONNX; predictions for annotation tools."""
 
 import argparse
 import importlib.util
@@ -8,18 +8,34 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from ..deployment.export import export_onnx, export_program, largest_difference
+from . import export_annotations
 from .errors import refuse_overwriting
 from .predict_models import check_model
 
 TOLERANCE = 1e-4
+# The formats of models, by the suffix of --output; the others are annotation tools'.
 FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command: writes the program and says how far it is from the model; returns the exit status."""
-    form = FORMATS.get(Path(args.output).suffix.lower())
+    """The command; returns the exit status."""
+    if (args.model is None) == (args.input is None):
+        found = "neither" if args.model is None else "both"
+        raise ValueError(f"found {found}, expected --model, a model to export, or --input, predictions for a tool")
+    of_model = args.format in (None, *FORMATS.values())
+    if of_model != (args.input is None):
+        tools = "--format label-studio, doccano or brat"
+        expected = tools if of_model else f"--input (--model goes with --format {' or '.join(FORMATS.values())})"
+        raise ValueError(f"--format is {args.format or 'not given'}; expected {expected}")
+    return _export_model(args) if of_model else export_annotations.run(args)
+
+
+def _export_model(args):
+    """Writes the program and says how far it is from the model."""
+    form = args.format or FORMATS.get(Path(args.output).suffix.lower())
     if form is None:
-        raise ValueError(f"--output is {args.output}; expected a file name that ends with {' or '.join(FORMATS)}")
+        expected = f"a file name that ends with {' or '.join(FORMATS)}, or --format"
+        raise ValueError(f"--output is {args.output}; expected {expected}")
     try:
         check_model(args.model)
     except ValueError as error:

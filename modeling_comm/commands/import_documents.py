@@ -5,11 +5,22 @@ import contextlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..data.reading import iterate_documents
 from ..documents import Document, shown
-from ..formats import ImportReport, available_formats, get_format, input_files, read_documents
+from ..evaluation.mismatch import read_relation_names
+from ..formats import (
+    ImportReport,
+    MarkedTextOptions,
+    OriginalDocuments,
+    available_formats,
+    get_format,
+    input_files,
+    read_documents,
+)
 from ..utils.files import read_json, write_json
 from ..utils.writer import is_standard_output, replacing
 from .errors import refuse_overwriting
@@ -56,6 +67,24 @@ def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
     return len(set(names) - set(known))
 
 
+def relation_ids(path: str | Path | None) -> dict[str, str]:
+    """
+    Ids of relations by readable name, for labels that are names: those that people see in an annotation tool.
+
+    Args:
+        path (`str`, *optional*): a `rel_info.json`; without one, or where it does not exist yet, there are none. A name that is
+            an id, or that several relations share, stands for itself.
+
+    Raises:
+        ValueError: the file is no object of names.
+    """
+    if path is None or not Path(path).exists():
+        return {}
+    names = read_relation_names(path)
+    shared = Counter(names.values())
+    return {name: relation for relation, name in names.items() if shared[name] == 1 and name not in names}
+
+
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     if args.list_formats:
@@ -71,14 +100,29 @@ def run(args: argparse.Namespace) -> int:
     to_stdout = is_standard_output(args.output)
     relation_file = args.rel_info or (None if to_stdout else Path(args.output).with_name(_RELATION_FILE))
     outputs = [path for path in (args.output, relation_file, args.report) if path]
-    refuse_overwriting(outputs, [args.input, *(path for path, _ in files)])
+    refuse_overwriting(outputs, [args.input, *filter(None, [args.original]), *(path for path, _ in files)])
     report = ImportReport()
+    options = MarkedTextOptions(
+        coreference_relation=args.coreference_relation,
+        entities=args.entities,
+        offset_unit=args.offset_unit,
+        text_field=args.text_field,
+        original=OriginalDocuments(iterate_documents(args.original)) if args.original else None,
+    )
     print(
         f"{len(files)} files in the format {files[0][1].name}" if len(files) > 1 else f"format {files[0][1].name}",
         file=sys.stderr,
     )
     with contextlib.closing(
-        read_documents(args.input, args.format, report, args.on_bad_document, args.null_label)
+        read_documents(
+            args.input,
+            args.format,
+            report,
+            args.on_bad_document,
+            null_label=args.null_label,
+            options=options,
+            relation_ids=relation_ids(relation_file),
+        )
     ) as documents:
         write_documents(args.output, documents)
     print(report, file=sys.stderr if to_stdout else sys.stdout)

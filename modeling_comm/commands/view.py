@@ -10,7 +10,8 @@ from ..reporting.html_page import render_html
 from ..utils.files import read_json
 from ..utils.writer import write_text
 from .errors import refuse_overwriting
-from .predict_inputs import STANDARD_STREAM, read_items
+from .predict_inputs import STANDARD_STREAM
+from .record_inputs import placed_values
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     places = []
     try:
         page = render_html(
-            _records(args.input, name, places),
+            _records(args.input, places),
             title=args.title or name,
             truth=read_json(args.truth) if args.truth else (),
             relation_names=names_beside(args.truth) if args.truth else None,
@@ -35,10 +36,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _records(source, name, places):
+def _records(source, places):
     """Records; `places` is given what each is called."""
-    for item in read_items(source, "jsonl"):
-        places.append(f"{name}, {item.kind} {item.place}")
-        if item.error is not None:
-            raise ValueError(f"{places[-1]}: {item.error}")
-        yield item.document
+    for place, record in placed_values(source):
+        places.append(place)
+        yield record

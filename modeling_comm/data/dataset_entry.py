@@ -62,6 +62,8 @@ class DatasetEntry:
             were labelled without people.
         null_label (`str`, defaults to `"Na"`): the label of the threshold class, where no `rel2id.json` says another one.
         entity_types (`tuple[str, ...]`): types that mentions have.
+        format (`str`, *optional*): what its files are in, a name of [`~modeling_comm.formats.available_formats`]. Files that do
+            not look like it are DocRED's JSON. By default the files are DocRED's JSON, or in the format that they look like.
         relation_info_address (`str`, *optional*): where the names of its relations are published (`rel_info.json`).
         frequent_relations (`frozenset[str]`, *optional*): the relations that its own evaluation calls frequent; it has one score
             for these and one for all others.
@@ -85,6 +87,7 @@ class DatasetEntry:
     files: Mapping[str, DatasetFile]
     null_label: str = "Na"
     entity_types: tuple[str, ...] = ()
+    format: str | None = None
     relation_info_address: str | None = None
     frequent_relations: frozenset[str] | None = None
     published_statistics: Mapping[str, str] = field(default_factory=dict)

@@ -63,6 +63,8 @@ class AnnotatedText:
         mentions (`list[AnnotatedMention]`): in any order.
         facts (`list[AnnotatedFact]`, *optional*): None where nobody looked for relations.
         ignored_pairs (`list[tuple[str, str]]`): ids of heads and tails that are neither trained nor scored.
+        linked (`bool`, defaults to `False`): whether ids are those of a knowledge base; the document then has `entity_ids`.
+        sentences (`list[tuple[int, int]]`, *optional*): characters of its sentences; they are split by rules by default.
     """
 
     title: str
@@ -70,6 +72,8 @@ class AnnotatedText:
     mentions: Sequence[AnnotatedMention]
     facts: Sequence[AnnotatedFact] | None = None
     ignored_pairs: Sequence[tuple[str, str]] = ()
+    linked: bool = False
+    sentences: Sequence[tuple[int, int]] | None = None
 
 
 def document_of_text(
@@ -110,9 +114,12 @@ def document_of_text(
         annotated.text,
         [{"mentions": mentions} for mentions in entity_mentions],
         annotated.title,
+        None if annotated.sentences is None else lambda text: annotated.sentences,
         index=index,
         source=source,
     ).document
+    if annotated.linked:
+        document["entity_ids"] = [[name] for name in entities]
     if annotated.facts is not None:
         document["labels"] = _labels(annotated.facts, numbers, report)
     pairs = [[numbers[head], numbers[tail]] for head, tail in annotated.ignored_pairs if {head, tail} <= set(numbers)]

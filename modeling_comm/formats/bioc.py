@@ -106,7 +106,7 @@ def _annotated(document, report, index, path):
                 raise DocumentError(path, index, title, field, found, "a relation with a type and two entities")
             novelty = {"novelty": infons["novel"]} if infons.get("novel") else {}
             facts.append(AnnotatedFact(*pair, infons["type"], novelty, field))
-    return AnnotatedText(title, text, split_joined_ids(mentions, facts), facts)
+    return AnnotatedText(title, text, split_joined_ids(mentions, facts), facts, linked=True)
 
 
 def _sentences(passage, number):

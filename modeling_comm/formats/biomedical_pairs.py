@@ -80,6 +80,7 @@ def _document(columns, index, path):
         "title": title,
         "sents": sents,
         "vertexSet": [entities[ids] for ids in order],
+        "entity_ids": [ids.split("|") for ids in order],
         "labels": [
             {"h": numbers[head], "t": numbers[tail], "r": label} for head, tail, label in facts if label != "NR"
         ],

@@ -59,7 +59,7 @@ def _annotated(item, index, path):
         place = f"relation[{number}]"
         head, tail, kind = (read(relation, name, str, f"{place}.") for name in ("subj", "obj", "type"))
         facts.append(AnnotatedFact(head, tail, kind, {}, place))
-    return AnnotatedText(title, text, split_joined_ids(mentions, facts), facts)
+    return AnnotatedText(title, text, split_joined_ids(mentions, facts), facts, linked=True)
 
 
 _MENTION = {"start": int, "end": int, "mention": str, "type": str, "id": str}

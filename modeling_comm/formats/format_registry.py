@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ..settings import NameTakenError, SettingError
-from .import_report import ImportReport
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
 
-Reader = Callable[[str, ImportReport], Iterator[Any]]  # of `AnnotatedText` or documents
+Reader = Callable[..., Iterator[Any]]  # of `AnnotatedText`, documents, or errors of documents
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,11 @@ class Format:
         looks_like (`Callable`): takes the first 64 KiB of a file (`bytes`, decompressed) and its path (`str`), and says
             whether it is one. It is cheap, and never raises.
         read (`Callable`): takes the path of a file and an [`ImportReport`], which it tells what it drops; yields
-            [`AnnotatedText`]s or documents in DocRED's format.
+            [`AnnotatedText`]s, documents in DocRED's format, or the error of a document that cannot be read where the next can.
         extra (`str`, *optional*): the extra that it needs.
+        links_mentions (`Callable`, *optional*): of annotation tools, in whose files relations are between mentions: takes the
+            path of a file and [`~marked_text.MarkedTextOptions`], and says whether the file links mentions of one entity.
+            `read` takes these options as a third argument.
     """
 
     name: str
@@ -40,9 +42,12 @@ class Format:
     looks_like: Callable[[bytes, str], bool]
     read: Reader
     extra: str | None = None
+    links_mentions: Callable | None = None
 
 
 _FORMATS: dict[str, Format] = {}
+# By format, what writes documents and predictions in it, see [`register_writer`].
+_WRITERS: dict[str, Callable] = {}
 
 
 def register_format(
@@ -51,6 +56,7 @@ def register_format(
     suffixes: tuple[str, ...],
     looks_like: Callable[[bytes, str], bool],
     extra: str | None = None,
+    links_mentions: Callable | None = None,
 ) -> Callable[[Reader], Reader]:
     """
     Registers the reader of a format, as a decorator; arguments as of [`Format`].
@@ -78,7 +84,8 @@ def register_format(
     """
 
     def register(read):
-        if _FORMATS.setdefault(name, Format(name, title, suffixes, looks_like, read, extra)).read is not read:
+        form = Format(name, title, suffixes, looks_like, read, extra, links_mentions)
+        if _FORMATS.setdefault(name, form).read is not read:
             raise NameTakenError("register_format", name, "another format")
         return read
 
@@ -100,6 +107,39 @@ def get_format(name: str) -> Format:
 def available_formats() -> list[str]:
     """Names of all registered formats."""
     return sorted(_FORMATS)
+
+
+def register_writer(name: str) -> Callable[[Callable], Callable]:
+    """
+    Registers what writes documents for an annotation tool, as a decorator: a function of the path, an iterator of
+    [`~pre_annotation.PreAnnotation`]s, their [`~pre_annotation.PreAnnotationLabels`], and what the predictions are called, which
+    returns the names of the files that it wrote.
+
+    Args:
+        name (`str`): of the format.
+
+    Raises:
+        NameTakenError: another writer has this name.
+    """
+
+    def register(write):
+        if _WRITERS.setdefault(name, write) is not write:
+            raise NameTakenError("register_writer", name, "another writer")
+        return write
+
+    return register
+
+
+def get_writer(name: str) -> Callable:
+    """
+    The writer of this format.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if name not in _WRITERS:
+        raise SettingError("get_writer", "format", name, f"one of {', '.join(sorted(_WRITERS))}")
+    return _WRITERS[name]
 
 
 def matching_formats(path: str | os.PathLike) -> list[Format]:

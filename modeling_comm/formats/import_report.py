@@ -17,6 +17,7 @@ class ImportReport:
         relations (`Counter[str]`): facts of each relation.
         relation_names (`dict[str, str]`): readable names of relations, where the files have them.
         dropped (`Counter[str]`): by kind, what was left out, such as `"mentions without an id"`.
+        noted (`Counter[str]`): by kind, what was read otherwise than it is in the file, such as discontinuous mentions.
         skipped (`list[DocumentError]`): of each document that was left out, why.
     """
 
@@ -28,6 +29,7 @@ class ImportReport:
     relations: Counter[str] = field(default_factory=Counter)
     relation_names: dict[str, str] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
+    noted: Counter[str] = field(default_factory=Counter)
     skipped: list[DocumentError] = field(default_factory=list)
 
     def add(self, document: Document) -> None:
@@ -45,6 +47,11 @@ class ImportReport:
         if number:
             self.dropped[kind] += number
 
+    def note(self, kind: str, number: int = 1) -> None:
+        """Counts what is read otherwise than it is in the file."""
+        if number:
+            self.noted[kind] += number
+
     def as_dict(self) -> dict:
         """All of it as JSON's types; `skipped` as the messages."""
         return {**vars(self), "skipped": [str(error) for error in self.skipped]}
@@ -55,6 +62,8 @@ class ImportReport:
         lines.append(f"relations: {_numbers(dict(self.relations.most_common())) or 'none'}")
         dropped = {**self.dropped, **({"documents": len(self.skipped)} if self.skipped else {})}
         lines.append(f"left out: {_numbers(dropped) or 'nothing'}")
+        if self.noted:
+            lines.append(f"note: {_numbers(self.noted)}")
         return "\n".join(lines)
 
 

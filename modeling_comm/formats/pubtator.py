@@ -81,4 +81,4 @@ def _document(path, lines):
                 "a mention (id, start, end, text, type, ids) or a relation (id, relation, head, tail), by tabs",
             )
     # A line break, so that the title is a sentence of its own.
-    return AnnotatedText(name, "\n".join(passages), split_joined_ids(mentions, facts), facts)
+    return AnnotatedText(name, "\n".join(passages), split_joined_ids(mentions, facts), facts, linked=True)

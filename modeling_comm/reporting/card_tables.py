@@ -145,6 +145,11 @@ def setting_table(record: Mapping[str, Any], seeds: Sequence[int]) -> Markdown:
             if processor.get("evidence_threshold") is not None
             else []
         ),
+        *(
+            [["Sum of margins required by the second pass over evidence", processor["fusion_threshold"]]]
+            if processor.get("fusion_threshold") is not None
+            else []
+        ),
         ["Relations of a pair, at most", processor["max_relations_per_pair"] or "no limit"],
         ["Learning rate of the backbone", arguments["learning_rate"]],
         ["Learning rate of the rest", arguments["head_learning_rate"]],

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from ..documents import Document
 from ..evaluation.mismatch import check_same_entities
@@ -13,7 +14,8 @@ from ..evaluation.scoring import LabelledDocument, parse_documents
 from ..prediction_record import PredictionRecord, parse_record
 
 _PARTS = Path(__file__).with_name("page")
-_SCRIPTS = ("layout.js", "graph.js", "table.js", "page.js")  # one scope
+_STYLES = ("page.css",)
+_SCRIPTS = ("layout.js", "parts.js", "graph.js", "table.js", "page.js")
 
 
 def render_html(
@@ -61,10 +63,20 @@ def render_html(
         documents.append(_page_data(parse_record(record, index)))
         if record["title"] in gold:
             _judge(documents[-1], gold[record["title"]], names, index)
-    data = {"title": title, "documents": documents}
-    style = _part("page.css")
-    script = "".join(map(_part, _SCRIPTS))
-    page = _part("page.html")
+    return fill_page("page.html", _STYLES, _SCRIPTS, {"title": title, "documents": documents})
+
+
+def fill_page(template: str, styles: Iterable[str], scripts: Iterable[str], data: dict[str, Any]) -> str:
+    """
+    A page of parts that lie in the folder `page`: its template with style, script and data in it, and its policy with the hashes
+    of these.
+
+    Args:
+        template (`str`): name of the template.
+        styles (`Iterable[str]`), scripts (`Iterable[str]`): names of style sheets and of scripts, which have one scope.
+        data (`dict`): what the scripts show, as JSON.
+    """
+    style, script, page = "".join(map(_part, styles)), "".join(map(_part, scripts)), _part(template)
     page = page.replace("{{style_hash}}", _hash(style)).replace("{{script_hash}}", _hash(script))
     page = page.replace("{{style}}", style).replace("{{script}}", script)
     # The data comes last, so that nothing in it is taken for a place to fill.
@@ -84,9 +96,14 @@ def _embed(value):
     return json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
+def utf16_offsets(text: str) -> list[int]:
+    """Of each character of a text, and of its end, the offset in UTF-16 code units, which is how JavaScript counts."""
+    return list(accumulate((1 + (character > "\uffff") for character in text), initial=0))
+
+
 def _page_data(record: PredictionRecord):
-    """The data of a record for the page, with offsets in UTF-16 code units, which is how JavaScript counts."""
-    units = list(accumulate((1 + (character > "\uffff") for character in record["text"]), initial=0))
+    """The data of a record for the page."""
+    units = utf16_offsets(record["text"])
     return {
         "id": str(record.get("id", "")),
         "title": record["title"],

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from ..prediction_record import PredictionRecord
+from ..prediction_record import PredictionRecord, marked_sentences
 from ..utils.spreadsheet import csv_rows
 
 COLUMNS = (
@@ -32,8 +32,7 @@ def triple_rows(record: PredictionRecord) -> Iterator[dict[str, str | int | floa
     entities = record["entities"]
     for triple in record["triples"]:
         head, tail = entities[triple["head"]], entities[triple["tail"]]
-        numbers = triple.get("evidence") or [one["sentence"] for one in triple["explanation"]]
-        sentences = [record["text"][slice(*record["sentences"][number])] for number in numbers]
+        sentences = [record["text"][slice(*record["sentences"][number])] for number in marked_sentences(triple)]
         yield {
             "document": record.get("id", record["title"]),
             "head": head["name"],

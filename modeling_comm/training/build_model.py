@@ -12,6 +12,7 @@ from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
+from ..processor_settings import tuned_for_labels
 from ..relation_encoders import get_relation_encoder
 from .script_arguments import ModelArguments, given_fields, given_settings
 
@@ -102,16 +103,10 @@ def load_checkpoint(
         model.set_labels(dict(enumerate(labels)))
         names = {label: relation_names[label] for label in labels if label in relation_names}
         # What was tuned for the checkpoint's relations does not fit others.
-        gone = [name for name in ("threshold_offset", "probability_map", "rules") if processor.settings[name]]
+        gone = tuned_for_labels(processor.settings)
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
-        settings = {
-            "relation_names": names,
-            "threshold_offset": 0.0,
-            "probability_map": None,
-            "rules": None,
-        } | settings
-        settings = processor.settings | settings
+        settings = {**processor.settings, **gone, "relation_names": names, **settings}
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
 

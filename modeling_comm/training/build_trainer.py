@@ -41,10 +41,10 @@ def build_trainer(
     if "test" in encoded:
         check_titles(encoded["test"])  # before a training, not after it
     _check_metric(arguments.training, encoded, ign_reference)
-    if arguments.run.tune_evidence_threshold and processor.decision.evidence_threshold is None:
-        raise ValueError(
-            "--tune_evidence_threshold needs a model that predicts evidence: --evidence_weight 0.1, for example"
-        )
+    tuned = arguments.given("tune_evidence_threshold", "tune_fusion_threshold")
+    if tuned and processor.decision.evidence_threshold is None:
+        expected = "a model that predicts evidence: --evidence_weight 0.1, for example"
+        raise ValueError(f"{tuned[0]} needs {expected}")
     patience, distillation = arguments.run.early_stopping_patience, arguments.distillation
     options: dict[str, Any] = {
         "model": model,

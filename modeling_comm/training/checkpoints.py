@@ -19,7 +19,7 @@ from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
 from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
-from .script_arguments import Arguments
+from .script_arguments import TUNING_FLAGS, Arguments
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
@@ -87,8 +87,7 @@ def run_settings(
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256
     settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS} | _batch_settings(training)
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
-    tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
-    settings |= {name: getattr(arguments.run, name) or None for name in tuned}
+    settings |= {name: getattr(arguments.run, name) or None for name in TUNING_FLAGS}
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
     settings = redact(settings) | {"config": config_identity(config), "processor": processor_identity(processor)}
     return json.loads(json.dumps(settings))

@@ -72,11 +72,15 @@ def fit_decisions(trainer: CommTrainer) -> dict[str, float]:
 def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, float]:
     """Tunes on the validation documents what the flags ask for, in the trainer's processor; returns metrics of it."""
     metrics = {}
+    if arguments.tune_fusion_threshold:
+        if arguments.tune_evidence_threshold:  # before: it says what is asked about a second time
+            trainer.tune_evidence_threshold()
+        trainer.tune_fusion_threshold()
     if arguments.tune_threshold_offset:
         trainer.tune_threshold_offset()
     if arguments.fit_probability_map:
         metrics |= fit_decisions(trainer)
-    if arguments.tune_evidence_threshold:
+    if arguments.tune_evidence_threshold and not arguments.tune_fusion_threshold:  # on the facts as decided above
         trainer.tune_evidence_threshold()
     return metrics
 
@@ -89,6 +93,8 @@ def tuned_values(processor: CommProcessor, arguments: RunArguments) -> dict[str,
         logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
     if arguments.tune_evidence_threshold:
         values["evidence_threshold"] = processor.decision.evidence_threshold
+    if arguments.tune_fusion_threshold:
+        values["fusion_threshold"] = processor.decision.fusion_threshold
     return values
 
 

@@ -1,8 +1,10 @@
 """Evaluation of whole data sets: what is predicted for each document, and the scores of all of them, in bounded memory."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+import torch
 
 from ..decoding import (
     Predictions,
@@ -16,6 +18,7 @@ from ..documents import Document
 from ..evaluation.evidence_scores import evidence_metrics
 from ..evaluation.ranking import EXACT_CANDIDATES, CandidateRanking
 from ..evaluation.scoring import IgnReference, score
+from ..evidence_fusion import fuse_evidence
 from ..losses import loss_from_config
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
@@ -26,6 +29,7 @@ def predict_batch(
     batch: dict[str, Any],
     processor: CommProcessor,
     documents: Sequence[Document] | None = None,
+    fusion_rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Predictions]:
     """
     Runs the model on a collated batch.
@@ -33,7 +37,9 @@ def predict_batch(
     Args:
         model ([`CommForDocumentRelationExtraction`]), processor ([`CommProcessor`]): what predicts and what decides.
         batch (`dict`): of a [`DocumentCollator`].
-        documents (`list[dict]`, *optional*): the data set, for messages.
+        documents (`list[dict]`, *optional*): the encoded data set, for messages and for a second pass over evidence.
+        fusion_rule (`Callable`, *optional*): as in [`~modeling_comm.evidence_fusion.fuse_evidence`]; asks for a second pass where
+            the processor has no `fusion_threshold`.
 
     Returns:
         one [`~modeling_comm.decoding.Predictions`] per document, with `document_index`, and with labels also `labels` and `loss`.
@@ -54,6 +60,9 @@ def predict_batch(
     if labels is not None:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
+    if fusion_rule is not None or processor.decision.fusion_threshold is not None:
+        features = [documents[index] for index in document_index]
+        logits = fuse_evidence(model, processor, outputs, features, fusion_rule).cpu()
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
     results = processor.complete(results)
     for index, result in zip(document_index, results, strict=True):

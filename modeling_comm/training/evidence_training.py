@@ -8,7 +8,9 @@ from transformers.utils import logging
 
 from ..evaluation.evidence_scores import best_evidence_threshold
 from ..evidence import count_evidence_pairs, default_evidence_threshold
+from ..evidence_fusion import rank_for_fusion
 from .encode_dataset import check_labelled, encode_dataset
+from .evaluation import unknown_facts
 
 logger = logging.get_logger(__name__)
 
@@ -74,3 +76,30 @@ class EvidenceTraining(Trainer):
         else:
             decision.evidence_threshold = threshold
         return decision.evidence_threshold
+
+    def tune_fusion_threshold(self, eval_dataset=None) -> float:
+        """
+        Chooses what the sum of a relation's two margins, in the whole document and in its evidence, has to exceed for the best F1
+        on labelled documents, and sets it in the processor: from then on pairs are asked about twice. To be called after
+        [`tune_evidence_threshold`], on which the evidence depends.
+
+        Args:
+            eval_dataset: as in [`tune_threshold_offset`].
+
+        Returns:
+            `float`: the threshold.
+
+        Raises:
+            ValueError: the model predicts no evidence, or documents lack labels.
+        """
+        decision = self.processing_class.decision
+        if decision.evidence_threshold is None:
+            raise ValueError(
+                "tune_fusion_threshold: evidence_threshold is None; expected a model with an evidence_weight"
+            )
+        decision.probability_map, decision.threshold_offset = None, 0.0  # candidates are ranked by the sum of margins
+        loader = self.get_eval_dataloader(eval_dataset)
+        check_labelled(loader.dataset.documents, "tuning", "tune_fusion_threshold needs them")
+        ranking = self._evaluate_batches(loader, fusion_rule=rank_for_fusion).ranking
+        decision.fusion_threshold, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
+        return decision.fusion_threshold

@@ -58,6 +58,14 @@ class ModelArguments:
             "help": "Share of a pair's attention beyond which a sentence is evidence (0.2 with evidence_weight, else none)."
         },
     )
+    fusion_threshold: float | None = field(
+        default=None,
+        metadata={"help": "Ask about pairs twice, then in evidence; what the sum of margins has to exceed (none)."},
+    )
+    fusion_range: float | None = field(
+        default=None,
+        metadata={"help": "Ask a second time only about pairs whose highest margin is no farther from 0 (all)."},
+    )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
     window_size: int | None = field(
         default=None, metadata={"help": "Subword tokens that the backbone sees at once (512)."}
@@ -217,6 +225,10 @@ class RunArguments:
             "help": "After training, choose evidence_threshold for the best evidence F1 on the validation documents."
         },
     )
+    tune_fusion_threshold: bool = field(
+        default=False,
+        metadata={"help": "Likewise fusion_threshold, for the best F1; pairs are then asked about twice."},
+    )
     restart: bool = field(
         default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
     )
@@ -338,10 +350,12 @@ class Arguments:
     def splits_needed(self) -> dict[str, str]:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
-        tuned = ("tune_threshold_offset", "tune_evidence_threshold", "fit_probability_map")
-        needs |= dict.fromkeys(tuned, "validation")
+        needs |= dict.fromkeys(TUNING_FLAGS, "validation")
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
+
+# What chooses a decision's numbers on the validation documents, after a training.
+TUNING_FLAGS = ("tune_threshold_offset", "fit_probability_map", "tune_evidence_threshold", "tune_fusion_threshold")
 
 # Combinations of flags that are refused: when, and what the user is told.
 _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
@@ -369,13 +383,12 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         lambda a: not a.given("describe_data", "model_name_or_path"),
         "--model_name_or_path is missing; expected a bare encoder or a COMM checkpoint",
     ),
-    (
-        lambda a: a.given("tune_threshold_offset") and not a.given("do_train"),
-        "--tune_threshold_offset needs --do_train: the offset is tuned after a training",
-    ),
-    (
-        lambda a: a.given("fit_probability_map") and not a.given("do_train"),
-        "--fit_probability_map needs --do_train: the map is fitted after a training",
+    *(
+        (
+            lambda a, flag=flag: a.given(flag) and not a.given("do_train"),
+            f"--{flag} needs --do_train: it follows a training",
+        )
+        for flag in TUNING_FLAGS
     ),
     (
         lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
@@ -384,10 +397,6 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("complete_labels") and not a.given("do_train"),
         "--complete_labels needs --do_train: training labels are completed",
-    ),
-    (
-        lambda a: a.given("tune_evidence_threshold") and not a.given("do_train"),
-        "--tune_evidence_threshold needs --do_train: the threshold is tuned after a training",
     ),
     (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,

@@ -435,7 +435,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Tracked
             logger.warning("%s: %s", prefix, warning)
 
     @torch.no_grad()
-    def _evaluate_batches(self, dataloader, keep_margins=False):
+    def _evaluate_batches(self, dataloader, keep_margins=False, fusion_rule=None):
         # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
         model = self.accelerator.unwrap_model(self.model)
         if self.place_model_on_device:
@@ -451,7 +451,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Tracked
                     return sizes_of_batch(batch, indices, [documents[index]["title"] for index in indices])
 
                 with self.accelerator.autocast(), naming_documents(sizes, self._less_memory("eval")):
-                    evaluated.add(predict_batch(model, batch, self.processing_class, documents))
+                    evaluated.add(predict_batch(model, batch, self.processing_class, documents, fusion_rule))
             self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         if self.args.world_size > 1:
             evaluated, *others = gather_object([evaluated])

@@ -46,6 +46,34 @@ def file_sha256(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def iterate_json_lines(path: str | os.PathLike) -> Iterator[tuple[int, object]]:
+    """
+    Values of a file of JSON lines, each with the number of its line, from 1. Empty lines are skipped. A line that is no JSON is a
+    [`DocumentError`].
+    """
+    with open_text(path) as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DocumentError(
+                    os.fspath(path), None, None, f"line {number}", str(error), "a line of JSON"
+                ) from error
+
+
+def iterate_json_values(path: str | os.PathLike) -> Iterator:
+    """Items of a JSON array, or else the values of JSON lines, one after another, in bounded memory."""
+    with open_text(path) as file:
+        array = file.read(1 << 10).lstrip()[:1] == "["
+    if not array:
+        yield from (value for _, value in iterate_json_lines(path))
+        return
+    with open_text(path) as file:
+        yield from iterate_json_array(file, os.fspath(path))
+
+
 def iterate_json_array(file: TextIO, source: str | None = None, chunk_size: int = 1 << 20) -> Iterator:
     """
     Items of a JSON array, decoded one after another, so that memory holds a piece of the file and never all of it.

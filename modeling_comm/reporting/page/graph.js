@@ -22,7 +22,7 @@ const isCrowded = () => record.triples.length > MOST_EDGES;
 /** The facts to draw: all of the document's, or of too many the strongest that pass the filters. */
 function factsToDraw() {
   if (!isCrowded()) return [...record.triples.keys()];
-  const strength = (fact) => (record.triples[fact].missed ? -1 : record.triples[fact].score);
+  const strength = (fact) => (record.triples[fact].missed ? -1 : (record.triples[fact].support ?? 0) + record.triples[fact].score);
   const strongest = factsShown().sort((a, b) => strength(b) - strength(a) || a - b);
   return strongest.slice(0, MOST_EDGES).sort((a, b) => a - b);
 }

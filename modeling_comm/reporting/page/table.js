@@ -8,6 +8,8 @@ const columns = {
   relation: (a, b) => compare(relationOf(a), relationOf(b)),
   tail: (a, b) => compare(nameOf(a.tail), nameOf(b.tail)),
   score: (a, b) => a.score - b.score,
+  // Of a graph of many documents: of two facts in as many documents the one with the better score is the stronger.
+  support: (a, b) => a.support - b.support || a.score - b.score,
 };
 
 /** What the gold facts say of a fact: right, wrong or missed; nothing where there are none. */
@@ -19,12 +21,7 @@ const SIGNS = { right: "✓ ", wrong: "✗ ", missed: "", "": "" };
 function factsShown(entity = state.entity) {
   return [...record.triples.keys()].filter((fact) => {
     const triple = record.triples[fact];
-    return (
-      (triple.missed || isShown(triple)) &&
-      (!state.relation || triple.relation === state.relation) &&
-      (!state.verdict || verdictOf(triple) === state.verdict) &&
-      (entity === null || concerns(triple, entity))
-    );
+    return passes(triple) && (entity === null || concerns(triple, entity));
   });
 }
 
@@ -34,7 +31,8 @@ function rowOf(fact) {
   const score = html("span", { class: "score", "data-verdict": verdict }, SIGNS[verdict] + scoreOf(triple));
   score.style.setProperty("--score", String(triple.score));
   const relation = nameTag(relationOf(triple), `${cut(relationOf(triple), 150)} (${triple.relation})`);
-  const cells = [entityTag(triple.head), relation, entityTag(triple.tail), score];
+  const support = triple.support ? [html("span", { class: "number" }, triple.support.toLocaleString("en"))] : [];
+  const cells = [entityTag(triple.head), relation, entityTag(triple.tail), ...support, score];
   return html("tr", { "data-fact": fact, "aria-selected": "false" }, ...cells.map((cell) => html("td", {}, cell)));
 }
 
@@ -60,7 +58,7 @@ function renderTable() {
     ? ""
     : record.triples.length
       ? "No fact passes the filters."
-      : "No facts were found in this document.";
+      : NOTHING;
   stop(byId("rows"), "tr");
   if (focused !== undefined) byId("rows").querySelector(`[data-fact="${focused}"]`)?.focus();
 }

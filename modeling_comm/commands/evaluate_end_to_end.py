@@ -1,0 +1,80 @@
+"""`comm-docre evaluate --end_to_end`: a model on the raw text of labelled documents, beside what it does with their entities."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import pipeline
+
+from ..configuration_comm import TASK
+from ..data.reading import iterate_documents
+from ..documents import Document
+from ..evaluation.end_to_end import end_to_end_scores, format_end_to_end, raw_text, text_with_mentions
+from ..formats import matching_formats, read_documents
+from ..utils.files import write_json
+from ..utils.writer import is_standard_output
+from .errors import refuse_overwriting
+from .predict_models import check_model, check_ner, load_ner
+
+# Flags of `evaluate` that compare predictions with documents and mean nothing here.
+_OTHERS = ("predictions", "train_facts", "type_prior_train", "rel_info", "errors")
+
+
+def evaluate_end_to_end(
+    extract: Callable[..., Any], ner: Callable, documents: list[Document], batch_size: int = 4
+) -> dict[str, dict[str, Any]]:
+    """
+    Scores a model on documents whose entities are given, whose mentions are given and grouped by our rules, and of which only the
+    text is given.
+
+    Args:
+        extract (`Callable`): the pipeline.
+        ner (`Callable`): finds mentions, as the pipeline's `ner`.
+        documents (`list[Document]`): labelled documents.
+        batch_size (`int`, defaults to 4): documents that the model sees at once.
+
+    Returns:
+        `dict[str, dict]`: by what is given, `"entities"`, `"mentions"` or `"text"`, what
+        [`~modeling_comm.evaluation.end_to_end.end_to_end_scores`] returns.
+    """
+    unlabelled = [{name: document[name] for name in ("title", "sents", "vertexSet")} for document in documents]
+    inputs = {
+        "entities": unlabelled,
+        "mentions": [text_with_mentions(document) for document in documents],
+        "text": [raw_text(document) for document in documents],
+    }
+    results = {}
+    for given, texts in inputs.items():
+        records = extract(texts, ner=ner, batch_size=batch_size, max_sentences=0)
+        results[given] = end_to_end_scores(records, documents)
+    return results
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command with `--end_to_end`: prints the table and writes `--output`; returns the exit status."""
+    if given := [f"--{name}" for name in _OTHERS if getattr(args, name)]:
+        raise ValueError(f"--end_to_end goes without {', '.join(given)}: it predicts by itself")
+    if missing := [f"--{name}" for name in ("model", "ner") if not getattr(args, name)]:
+        raise ValueError(f"--end_to_end needs {' and '.join(missing)}")
+    refuse_overwriting(filter(None, [args.output]), [args.truth, args.model])
+    documents = list(_documents(args.truth))
+    if not documents or any(document.get("labels") is None for document in documents):
+        raise ValueError(f"{args.truth}: expected documents, all of them with labels")
+    check_model(args.model)
+    check_ner(args.ner)
+    extract = pipeline(TASK, model=args.model, device=args.device)
+    results = evaluate_end_to_end(extract, load_ner(args.ner, args.device), documents, args.batch_size)
+    to_stdout = args.output and is_standard_output(args.output)
+    print(format_end_to_end(results), file=sys.stderr if to_stdout else sys.stdout)
+    if args.output:
+        about = {"model": Path(args.model).name, "ner": Path(args.ner).name, "truth": Path(args.truth).name}
+        write_json(args.output, {**about, "documents": len(documents), "given": results})
+    return 0
+
+
+def _documents(path):
+    """Documents in DocRED's JSON, or in another format that is known."""
+    formats = [form.name for form in matching_formats(path)]
+    return read_documents(path) if formats and formats != ["docred"] else iterate_documents(path)

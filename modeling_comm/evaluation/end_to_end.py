@@ -1,0 +1,175 @@
+"""Scores of a whole system on raw text, where it finds mentions, entities and relations by itself, and what each stage loses."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..documents import Document
+from ..mentions import normalize_name
+from ..prediction_record import PredictionRecord
+from ..settings import SettingError
+from ..text_to_document import text_from_document
+from .rates import f1_of, rates
+
+# The stages that lose facts, in their order.
+STAGES = ("mentions", "grouping", "model")
+
+
+class _Entity(NamedTuple):
+    """Where an entity is mentioned, as character spans, and its normalised names."""
+
+    spans: frozenset[tuple[int, int]]
+    names: frozenset[str]
+
+
+class _Text(NamedTuple):
+    """The entities of a text and facts between them, `(head, tail, relation)`."""
+
+    entities: list[_Entity]
+    facts: set[tuple[int, int, str]]
+
+
+def end_to_end_scores(records: Sequence[PredictionRecord], documents: Sequence[Document]) -> dict[str, Any]:
+    """
+    Scores predictions whose entities are not the annotated ones.
+
+    - **Mentions**: right is a mention with the same characters; types are not compared.
+    - **Entities** (coreference): right is an entity with exactly the same mentions.
+    - **Relations, strict**: right is a triple whose relation is, and whose head and tail are right entities.
+    - **Relations, by name**: right is a triple whose relation is, and whose head and tail share a name with those of the fact, as
+      [`~modeling_comm.mentions.normalize_name`] compares them.
+
+    Args:
+        records (`list[PredictionRecord]`): what the pipeline returned for the texts of the documents, in their order.
+        documents (`list[Document]`): labelled documents in DocRED's format, with different titles. Their texts are those of
+            [`~modeling_comm.text_to_document.text_from_document`].
+
+    Returns:
+        `dict`: `mentions`, `entities`, `relations_strict` and `relations_by_name` with `precision`, `recall`, `f1` (fractions
+        of 1), `gold`, `predictions` and `correct`; and `facts`, how many of the annotated facts each stage loses under the strict
+        rule: `mentions`, where a mention of head or tail is not found; `grouping`, where all are, and do not form the two
+        entities; `model`, where they do, and the relation is not predicted; and `found`.
+
+    Raises:
+        SettingError: there are more or fewer records than documents, or a record is of another text.
+    """
+    if len(records) != len(documents):
+        expected = f"as many as documents ({len(documents)})"
+        raise SettingError("end_to_end_scores", "records", len(records), expected)
+    counts: dict[str, Counter] = {name: Counter() for name in ("mentions", "entities", "relations_strict")}
+    by_name, lost = Counter(), Counter()
+    for record, document in zip(records, documents, strict=True):
+        gold, found = _gold(document, record), _predicted(record)
+        mentions = [{span for entity in text.entities for span in entity.spans} for text in (gold, found)]
+        entities = [{entity.spans for entity in text.entities} for text in (gold, found)]
+        strict = [{_strict(text, fact) for fact in text.facts} for text in (gold, found)]
+        for name, (right, predicted) in zip(counts, (mentions, entities, strict), strict=True):
+            counts[name].update(gold=len(right), predictions=len(predicted), correct=len(right & predicted))
+        for fact in gold.facts:
+            lost[_losing_stage(gold, fact, mentions[1], entities[1], strict[1])] += 1
+        by_name.update(_by_name(gold, found))
+    result: dict[str, Any] = {
+        name: rates(number["correct"], number["predictions"], number["gold"]) for name, number in counts.items()
+    }
+    # A fact may be predicted of two entities with one name: precision counts triples, recall facts.
+    precision = rates(by_name["right_triples"], by_name["triples"], 0)["precision"]
+    recall = rates(by_name["found_facts"], 0, by_name["facts"])["recall"]
+    numbers = {"gold": by_name["facts"], "predictions": by_name["triples"], "correct": by_name["found_facts"]}
+    result["relations_by_name"] = {
+        "precision": precision,
+        "recall": recall,
+        "f1": f1_of(precision, recall),
+        **numbers,
+    }
+    result["facts"] = {stage: lost[stage] for stage in (*STAGES, "found")}
+    return result
+
+
+def _gold(document, record):
+    text = text_from_document(document)
+    if text.text != record["text"]:
+        raise SettingError("end_to_end_scores", "records", record["title"], f"the text of {text.title!r} in its place")
+    return _Text(_entities(text.text, text.entities), {(x["h"], x["t"], x["r"]) for x in document.get("labels") or ()})
+
+
+def _predicted(record):
+    facts = {(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]}
+    return _Text(_entities(record["text"], record["entities"]), facts)
+
+
+def _entities(text, entities):
+    found = []
+    for entity in entities:
+        spans = frozenset((mention["start"], mention["end"]) for mention in entity["mentions"])
+        found.append(
+            _Entity(spans, frozenset(normalize_name(text[start:end], entity["type"]) for start, end in spans))
+        )
+    return found
+
+
+def _strict(text, fact):
+    head, tail, relation = fact
+    return text.entities[head].spans, text.entities[tail].spans, relation
+
+
+def _losing_stage(gold, fact, mentions, entities, facts):
+    pair = [gold.entities[fact[0]].spans, gold.entities[fact[1]].spans]
+    if not all(spans <= mentions for spans in pair):
+        return "mentions"
+    if not all(spans in entities for spans in pair):
+        return "grouping"
+    return "found" if _strict(gold, fact) in facts else "model"
+
+
+def _by_name(gold, found):
+    def match(fact, other):
+        places = ((gold.entities[fact[place]], found.entities[other[place]]) for place in (0, 1))
+        return fact[2] == other[2] and all(one.names & two.names for one, two in places)
+
+    pairs = [(fact, triple) for fact in gold.facts for triple in found.facts if match(fact, triple)]
+    return {
+        "facts": len(gold.facts),
+        "triples": len(found.facts),
+        "found_facts": len({fact for fact, _ in pairs}),
+        "right_triples": len({triple for _, triple in pairs}),
+    }
+
+
+def raw_text(document: Document) -> dict[str, str]:
+    """The text of a document without its entities, as the pipeline takes it: tokens, and sentences, joined by single spaces."""
+    text = text_from_document(document)
+    return {"title": text.title, "text": text.text}
+
+
+def text_with_mentions(document: Document) -> dict[str, Any]:
+    """The text of a document with its mentions, each once, and without its entities, as the pipeline takes it."""
+    text = text_from_document(document)
+    spans = {(m["start"], m["end"]): entity["type"] for entity in text.entities for m in entity["mentions"]}
+    mentions = [
+        {"start": start, "end": end, "type": kind, "text": text.text[start:end]}
+        for (start, end), kind in spans.items()
+    ]
+    return {"title": text.title, "text": text.text, "mentions": sorted(mentions, key=lambda m: (m["start"], m["end"]))}
+
+
+def format_end_to_end(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """
+    A table of the F1 of each level.
+
+    Args:
+        results (`dict[str, dict]`): what [`end_to_end_scores`] returned, by the name of what was given.
+    """
+    columns = ("mentions", "entities", "relations_strict", "relations_by_name")
+    lines = [_row("F1 in %, given", ("mentions", "entities", "relations", "by name"))]
+    lines += [_row(given, (f"{100 * found[name]['f1']:.1f}" for name in columns)) for given, found in results.items()]
+    for given, found in results.items():
+        facts = found["facts"]
+        parts = ", ".join(f"{stage} {facts[stage]:,}" for stage in STAGES if facts[stage])
+        lines.append(
+            f"{given}: of {sum(facts.values()):,} facts {facts['found']:,} are found; lost by {parts or 'none'}"
+        )
+    return "\n".join(lines)
+
+
+def _row(name: str, cells: Iterable[str]) -> str:
+    return f"{name:18}" + "".join(f"{cell:>11}" for cell in cells)

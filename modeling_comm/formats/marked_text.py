@@ -1,0 +1,212 @@
+"""A text as annotation tools have it: spans, links between spans. Relations of this library are between entities; here is how the
+one becomes the other."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..documents import Document, DocumentError
+from ..mentions import group_mentions
+from ..settings import SettingError
+from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
+from .import_report import ImportReport
+from .original_documents import OriginalDocuments, annotate_original
+
+# What relations that link mentions of one entity are called, in any case, unless `--coreference_relation` says otherwise.
+COREFERENCE_RELATIONS = ("coreference", "coref")
+# How mentions become entities.
+ENTITY_WAYS = ("auto", "links", "names", "both")
+
+
+@dataclass(frozen=True)
+class MarkedSpan:
+    """
+    A span that is marked as a mention.
+
+    Attributes:
+        id (`str`): what links call it.
+        start, end (`int`): its characters `[start, end)`.
+        type (`str`, *optional*): its label.
+        field (`str`): where it is in the source, for messages.
+    """
+
+    id: str
+    start: int
+    end: int
+    type: str | None
+    field: str = "mentions"
+
+
+@dataclass(frozen=True)
+class Link:
+    """
+    A relation between two spans.
+
+    Attributes:
+        head, tail (`str`): ids of the spans.
+        relation (`str`): its label.
+        field (`str`): where it is in the source, for messages.
+    """
+
+    head: str
+    tail: str
+    relation: str
+    field: str = "relations"
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """
+    A text with marked spans.
+
+    Attributes:
+        title (`str`): what it is called.
+        text (`str`): the text.
+        spans (`list[MarkedSpan]`): in any order.
+        links (`list[Link]`): relations between spans.
+        chains (`list[tuple[str, ...]]`): ids of spans that mention the same entity; a span may be in several.
+        sentences (`list[tuple[int, int]]`, *optional*): characters of its sentences, where these are known.
+    """
+
+    title: str
+    text: str
+    spans: Sequence[MarkedSpan]
+    links: Sequence[Link] = ()
+    chains: Sequence[tuple[str, ...]] = ()
+    sentences: Sequence[tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True)
+class MarkedTextOptions:
+    """
+    How exports of annotation tools are read.
+
+    Attributes:
+        coreference_relation (`str`, *optional*): the relation that links mentions of one entity; `coreference` or `coref`, in
+            any case, by default.
+        entities (`str`, defaults to `"auto"`): `"links"`: mentions that are linked are one entity, any other is one alone;
+            `"names"`: mentions are grouped by their names, see [`~modeling_comm.mentions.group_mentions`]; `"both"`: either makes
+            them one; `"auto"`: `"links"` if any document of the export has one, else `"names"`.
+        offset_unit (`str`, *optional*): `"characters"` or `"utf16"`; what the tool counts by default.
+        text_field (`str`, defaults to `"text"`): the field of the text, where tools let users choose.
+        original (`OriginalDocuments`, *optional*): the documents that were annotated, whose tokens, sentences, evidence and other
+            fields are kept.
+    """
+
+    coreference_relation: str | None = None
+    entities: str = "auto"
+    offset_unit: str | None = None
+    text_field: str = "text"
+    original: OriginalDocuments | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.entities not in ENTITY_WAYS:
+            raise SettingError("MarkedTextOptions", "entities", self.entities, f"one of {', '.join(ENTITY_WAYS)}")
+
+    def for_relation(self, relation: str | None) -> "MarkedTextOptions":
+        """The same for a document which says what its relation of coreference is called."""
+        if relation is None or self.coreference_relation is not None:
+            return self
+        return replace(self, coreference_relation=relation)
+
+    def is_coreference(self, relation: str) -> bool:
+        """Whether a relation links mentions of one entity."""
+        if self.coreference_relation is not None:
+            return relation == self.coreference_relation
+        return relation.lower() in COREFERENCE_RELATIONS
+
+
+def read_each(
+    items: Iterable, parse: Callable[[int, Any], AnnotatedText | Document | None]
+) -> Iterator[AnnotatedText | Document | DocumentError]:
+    """What `parse` makes of the index and the item, without None; the error where an item cannot be read, as the next one can."""
+    for index, item in enumerate(items):
+        try:
+            found = parse(index, item)
+        except DocumentError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found
+
+
+def finish_marked_text(
+    marked: MarkedText, report: ImportReport, options: MarkedTextOptions, index: int | None, source: str | None
+) -> AnnotatedText | Document:
+    """
+    A marked text with its entities: a relation between two spans becomes a fact of their entities.
+
+    Args:
+        marked ([`MarkedText`]): the text. Its links of coreference are among its links, or in its chains.
+        report ([`ImportReport`]): is told what is dropped: relations of spans that are not there.
+        options ([`MarkedTextOptions`]): how it is read.
+        index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
+
+    Raises:
+        DocumentError: a span does not fit into the text; the text is not that of the original document.
+    """
+    places = {span.id: place for place, span in enumerate(marked.spans)}
+    links = [link for link in marked.links if link.head in places and link.tail in places]
+    report.drop("relations of mentions that are not there", len(marked.links) - len(links))
+    same = [(places[link.head], places[link.tail]) for link in links if options.is_coreference(link.relation)]
+    for chain in marked.chains:
+        members = [places[name] for name in chain if name in places]
+        same += itertools.pairwise(members)
+    if options.entities == "names":
+        same = []
+    if options.entities != "links":
+        same += _same_names(marked, index, source)
+    entity_of = _joined(len(marked.spans), same)
+    facts = [
+        (entity_of[places[link.head]], link.relation, entity_of[places[link.tail]], link.field)
+        for link in links
+        if not options.is_coreference(link.relation)
+    ]
+    if options.original is not None:
+        original = options.original.find(marked.title)
+        if original is not None:
+            entities: dict[int, list[MarkedSpan]] = {}
+            for span, entity in zip(marked.spans, entity_of, strict=True):
+                entities.setdefault(entity, []).append(span)
+            return annotate_original(original, marked.text, entities, facts, report, index=index, source=source)
+        report.note("documents that are not among the original ones")
+    mentions = [
+        AnnotatedMention(span.start, span.end, span.type, (f"entity {entity}",), None, span.field)
+        for span, entity in zip(marked.spans, entity_of, strict=True)
+    ]
+    entity_facts = [
+        AnnotatedFact(f"entity {head}", f"entity {tail}", relation, {}, where) for head, relation, tail, where in facts
+    ]
+    return AnnotatedText(marked.title, marked.text, mentions, entity_facts, sentences=marked.sentences)
+
+
+def _same_names(marked, index, source):
+    """Pairs of places of spans that the rules for names take for one entity."""
+    at: dict[tuple[int, int], list[int]] = {}
+    for place, span in enumerate(marked.spans):
+        text = marked.text[span.start : span.end]
+        start, end = span.start + len(text) - len(text.lstrip()), span.end - len(text) + len(text.rstrip())
+        at.setdefault((start, end), []).append(place)
+    mentions = [{"start": span.start, "end": span.end, "type": span.type} for span in marked.spans]
+    same = []
+    for entity in group_mentions(marked.text, mentions, None, marked.title, index=index, source=source):
+        members = [place for mention in entity["mentions"] for place in at[mention["start"], mention["end"]]]
+        same += itertools.pairwise(members)
+    return same
+
+
+def _joined(size, pairs):
+    """For each place the first place of its group, where the places of a pair are in one."""
+    parent = list(range(size))
+
+    def first_of(place):
+        while parent[place] != place:
+            parent[place] = parent[parent[place]]
+            place = parent[place]
+        return place
+
+    for one, other in pairs:
+        low, high = sorted((first_of(one), first_of(other)))
+        parent[high] = low
+    return [first_of(place) for place in range(size)]

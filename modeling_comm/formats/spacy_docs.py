@@ -1,0 +1,180 @@
+"""spaCy: a `DocBin` in a `.spacy` file, `Doc.to_json()` in JSON, and `Doc`s in memory."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..documents import Document, DocumentChecker, DocumentError
+from ..prediction_record import parse_record
+from ..utils.files import iterate_json_values
+from .annotated_text import AnnotatedText, document_of_text
+from .format_registry import register_format
+from .import_report import ImportReport
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .pre_annotation import pre_annotation
+
+# Groups of `doc.spans` whose name begins so are chains of coreference, in spaCy's experimental component.
+_CHAINS = "coref_clusters"
+# Extensions of documents: the one of this library's component, and the one of spaCy's tutorial on relation extraction, whose
+# values are probabilities by label, 1.0 or 0.0 where they were annotated.
+_RECORD, _TUTORIAL = "comm_docre", "rel"
+_SURE = 0.5
+
+
+def looks_like_spacy(head: bytes, path: str) -> bool:
+    """Whether a file is a `.spacy` file, or JSON of documents as `Doc.to_json()` gives it."""
+    if path.lower().endswith(".spacy"):
+        return True
+    return head.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] in (b"[", b"{") and all(
+        name in head for name in (b'"text"', b'"ents"', b'"tokens"')
+    )
+
+
+def _links_mentions(path, options):
+    return any(map(_has_chains, _documents(path)))
+
+
+def _has_chains(item):
+    groups = item.get("spans") if isinstance(item, Mapping) else None
+    return (isinstance(groups, Mapping) and any(name.startswith(_CHAINS) for name in groups)) or _record(
+        item
+    ) is not None
+
+
+@register_format(
+    "spacy",
+    "spaCy's DocBin (.spacy), or JSON of Doc.to_json()",
+    (".spacy", ".json", ".jsonl"),
+    looks_like_spacy,
+    extra="text",
+    links_mentions=_links_mentions,
+)
+def read_spacy(
+    path: str, report: ImportReport, options: MarkedTextOptions
+) -> Iterator[AnnotatedText | Document | DocumentError]:
+    """
+    Documents of spaCy: `ents`, or else the labelled groups of `spans`, are the mentions, `coref_clusters_*` of `spans` chains of
+    coreference. Relations are those of this library's component (`doc._.relations`), or of the extension `doc._.rel` of spaCy's
+    tutorial with 0.5 or more. Sentences are those of the `Doc`.
+
+    Args:
+        path (`str`): the file.
+        report ([`ImportReport`]): is told what is dropped.
+        options ([`MarkedTextOptions`]): how it is read.
+
+    Raises:
+        ImportError: a `.spacy` file is read without spaCy.
+        DocumentError: a document is not of this form.
+    """
+
+    def parse(index, item):
+        return finish_marked_text(_marked(item, index, path, report), report, options, index, path)
+
+    yield from read_each(_documents(path), parse)
+
+
+def documents_of_docs(docs: Iterable[Any], report: ImportReport | None = None) -> list[Document]:
+    """
+    Documents in DocRED's format of spaCy's `Doc`s in memory, as [`read_spacy`] reads them from a file.
+
+    Args:
+        docs (`Iterable[Doc]`): the documents.
+        report ([`ImportReport`], *optional*): is told what is dropped.
+
+    Raises:
+        DocumentError: a document does not fit.
+    """
+    report = ImportReport() if report is None else report
+    items = list(map(_json_of, docs))
+    options = MarkedTextOptions(entities="links" if any(map(_has_chains, items)) else "names")
+    documents = []
+    for index, item in enumerate(items):
+        found = finish_marked_text(_marked(item, index, None, report), report, options, index, None)
+        documents.append(document_of_text(found, report, index=index) if isinstance(found, AnnotatedText) else found)
+    return documents
+
+
+def _documents(path):
+    if path.lower().endswith(".spacy"):
+        yield from _of_docbin(path)
+    else:
+        yield from iterate_json_values(path)
+
+
+def _of_docbin(path):
+    try:
+        import spacy
+        from spacy.tokens import DocBin
+    except ImportError as error:
+        raise ImportError('.spacy files need spaCy: pip install "comm-docre[text]"') from error
+    try:
+        docs = DocBin().from_disk(path)
+    except Exception as error:  # zlib's, msgpack's and spaCy's own
+        raise ValueError(f"{path}: found {error}, expected a DocBin of spaCy") from error
+    yield from map(_json_of, docs.get_docs(spacy.blank("xx").vocab))
+
+
+def _json_of(doc):
+    """A `Doc` as its JSON, with the two extensions."""
+    item = doc.to_json()
+    extensions = {name: doc.user_data.get(("._.", name, None, None)) for name in (_RECORD, _TUTORIAL)}
+    return {**item, "title": doc.user_data.get("title"), "_": extensions}
+
+
+def _record(item):
+    extensions = item.get("_") if isinstance(item, Mapping) else None
+    return extensions.get(_RECORD) if isinstance(extensions, Mapping) else None
+
+
+def _marked(item, index, path, report):
+    checker = DocumentChecker(item, index, path)
+    checker.check(item, Mapping, None, "a document as Doc.to_json() gives it")
+    text = checker.read(item, "text", str, "", "a text")
+    title = item.get("title")
+    title = title if isinstance(title, str) and title.strip() else f"document {index + 1}"
+    record = _record(item)
+    if record is not None:
+        annotation, _, left_out = pre_annotation(parse_record(record, index, path), index + 1)
+        for kind, number in left_out.items():
+            report.drop(kind, number)
+        found = annotation.marked
+        return MarkedText(title, text, found.spans, found.links, found.chains, record["sentences"])
+    spans: dict[tuple[int, int], MarkedSpan] = {}
+
+    def add(span, field, kind=None):
+        checker.check(span, Mapping, field, "a span: an object with start and end")
+        start, end = (
+            checker.read(span, name, int, f"{field}.", "an offset (an integer)") for name in ("start", "end")
+        )
+        spans.setdefault((start, end), MarkedSpan(f"{start} {end}", start, end, kind, field))
+        return f"{start} {end}"
+
+    groups = item.get("spans") if isinstance(item.get("spans"), Mapping) else {}
+    # As of a `Doc` itself: groups with labels where there are no entities.
+    others = [span for members in groups.values() for span in members if span.get("label")]
+    for place, span in enumerate(item.get("ents") or others):
+        add(span, f"ents[{place}]", str(span.get("label") or "") or None)
+    chains = []
+    for name, members in groups.items():
+        if not name.startswith(_CHAINS):
+            continue
+        if any((span.get("start"), span.get("end")) in spans for span in members):
+            chains.append(tuple(add(span, f"spans.{name}") for span in members))
+        else:
+            report.drop("chains of coreference without an entity")
+    links = _tutorial_links(item, spans)
+    sents = item.get("sents")
+    sentences = [(sent["start"], sent["end"]) for sent in sents] if sents else None
+    return MarkedText(title, text, list(spans.values()), links, chains, sentences)
+
+
+def _tutorial_links(item, spans):
+    """Relations of the tutorial's extension: by the first tokens of head and tail, the probability of each label."""
+    relations = (item.get("_") or {}).get(_TUTORIAL) or {}
+    starts = [token["start"] for token in item.get("tokens") or ()]
+    by_start = {start: span.id for (start, _), span in reversed(spans.items())}
+    return [
+        Link(*(by_start.get(starts[token], "") for token in tokens), label)
+        for tokens, labels in relations.items()
+        for label, probability in labels.items()
+        if probability >= _SURE
+    ]

