@@ -4,7 +4,7 @@ share it."""
 import dataclasses
 import difflib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .decoding import Triple, scores_of
@@ -186,7 +186,7 @@ class TripleSelection:
         return missing
 
 
-def has_type(wanted: Collection[str] | None, kind: str) -> bool:
+def has_type(wanted: Iterable[str] | None, kind: str) -> bool:
     """Whether an entity's type is one of those wanted, which may be labels of CoNLL-2003 or OntoNotes; None means any."""
     return wanted is None or any(kind in (name, docred_type(name)) for name in wanted)
 

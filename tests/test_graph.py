@@ -20,7 +20,7 @@ from modeling_comm.mentions import normalize_name
 from modeling_comm.settings import SettingError
 from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK
 
-NEEDED = 'needs the extra graph: pip install "comm-docre[graph]"'
+NEEDED = 'needs the extra graph: pip install -e ".[graph]"'
 FIRST = make_record(
     "Anna lives in Oslo. She was born there.",
     ["Anna", "Oslo"],

@@ -35,7 +35,7 @@ class GraphSelection:
     head_types: Iterable[str] | None = None
     tail_types: Iterable[str] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _MIN_SUPPORT.check(self)
         shared = {name: getattr(self, name) for name in self.field_names() if name != "min_support"}
         of_triples = TripleSelection(**shared)
