@@ -372,6 +372,12 @@ def test_one_word_for_one_thing():
     assert not found, "\n".join(found)
 
 
+def test_the_readme_is_short():
+    words = len(read(ROOT / "README.md").split())
+    print(f"{words} words")
+    assert words < 900
+
+
 def test_index_lists_every_page():
     index = DOCS / "README.md"
     listed = re.findall(r"\]\((\w+\.md)\)", read(index))
