@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo test test-integrations fuzz torture quality benchmark clean
+.PHONY: install demo reference-models test test-integrations fuzz torture quality benchmark clean
 
 install: .venv/installed
 
@@ -42,6 +42,10 @@ test-integrations: install
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
 	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,onnx,search,lora]"
 	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations "tests/test_docs.py::test_page_runs[docs/research.md]"
+
+# The models that this project would publish; needs a network and a GPU: make reference-models REFERENCE="--push_to_hub org"
+reference-models: install
+	$(BIN)/python experiments/reference_models.py $(REFERENCE)
 
 quality: install
 	$(BIN)/ruff check .

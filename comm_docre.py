@@ -305,6 +305,14 @@ def _add_import(parser):
     parser.add_argument("--input", help="file, perhaps compressed by gzip, or folder")
     parser.add_argument("--format", metavar="NAME", help="of the input (default: guessed)")
     parser.add_argument("--output", help="JSON file of documents; JSON lines if its name ends in .jsonl")
+    parser.add_argument(
+        "--split",
+        nargs=3,
+        type=int,
+        metavar=("TRAIN", "DEV", "TEST"),
+        help="percentages: --output is a folder, whose train.json, dev.json and test.json have the documents, chosen by a "
+        "hash of their titles, the same each time",
+    )
     parser.add_argument("--rel_info", help="JSON file of relations (default: rel_info.json beside --output)")
     parser.add_argument(
         "--null_label", help="a label that means no relation, beside Na, NA, NR and no_relation, which always do"

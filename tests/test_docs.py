@@ -290,7 +290,7 @@ def flags():
     """Every flag of every command, the launchers' and the benchmarks' included."""
     parsers = [*map(comm_docre.parser_of, comm_docre.COMMANDS), *(make() for make in LAUNCHERS.values())]
     of_parsers = {flag for parser in parsers for flag in parser._option_string_actions}
-    files = [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "examples").glob("*.py")]
+    files = [file for folder in ("benchmarks", "examples", "experiments") for file in (ROOT / folder).glob("*.py")]
     of_files = {flag for file in files for flag in FLAG_OF_A_FILE.findall(file.read_text(encoding="utf-8"))}
     return of_parsers.union(of_files, *map(flags_in_help, [run_docre.main, *SCRIPTS.values()]))
 

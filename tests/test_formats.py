@@ -1,6 +1,7 @@
 """Documents in other formats: the registry, the guess, the readers, the command `comm-docre import`."""
 
 import gzip
+import itertools
 import json
 
 import pytest
@@ -10,7 +11,7 @@ from helpers import ROOT, SHARED, requires_shared, run_script, save_backbone
 import comm_docre
 from dataset_scripts.builder import load_splits
 from dataset_scripts.provenance import read_provenance
-from modeling_comm.commands.import_documents import write_documents
+from modeling_comm.commands.import_outputs import write_documents
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.formats import (
@@ -452,6 +453,25 @@ def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):
     assert known == {"CID": "induces", "P17": "country", "Association": "Association"}
     lines = (tmp_path / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["title"] for line in lines] == ["101", "102"]
+
+
+def test_the_command_splits_by_the_titles(tmp_path, capsys):
+    documents = [{**read(FIXTURES / "two_documents.json")[0][0], "title": f"Letter {number}"} for number in range(200)]
+    (tmp_path / "all.json").write_text(json.dumps(documents))
+    (tmp_path / "turned.json").write_text(json.dumps(documents[::-1]))
+    titles = []
+    for name in ("all", "turned"):
+        output = tmp_path / f"split_{name}"
+        assert run("--input", tmp_path / f"{name}.json", "--output", output, "--split", 70, 10, 20) == 0
+        parts = [json.loads((output / f"{part}.json").read_text()) for part in ("train", "dev", "test")]
+        titles.append([sorted(document["title"] for document in part) for part in parts])
+        assert "P19" in json.loads((output / "rel_info.json").read_text())
+    assert titles[0] == titles[1] and sorted(itertools.chain(*titles[0])) == sorted(x["title"] for x in documents)
+    sizes = [len(part) for part in titles[0]]
+    assert 120 < sizes[0] < 160 and 10 < sizes[1] < 35 and 25 < sizes[2] < 60
+    assert f"split into train.json {sizes[0]}, dev.json {sizes[1]}, test.json {sizes[2]}" in capsys.readouterr().out
+    assert run("--input", tmp_path / "all.json", "--output", tmp_path / "no", "--split", 70, 10, 30) == 2
+    assert "add up to 100" in capsys.readouterr().err and not (tmp_path / "no").exists()
 
 
 def test_the_command_lists_formats(capsys):

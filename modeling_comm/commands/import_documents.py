@@ -2,15 +2,11 @@
 
 import argparse
 import contextlib
-import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 from ..data.reading import iterate_documents
-from ..documents import Document, shown
 from ..evaluation.mismatch import read_relation_names
 from ..formats import (
     ImportReport,
@@ -21,50 +17,12 @@ from ..formats import (
     input_files,
     read_documents,
 )
-from ..utils.files import read_json, write_json
-from ..utils.writer import is_standard_output, replacing
+from ..utils.files import write_json
+from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
+from .import_outputs import SPLIT_FILES, add_relation_names, write_documents, write_split
 
 _RELATION_FILE = "rel_info.json"
-
-
-def write_documents(path: str | os.PathLike, documents: Iterable[Document]) -> None:
-    """
-    Writes documents one after another, as a JSON array, or as JSON lines where the file's name ends in `.jsonl`.
-
-    Args:
-        path (`str`): the file.
-        documents (`Iterable[Document]`): the documents; memory holds one of them.
-    """
-    opening, between, end = ("", "\n", "\n") if os.fspath(path).endswith(".jsonl") else ("[\n", ",\n", "\n]\n")
-    with replacing(path) as file:
-        before = opening
-        for document in documents:
-            file.write((before + json.dumps(document, ensure_ascii=False)).encode("utf-8"))
-            before = between
-        file.write((end if before == between else opening + end).encode("utf-8"))
-
-
-def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
-    """
-    Adds relations to a `rel_info.json`, or writes a new one. Names that it has stay: a test file may lack relations of the
-    training file that was imported before.
-
-    Args:
-        path (`str`): the file.
-        names (`dict[str, str]`): readable names by relation.
-
-    Returns:
-        `int`: how many relations were added.
-
-    Raises:
-        ValueError: the file is there and is no object of names.
-    """
-    known = read_json(path) if Path(path).exists() else {}
-    if not isinstance(known, dict) or not all(isinstance(name, str) for name in known.values()):
-        raise ValueError(f"{path}: found {shown(known)}, expected an object of relations and their names")
-    write_json(path, {**names, **known})
-    return len(set(names) - set(known))
 
 
 def relation_ids(path: str | Path | None) -> dict[str, str]:
@@ -98,8 +56,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"expected {' and '.join(f'--{flag}' for flag in missing)}, or --list_formats")
     files = input_files(args.input, args.format)
     to_stdout = is_standard_output(args.output)
-    relation_file = args.rel_info or (None if to_stdout else Path(args.output).with_name(_RELATION_FILE))
-    outputs = [path for path in (args.output, relation_file, args.report) if path]
+    written = [Path(args.output, name) for name in SPLIT_FILES] if args.split else [args.output]
+    relation_file = args.rel_info or (None if to_stdout else Path(written[0]).with_name(_RELATION_FILE))
+    outputs = [path for path in (*written, relation_file, args.report) if path]
     refuse_overwriting(outputs, [args.input, *filter(None, [args.original]), *(path for path, _ in files)])
     report = ImportReport()
     options = MarkedTextOptions(
@@ -124,8 +83,12 @@ def run(args: argparse.Namespace) -> int:
             relation_ids=relation_ids(relation_file),
         )
     ) as documents:
-        write_documents(args.output, documents)
+        sizes = write_split(args.output, documents, args.split) if args.split else {}
+        if not args.split:
+            write_documents(args.output, documents)
     print(report, file=sys.stderr if to_stdout else sys.stdout)
+    if sizes:
+        print(f"split into {', '.join(f'{name} {size:,}' for name, size in sizes.items())}")
     for error in report.skipped:
         print(f"skipped: {error}", file=sys.stderr)
     if args.report:
