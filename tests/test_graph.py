@@ -474,7 +474,7 @@ def test_input_is_not_overwritten(triples, tmp_path, capsys):
 @pytest.mark.parametrize("suffix, package", [(".parquet", "pyarrow"), (".graphml", "networkx"), (".ttl", "rdflib")])
 def test_what_a_format_lacks_is_named(suffix, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"'{package}': pip install \"comm-docre\[graph\]\""):
+    with pytest.raises(ImportError, match=rf"'{package}', of the extra 'graph': pip install"):
         write_graph(build_graph([FIRST]), tmp_path / f"graph{suffix}")
     assert list(tmp_path.iterdir()) == []
 

@@ -19,6 +19,7 @@ from ..losses import available_losses
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting, nearest_names
 from ..utils.files import read_json
+from .script_help import HelpFormatter
 from .training_args import CommTrainingArguments
 
 
@@ -292,22 +293,6 @@ def mapping(text: str) -> Any:
     return json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows one spelling of each flag, defaults other than None, and the description with its lines as they are."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
-
-    def _format_action_invocation(self, action):
-        spellings = action.option_strings
-        # Transformers adds a second one with hyphens. It keeps working.
-        action.option_strings = [flag for flag in spellings if "-" not in flag.lstrip("-")]
-        try:
-            return super()._format_action_invocation(action)
-        finally:
-            action.option_strings = spellings
-
-
 @dataclass
 class Arguments:
     """All arguments of `run_docre.py`, by group."""
@@ -463,7 +448,7 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
             prog=prog,
             usage="%(prog)s [SETTINGS.yaml] [--FLAG VALUE ...]",  # the list of all flags would hide an error
             description=description,
-            formatter_class=_HelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
     except argparse.ArgumentError as error:  # by a setting of an extension, which becomes a flag
