@@ -230,42 +230,70 @@ def measure(arguments, setting, documents, relations, loss=None):
 
 
 def measure_epoch(arguments, documents, relations):
-    """The first epoch of `examples/redocred_mini_cpu.yaml` and one pass over `--dev_file`: CPU seconds of each form. Every step
-    is computed in both."""
+    """An epoch of `examples/redocred_mini_cpu.yaml` and one pass over `--dev_file`, or a part of both: CPU seconds of each form
+    and of the bare backbone. Every step is computed in all of them."""
     model, processor = build(arguments.backbone, "atlop", 256, "cmm", relations, dropout="recipe")
+    if arguments.epoch_after:
+        before, *_ = trained(arguments, f"atlop,256,cmm,{arguments.epoch_after}", documents, relations)
+        model.load_state_dict(before.state_dict())
     optimizer = optimizer_of(model, model.backbone)
-    order = random.Random(0).sample(documents, len(documents))
-    seconds = {"now": 0.0, "textbook": 0.0, "optimizer": 0.0}
+    draw = random.Random(0)
+    order = draw.sample(documents, arguments.epoch_documents or len(documents))
+    others = json.loads(Path(arguments.dev_file).read_text(encoding="utf-8"))
+    # Training and evaluation are cut alike.
+    others = draw.sample(others, round(len(others) * len(order) / len(documents)))
+    seconds = dict.fromkeys(("now", "textbook", "bare", "optimizer"), 0.0)
+    shares, pairs = [], 0
 
     def timed(name, run):
         start = time.process_time()
-        run()
+        result = run()
         seconds[name] += time.process_time() - start
+        return result
+
+    def backbone(batch):
+        return model.backbone(batch["input_ids"], batch["attention_mask"]).last_hidden_state
 
     for start in range(0, len(order), BATCH_SIZE):
         batch = processor(order[start : start + BATCH_SIZE])
+        timed("bare", lambda batch=batch: backbone(batch).pow(2).mean().backward())
         timed("textbook", lambda batch=batch: in_textbook_form(model, lambda: model(**batch).loss.backward()))
         optimizer.zero_grad()
-        timed("now", lambda batch=batch: model(**batch).loss.backward())
+        logits = timed("now", lambda batch=batch: watched(model, batch, shares))
+        pairs += len(logits)
         timed("optimizer", lambda: update(model, optimizer))
     steps = dict(seconds)
     model.eval()
-    others = json.loads(Path(arguments.dev_file).read_text(encoding="utf-8"))
     with torch.no_grad():
         for start in range(0, len(others), 8):
             batch = processor([{**one, "labels": None} for one in others[start : start + 8]])
+            timed("bare", lambda batch=batch: backbone(batch))
             timed("textbook", lambda batch=batch: in_textbook_form(model, lambda: model(**batch)))
             timed("now", lambda batch=batch: model(**batch))
+
+    def to_textbook(seconds):
+        whole = seconds["textbook"] + seconds["optimizer"]
+        return {name: round((seconds[name] + seconds["optimizer"]) / whole, 3) for name in ("now", "bare")}
+
     result = {
-        "steps": round((steps["now"] + steps["optimizer"]) / (steps["textbook"] + steps["optimizer"]), 3),
-        "steps and evaluation": round(
-            (seconds["now"] + seconds["optimizer"]) / (seconds["textbook"] + seconds["optimizer"]), 3
-        ),
+        "steps": to_textbook(steps),
+        "steps and evaluation": to_textbook(seconds),
+        "cells not zero": mean_shares(shares),
         "cpu seconds": {name: round(value, 1) for name, value in seconds.items()},
         "documents": {"training": len(order), "evaluation": len(others)},
+        "pairs a step": round(pairs / len(shares)),
+        "training steps before": arguments.epoch_after,
     }
     print("epoch", json.dumps(result), flush=True)
     return result
+
+
+def watched(model, batch, shares):
+    """Forward and backward pass. Appends to `shares` which part of the gradient's cells is not zero, and gives the logits."""
+    output = model(**batch)
+    output.logits.register_hook(lambda gradient: shares.append(shares_of(gradient)))
+    output.loss.backward()
+    return output.logits
 
 
 def main():
@@ -277,6 +305,8 @@ def main():
         "--train_file", required=True, help="documents in DocRED's format; four middling ones are timed"
     )
     parser.add_argument("--dev_file", help="documents evaluated after an epoch; without, no epoch is measured")
+    parser.add_argument("--epoch_documents", type=int, help="of the training file in the epoch; by default all")
+    parser.add_argument("--epoch_after", type=int, default=0, help="training steps before the epoch (%(default)s)")
     parser.add_argument("--train_steps", type=int, default=300)
     parser.add_argument("--loss_steps", type=int, default=100)
     parser.add_argument(

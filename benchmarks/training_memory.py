@@ -5,12 +5,17 @@ entities: as it is, with pairs in memory bounded, and in the textbook form of th
     python benchmarks/training_memory.py --backbone "$(python examples/minilm.py)" --output benchmarks/training_memory.json
 
 One document of 400 words; the relations' gradients are dense, as in the first steps of a training, which is the worst case. Each
-step runs in a process of its own, whose peak is reset before it (Linux only). The goal is twice `4 P (2 emb_size + 97)` bytes
-(head, tail and logits) plus `4 E^2 (C + d)` for pooling.
+step runs in a process of its own, twice: once for its resident memory, whose peak is reset before it (Linux only), and once for
+what torch allocates, counted by its profiler. The goal is twice `4 P (2 emb_size + 97)` bytes (head, tail and logits) plus
+`4 E^2 (C + d)` for pooling.
+
+By default, glibc takes blocks of up to 32 MiB from a heap, in whose holes the next ones often do not fit. With `--mmap_threshold`
+those of this many bytes are given back one by one, as with the environment variable MALLOC_MMAP_THRESHOLD_.
 """
 
 import argparse
 import ctypes
+import itertools
 import json
 import multiprocessing
 import sys
@@ -25,6 +30,7 @@ from classifier_step import build, in_textbook_form
 from modeling_comm.reporting.run_record import command_line, commit_of, versions
 from modeling_comm.utils.files import write_json
 
+M_MMAP_THRESHOLD = -3  # of malloc.h
 FORMS = ("bare", "comm", "bounded", "textbook")
 
 
@@ -39,8 +45,20 @@ def reset_peak():
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak_of_step(backbone, form, entities, emb_size, bound):
-    """Bytes that a step needs on top of the loaded model and of one small step before it."""
+def peak_allocated(run):
+    """Bytes of tensors that are alive at the peak of a run, of those that it makes."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = profiler.profiler.kineto_results.events()
+    sizes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return max(itertools.accumulate(size for _, size in sizes))
+
+
+def peaks_of_step(backbone, form, entities, emb_size, bound, mmap_threshold):
+    """Bytes that a step needs on top of the loaded model and of one small step before it, resident and allocated for tensors; and
+    the document's subword tokens."""
+    if mmap_threshold is not None:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, mmap_threshold)
     torch.set_num_threads(1)
     model, processor = build(backbone, "atlop", emb_size, "cmm", [f"R{index}" for index in range(1, 97)])
 
@@ -59,7 +77,7 @@ def peak_of_step(backbone, form, entities, emb_size, bound):
     reset_peak()
     before = resident("VmRSS")
     tokens = step(entities)
-    return resident("VmHWM") - before, tokens
+    return resident("VmHWM") - before, peak_allocated(lambda: step(entities)), tokens
 
 
 def main():
@@ -73,6 +91,7 @@ def main():
         "--forms", nargs="*", default=FORMS, help="bare among them; the textbook form of 100 entities needs 6 GB"
     )
     parser.add_argument("--bound", type=int, default=1024, help="`pairs_at_once` of the bounded step")
+    parser.add_argument("--mmap_threshold", type=int, help="bytes; by default glibc chooses")
     parser.add_argument("--output")
     arguments = parser.parse_args()
     rows = []
@@ -80,22 +99,33 @@ def main():
         for entities in arguments.entities:
             pairs = entities * (entities - 1)
             row = {"entities": entities, "pairs": pairs}
-            peaks = {}
+            peaks = {"resident": {}, "allocated": {}}
             for form in arguments.forms:
-                given = (arguments.backbone, form, entities, arguments.emb_size, arguments.bound)
-                peaks[form], tokens = pool.apply(peak_of_step, given)
-                row[f"{form}, MiB"] = round(peaks[form] / 2**20)
+                given = (
+                    arguments.backbone,
+                    form,
+                    entities,
+                    arguments.emb_size,
+                    arguments.bound,
+                    arguments.mmap_threshold,
+                )
+                *found, tokens = pool.apply(peaks_of_step, given)
+                for measure, peak in zip(peaks.values(), found, strict=True):
+                    measure[form] = peak
             pooling = 4 * entities**2 * (tokens + 384)
             row["tokens"] = tokens
-            row["over bare, MiB"] = {
-                form: round((peaks[form] - peaks["bare"]) / 2**20) for form in peaks if form != "bare"
-            }
+            for measure, found in peaks.items():
+                bare = found.pop("bare")
+                row[f"{measure}, bare, MiB"] = round(bare / 2**20)
+                row[f"{measure}, over bare, MiB"] = {
+                    form: round((peak - bare) / 2**20) for form, peak in found.items()
+                }
             row["goal, MiB"] = round(2 * (4 * pairs * (2 * arguments.emb_size + 97) + pooling) / 2**20)
             print(json.dumps(row), flush=True)
             rows.append(row)
     record = {
         "memory of a step": rows,
-        "settings": {name: getattr(arguments, name) for name in ("entities", "emb_size", "bound")},
+        "settings": {name: getattr(arguments, name) for name in ("entities", "emb_size", "bound", "mmap_threshold")},
         "device": "cpu, 1 thread",
         "command": command_line(),
         "commit": commit_of(Path(__file__).parent),

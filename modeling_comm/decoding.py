@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -190,10 +190,11 @@ def _probability(logit):
 
 
 @dataclasses.dataclass
-class Predictions:
+class Predictions(Mapping):
     """
     The predictions for one document. Pipeline, trainer, scorer and experiments share it; the official JSON and triples in
-    words are two ways to write it.
+    words are two ways to write it. As Transformers' outputs, it is also a mapping, of the fields that are not None:
+    `predictions["triples"]`.
 
     Args:
         triples (`list[Triple]`): in the order of the pairs.
@@ -218,6 +219,19 @@ class Predictions:
     loss: float | None = None
     document_index: int | None = None
     sentence_scores: dict[tuple[int, int], list[float]] | None = None
+
+    def _given(self):
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._given()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given())
+
+    def __len__(self) -> int:
+        return len(self._given())
 
     @classmethod
     def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":

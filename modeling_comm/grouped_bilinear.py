@@ -2,7 +2,7 @@
 skips the cells of the logits' gradient that are exactly zero, which are nearly all of them with some losses (CMM, AML)."""
 
 import functools
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -50,7 +50,10 @@ class GroupedBilinear(nn.Module):
 
     def forward(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
         if is_plain_linear(self.linear) and not torch.compiler.is_exporting():
-            return _apply(head, tail, self.linear.weight, self.linear.bias, torch.compiler.is_compiling())
+            weight, bias = self.linear.weight, self.linear.bias
+            return call_outside_graphs(
+                _GroupedBilinearFunction, head.device.type, weight.dtype, head, tail, weight, bias
+            )
         if torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self.linear(self._outer_products(head, tail))
         parts = zip(head.split(PAIRS_AT_ONCE), tail.split(PAIRS_AT_ONCE), strict=True)
@@ -61,72 +64,110 @@ class GroupedBilinear(nn.Module):
         return (head.unflatten(1, groups)[..., :, None] * tail.unflatten(1, groups)[..., None, :]).flatten(1)
 
 
-def is_plain_linear(layer: nn.Module) -> bool:
-    """Whether `layer` computes `W x + b` and nothing else, so that its weight can be used without a call. An adapter and a
-    quantized layer do not; a hook may watch the layer, or fetch its weight."""
+def is_plain(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether `layer` computes what its class does and nothing else, so that its weights can be used without a call: it is of
+    that very class, and no hook watches it, or fetches its weights."""
     hooks = (layer._forward_pre_hooks, layer._forward_hooks, layer._backward_pre_hooks, layer._backward_hooks)
-    is_linear = type(layer) is nn.Linear and type(layer.weight) is nn.Parameter
-    return is_linear and "forward" not in vars(layer) and not any(hooks)
+    return type(layer) is kind and "forward" not in vars(layer) and not any(hooks)
 
 
-def _product(head, tail, weight, bias, is_compiling):
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Whether `layer` computes `W x + b` and nothing else. An adapter and a quantized layer do not."""
+    return is_plain(layer, nn.Linear) and type(layer.weight) is nn.Parameter
+
+
+def call_outside_graphs(
+    function: type[torch.autograd.Function], device: str, dtype: torch.dtype, *arguments: object
+) -> torch.Tensor:
+    """
+    Applies an autograd function as it is, also where torch.compile compiles what is around it.
+
+    Args:
+        function (`torch.autograd.Function`): its first argument is the dtype to compute with: autocast's, or the weights'.
+        device (`str`): type of the device.
+        dtype (`torch.dtype`): of the weights.
+        arguments: the function's others.
+    """
+    return _apply(function, device, dtype, torch.compiler.is_compiling(), arguments)
+
+
+def _plainly_apply(function, device, dtype, is_compiling, arguments):
     if is_compiling:
         logger.warning_once("torch.compile does not compile the grouped bilinear map; its graph breaks there")
-    device = head.device.type
-    autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocasts else weight.dtype
-    return _GroupedBilinearFunction.apply(head, tail, weight, bias, dtype)
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    return function.apply(dtype, *arguments)
 
 
-_apply = _product
+_apply = _plainly_apply
 
 
 def _keep_out_of_graphs():
-    """Has torch.compile call the product as it is. Done with the first layer: importing the compiler takes seconds."""
+    """Has torch.compile call functions as they are. Done with the first layer: importing the compiler takes seconds."""
     global _apply
-    if _apply is _product:
-        _apply = torch.compiler.disable(_product)
+    if _apply is _plainly_apply:
+        _apply = torch.compiler.disable(_plainly_apply)
 
 
 class _GroupedBilinearFunction(torch.autograd.Function):
     """Computes with `dtype`, as `nn.Linear` does under autocast; each gradient has its tensor's dtype."""
 
     @staticmethod
-    def forward(ctx, head, tail, weight, bias, dtype):
+    def forward(ctx, dtype, head, tail, weight, bias):
         ctx.save_for_backward(head, tail, weight)
         ctx.dtype = dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
-        with _without_autocast(head.device.type):
-            heads, tails, weights = _grouped(head, tail, weight, _dense_dtype(dtype, head.device))
-            result = head.new_zeros(len(head), len(weight), dtype=_sum_dtype(dtype))
-            if bias is not None:
-                result += bias
-            for pairs, groups in _parts(heads):
-                outer = heads[pairs, groups, :, None] * tails[pairs, groups, None, :]
-                result[pairs] += outer.flatten(1) @ weights[:, groups].flatten(1).T
-        return result.to(dtype)
+        with without_autocast(head.device.type):
+            product = Product(weight, bias, head.shape[1], dtype)
+            return product(head, tail).to(dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         head, tail, weight = ctx.saved_tensors
-        with _without_autocast(gradient.device.type):
-            step = _Backward(head, tail, weight, ctx.dtype, *ctx.needs_input_grad[:3])
-            # On another device than a CPU, counting what is zero would wait for it.
-            dense, sparse = _split_columns(gradient) if gradient.device.type == "cpu" else (slice(None), None)
-            if dense is not None:
-                step.add_dense(gradient, dense)
-            if sparse is not None:
-                step.add_cells(gradient, sparse)
-            bias = gradient.sum(0, dtype=_sum_dtype(ctx.dtype)) if ctx.needs_input_grad[3] else None
-        sums = ((step.heads_sum, head), (step.tails_sum, tail), (step.weights_sum, weight))
-        gradients = [None if total is None else total.view(like.shape).to(like.dtype) for total, like in sums]
-        return *gradients, None if bias is None else bias.to(ctx.bias_dtype), None
+        _, wants_head, wants_tail, wants_weight, wants_bias = ctx.needs_input_grad
+        with without_autocast(gradient.device.type):
+            product = ProductGradients(weight, head.shape[1], ctx.dtype, gradient, wants_weight)
+            sums = product.add(head, tail, gradient, wants_head, wants_tail)
+            gradients = [
+                None if total is None else total.to(one.dtype) for total, one in zip(sums, (head, tail), strict=True)
+            ]
+            bias = gradient.sum(0, dtype=sum_dtype(ctx.dtype)).to(ctx.bias_dtype) if wants_bias else None
+        return None, *gradients, product.of_weight(), bias
+
+
+class Product:
+    """
+    The grouped bilinear map as a function of some pairs at a time, without gradients.
+
+    Args:
+        weight (`(out_features, emb_size * block_size)` float), bias (`(out_features,)` float, *optional*): the layer's.
+        emb_size (`int`): size of head and tail.
+        dtype (`torch.dtype`): what is computed with.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, emb_size: int, dtype: torch.dtype):
+        self.weights = _grouped_weight(weight, emb_size).to(dense_dtype(dtype, weight.device))
+        self.bias = bias
+        self.sum_dtype = sum_dtype(dtype)
+
+    def __call__(self, head: torch.Tensor, tail: torch.Tensor) -> torch.Tensor:
+        """Takes `(p, emb_size)` twice, and gives `(p, out_features)`, float32 at least."""
+        heads, tails = (_grouped(vectors, self.weights) for vectors in (head, tail))
+        result = head.new_zeros(len(head), len(self.weights), dtype=self.sum_dtype)
+        if self.bias is not None:
+            result += self.bias
+        for pairs, groups in _parts(heads):
+            outer = heads[pairs, groups, :, None] * tails[pairs, groups, None, :]
+            result[pairs] += outer.flatten(1) @ self.weights[:, groups].flatten(1).T
+        return result
 
 
 def _split_columns(gradient):
     """Which columns a dense product is cheaper for, and which of the others are not all zero: indices, a slice for all columns,
     None for no column."""
+    if gradient.device.type != "cpu":  # counting what is zero would wait for the device
+        return slice(None), None
     counts = (gradient != 0).sum(0)
     saved = counts * CELL_COST - len(gradient)
     dense = saved > 0
@@ -138,49 +179,99 @@ def _split_columns(gradient):
     return tuple(columns.nonzero()[:, 0] if columns.any() else None for columns in (dense, sparse))
 
 
-class _Backward:
-    """Sums up the gradients of grouped heads, tails and weights, those that are wanted."""
+class ProductGradients:
+    """
+    The gradients of the grouped bilinear map. Those of head and tail come for some pairs at a time, that of the weight is summed
+    up in one place.
 
-    def __init__(self, head, tail, weight, dtype, wants_heads, wants_tails, wants_weights):
-        self.inputs = (head, tail, weight)
-        self.dtype, self.dense_dtype = dtype, _dense_dtype(dtype, head.device)
-        self.heads, self.tails, self.weights = _grouped(*self.inputs, self.dense_dtype)
-        wanted = ((self.heads, wants_heads), (self.tails, wants_tails), (self.weights, wants_weights))
-        self.heads_sum, self.tails_sum, self.weights_sum = (
-            torch.zeros_like(tensor, dtype=_sum_dtype(tensor.dtype)) if wants else None for tensor, wants in wanted
-        )
+    Args:
+        weight (`(out_features, emb_size * block_size)` float): the layer's.
+        emb_size (`int`): size of head and tail.
+        dtype (`torch.dtype`): what the map computes with.
+        gradient (`(P, out_features)` float): of the results of all pairs, which decides how it is computed.
+        wants_weight (`bool`): whether the weight's gradient is wanted.
+    """
 
-    def add_dense(self, gradient, columns):
+    def __init__(
+        self, weight: torch.Tensor, emb_size: int, dtype: torch.dtype, gradient: torch.Tensor, wants_weight: bool
+    ):
+        self.weight, self.sum_dtype = weight, sum_dtype(dtype)
+        self.dense, self.sparse = _split_columns(gradient)
+        grouped = _grouped_weight(weight, emb_size)
+        self.block_size = grouped.shape[-1]
+        self.weights_sum = torch.zeros_like(grouped, dtype=self.sum_dtype) if wants_weight else None
+        if self.dense is not None:
+            self.dense_weights = grouped[self.dense].to(dense_dtype(dtype, weight.device))
+            # A selection of columns is a copy, a slice is not.
+            self.dense_sum = self.weights_sum[self.dense] if wants_weight else None
+        if self.sparse is not None:  # of few rows, float32 products are the faster ones
+            self.sparse_weights = grouped.to(self.sum_dtype)
+
+    def add(
+        self,
+        head: torch.Tensor,
+        tail: torch.Tensor,
+        gradient: torch.Tensor,
+        wants_head: bool = True,
+        wants_tail: bool = True,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """
+        Adds what some pairs contribute to the weight's gradient.
+
+        Args:
+            head, tail (`(p, emb_size)` float): what the map was applied to.
+            gradient (`(p, out_features)` float): of the results.
+            wants_head, wants_tail (`bool`): whether their gradients are wanted.
+
+        Returns:
+            Gradients of head and tail, `(p, emb_size)` in float32 at least; None for one that is not wanted.
+        """
+        wanted = ((head, wants_head), (tail, wants_tail))
+        sums = [torch.zeros_like(vectors, dtype=self.sum_dtype) if wants else None for vectors, wants in wanted]
+        groups = (-1, self.block_size)
+        grouped = [None if total is None else total.unflatten(1, groups) for total in sums]
+        if self.dense is not None:
+            self._add_dense(head, tail, gradient[:, self.dense], *grouped)
+        if self.sparse is not None:
+            self._add_cells(head, tail, gradient, *grouped)
+        return tuple(sums)
+
+    def of_weight(self) -> torch.Tensor | None:
+        """The weight's gradient, after all pairs were added."""
+        if self.weights_sum is None:
+            return None
+        if isinstance(self.dense, torch.Tensor):
+            self.weights_sum[self.dense] += self.dense_sum
+        return self.weights_sum.view(self.weight.shape).to(self.weight.dtype)
+
+    def _add_dense(self, head, tail, gradient, heads_sum, tails_sum):
         """Through the outer products of some pairs at a time."""
-        gradient = gradient[:, columns].to(self.heads.dtype)
-        weights = self.weights[columns]
-        weights_sum = self.weights_sum
-        if weights_sum is not None and not isinstance(columns, slice):
-            weights_sum = torch.zeros_like(weights, dtype=weights_sum.dtype)
-        for pairs, groups in _parts(self.heads):
-            head, tail, some = self.heads[pairs, groups], self.tails[pairs, groups], gradient[pairs]
-            if weights_sum is not None:
+        weights = self.dense_weights
+        heads, tails = (_grouped(vectors, weights) for vectors in (head, tail))
+        gradient = gradient.to(weights.dtype)
+        for pairs, groups in _parts(heads):
+            head, tail, some = heads[pairs, groups], tails[pairs, groups], gradient[pairs]
+            if self.dense_sum is not None:
                 outer = head[..., :, None] * tail[..., None, :]
-                weights_sum[:, groups] += (some.T @ outer.flatten(1)).view(-1, *outer.shape[1:])
-            if self.heads_sum is not None or self.tails_sum is not None:
+                self.dense_sum[:, groups] += (some.T @ outer.flatten(1)).view(-1, *outer.shape[1:])
+                del outer  # before there is another one
+            if heads_sum is not None or tails_sum is not None:
                 outer = (some @ weights[:, groups].flatten(1)).view(-1, *weights[:, groups].shape[1:])
-            if self.heads_sum is not None:
-                self.heads_sum[pairs, groups] += (outer @ tail[..., :, None])[..., 0]
-            if self.tails_sum is not None:
-                self.tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
-        if weights_sum is not self.weights_sum:
-            self.weights_sum[columns] += weights_sum
+            if heads_sum is not None:
+                heads_sum[pairs, groups] += (outer @ tail[..., :, None])[..., 0]
+            if tails_sum is not None:
+                tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
 
-    def add_cells(self, gradient, columns):
-        """Column by column, from the pairs whose cell is not zero: no outer product. Of few rows, float32 products are the faster
-        ones."""
-        heads, tails, weights = self.heads, self.tails, self.weights
-        if heads.dtype != _sum_dtype(self.dtype):
-            heads, tails, weights = _grouped(*self.inputs, _sum_dtype(self.dtype))
-        cells = gradient.T[columns]
+    def _add_cells(self, head, tail, gradient, heads_sum, tails_sum):
+        """Column by column, from the pairs whose cell is not zero: no outer product."""
+        weights = self.sparse_weights
+        heads, tails = (_grouped(vectors, weights) for vectors in (head, tail))
+        cells = gradient.T[self.sparse]
         active = cells != 0
         pairs_of_columns = active.nonzero()[:, 1].split(active.sum(1).tolist())
-        for column, values, pairs in zip(columns.tolist(), cells, pairs_of_columns, strict=True):
+        for column, values, pairs in zip(self.sparse.tolist(), cells, pairs_of_columns, strict=True):
+            if not len(pairs):
+                continue
             # Groups first, as a batch of matrices: (G, S, block_size).
             values = values[pairs].to(heads.dtype)[:, None, None]
             head, tail = heads[pairs], tails[pairs]
@@ -188,22 +279,26 @@ class _Backward:
             weight = weights[column]
             if self.weights_sum is not None:
                 self.weights_sum[column] += weighted_head.transpose(1, 2) @ tail.transpose(0, 1)
-            if self.heads_sum is not None:
-                self.heads_sum.index_add_(0, pairs, (weighted_tail @ weight.transpose(1, 2)).transpose(0, 1))
-            if self.tails_sum is not None:
-                self.tails_sum.index_add_(0, pairs, (weighted_head @ weight).transpose(0, 1))
+            if heads_sum is not None:
+                heads_sum.index_add_(0, pairs, (weighted_tail @ weight.transpose(1, 2)).transpose(0, 1))
+            if tails_sum is not None:
+                tails_sum.index_add_(0, pairs, (weighted_head @ weight).transpose(0, 1))
 
 
-def _grouped(head, tail, weight, dtype):
-    """Heads and tails `(P, G, block_size)`, weights `(out_features, G, block_size, block_size)`."""
-    block_size = weight.shape[1] // head.shape[1]
-    heads, tails = (vectors.to(dtype).unflatten(1, (-1, block_size)) for vectors in (head, tail))
-    return heads, tails, weight.to(dtype).unflatten(1, (-1, block_size, block_size))
+def _grouped(vectors, weights):
+    """Heads or tails `(p, G, block_size)`, in the dtype of the grouped weights."""
+    return vectors.to(weights.dtype).unflatten(1, weights.shape[1:3])
 
 
-def _dense_dtype(dtype, device):
+def _grouped_weight(weight, emb_size):
+    """`(out_features, G, block_size, block_size)`."""
+    block_size = weight.shape[1] // emb_size
+    return weight.unflatten(1, (-1, block_size, block_size))
+
+
+def dense_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
     """What dense products are computed in: float32 at least on a CPU that has no instructions for less."""
-    return _sum_dtype(dtype) if device.type == "cpu" and not (dtype == torch.bfloat16 and _has_bfloat16()) else dtype
+    return sum_dtype(dtype) if device.type == "cpu" and not (dtype == torch.bfloat16 and _has_bfloat16()) else dtype
 
 
 @functools.cache
@@ -212,11 +307,13 @@ def _has_bfloat16():
     return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
 
 
-def _without_autocast(device):
+def without_autocast(device: str) -> AbstractContextManager:
+    """Autocast switched off on a type of device."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
-def _sum_dtype(dtype):
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What sums are kept in."""
     return torch.promote_types(dtype, torch.float32)
 
 

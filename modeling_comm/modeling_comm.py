@@ -273,7 +273,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
             output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
             pairs_at_once (`int`, *optional*): while training, keep what is computed between contexts and loss for this many
-                pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less.
+                pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less. By default
+                representations of more than 2,048 pairs are computed again, and losses are not.
         """
         self._refuse_data_parallel()
         return_dict = self.config.return_dict if return_dict is None else return_dict

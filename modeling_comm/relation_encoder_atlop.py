@@ -1,13 +1,11 @@
 """ATLOP's relation encoder: localized context pooling and a grouped bilinear classifier (Zhou et al., AAAI 2021)."""
 
-from functools import partial
-
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear
-from .relation_encoder_base import EncodedDocuments, RelationEncoder, project_with_entity
+from .relation_encoder_base import EncodedDocuments, RelationEncoder
 from .relation_encoder_registry import register_relation_encoder
 
 
@@ -28,12 +26,5 @@ class AtlopRelationEncoder(RelationEncoder):
 
     def forward(self, documents: EncodedDocuments) -> torch.Tensor:
         pairs = documents.pair_index
-        classify = partial(self._classify, documents.entity_embeddings())
-        return documents.by_pairs(classify, pairs, documents.pair_contexts(pairs))
-
-    def _classify(self, entities, pairs, contexts):
-        document, head, tail = pairs.unbind(-1)
-        return self.classifier(
-            project_with_entity(self.head_projection, entities, document, head, contexts),
-            project_with_entity(self.tail_projection, entities, document, tail, contexts),
-        )
+        layers = (self.classifier, self.head_projection, self.tail_projection)
+        return documents.product_of_pairs(*layers, pairs, documents.pair_contexts(pairs))

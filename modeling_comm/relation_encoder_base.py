@@ -13,13 +13,16 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 
-from .grouped_bilinear import is_plain_linear
+from .grouped_bilinear import GroupedBilinear, is_plain_linear
+from .pair_products import can_project_in_parts, product_of_projections
 from .settings import AtLeast, check_field
 from .windows import EntityAttention, at_least_float32, count_mentions, entity_places, slices
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048
 WEIGHTS_AT_ONCE = 2**24
+# With gradients, as many products of attention are kept; more are computed again in the backward pass, which costs little.
+WEIGHTS_KEPT = 2**20
 
 
 @dataclass
@@ -75,6 +78,45 @@ class EncodedDocuments:
         results = [checkpoint(function, *part, use_reentrant=False) if keeps else function(*part) for part in parts]
         return results[0] if len(results) == 1 else torch.cat(results)
 
+    def product_of_pairs(
+        self,
+        product: GroupedBilinear,
+        head_projection: nn.Linear,
+        tail_projection: nn.Linear,
+        pairs: torch.Tensor,
+        features: torch.Tensor,
+        rows: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """
+        `product(z_h, z_t)` of pairs, where z_h and z_t are what [`project_with_entity`] gives. Whether or not `pairs_at_once` is
+        set, z_h and z_t of few pairs are in memory at a time, and computed again for the backward pass.
+
+        Args:
+            product (`GroupedBilinear`), head_projection, tail_projection (`nn.Linear`): the layers, or what stands in their
+                place.
+            pairs (`(P, 3)` int64): document, head entity, tail entity.
+            features (`(Q, k)` float): what is known about pairs.
+            rows (`(P,)` int64, *optional*): a pair's row of `features`; by default they are in the order of the pairs.
+
+        Returns:
+            `(P, out_features)`.
+        """
+        entities = self.entity_embeddings()
+        projections = (head_projection, tail_projection)
+        if can_project_in_parts(product, *projections):
+            document, head, tail = pairs.unbind(-1)
+            places = document * entities.shape[1] + head, document * entities.shape[1] + tail
+            options = (features, rows, self.pairs_at_once)
+            return product_of_projections(product, projections, entities.flatten(0, 1), places, *options)
+
+        def multiply(pairs, feature):
+            document, *ends = pairs.unbind(-1)
+            feature = feature if rows is None else features[feature]
+            sides = zip(projections, ends, strict=True)
+            return product(*(project_with_entity(layer, entities, document, end, feature) for layer, end in sides))
+
+        return self.by_pairs(multiply, pairs, features if rows is None else rows)
+
     def entity_embeddings(self) -> torch.Tensor:
         """
         Logsumexp over each entity's mentions (ATLOP, eq. 2). A span that is listed twice counts twice.
@@ -111,7 +153,7 @@ class EncodedDocuments:
         """
         with torch.autocast(self.token_states.device.type, enabled=False):  # see `at_least_float32`
             sums, totals = self._sum_by_attention(pairs, self._states_at)
-            return sums / (totals + self._epsilon(head_reduction, epsilon))
+            return self._mean(sums, totals, head_reduction, epsilon)
 
     def grid_contexts(self, sizes: list[int], head_reduction: str = "mean", epsilon: float = 1e-5) -> torch.Tensor:
         """
@@ -135,7 +177,7 @@ class EncodedDocuments:
                     self.token_states[document : document + 1],
                 )
                 sums, totals = _sum_by_products(rows, states.to(rows.dtype), self.pairs_at_once)
-                contexts.append((sums / (totals + self._epsilon(head_reduction, epsilon))).flatten(0, 2))
+                contexts.append(self._mean(sums, totals, head_reduction, epsilon).flatten(0, 2))
         return torch.cat(contexts)
 
     def sentence_scores(self, pairs: torch.Tensor, sentences: torch.Tensor | None = None) -> torch.Tensor:
@@ -164,11 +206,13 @@ class EncodedDocuments:
             sums, totals = self._sum_by_attention(pairs, membership)
             return torch.where(totals > 0, sums / torch.where(totals > 0, totals, 1.0), 0.0)
 
-    def _epsilon(self, head_reduction, epsilon):
+    def _mean(self, sums, totals, head_reduction, epsilon):
         # Products are summed over attention heads: the mean's quotient is the sum's with an epsilon for each head.
         if head_reduction not in ("mean", "sum"):
             raise ValueError(f"`head_reduction` is {head_reduction!r}; expected 'mean' or 'sum'")
-        return epsilon * self.attention.rows.shape[2] if head_reduction == "mean" else epsilon
+        heads = self.attention.rows.shape[2] if head_reduction == "mean" else 1
+        # A division of the sums would have two more tensors of their size in its backward pass.
+        return sums * (totals + epsilon * heads).reciprocal()
 
     def _states_at(self, document, position):
         if self.attention.entities is None:
@@ -203,9 +247,17 @@ class EncodedDocuments:
             real = (seen >= 0)[:, :, None] & (seen >= 0)[:, None, :]
             place = torch.where(real, places[torch.where(real, cells, 0)], none).flatten()
             for total, numbers in zip((sums, totals), found, strict=True):
-                total.index_add_(0, place, numbers.flatten(0, 2))
+                _add_at(total, place, numbers.flatten(0, 2))
         place = places[cell]  # a pair that is given twice has one place
         return sums[place], totals[place]
+
+
+def _add_at(total, place, numbers):
+    """Adds rows to those at `place`."""
+    if torch.is_grad_enabled():  # `index_add_` would keep the numbers for the backward pass
+        total.index_put_((place,), numbers, accumulate=True)
+    else:
+        total.index_add_(0, place, numbers)
 
 
 def _sum_by_products(rows, values, pairs_at_once=None):
@@ -214,16 +266,15 @@ def _sum_by_products(rows, values, pairs_at_once=None):
     tokens is ever built."""
     windows, n, _, tokens = rows.shape
     keeps = torch.is_grad_enabled()
-    if not keeps:
-        parts = slices(n, WEIGHTS_AT_ONCE, windows * n * tokens)
-    else:
-        parts = [slice(None)] if pairs_at_once is None else slices(n, pairs_at_once, windows * n)
+    parts = slices(n, WEIGHTS_KEPT if keeps else WEIGHTS_AT_ONCE, windows * n * tokens)
+    if keeps and pairs_at_once is not None:
+        parts = max(parts, slices(n, pairs_at_once, windows * n), key=len)
 
     def multiply(part):
         product = torch.einsum("knat,kmat->knmt", part, rows)
         return torch.bmm(product.flatten(1, 2), values).unflatten(1, product.shape[1:3]), product.sum(-1, keepdim=True)
 
-    again = keeps and pairs_at_once is not None
+    again = keeps and len(parts) > 1
     selected = (rows[:, part] for part in parts)
     found = [checkpoint(multiply, part, use_reentrant=False) if again else multiply(part) for part in selected]
     return found[0] if len(found) == 1 else tuple(torch.cat(results, 1) for results in zip(*found, strict=True))

@@ -13,7 +13,6 @@ from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
     parameter_dtype,
-    project_with_entity,
 )
 from .relation_encoder_registry import register_relation_encoder
 from .settings import AtLeast, MultipleOf
@@ -62,17 +61,9 @@ class DocunetRelationEncoder(RelationEncoder):
             grids, context = _repeat_last_entity(grids, context, self.fixed_grid)
         channels = self.channel_projection(context.to(parameter_dtype(self.channel_projection, context.dtype)))
         features = grids.join(self.unet(grids.split(channels)))
-        entities = documents.entity_embeddings()
-
-        def classify(pairs):
-            document, head, tail = pairs.unbind(-1)
-            feature = features[grids.rows(document, head, tail)]
-            return self.classifier(
-                project_with_entity(self.head_projection, entities, document, head, feature),
-                project_with_entity(self.tail_projection, entities, document, tail, feature),
-            )
-
-        return documents.by_pairs(classify, documents.pair_index)
+        pairs = documents.pair_index
+        layers = (self.classifier, self.head_projection, self.tail_projection)
+        return documents.product_of_pairs(*layers, pairs, features, grids.rows(*pairs.unbind(-1)))
 
 
 def _repeat_last_entity(grids, context, size):

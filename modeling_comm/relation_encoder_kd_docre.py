@@ -12,7 +12,6 @@ from .pair_grids import FIXED_GRID, PairGrids, count_entities
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
-    project_with_entity,
 )
 from .relation_encoder_registry import register_relation_encoder
 from .settings import AtLeast, check_field
@@ -79,17 +78,9 @@ class KdDocreRelationEncoder(RelationEncoder):
         return self.classifier((cells + feature)[rows])
 
     def _features(self, documents, grids):
-        entities = documents.entity_embeddings()
         context = documents.grid_contexts(grids.sizes, head_reduction="sum", epsilon=CONTEXT_EPSILON)
-
-        def combine(cells, context):
-            document, head, tail = cells.unbind(-1)
-            return self.pair_feature(
-                project_with_entity(self.head_projection, entities, document, head, context),
-                project_with_entity(self.tail_projection, entities, document, tail, context),
-            )
-
-        return documents.by_pairs(combine, grids.cells(context.device), context)
+        layers = (self.pair_feature, self.head_projection, self.tail_projection)
+        return documents.product_of_pairs(*layers, grids.cells(context.device), context)
 
     def _fill_fixed_grid(self, grids, feature):
         """Grids of the fixed size around the features of the documents' own cells."""

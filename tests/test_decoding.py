@@ -58,6 +58,15 @@ def test_parts_decide_as_the_whole(threshold, size):
         parts.at_offset(0.0)
 
 
+def test_predictions_are_a_mapping_of_what_is_known():
+    whole = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("th"))
+    assert set(whole) == {"triples", "settings", "removed_by_cap", "pairs", "margins"} and len(whole) == 5
+    assert whole["triples"] is whole.triples and dict(whole.items())["margins"] is whole.margins
+    parts = Predictions.from_parts([(LOGITS, PAIRS)], DecisionSettings("th"))
+    assert "margins" not in parts and parts.get("margins") is None and "at_offset" not in whole
+    assert Predictions.from_parts([], DecisionSettings("th"))  # whether or not anything is predicted
+
+
 def test_settings_that_change_later_leave_earlier_predictions_alone():
     settings = DecisionSettings("th", 5.0)
     predictions = Predictions.from_logits(LOGITS, PAIRS, settings)

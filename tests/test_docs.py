@@ -193,10 +193,11 @@ def needs_spacy(page):
 
 
 def needs_extras(page):
-    """Packages of extras; `make test` does without the first two."""
+    """Packages of extras; `make test` does without those of `make test-integrations`."""
     for package, extra, command in (
         ("optuna", "search", "make test-integrations"),
         ("peft", "lora", "make test-integrations"),
+        ("langchain_core", "langchain", "make test-integrations"),
         ("rdflib", "graph", "make install"),
     ):
         if re.search(rf"\b(?:import|from) {package}\b", read(page)) and importlib.util.find_spec(package) is None:

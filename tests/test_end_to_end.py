@@ -135,10 +135,13 @@ def test_the_levels_of_a_real_system(model):
 
 def test_the_command(model, tmp_path, capsys):
     truth, output = tmp_path / "truth.json", tmp_path / "scores.json"
-    truth.write_text(json.dumps(json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:2]))
+    documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:2]
+    documents[0]["labels"].append({"h": 1, "t": 1, "r": "P17"})
+    truth.write_text(json.dumps(documents))
     words = ["evaluate", "--end_to_end", "--truth", truth, "--model", model, "--ner", NER, "--device", "cpu"]
     assert comm_docre.main([*map(str, words), "--output", str(output)]) == 0
-    written, printed = json.loads(output.read_text()), capsys.readouterr().out
+    written, (printed, errors) = json.loads(output.read_text()), capsys.readouterr()
+    assert "left out: 1 facts of an entity with itself" in errors
     assert (written["documents"], written["ner"], list(written["given"])) == (2, NER, ["entities", "mentions", "text"])
     assert printed.strip() == format_end_to_end(written["given"])
     assert set(written["given"]["text"]["facts"]) == {*STAGES, "found"}

@@ -324,6 +324,21 @@ def test_real_biomedical_pairs(name, documents, facts, ignored):
         assert {(types[head] == "Disease", types[tail]) for head, tail in pairs} <= {(False, "Disease")}
 
 
+@requires_shared
+def test_both_forms_of_cdr_have_the_same_entities_and_facts():
+    def by_ids(name):
+        documents, _ = read(DATA / "cdr" / name)
+        ids = [document["entity_ids"] for document in documents]
+        facts = [
+            {(*map(tuple, (names[fact["h"]], names[fact["t"]])),) for fact in document["labels"]}
+            for document, names in zip(documents, ids, strict=True)
+        ]
+        entities = [{name for (name,) in names} for names in ids]
+        return {d["title"]: found for d, *found in zip(documents, entities, facts, strict=True)}
+
+    assert by_ids("CDR_TestSet.PubTator.txt.gz") == by_ids("test_filter.data")
+
+
 def test_chemdisgene():
     (document,), report = read(FIXTURES / "chemdisgene.json")
     assert by_name(document) == {

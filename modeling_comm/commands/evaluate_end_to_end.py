@@ -9,10 +9,9 @@ from typing import Any
 from transformers import pipeline
 
 from ..configuration_comm import TASK
-from ..data.reading import iterate_documents
 from ..documents import Document
 from ..evaluation.end_to_end import end_to_end_scores, format_end_to_end, raw_text, text_with_mentions
-from ..formats import matching_formats, read_documents
+from ..formats import ImportReport, read_documents
 from ..utils.files import write_json
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
@@ -59,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
     if missing := [f"--{name}" for name in ("model", "ner") if not getattr(args, name)]:
         raise ValueError(f"--end_to_end needs {' and '.join(missing)}")
     refuse_overwriting(filter(None, [args.output]), [args.truth, args.model])
-    documents = list(_documents(args.truth))
+    report = ImportReport()
+    documents = list(read_documents(args.truth, report=report))
+    if report.dropped:
+        print(f"{args.truth}: {report.left_out()}", file=sys.stderr)
     if not documents or any(document.get("labels") is None for document in documents):
         raise ValueError(f"{args.truth}: expected documents, all of them with labels")
     check_model(args.model)
@@ -72,9 +74,3 @@ def run(args: argparse.Namespace) -> int:
         about = {"model": Path(args.model).name, "ner": Path(args.ner).name, "truth": Path(args.truth).name}
         write_json(args.output, {**about, "documents": len(documents), "given": results})
     return 0
-
-
-def _documents(path):
-    """Documents in DocRED's JSON, or in another format that is known."""
-    formats = [form.name for form in matching_formats(path)]
-    return read_documents(path) if formats and formats != ["docred"] else iterate_documents(path)

@@ -60,11 +60,15 @@ class ImportReport:
         parts = {name: getattr(self, name) for name in ("documents", "entities", "mentions", "facts", "ignored_pairs")}
         lines = [f"read {_numbers({name.replace('_', ' '): number for name, number in parts.items()})}"]
         lines.append(f"relations: {_numbers(dict(self.relations.most_common())) or 'none'}")
-        dropped = {**self.dropped, **({"documents": len(self.skipped)} if self.skipped else {})}
-        lines.append(f"left out: {_numbers(dropped) or 'nothing'}")
+        lines.append(self.left_out())
         if self.noted:
             lines.append(f"note: {_numbers(self.noted)}")
         return "\n".join(lines)
+
+    def left_out(self) -> str:
+        """What was left out, in a line."""
+        dropped = {**self.dropped, **({"documents": len(self.skipped)} if self.skipped else {})}
+        return f"left out: {_numbers(dropped) or 'nothing'}"
 
 
 def _numbers(counts: Mapping[str, int]) -> str:

@@ -81,19 +81,8 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
         **{"subject": RDF.subject, "predicate": RDF.predicate, "object": RDF.object, "value": RDF.value},
         **{"title": DCTERMS.title, "part": DCTERMS.isPartOf, "derived": PROV.wasDerivedFrom},
     }
-    own = (
-        "type",
-        "documents",
-        "mentions",
-        "mention",
-        "support",
-        "score",
-        "probability",
-        "foundIn",
-        "document",
-        "markedBy",
-    )
-    vocabulary |= {name: comm[name] for name in (*own, "rule", "sentence")}
+    own = "type documents mentions mention support score probability foundIn document markedBy rule sentence"
+    vocabulary |= {name: comm[name] for name in own.split()}
     nodes = {entity.id: iri(entities, entity.id) for entity in graph.entities.values()}
     for entity in graph.entities.values():
         names = [name for name, _ in entity.names.most_common()]

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from ..documents import shown
-from ..prediction_record import PredictionRecord, RecordEntity, RecordTriple, marked_sentences
+from ..prediction_record import PredictionRecord, RecordTriple, marked_sentences
 from ..settings import AtLeast, Setting
 from .linking import DEFAULT_LINKER, Linker, get_linker, link_by_name_and_type
 from .selection import GraphSelection
@@ -240,7 +240,7 @@ class _Parts:
 
     def _mentions_of(self, index):
         if index not in self._mentions:
-            entity: RecordEntity = self._record["entities"][index]
+            entity = self._record["entities"][index]
             self._mentions[index] = tuple(
                 GraphMention(
                     mention["start"],

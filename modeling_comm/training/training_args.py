@@ -22,8 +22,9 @@ class CommTrainingArguments(TrainingArguments):
 
     - `head_learning_rate` (`float`, defaults to 1e-4): learning rate of all that is not the backbone, whose own is
       `learning_rate`.
-    - `pairs_at_once` None (all), or a number: entity pairs whose representations and losses are in memory at a time. Others are
-      computed again for the backward pass, so that gradients are those of the whole batch.
+    - `pairs_at_once` None, or a number: entity pairs whose representations and losses are in memory at a time. Others are
+      computed again for the backward pass, so that gradients are those of the whole batch. None keeps the losses of all pairs,
+      and the representations of up to 2,048.
     - `adam_epsilon` 1e-6, `num_train_epochs` 30, `per_device_train_batch_size` 4 documents, `warmup_steps` 0.06 (below 1 a share
       of all steps).
     - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
@@ -47,7 +48,8 @@ class CommTrainingArguments(TrainingArguments):
         default=None,
         metadata={
             "help": "Entity pairs whose representations and losses training keeps in memory at a time; what it needs of the "
-            "others it computes again. The gradients are the same, of the whole batch. By default all pairs are kept."
+            "others it computes again. The gradients are the same, of the whole batch. By default losses are kept for all "
+            "pairs, and representations for up to 2,048."
         },
     )
     learning_rate: float = field(
