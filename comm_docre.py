@@ -107,6 +107,11 @@ def _add_predict(parser):
         help="rules that complete the triples, as `comm-docre rules` writes them (default: the checkpoint's own, if it has any)",
     )
     parser.add_argument(
+        "--both_directions",
+        action="store_true",
+        help="show triples of symmetric and inverse relations, which the model is asked about once, both ways",
+    )
+    parser.add_argument(
         "--extensions",
         nargs="+",
         metavar="FILE",
@@ -236,7 +241,8 @@ PREDICTIONS is the leaderboards' format, a JSON list of {"title", "h_idx", "t_id
 `comm-docre predict --format docred` wrote; TRUTH is a JSON list of documents in DocRED's format with labels. With
 --train_facts, Ign F1 leaves out what training showed. The F1 of a baseline that reads no text is given beside the scores: a
 prior over (head type, tail type) with one cut-off, chosen on TRUTH itself. What a system has learnt from the text is its
-lead over that column. With --dataset_config, the data set's frequent relations and all others have rows of their own. Example:
+lead over that column. With --dataset_config, facts that are the same for that data set count once, its frequent relations
+and all others have rows of their own, and so have the scores of its field. Pairs that a document ignores never count. Example:
 
   %(prog)s --predictions results.json --truth test.json --train_facts train.json
 
@@ -259,6 +265,9 @@ def _add_evaluate(parser):
     )
     parser.add_argument(
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
+    )
+    parser.add_argument(
+        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
     )
     parser.add_argument(
         "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"

@@ -161,8 +161,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         if data.is_streamed("train"):
             logger.info("no type prior: it would need all training documents, which are streamed, in memory")
         prior_from = None if data.is_streamed("train") else data.documents("train")
-        test, frequent = list(data.documents("test")), data.entry.frequent_relations
-        metrics |= predict_test(trainer, encoded["test"], test, prior_from, frequent, arguments.run.show_triples)
+        test, show = list(data.documents("test")), arguments.run.show_triples
+        metrics |= predict_test(trainer, encoded["test"], test, prior_from, data.entry, show)
 
     # Record and model card.
     if trainer.stream_report:

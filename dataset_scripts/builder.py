@@ -50,8 +50,12 @@ FEATURES = datasets.Features(
             }
         ),
         "has_labels": datasets.Value("bool"),
+        "ignored_pairs": datasets.List(_INTEGERS),
+        "entity_ids": datasets.List(datasets.List(datasets.Value("string"))),
     }
 )
+# Fields that few documents have. A row without one has `None`.
+_OPTIONAL = ("ignored_pairs", "entity_ids")
 
 
 def _to_row(document):
@@ -68,6 +72,7 @@ def _to_row(document):
         "vertexSet": entities,
         "labels": labels,
         "has_labels": labels is not None,
+        **{field: document.get(field) for field in _OPTIONAL},
     }
 
 
@@ -78,7 +83,7 @@ def to_document(row: Mapping[str, Any]) -> Document:
         document["labels"] = [
             {field: value for field, value in label.items() if value is not None} for label in row["labels"]
         ]
-    return document
+    return document | {field: row[field] for field in _OPTIONAL if row.get(field) is not None}
 
 
 @dataclass
@@ -121,15 +126,15 @@ class DocumentsConfig(datasets.BuilderConfig):
 
 class Documents(datasets.GeneratorBasedBuilder):
     """
-    One row for each document: `title`, `sents`, `vertexSet`, `labels` and `has_labels`. `labels` is `None` where the
-    file has none (`has_labels` is false), which is not the same as an empty list, a document in which nothing is
-    related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
+    One row for each document: `title`, `sents`, `vertexSet`, `labels`, `has_labels`, `ignored_pairs` and `entity_ids`. `labels`
+    is `None` where the file has none (`has_labels` is false), which is not the same as an empty list, a document in which
+    nothing is related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
     [`to_document`] turns a row back.
 
     [`load_splits`] is the easy way to use it.
     """
 
-    VERSION = datasets.Version("1.0.0")  # part of the cache's key: a change of rows or checks is a new version
+    VERSION = datasets.Version("1.1.0")  # part of the cache's key: a change of rows or checks is a new version
     BUILDER_CONFIG_CLASS = DocumentsConfig
 
     def _info(self):
@@ -353,6 +358,7 @@ def relation_labels(
     rel_info: str | None = None,
     cache_dir: str | None = None,
     null_label: str = "Na",
+    inverse: Mapping[str, str] | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """
     The label list of a model. Its order is that of `rel2id.json`, which published checkpoints share; without that
@@ -364,11 +370,14 @@ def relation_labels(
         documents (`Iterable[dict]`, *optional*): the documents (or rows) whose relations have to be among them.
         rel2id, rel_info (`str`, *optional*): path or address of the two files, instead of looking for them.
         cache_dir (`str`, *optional*): where downloads are kept.
-        null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it.
+        null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it. One of the
+            other names that it has in published files, see [`NULL_LABELS`], takes its place where it is the only one there.
+        inverse (`Mapping[str, str]`, *optional*): relations that a model does not have, because it reads them as others, see
+            [`~modeling_comm.candidate_pairs.CandidatePairs`].
 
     Returns:
-        the labels, that of the threshold class first, and a dict with the readable name of each relation from
-        `rel_info.json`, or the relation itself where that is silent.
+        the labels, that of the threshold class first, and a dict with the readable name of each relation, those of `inverse`
+        included, from `rel_info.json`, or the relation itself where that is silent.
 
     Raises:
         NoRelationsError: there is nothing to take labels from.
@@ -379,13 +388,17 @@ def relation_labels(
         _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", _RELATION_PLACES)
     )
     names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
-    occurring = relation_ids(documents or ())
+    occurring, inverse = relation_ids(documents or ()), inverse or {}
     if rel2id:
         null_label, *relations = _ordered_labels(rel2id)
     else:
+        null_label = _null_label(null_label, {*names, *occurring})
         relations = sorted(set(names) - {null_label}) or occurring
     if null_label in occurring:
         raise ValueError(f"found a label with the relation {null_label!r}, which means no relation; leave it out")
+    # In their order; one that is read as another gives that its place.
+    relations = list(dict.fromkeys(inverse.get(relation, relation) for relation in relations))
+    occurring = sorted({inverse.get(relation, relation) for relation in occurring})
     if not relations:
         if rel2id or rel_info:
             raise NoRelationsError(f"{rel2id or rel_info}: found no relation, expected at least one")
@@ -398,7 +411,17 @@ def relation_labels(
         raise ValueError(
             f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
         )
-    return [null_label, *relations], {relation: names.get(relation, relation) for relation in relations}
+    return [null_label, *relations], {relation: names.get(relation, relation) for relation in (*relations, *inverse)}
+
+
+# What published files call "no relation", without case.
+NULL_LABELS = frozenset(("na", "nr", "none", "no_relation", "no relation", "no-relation", "1:nr:2"))
+
+
+def _null_label(expected, found):
+    """The label of the threshold class among all labels that were found."""
+    others = [label for label in found if label.casefold() in NULL_LABELS]
+    return others[0] if expected not in found and len(others) == 1 else expected
 
 
 def _read_object(path, kind, expected):

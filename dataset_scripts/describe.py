@@ -3,31 +3,35 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.documents import Document
 
 
-def describe_documents(documents: Iterable[Document]) -> dict:
+def describe_documents(documents: Iterable[Document], candidates: CandidatePairs = ALL_PAIRS) -> dict:
     """
     Counts what is in documents in one pass, so a stream will do.
 
     Args:
         documents (`Iterable[dict]`): valid documents in DocRED's format, labelled or not.
+        candidates (`CandidatePairs`, *optional*): the pairs that the data set asks about, and which of its facts are the same; by
+            default all ordered pairs of different entities.
 
     Returns:
         `dict` of numbers. `documents`, `labelled_documents`, `sentences`, `tokens`, `entities`, `mentions`,
-        `entities_per_document` (mean), `max_entities`, `pairs` (ordered pairs of entities, n (n - 1) in a document).
+        `entities_per_document` (mean), `max_entities`, `pairs` (those that are asked about, by default n (n - 1) in a
+        document), `ignored_pairs`.
         From labelled documents only, shares as fractions of 1, or `None` where there is nothing to share:
         `labelled_pairs`, `positive_pairs` and `positive_share`; `triples` (distinct), `duplicate_triples` (labels that
         repeat one), `relations` (`{relation: {"count", "share"}}`, the most frequent first), `most_frequent_share`,
-        `max_triples_per_pair`, `intra_share` (some mentions of head and tail share a sentence),
-        `triples_without_evidence`.
+        `unasked_triples` (of other pairs than these), `max_triples_per_pair`, `intra_share` (some mentions of head and tail
+        share a sentence), `triples_without_evidence`.
     """
     counts: Counter[str] = Counter()
     relations: Counter[str] = Counter()
     max_entities = max_triples = 0
     for document in documents:
         entities, labels = document["vertexSet"], document.get("labels")
-        pairs = len(entities) * (len(entities) - 1)
+        asked = set(map(tuple, candidates.pairs(document).tolist()))
         max_entities = max(max_entities, len(entities))
         counts.update(
             documents=1,
@@ -35,15 +39,15 @@ def describe_documents(documents: Iterable[Document]) -> dict:
             tokens=sum(map(len, document["sents"])),
             entities=len(entities),
             mentions=sum(map(len, entities)),
-            pairs=pairs,
+            pairs=len(asked),
+            ignored_pairs=len(document.get("ignored_pairs") or ()),
         )
         if labels is None:
             continue
-        has_evidence: dict[
-            tuple[int, int, str], bool
-        ] = {}  # by fact: the labels that repeat a fact count once, with all their evidence
-        for label in labels:
-            fact = label["h"], label["t"], label["r"]
+        # By fact: the labels that repeat a fact count once, with all their evidence.
+        has_evidence: dict[tuple[int, int, str], bool] = {}
+        repeated = -1
+        for repeated, (fact, label) in enumerate(candidates.labels(document)):  # noqa: B007
             has_evidence[fact] = has_evidence.get(fact, False) or bool(label.get("evidence"))
         per_pair = Counter((head, tail) for head, tail, _ in has_evidence)
         max_triples = max(max_triples, *per_pair.values(), 0)
@@ -51,16 +55,24 @@ def describe_documents(documents: Iterable[Document]) -> dict:
         sentences = [{mention["sent_id"] for mention in mentions} for mentions in entities]
         counts.update(
             labelled_documents=1,
-            labelled_pairs=pairs,
-            positive_pairs=len(per_pair),
+            labelled_pairs=len(asked),
+            positive_pairs=sum(pair in asked for pair in per_pair),
+            unasked_triples=sum(fact[:2] not in asked for fact in has_evidence),
             triples=len(has_evidence),
-            duplicate_triples=len(labels) - len(has_evidence),
+            duplicate_triples=repeated + 1 - len(has_evidence),
             intra=sum(not sentences[head].isdisjoint(sentences[tail]) for head, tail, _ in has_evidence),
             triples_without_evidence=sum(not evidence for evidence in has_evidence.values()),
         )
     totals = (
         *("documents", "labelled_documents", "sentences", "tokens", "entities", "mentions", "pairs", "labelled_pairs"),
-        *("positive_pairs", "triples", "duplicate_triples", "triples_without_evidence"),
+        *(
+            "positive_pairs",
+            "triples",
+            "duplicate_triples",
+            "triples_without_evidence",
+            "ignored_pairs",
+            "unasked_triples",
+        ),
     )
     frequencies = {
         relation: {"count": count, "share": count / counts["triples"]}
@@ -131,6 +143,7 @@ _ROWS = (
     ("mentions", "mentions", _count),
     ("entity pairs", "pairs", _count),
     ("  with labels known", "labelled_pairs", _count),
+    ("  ignored beside them", "ignored_pairs", _count),
     ("  positive", "positive_pairs", _count),
     ("  share of positive", "positive_share", _as_percent),
     ("triples", "triples", _count),
@@ -138,9 +151,12 @@ _ROWS = (
     ("  on one pair, most", "max_triples_per_pair", _count),
     ("  within one sentence", "intra_share", _as_percent),
     ("  without evidence", "triples_without_evidence", _of_triples),
+    ("  on pairs not asked about", "unasked_triples", _of_triples),
     ("relations", "relations", _different),
     ("  most frequent", "most_frequent_share", _most_frequent),
 )
+# Rows that are left out where they show nothing: few data sets have any of it.
+_RARE = ("ignored_pairs", "unasked_triples")
 # A row's name, the count, and the count that it is a share of.
 _ENCODING_ROWS = (
     ("subword tokens", "tokens", None),
@@ -151,6 +167,7 @@ _ENCODING_ROWS = (
     ("pairs that share no window", "pairs_without_context", None),
     ("unknown subword tokens", "unknown_tokens", "tokens"),
     ("facts of unknown relations", "unknown_facts", None),
+    ("facts of pairs not asked about", "unasked_facts", None),
 )
 
 
@@ -186,9 +203,11 @@ def format_description(
 
     ```
     """
-    stats, published = stats_by_split.values(), published or {}
+    stats, published = list(stats_by_split.values()), published or {}
     table = [["", *stats_by_split, "published" if published else ""]]
     for name, statistic, show in _ROWS:
+        if statistic in _RARE and not any(split[statistic] for split in stats):
+            continue
         table.append([name, *(show(split, statistic) for split in stats), published.get(statistic, "")])
     encodings = [(encoding_by_split or {}).get(split, {}) for split in stats_by_split]
     for name, count, whole in _ENCODING_ROWS:

@@ -191,6 +191,7 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
         rel_info=None if has_files else data.entry.relation_info_address,
         cache_dir=arguments.model.cache_dir,
         null_label=data.entry.null_label,
+        inverse=data.entry.inverse,
     )
 
 
@@ -198,9 +199,19 @@ def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelatio
     """The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder."""
     if is_comm_checkpoint(arguments.model):
         if arguments.model.ignore_mismatched_sizes:
-            return load_checkpoint(arguments.model, *load_labels(arguments, data))
-        return load_checkpoint(arguments.model)
-    return new_model(arguments.model, *load_labels(arguments, data))
+            return load_checkpoint(arguments.model, *load_labels(arguments, data), data.entry.candidates)
+        model, processor = load_checkpoint(arguments.model)
+        _warn_of_other_candidates(data.entry, processor)
+        return model, processor
+    return new_model(arguments.model, *load_labels(arguments, data), data.entry.candidates)
+
+
+def _warn_of_other_candidates(entry, processor):
+    """The checkpoint decides which pairs it is asked about."""
+    declared, own = entry.candidates.of_labels(processor.relations), processor.candidates
+    if declared != own:
+        found = f"{own.given() or 'all pairs'}; the data set {entry.name!r} declares {declared.given() or 'all pairs'}"
+        logger.warning("the checkpoint is asked about %s", found)
 
 
 def describe_data(arguments: Arguments, data: Data) -> str:
@@ -210,9 +221,10 @@ def describe_data(arguments: Arguments, data: Data) -> str:
         try:
             _, processor = load_model(arguments, data)
         except NoRelationsError:  # what a tokenizer drops does not depend on them
-            _, processor = new_model(arguments.model, [data.entry.null_label, "unknown"], {})
+            labels = [data.entry.null_label, "unknown"]
+            _, processor = new_model(arguments.model, labels, {}, data.entry.candidates)
         _, reports = encode_splits(data.splits, processor, arguments)
-    described = {split: describe_documents(data.documents(split)) for split in data.splits}
+    described = {split: describe_documents(data.documents(split), data.entry.candidates) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())
     names = load_labels(arguments, data)[1] if has_labels else None
     return format_description(described, reports, names, data.entry.published_statistics)

@@ -151,7 +151,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
             "skipped": [
                 {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
             ],
-            "statistics": describe_documents(map(to_document, loaded[split])),
+            "statistics": describe_documents(map(to_document, loaded[split]), entry.candidates),
         }
         source = own or entry.files[split].source
         sources[source.name] = dataclasses.asdict(source)

@@ -9,6 +9,17 @@ from typing import Any, ClassVar, NoReturn, NotRequired, TypedDict
 TEXT_FIELDS = ("sents", "pos", "type")
 _LIST = (list, tuple)
 _LONGEST_SHOWN = 100
+# The entity types of DocRED's format, and the labels of CoNLL-2003's and OntoNotes' named entities that mean the same; a
+# nationality has its country's type, LOC. It is for named-entity models, not for a data set, and a checkpoint carries it.
+_FORMAT_TYPES = {
+    "PER": ("PERSON",),
+    "ORG": ("ORGANIZATION", "ORGANISATION"),
+    "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
+    "TIME": ("DATE",),
+    "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
+    "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
+}
+_TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -52,7 +63,7 @@ class Document(TypedDict):
         vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
-        ignored_pairs (`list[list[int]]`, *optional*): head and tail of pairs that are neither trained nor scored.
+        ignored_pairs (`list[list[int]]`, *optional*): `[head, tail]` of pairs that are neither trained nor predicted nor scored.
         entity_ids (`list[list[str]]`, *optional*): for each entity, its ids in a knowledge base, perhaps several or none.
     """
 
@@ -277,6 +288,8 @@ def validate_document(
             checker.fail(f"vertexSet[{number}]", mentions, "at least one mention")
         for position, mention in enumerate(mentions):
             _check_mention(checker, mention, f"vertexSet[{number}][{position}]", sents, require)
+    _check_ids(checker, document, len(entities))
+    _check_ignored_pairs(checker, document, len(entities))
     if "labels" in require or document.get("labels") is not None:
         labels = checker.read(document, "labels", _LIST, "", "a list of labels, or no such field if unlabelled")
         sentences = None if sents is None else len(sents)
@@ -286,6 +299,33 @@ def validate_document(
                 some = ", ".join(sorted(relations)[:3])
                 expected = f"one of the {len(relations)} known relations ({some}, ...)"
                 checker.fail(f"labels[{number}].r", relation, expected)
+
+
+def _check_ids(checker, document, entities):
+    if document.get("entity_ids") is None:
+        return
+    expected = f"a list of ids (texts) for each of {entities} entities, or no such field"
+    ids = checker.read(document, "entity_ids", _LIST, "", expected)
+    if len(ids) != entities:
+        checker.fail("entity_ids", ids, expected, f" of {len(ids)}")
+    for number, of_entity in enumerate(ids):
+        checker.check(of_entity, _LIST, f"entity_ids[{number}]", "a list of ids (texts), perhaps none")
+        for place, identifier in enumerate(of_entity):
+            field = f"entity_ids[{number}][{place}]"
+            checker.check_text(checker.check(identifier, str, field, "an id (a text)"), field)
+
+
+def _check_ignored_pairs(checker, document, entities):
+    if document.get("ignored_pairs") is None:
+        return
+    expected = f"[head, tail] of two different entities (integers, 0 <= index < {entities})"
+    pairs = checker.read(document, "ignored_pairs", _LIST, "", "a list of pairs [head, tail], or no such field")
+    for number, pair in enumerate(pairs):
+        field = f"ignored_pairs[{number}]"
+        ends = checker.check(pair, _LIST, field, expected)
+        whole = all(isinstance(end, Integral) and not isinstance(end, bool) and 0 <= end < entities for end in ends)
+        if len(ends) != 2 or not whole or ends[0] == ends[1]:
+            checker.fail(field, pair, expected)
 
 
 def _check_sentences(checker, sents):
@@ -331,6 +371,11 @@ def _check_position(checker, mention, path, name, sent_id, sentence):
 def entity_name(document: Document, entity: int) -> str:
     """Name of an entity's first mention."""
     return document["vertexSet"][entity][0]["name"]
+
+
+def docred_type(label: str) -> str:
+    """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
+    return _TYPE_OF_LABEL.get(label.upper(), label)
 
 
 def relation_ids(documents: Iterable[Document]) -> list[str]:

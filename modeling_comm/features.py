@@ -9,7 +9,11 @@ import torch
 # What encoding counts, for each document, of what its features do not say.
 LOSSES_OF_ENCODING = (
     *("lost_tokens", "lost_mentions", "lost_entities", "pairs_without_context", "unknown_tokens", "unknown_facts"),
+    "unasked_facts",
 )
+
+# The distance below the threshold of a relation that a pair is not asked about: too far to be predicted, or to cost anything.
+_NOT_ASKED = 1000.0
 
 
 class DocumentFeatures(TypedDict):
@@ -22,14 +26,20 @@ class DocumentFeatures(TypedDict):
         mention_entities (`list[int]`): the entity of each mention.
         sentence_starts (`list[int]`): the first subword token of each sentence, its opening marker included.
         num_entities (`int`): number of entities.
-        facts (`list[list[int]]`): `[head, tail, label id]` of each label.
+        pairs (`list[list[int]]`, *optional*): `[head, tail]` of the pairs that the document is asked about, by head and then
+            tail; None for all ordered pairs of different entities.
+        turned_pairs (`list[int]`): rows of these pairs that are not asked about symmetric relations, see
+            [`~candidate_pairs.CandidatePairs.turned`].
+        facts (`list[list[int]]`): `[head, tail, label id]` of each label of these pairs, in the direction that is asked about.
         evidence (`list[list[int]]`): sentences of each fact that prove it, perhaps none.
         has_labels (`bool`): whether the document has labels, be they none.
         windows (`int`): number of windows.
         lost_tokens, lost_mentions, lost_entities (`int`): what `max_length` cut off.
-        pairs_without_context (`int`): ordered pairs of entities that no window shows together.
+        pairs_without_context (`int`): pairs that are asked about and that no window shows together.
         unknown_tokens (`int`): subword tokens that are not in the vocabulary, of text that the model cannot read.
         unknown_facts (`int`): distinct labels of relations that the model does not have; `facts` lacks them.
+        unasked_facts (`int`): distinct labels of pairs that the document is not asked about; `facts` lacks them, too. A label of
+            one of its `ignored_pairs` is not counted.
     """
 
     input_ids: list[int]
@@ -37,6 +47,8 @@ class DocumentFeatures(TypedDict):
     mention_entities: list[int]
     sentence_starts: list[int]
     num_entities: int
+    pairs: list[list[int]] | None
+    turned_pairs: list[int]
     facts: list[list[int]]
     evidence: list[list[int]]
     has_labels: bool
@@ -47,11 +59,13 @@ class DocumentFeatures(TypedDict):
     pairs_without_context: int
     unknown_tokens: int
     unknown_facts: int
+    unasked_facts: int
 
 
 class ModelInputs(TypedDict):
     """A batch of encoded documents, as [`CommProcessor.collate`] gives it: the arguments of the model's forward, which says what
-    each tensor holds. `labels` and their evidence are there where every document has labels."""
+    each tensor holds. `labels` and their evidence are there where every document has labels, `asked` where some pairs are not
+    asked about all relations."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -61,6 +75,7 @@ class ModelInputs(TypedDict):
     mention_entities: torch.Tensor
     entity_mask: torch.Tensor
     pair_index: torch.Tensor
+    asked: NotRequired[torch.Tensor]
     labels: NotRequired[torch.Tensor]
     window_mentions: torch.Tensor
     window_entities: torch.Tensor
@@ -77,6 +92,8 @@ def no_document(start_id: int, end_id: int) -> DocumentFeatures:
         "mention_entities": [],
         "sentence_starts": [],
         "num_entities": 0,
+        "pairs": None,
+        "turned_pairs": [],
         "facts": [],
         "evidence": [],
         "has_labels": True,
@@ -105,23 +122,68 @@ def what_was_lost(report: dict[str, int]) -> dict[str, int]:
     return {key: report[key] for key in LOSSES_OF_ENCODING if report.get(key)}
 
 
-def ordered_pairs(document: int, entities: int) -> np.ndarray:
-    """Rows `(entities * (entities - 1), 3)` int64 of document, head and tail, by head and then tail."""
-    head, tail = np.divmod(np.arange(entities * entities, dtype=np.int64), max(entities, 1))
-    different = head != tail
-    return np.stack([np.full(different.sum(), document, dtype=np.int64), head[different], tail[different]], axis=1)
+def ordered_pairs(entities: int) -> np.ndarray:
+    """Rows `(entities * (entities - 1), 2)` int64 of head and tail, by head and then tail."""
+    return np.argwhere(~np.eye(entities, dtype=bool))
+
+
+def pairs_of(feature: DocumentFeatures) -> np.ndarray:
+    """Rows `(p, 2)` int64 of head and tail of the pairs that a document is asked about."""
+    pairs = feature.get("pairs")
+    return ordered_pairs(feature["num_entities"]) if pairs is None else np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def pair_rows(document: int, feature: DocumentFeatures) -> np.ndarray:
+    """[`pairs_of`] a document of a batch, as rows `(p, 3)` int64 of document, head and tail."""
+    pairs = pairs_of(feature)
+    rows = np.empty((len(pairs), 3), dtype=np.int64)
+    rows[:, 0], rows[:, 1:] = document, pairs
+    return rows
 
 
 def pair_labels(feature: DocumentFeatures, num_labels: int) -> torch.Tensor:
-    """Labels `(pairs, num_labels)` float32 of a document's [`ordered_pairs`]; column 0 is 1 where no relation holds."""
-    entities = feature["num_entities"]
-    labels = torch.zeros(entities * max(entities - 1, 0), num_labels)
+    """Labels `(p, num_labels)` float32 of [`pairs_of`] a document; column 0 is 1 where no relation holds."""
+    pairs, entities = pairs_of(feature), feature["num_entities"]
+    labels = torch.zeros(len(pairs), num_labels)
     if feature["facts"]:
+        row = torch.zeros(entities, entities, dtype=torch.long)
+        row[pairs[:, 0], pairs[:, 1]] = torch.arange(len(pairs))
         head, tail, relation = torch.tensor(feature["facts"]).unbind(-1)
-        # Each head has a row for every tail but itself, so tails after it move up by one.
-        labels[head * (entities - 1) + tail - (tail > head).long(), relation] = 1
+        labels[row[head, tail], relation] = 1
     labels[:, 0] = ~labels.any(-1)
     return labels
+
+
+def asked_relations(features: Sequence[DocumentFeatures], is_symmetric: Sequence[bool]) -> torch.Tensor | None:
+    """
+    Which relations each pair of a batch is asked about.
+
+    Args:
+        features (`Sequence[DocumentFeatures]`): one for each document.
+        is_symmetric (`Sequence[bool]`): for each label, the threshold class included, whether `turned_pairs` are spared it.
+
+    Returns:
+        `(P, R + 1)` bool; None where every pair is asked about all of them.
+    """
+    if not any(is_symmetric):
+        return None
+    turned = []
+    for feature in features:
+        turned.append(torch.zeros(len(pairs_of(feature)), 1, dtype=torch.bool))
+        turned[-1][feature["turned_pairs"]] = True
+    return ~(torch.cat(turned) & torch.tensor(is_symmetric))
+
+
+def without_relations(logits: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """
+    Logits in which relations that a pair is not asked about are so far below the threshold that they are not predicted, and add
+    neither loss nor gradient.
+
+    Args:
+        logits (`(P, R + 1)` float), asked (`(P, R + 1)` bool): rows are pairs, column 0 the threshold class.
+    """
+    below = logits[:, :1].detach().clamp(max=0) - _NOT_ASKED
+    return torch.where(asked, logits, below)
 
 
 def pad_rows(rows: Sequence[Sequence[int] | np.ndarray], value: int) -> torch.Tensor:

@@ -255,12 +255,14 @@ class ProductGradients:
                 outer = head[..., :, None] * tail[..., None, :]
                 self.dense_sum[:, groups] += (some.T @ outer.flatten(1)).view(-1, *outer.shape[1:])
                 del outer  # before there is another one
-            if heads_sum is not None or tails_sum is not None:
-                outer = (some @ weights[:, groups].flatten(1)).view(-1, *weights[:, groups].shape[1:])
+            if heads_sum is None and tails_sum is None:
+                continue
+            outer = (some @ weights[:, groups].flatten(1)).view(-1, *weights[:, groups].shape[1:])
             if heads_sum is not None:
                 heads_sum[pairs, groups] += (outer @ tail[..., :, None])[..., 0]
             if tails_sum is not None:
                 tails_sum[pairs, groups] += (head[..., None, :] @ outer)[..., 0, :]
+            del outer
 
     def _add_cells(self, head, tail, gradient, heads_sum, tails_sum):
         """Column by column, from the pairs whose cell is not zero: no outer product."""

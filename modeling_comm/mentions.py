@@ -124,7 +124,7 @@ def group_mentions(
     Args:
         text (`str`): the text.
         mentions (`list`): `{"start", "end", "type"}` or `(start, end, type)`; the type is one of
-            [`~text_to_document.docred_type`] or none, and may also be named `label` or `entity_group`; a `text`, if there is
+            [`~documents.docred_type`] or none, and may also be named `label` or `entity_group`; a `text`, if there is
             one, must be what stands at the offsets.
         coreference (`Callable`, *optional*): replaces the rules: takes the text and the mentions (each with its `text`; sorted,
             each span once) and gives entities as lists of indices of mentions. A mention in none of them is an entity alone.

@@ -22,6 +22,7 @@ from .backbone_attention import (
 from .config_checks import plain_errors
 from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .evidence import evidence_loss
+from .features import without_relations
 from .losses import get_loss, loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
 from .pretrained_comm import CommPreTrainedModel, check_sizes
@@ -236,6 +237,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         sentences: torch.LongTensor | None = None,
         evidence_pairs: torch.LongTensor | None = None,
         evidence: torch.FloatTensor | None = None,
+        asked: torch.BoolTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_evidence_pairs: int | torch.Tensor | None = None,
@@ -268,6 +270,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             evidence_pairs (`(N, 3)` int64, *optional*), evidence (`(N, S)` float, *optional*): document, head and tail of the
                 pairs that have a relation, and how many of its relations each sentence proves. Needed, beside `labels` and
                 `sentences`, where the configuration has an `evidence_weight`.
+            asked (`(P, R + 1)` bool, *optional*): the relations that each pair is asked about, by default all. The logits of
+                others are far below the threshold, whatever the model.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
             num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
@@ -318,6 +322,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             check_result(
                 f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
             )
+            if asked is not None:
+                logits = without_relations(logits, asked)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
                 loss = self._loss(logits, labels, documents, num_items_in_batch, self_pairs)

@@ -12,6 +12,7 @@ from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
+from .candidate_pairs import ALL_PAIRS
 from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
 from .documents import DocumentError
@@ -63,8 +64,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, rules, max_sentences, batch_size, and the fields of
-            [`~triple_selection.TripleSelection`]: as in a call, for all calls.
+        ner, coreference, sentence_splitter, threshold_offset, rules, both_directions, max_sentences, batch_size, and the fields
+            of [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
@@ -113,6 +114,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 default the checkpoint's own, which is 0 unless it was tuned.
             rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
                 added to them, and says so; by default the checkpoint's own, none with `[]`.
+            both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations, and of undirected
+                data, both ways. The other direction says so: it is `derived`.
             max_sentences (`int`, defaults to 3): sentences of an explanation at most; with 0 none is computed.
             min_score, top_k, top_k_per_pair, relations, head_types, tail_types: which of the triples are wanted, all by default;
                 see [`~triple_selection.TripleSelection`]. The others are counted in `lost`, as `triples_not_selected`. Of one
@@ -156,7 +159,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             raise ValueError(f"inputs is {inputs!r:.100}; expected {expected}")
         if is_document(inputs):
             (record,) = records = list(self._records([inputs], 1, *parameters))
-            _warn_of_nothing_found(records, *parameters)
+            self._warn_of_nothing_found(records, *parameters)
             return record
         records = self._records(inputs, size, *parameters)
         if show_progress_bar:
@@ -165,7 +168,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if not isinstance(inputs, (list, tuple)):
             return records
         records = list(records)
-        _warn_of_nothing_found(records, *parameters)
+        self._warn_of_nothing_found(records, *parameters)
         return records
 
     def _sanitize_parameters(
@@ -175,6 +178,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         sentence_splitter=None,
         threshold_offset=None,
         rules=None,
+        both_directions=None,
         max_sentences=None,
         **selection,
     ):
@@ -191,6 +195,10 @@ class DocumentRelationExtractionPipeline(Pipeline):
             postprocess["threshold_offset"] = threshold_offset
         if rules is not None:
             postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations)]
+        if both_directions is not None:
+            if not isinstance(both_directions, bool):
+                raise ValueError(f"both_directions is {both_directions!r}; expected true or false")
+            postprocess["both_directions"] = both_directions
         if max_sentences is not None:
             if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
@@ -261,6 +269,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         model_outputs: dict[str, Any],
         threshold_offset: float | None = None,
         rules: Sequence[Rule] | None = None,
+        both_directions: bool = False,
         max_sentences: int = 3,
         **selection: Any,
     ) -> list[PredictionRecord]:
@@ -271,8 +280,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
         id2label, names = self.processor.id2label, self.processor.relation_names
         left_out = self._select(wanted, predictions, examples)
+        shown = self.processor.candidates if both_directions else ALL_PAIRS
         triples = [
-            decided.in_words(document, id2label, names)
+            decided.in_words(document, id2label, names, shown)
             for decided, document in zip(predictions, documents, strict=True)
         ]
         records: list[Any] = []
@@ -315,6 +325,25 @@ class DocumentRelationExtractionPipeline(Pipeline):
             left_out.append(before - len(decided.triples))
         return left_out
 
+    def _warn_of_nothing_found(self, records, preprocess_params, _, postprocess_params):
+        """What is strange of all records of a call together."""
+        if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
+            logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
+            return
+        candidates = self.processor.candidates
+        types = [[entity["type"] for entity in record["entities"]] for record in records]
+        if any(len(one) > 1 for one in types) and not any(candidates.matrix(one).any() for one in types):
+            asked = ", ".join(" and ".join(pair) for pair in candidates.candidate_pairs)
+            found = ", ".join(sorted({kind for one in types for kind in one}))
+            logger.warning(
+                "no pair of entities in %d documents has types that the model is asked about (%s): no triples; found %s",
+                *(len(records), asked, found),
+            )
+            return
+        selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
+        for warning in type_warnings(selection, itertools.chain(*types)):
+            logger.warning(warning)
+
     # --------------------------------------------------------------------------------------------------------- saving
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -325,16 +354,6 @@ class DocumentRelationExtractionPipeline(Pipeline):
             raise SettingError("save_pretrained", "push_to_hub", kwargs["push_to_hub"], expected)
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
-
-
-def _warn_of_nothing_found(records, preprocess_params, _, postprocess_params):
-    """What is strange of all records of a call together."""
-    if "ner" in preprocess_params and records and not any(record["entities"] for record in records):
-        logger.warning("ner found no entity in %d documents, so there are no triples", len(records))
-        return
-    selection = TripleSelection(**{name: postprocess_params.get(name) for name in TripleSelection.field_names()})
-    for warning in type_warnings(selection, (entity["type"] for record in records for entity in record["entities"])):
-        logger.warning(warning)
 
 
 def _predict_window(predict, window, batch_size):
@@ -391,12 +410,14 @@ def _load_processor(model, name=None):
 def _entity(entity):
     """An entity of a record; the texts of its mentions are in the document's."""
     mentions = [{key: mention[key] for key in ("start", "end", "sentence")} for mention in entity["mentions"]]
-    return {"name": entity["name"], "type": entity["type"], "mentions": mentions}
+    ids = {"ids": entity["ids"]} if "ids" in entity else {}
+    return {"name": entity["name"], "type": entity["type"], "mentions": mentions, **ids}
 
 
 def _explain(decided, triple, max_sentences):
     """Explanation of a triple; see the call."""
-    scores = (decided.sentence_scores or {}).get((triple["head"], triple["tail"]), ())
+    pair, of_pairs = (triple["head"], triple["tail"]), decided.sentence_scores or {}
+    scores = of_pairs.get(pair) or of_pairs.get(pair[::-1], ())  # the other direction of a triple has its explanation
     total = sum(scores)  # without special tokens, which have a share of the attention, too
     heaviest = sorted((-weight / total, number) for number, weight in enumerate(scores) if weight > 0)
     return [{"sentence": number, "weight": -weight} for weight, number in heaviest[:max_sentences]]

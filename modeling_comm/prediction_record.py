@@ -92,7 +92,8 @@ class RecordTriple(PredictedTriple):
             context.
         probability (`float`, *optional*): of the triple, from a map that was fitted on labelled documents.
         derived (`RecordDerivation`, *optional*): the triple follows from others by a rule. Its score and probability are the
-            model's own, which did not suffice.
+            model's own, which did not suffice. Or it is the other direction of a symmetric or inverse relation, shown because
+            that was asked for; its score, probability, explanation and evidence are then those of its premise.
         evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
     """
 

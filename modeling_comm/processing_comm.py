@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
+from functools import partial
 from os import PathLike
 from typing import Any, Self, cast
 
@@ -18,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput, logging
 
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .configuration_comm import (
     IS_REMOTE_CODE,
     PROCESSOR_FIELDS,
@@ -34,23 +36,24 @@ from .decoding import (
     decide_batch,
 )
 from .documents import Document, validate_document
+from .encode_document import encode_document
 from .evidence import collate_evidence, default_evidence_threshold
 from .features import (
     DocumentFeatures,
     ModelInputs,
+    asked_relations,
     encoding_report,
     no_document,
-    ordered_pairs,
     pad_rows,
     pair_labels,
+    pair_rows,
     what_was_lost,
 )
 from .losses import get_loss
 from .processor_settings import check_processor_settings, without_tuned
 from .rules import Rule, check_rules
-from .subword_tokens import marker_ids, read_tokenizer, tokenize_words
+from .subword_tokens import read_tokenizer, tokenize_words
 from .windows import (
-    count_pairs_without_context,
     entities_of_windows,
     mentions_in_windows,
     sentence_spans,
@@ -90,6 +93,8 @@ class CommProcessor(ProcessorMixin):
             `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
+        candidate_pairs, directed, symmetric, inverse: as in [`~candidate_pairs.CandidatePairs`], which the attribute `candidates`
+            holds: which pairs the model is asked about.
 
     Raises:
         ValueError: a setting does not fit, or the tokenizer cannot serve (no padding token, a marker missing in
@@ -114,6 +119,10 @@ class CommProcessor(ProcessorMixin):
         fusion_range: float | None = None,
         probability_map: Any = None,
         rules: Iterable[Rule | str] | None = None,
+        candidate_pairs: Iterable[tuple[str, str]] | None = None,
+        directed: bool | None = True,
+        symmetric: Iterable[str] | None = None,
+        inverse: Mapping[str, str] | None = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
@@ -125,6 +134,7 @@ class CommProcessor(ProcessorMixin):
         thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
         self.decision = DecisionSettings(*thresholds, probability_map, fusion_threshold, fusion_range)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
+        self.candidates = CandidatePairs(candidate_pairs, directed is not False, symmetric or (), inverse or {})
         super().__init__(tokenizer)
         check_processor_settings(self)
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
@@ -209,7 +219,7 @@ class CommProcessor(ProcessorMixin):
     def settings(self) -> dict:
         """The values of [`setting_names`]."""
         saved = self.to_dict()
-        return {name: saved[name] for name in self.setting_names()}
+        return {name: saved.get(name) for name in self.setting_names()}
 
     def with_settings(self, **settings: Any) -> "CommProcessor":
         """A processor with the same tokenizer and labels that differs in these settings."""
@@ -236,8 +246,12 @@ class CommProcessor(ProcessorMixin):
         return list(ModelInputs.__annotations__)
 
     def to_dict(self) -> dict:
-        """The content of `processor_config.json`: the decision settings are beside the others."""
-        return super().to_dict() | self.decision.to_dict()
+        """The content of `processor_config.json`: the decision settings are beside the others, and of those of candidate pairs
+        the ones that differ from their defaults."""
+        saved = super().to_dict() | self.decision.to_dict()
+        return {
+            name: value for name, value in saved.items() if name not in CandidatePairs.field_names()
+        } | self.candidates.given()
 
     @property
     def label2id(self) -> dict[str, int]:
@@ -296,62 +310,20 @@ class CommProcessor(ProcessorMixin):
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
         documents = list(documents)
-        relations = set(self.id2label.values()) - {self.id2label[0]}
+        relations = {*self.relations, *self.candidates.inverse}
         for index, document in enumerate(documents):
             validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
             if allow_unknown_relations:  # but no label says "no relation"
                 given = {fact["r"] for fact in document.get("labels") or ()}
                 validate_document(document, index=index, relations=given - {self.id2label[0]})
         pieces = tokenize_words(self.tokenizer, documents, self._traits.leading_space)
-        return [self._encode_document(document, pieces, max_length) for document in documents]
+        encode = partial(encode_document, pieces, self._traits, self.window_spans, self.label2id, self.candidates)
+        return [encode(document, max_length) for document in documents]
 
-    def _encode_document(self, document, pieces, max_length):
-        opening, closing = marker_ids(document, self._traits.markers)
-        tokens = [self._traits.start_id]
-        first_piece = []  # of each sentence's words, its opening marker included
-        for sent_id, sentence in enumerate(document["sents"]):
-            positions = []
-            for word_id, word in enumerate(sentence):
-                positions.append(len(tokens))
-                tokens += opening.get((sent_id, word_id), [])
-                tokens += pieces[word]
-                tokens += closing.get((sent_id, word_id), [])
-            first_piece.append([*positions, len(tokens)])
-        full_length = len(tokens) + 1
-        if max_length is not None and full_length > max_length:
-            tokens = tokens[: max_length - 1]
-        end = len(tokens)
-        tokens.append(self._traits.end_id)
-        spans = self.window_spans(len(tokens))
-        mention_positions, mention_entities = [], []
-        for entity, mentions in enumerate(document["vertexSet"]):
-            for mention in mentions:
-                start, stop = (first_piece[mention["sent_id"]][position] for position in mention["pos"])
-                mention_positions.append(start if start < min(stop, end) else -1)
-                mention_entities.append(entity)
-        found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
-        labels = document.get("labels")
-        label2id = self.label2id
-        known = [fact for fact in labels or () if fact["r"] in label2id]
-        unknown = {(fact["h"], fact["t"], fact["r"]) for fact in labels or () if fact["r"] not in label2id}
-        return {
-            "input_ids": tokens,
-            "mention_positions": mention_positions,
-            "mention_entities": mention_entities,
-            "sentence_starts": [positions[0] for positions in first_piece],
-            "num_entities": len(document["vertexSet"]),
-            "facts": [[fact["h"], fact["t"], label2id[fact["r"]]] for fact in known],
-            "evidence": [sorted(set(fact.get("evidence") or ())) for fact in known],
-            "has_labels": labels is not None,
-            "windows": len(spans),
-            "lost_tokens": full_length - len(tokens),
-            "lost_mentions": sum(position < 0 for position in mention_positions),
-            "lost_entities": len(document["vertexSet"]) - len(found),
-            "pairs_without_context": count_pairs_without_context(spans, mention_positions, mention_entities),
-            # A byte-level tokenizer reads every text: it has no such token, or never gives it.
-            "unknown_tokens": tokens[1:-1].count(self.tokenizer.unk_token_id),
-            "unknown_facts": len(unknown),
-        }
+    def _is_symmetric(self):
+        """For each label, whether pairs are asked about it in one direction only, unlike about others."""
+        mixed = self.candidates.directed
+        return [mixed and label in self.candidates.symmetric for label in self.id2label.values()]
 
     def window_spans(self, length: int) -> list[tuple[int, int]]:
         """Spans `[start, end)` of document positions that the windows of a document of `length` subword tokens show."""
@@ -374,7 +346,7 @@ class CommProcessor(ProcessorMixin):
             window_mentions += mentions
             window_entities += entities_of_windows(spans, mentions, feature["mention_entities"])
         sizes = [feature["num_entities"] for feature in features]
-        pairs = [ordered_pairs(document, size) for document, size in enumerate(sizes)]
+        pairs = [pair_rows(document, feature) for document, feature in enumerate(features)]
         lengths = torch.tensor([len(feature["input_ids"]) for feature in features])
         batch: Any = {
             "input_ids": pad_rows(rows, self.tokenizer.pad_token_id),
@@ -389,6 +361,8 @@ class CommProcessor(ProcessorMixin):
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
             "sentences": sentence_spans(features),
         }
+        if (asked := asked_relations(features, self._is_symmetric())) is not None:
+            batch["asked"] = asked
         if all(feature["has_labels"] for feature in features):
             batch["labels"] = torch.cat([pair_labels(feature, len(self.id2label)) for feature in features])
             batch |= collate_evidence(features, batch["sentences"])
@@ -402,6 +376,7 @@ class CommProcessor(ProcessorMixin):
         documents: Document | list[Document],
         threshold_offset: float | None = None,
         rules: Iterable[str] | None = None,
+        both_directions: bool = False,
     ) -> list[list[TripleInWords]]:
         """
         Triples of every document, from the model's output for exactly these documents.
@@ -413,6 +388,7 @@ class CommProcessor(ProcessorMixin):
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the processor's own.
             rules (`list[str]`, *optional*): rules that complete the triples; by default the processor's own, none with `[]`.
+            both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations both ways.
 
         Returns:
             per document a list of [`~decoding.TripleInWords`], by head, tail and falling score.
@@ -431,7 +407,9 @@ class CommProcessor(ProcessorMixin):
                 len(documents),
             )
         return [
-            one.in_words(document, self.id2label, self.relation_names)
+            one.in_words(
+                document, self.id2label, self.relation_names, self.candidates if both_directions else ALL_PAIRS
+            )
             for one, document in zip(predictions, documents, strict=True)
         ]
 
@@ -452,7 +430,8 @@ class CommProcessor(ProcessorMixin):
         if threshold_offset is not None:
             settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
-        check_outputs(logits, pair_index, documents, len(self.id2label))
+        expected = [self.candidates.pairs(document) for document in documents]
+        check_outputs(logits, pair_index, documents, expected, len(self.id2label))
         predictions = self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
         if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
             add_evidence(predictions, encoded)

@@ -25,6 +25,7 @@ def check_processor_settings(processor: "CommProcessor") -> None:
         Setting(field, field, type_, None, ranges).check(processor)
 
     validate_labels(processor)
+    processor.candidates.check_labels(processor.relations)
     check("markers", Literal[MARKERS])
     check("word_leading_space", bool)
     check("window_end_tokens", int, InRange(1, 3))
@@ -36,7 +37,7 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     found, relations = processor.decision.probability_map, len(processor.id2label) - 1
     if found is not None:
         check_field(found, "intercepts", len(found.intercepts) == relations, f"one for each of {relations} relations")
-    names, labels = processor.relation_names, set(processor.id2label.values())
+    names, labels = processor.relation_names, {*processor.id2label.values(), *processor.candidates.inverse}
     fits = isinstance(names, dict) and all(isinstance(name, str) for name in names.values())
     check_field(processor, "relation_names", fits, "a dict of label to name")
     unknown = sorted(set(names) - labels, key=str)

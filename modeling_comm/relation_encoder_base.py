@@ -105,7 +105,8 @@ class EncodedDocuments:
         projections = (head_projection, tail_projection)
         if can_project_in_parts(product, *projections):
             document, head, tail = pairs.unbind(-1)
-            places = document * entities.shape[1] + head, document * entities.shape[1] + tail
+            first = document * entities.shape[1]
+            places = (first + head, first + tail)
             options = (features, rows, self.pairs_at_once)
             return product_of_projections(product, projections, entities.flatten(0, 1), places, *options)
 

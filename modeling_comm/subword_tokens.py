@@ -23,6 +23,7 @@ class TokenizerTraits:
 
     Args:
         start_id, end_id (`int`): ids of the special tokens around a text.
+        unknown_id (`int`, *optional*): id of the token for what the vocabulary lacks.
         leading_space (`str`): what is put before every word: a space, or nothing.
         markers (`dict[str, tuple[int, int]]`): ids of the opening and the closing marker, by entity type; `"*"` is for any type.
             Empty where mentions are not marked.
@@ -30,6 +31,7 @@ class TokenizerTraits:
 
     start_id: int
     end_id: int
+    unknown_id: int | None
     leading_space: str
     markers: dict[str, tuple[int, int]]
 
@@ -58,7 +60,11 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leadin
         )
     start_id, end_id = special
     return TokenizerTraits(
-        start_id, end_id, " " if word_leading_space and byte_level else "", dict(_read_markers(tokenizer, markers))
+        start_id,
+        end_id,
+        tokenizer.unk_token_id,
+        " " if word_leading_space and byte_level else "",
+        dict(_read_markers(tokenizer, markers)),
     )
 
 

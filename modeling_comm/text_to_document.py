@@ -11,30 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 from transformers.utils import logging
 
-from .documents import Document, DocumentChecker, entity_name, validate_document
+from .documents import Document, DocumentChecker, docred_type, entity_name, validate_document
 from .prediction_record import RecordMention
 
 logger = logging.get_logger(__name__)
 
 NO_TYPE = "MISC"
 _LIST = (list, tuple)
-
-# The entity types of DocRED's format, and the labels of CoNLL-2003's and OntoNotes' named entities that mean the same; a
-# nationality has its country's type, LOC. It is for named-entity models, not for a data set, and a checkpoint carries it.
-_FORMAT_TYPES = {
-    "PER": ("PERSON",),
-    "ORG": ("ORGANIZATION", "ORGANISATION"),
-    "LOC": ("LOCATION", "GPE", "FAC", "NORP"),
-    "TIME": ("DATE",),
-    "NUM": ("CARDINAL", "MONEY", "ORDINAL", "PERCENT", "QUANTITY"),
-    "MISC": ("EVENT", "LANGUAGE", "LAW", "PRODUCT", "WORK_OF_ART"),
-}
-_TYPE_OF_LABEL = {label: kind for kind, labels in _FORMAT_TYPES.items() for label in (kind, *labels)}
-
 
 # Under these names tools give the type of an entity or a mention: ours, Transformers', spaCy's and GLiNER's.
 _TYPE_FIELDS = ("type", "entity_group", "label")
@@ -56,11 +43,6 @@ def read_type(checker: DocumentChecker, record: Mapping, field: str) -> str | No
 def type_field(record: Mapping) -> tuple[str | None, Any]:
     """The field of an entity or a mention that has its type, and what it holds; None twice if there is none."""
     return next(((name, record[name]) for name in _TYPE_FIELDS if record.get(name)), (None, None))
-
-
-def docred_type(label: str) -> str:
-    """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
-    return _TYPE_OF_LABEL.get(label.upper(), label)
 
 
 # ------------------------------------------------------------------------------------------------- sentences and words
@@ -166,11 +148,13 @@ class TextEntity(TypedDict):
         name (`str`): its name.
         type (`str`): its type, such as `"PER"`.
         mentions (`list[TextMention]`): where it is mentioned.
+        ids (`list[str]`, *optional*): its ids in a knowledge base.
     """
 
     name: str
     type: str
     mentions: list[TextMention]
+    ids: NotRequired[list[str]]
 
 
 @dataclass
@@ -200,7 +184,8 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
     Raises:
         DocumentError: it is not in DocRED's format.
     """
-    document = cast(Document, {key: document[key] for key in ("title", "sents", "vertexSet") if key in document})
+    kept = ("title", "sents", "vertexSet", "ignored_pairs", "entity_ids")
+    document = cast(Document, {key: value for key, value in document.items() if key in kept})
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:
@@ -221,6 +206,8 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
             end = starts[sent_id][last - 1] + len(document["sents"][sent_id][last - 1])
             found.append({"start": start, "end": end, "text": text[start:end], "sentence": int(sent_id)})
         entities.append({"name": entity_name(document, number), "type": mentions[0]["type"], "mentions": found})
+        if document.get("entity_ids"):
+            entities[-1]["ids"] = list(document["entity_ids"][number])
     return TextDocument(document, document["title"], text, sentences, entities)
 
 
@@ -241,7 +228,8 @@ def document_from_text(
 
     Args:
         text (`str`): any text.
-        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name"}`; mentions as in [`read_spans`]. The type
+        entities (`list[dict]`): `{"mentions": [{"start", "end"}, ...], "type", "name", "ids"}`; mentions as in [`read_spans`],
+            and one span may be a mention of several entities. `ids` is a list of ids in a knowledge base, or left out. The type
             may also be named `label` or `entity_group`. Without a type it is the most frequent one of its mentions, or
             `"MISC"`; labels of CoNLL-2003 and OntoNotes become DocRED's types, see [`docred_type`]. Without a name it is that of
             the longest mention.
@@ -266,6 +254,7 @@ def document_from_text(
             checker.fail(f"{field}.mentions", mentions, "at least one mention")
         if entity.get("name") is not None:
             checker.check(entity["name"], str, f"{field}.name", "a text, or no such field")
+        _check_ids(checker, entity, field)
         spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
         of_mentions = [
             read_type(checker, as_mention(mention), f"{field}.mentions[{place}]")
@@ -288,8 +277,20 @@ def document_from_text(
             found[-1]["mentions"].append({"start": start, "end": end, "text": inside, "sentence": sent_id})
             vertex_set[-1].append({"name": inside, "sent_id": sent_id, "pos": [word, last[end]], "type": kind})
     document: Document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
+    if any(entity.get("ids") is not None for entity in entities):
+        all_ids = [list(entity.get("ids") or ()) for entity in entities]
+        document["entity_ids"] = all_ids
+        for of_text, ids in zip(found, all_ids, strict=True):
+            of_text["ids"] = ids
     validate_document(document, index=index, source=source)
     return TextDocument(document, title or "", text, sentences, found)
+
+
+def _check_ids(checker, entity, field):
+    expected = "a list of ids (texts), or no such field"
+    ids = entity.get("ids")
+    for place, identifier in enumerate(() if ids is None else checker.check(ids, _LIST, f"{field}.ids", expected)):
+        checker.check(identifier, str, f"{field}.ids[{place}]", expected)
 
 
 def check_text(checker: DocumentChecker, text: Any, title: Any = None) -> None:

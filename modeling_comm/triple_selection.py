@@ -63,7 +63,7 @@ class TripleSelection:
         relations (`str` or `Iterable[str]`, *optional*): Ids or readable names of the relations that are wanted; names are
             compared without case.
         head_types (`str` or `Iterable[str]`, *optional*), tail_types (`str` or `Iterable[str]`, *optional*): Entity types of
-            head and tail; labels of CoNLL-2003 and OntoNotes mean DocRED's types, see [`~text_to_document.docred_type`].
+            head and tail; labels of CoNLL-2003 and OntoNotes mean DocRED's types, see [`~documents.docred_type`].
 
     Raises:
         SettingError: A value does not fit.

@@ -69,16 +69,18 @@ def entities_of_windows(
     return result
 
 
-def count_pairs_without_context(spans: list[tuple[int, int]], positions: list[int], entities: list[int]) -> int:
-    """Ordered pairs of entities that attend to no common token, because their mentions lie too far apart."""
+def count_pairs_without_context(
+    spans: list[tuple[int, int]], positions: list[int], entities: list[int], pairs: np.ndarray
+) -> int:
+    """Those of the `pairs` `(p, 2)` of entities that attend to no common token, because their mentions lie too far apart."""
     if len(spans) == 1:
         return 0
     together = np.zeros((len(spans), max(entities, default=-1) + 1), dtype=np.int64)
     for window, seen in enumerate(entities_of_windows(spans, mentions_in_windows(spans, positions), entities)):
         # All windows that show some of these tokens show the last one: entities that are seen here have it in common.
         together[window, seen] = 1
-    found = together.any(0).sum()
-    return int(found * found - np.count_nonzero(together.T @ together))
+    found, (head, tail) = together.any(0), pairs.T
+    return int(np.count_nonzero(found[head] & found[tail] & ((together.T @ together)[head, tail] == 0)))
 
 
 def sentence_spans(features: Sequence[Mapping[str, Any]]) -> torch.Tensor:

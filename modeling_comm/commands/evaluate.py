@@ -6,12 +6,12 @@ import gzip
 import json
 import sys
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from ..data.dataset_entry import get_dataset
+from ..data.dataset_entry import LOCAL, DatasetEntry, get_dataset
 from ..documents import Document, DocumentError, OfficialPrediction, shown
+from ..evaluation.field_scores import score_data_set
 from ..evaluation.mismatch import (
     check_same_entities,
     mismatch_warnings,
@@ -20,8 +20,9 @@ from ..evaluation.mismatch import (
     translate_relations,
 )
 from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
-from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents, score
+from ..evaluation.scoring import PredictionError, format_scores, load_ign_reference, parse_documents
 from ..evaluation.type_prior import TypePrior
+from ..extensions import import_extensions
 from ..prediction_record import parse_record
 from ..utils.files import open_text, read_json, write_json
 from ..utils.writer import is_standard_output
@@ -124,7 +125,7 @@ def compare_files(
     train_facts: str | None = None,
     type_prior_train: str | None = None,
     allow_missing_documents: bool = False,
-    frequent_relations: Collection[str] | None = None,
+    entry: DatasetEntry = LOCAL,
     rel_info: str | None = None,
     errors: str | None = None,
 ) -> tuple[dict, str]:
@@ -138,15 +139,15 @@ def compare_files(
             `train_facts`, where that holds documents. Without either there is no type prior.
         allow_missing_documents (`bool`, defaults to `False`): whether JSON lines may lack documents of the truth, all of whose
             facts then count as missed.
-        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
+        entry (`DatasetEntry`, *optional*): of the data set, see [`~modeling_comm.evaluation.field_scores.score_data_set`].
         rel_info (`str`, *optional*): JSON file with the names of relations, by default the one beside `truth`. Predictions that
             have a name for an id are read as that id.
         errors (`str`, *optional*): file that is given the errors of each relation, see
             [`~modeling_comm.evaluation.relation_errors.write_errors`].
 
     Returns:
-        `tuple[dict, str]`: the dictionary of [`~modeling_comm.evaluation.scoring.score`] with `"type_prior"` added (`None`, or
-        `train`, `cutoff`, `cutoff_chosen_on` and its own `scores`), and the text table.
+        `tuple[dict, str]`: what [`~modeling_comm.evaluation.field_scores.score_data_set`] returns, with `"type_prior"` added
+        (`None`, or `train`, `cutoff`, `cutoff_chosen_on` and its own `scores`), and the text table.
 
     Raises:
         OSError: a file cannot be read.
@@ -155,11 +156,10 @@ def compare_files(
     """
     documents = _read_list(truth, "a list of documents")
     reference = load_ign_reference(train_facts) if train_facts else None
-    settings: dict[str, Any] = {"ign_reference": reference, "frequent_relations": frequent_relations}
     facts, predicted = read_predictions(predictions)
     if predicted is not None:
         check_entities(predicted, documents, predictions, truth)
-    result = score(facts, documents, **settings)
+    result = score_data_set(entry, facts, documents, reference)
     names = read_relation_names(rel_info) if rel_info else names_beside(truth)
     if result["unknown_relations"]:
         relations = {label["r"] for document in documents for label in document.get("labels") or ()}
@@ -167,7 +167,7 @@ def compare_files(
         if changed:
             found = f"{changed:,} of {len(facts):,} predictions have names of relations for ids, or ids for names"
             print(f"warning: {found}; they are scored as what the truth has", file=sys.stderr)
-            result = score(facts, documents, **settings)
+            result = score_data_set(entry, facts, documents, reference)
     for warning in mismatch_warnings(result, facts, documents):
         print(f"warning: {predictions}: {warning}", file=sys.stderr)
     if predicted is not None and (missing := [d["title"] for d in documents if d["title"] not in predicted]):
@@ -176,16 +176,16 @@ def compare_files(
             raise ValueError(f"{predictions}: found {found}; --allow_missing_documents counts their facts as missed")
         print(f"warning: {predictions} has {found}; their facts count as missed", file=sys.stderr)
     if errors:
-        write_errors(errors, relation_errors(facts, documents, names))
+        write_errors(errors, relation_errors(facts, documents, names, entry.candidates))
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
     if not type_prior_train and not any(isinstance(item, dict) for item in training):
         note = "type prior: none, it needs --type_prior_train or documents in --train_facts"
         return {**result, "type_prior": None}, f"{format_scores(result)}\n{note}"
 
-    prior = TypePrior(training)
+    prior = TypePrior(training, entry.candidates)
     cutoff, _ = prior.best_cutoff(documents)
-    floor = score(prior.predict(documents, cutoff), documents, **settings)
+    floor = score_data_set(entry, prior.predict(documents, cutoff), documents, reference)
     train, truth = Path(train).name, Path(truth).name
     note = (
         f"type prior: P(relation | types) from {train}, cut-off {cutoff:.4g} chosen on {truth} itself, its best there"
@@ -202,14 +202,15 @@ def run(args: argparse.Namespace) -> int:
         return run_end_to_end(args)
     if not args.predictions:
         raise ValueError("expected --predictions, or --end_to_end with --model and --ner")
+    import_extensions(args.extensions)
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     outputs = [path for path in (args.output, args.errors) if path]
     refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))
     if args.errors and Path(args.errors).suffix.lower() not in FORMATS:
         raise ValueError(f"--errors {args.errors}: expected a file that ends in {' or '.join(FORMATS)}")
-    frequent = get_dataset(args.dataset_config).frequent_relations
+    entry = get_dataset(args.dataset_config)
     with _naming_files(args.predictions, args.truth):
-        report, table = compare_files(*files, args.allow_missing_documents, frequent, args.rel_info, args.errors)
+        report, table = compare_files(*files, args.allow_missing_documents, entry, args.rel_info, args.errors)
     # A standard output that gets the JSON gets nothing else.
     print(table, file=sys.stderr if args.output and is_standard_output(args.output) else sys.stdout)
     if args.output:

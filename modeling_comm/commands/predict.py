@@ -138,6 +138,8 @@ def _resumable_output(args, form):
     settings |= {key: name and model_identity(name, args.trust_remote_code) for key, name in models.items()}
     settings |= {name: getattr(args, name) for name in _SETTINGS}
     settings["rules"] = args.rules and file_sha256(args.rules)
+    if args.both_directions:
+        settings["both_directions"] = True
     settings |= _selection(args).given()
     if form != "jsonl":
         settings["output_format"] = form
@@ -249,6 +251,7 @@ def _load(args):
         except SettingError as error:
             raise ValueError(f"{args.rules}: {error}") from error
     own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
+    own["both_directions"] = args.both_directions
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 
 

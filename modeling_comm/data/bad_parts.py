@@ -9,7 +9,9 @@ from typing import Any
 from ..documents import DocumentError, validate_document
 
 # The part that the field of an error lies in.
-_PART = re.compile(r"vertexSet\[(?P<entity>\d+)\](\[(?P<mention>\d+)\])?|labels\[(?P<fact>\d+)\]")
+_PART = re.compile(
+    r"vertexSet\[(?P<entity>\d+)\](\[(?P<mention>\d+)\])?|labels\[(?P<fact>\d+)\]|ignored_pairs\[(?P<pair>\d+)\]"
+)
 
 
 def drop_bad_parts(
@@ -21,8 +23,8 @@ def drop_bad_parts(
     keep_entities: bool = False,
 ) -> tuple[dict, Counter]:
     """
-    Leaves out of a document what [`~modeling_comm.documents.validate_document`] refuses: a fact, a mention, or an entity that
-    has no mention left, with its facts. The other entities move up.
+    Leaves out of a document what [`~modeling_comm.documents.validate_document`] refuses: a fact, an ignored pair, a mention, or
+    an entity that has no mention left, with its facts. The other entities move up.
 
     Args:
         document (`dict`): in DocRED's format; it is not changed.
@@ -31,7 +33,8 @@ def drop_bad_parts(
             of its entities mean something elsewhere.
 
     Returns:
-        `tuple[dict, Counter]`: the document, which is valid, and how many `mentions`, `entities` and `facts` were left out.
+        `tuple[dict, Counter]`: the document, which is valid, and how many `mentions`, `entities`, `facts` and `ignored_pairs`
+            were left out.
 
     Raises:
         DocumentError: something else is wrong.
@@ -43,13 +46,16 @@ def drop_bad_parts(
             return document, dropped
         except DocumentError as error:
             part = _PART.match(error.field or "")
-            if part is None or (keep_entities and part["mention"] is None and part["fact"] is None):
+            if part is None or (keep_entities and part.lastgroup == "entity"):
                 raise
             found = {name: int(number) for name, number in part.groupdict().items() if number is not None}
         document = {**document}
         if "fact" in found:
             document["labels"] = _without(document["labels"], found["fact"])
             dropped["facts"] += 1
+        elif "pair" in found:
+            document["ignored_pairs"] = _without(document["ignored_pairs"], found["pair"])
+            dropped["ignored_pairs"] += 1
         elif "mention" in found:
             mentions = _without(document["vertexSet"][found["entity"]], found["mention"])
             document["vertexSet"] = [*document["vertexSet"]]
@@ -68,6 +74,9 @@ def _drop_entity(document, entity):
         kept = [_renumbered(fact, ("h", "t"), entity) for fact in facts]
         document["labels"] = [fact for fact in kept if fact is not None]
         dropped = len(kept) - len(document["labels"])
+    ids = document.get("entity_ids")
+    if isinstance(ids, (list, tuple)):
+        document["entity_ids"] = _without(ids, entity)
     pairs = document.get("ignored_pairs")
     if isinstance(pairs, (list, tuple)):
         kept = [_renumbered(list(pair), range(len(pair)), entity) for pair in pairs if isinstance(pair, (list, tuple))]

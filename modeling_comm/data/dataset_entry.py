@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from ..candidate_pairs import CandidatePairs
 from ..settings import NameTakenError, SettingError
 
 # The distantly supervised documents are many times the others and often not wanted: they are loaded when they are named.
@@ -62,11 +63,16 @@ class DatasetEntry:
             were labelled without people.
         null_label (`str`, defaults to `"Na"`): the label of the threshold class, where no `rel2id.json` says another one.
         entity_types (`tuple[str, ...]`): types that mentions have.
+        candidate_pairs (`tuple[tuple[str, str], ...]`, *optional*), directed (`bool`, defaults to `True`), symmetric
+            (`tuple[str, ...]`), inverse (`dict[str, str]`): which pairs of entities its relations are asked about, see
+            [`~modeling_comm.candidate_pairs.CandidatePairs`]. A model that is trained on it keeps them.
         format (`str`, *optional*): what its files are in, a name of [`~modeling_comm.formats.available_formats`]. Files that do
             not look like it are DocRED's JSON. By default the files are DocRED's JSON, or in the format that they look like.
         relation_info_address (`str`, *optional*): where the names of its relations are published (`rel_info.json`).
         frequent_relations (`frozenset[str]`, *optional*): the relations that its own evaluation calls frequent; it has one score
             for these and one for all others.
+        scores (`tuple[str, ...]`): names of the scores that its field has beside F1 and Ign F1, see
+            [`~modeling_comm.evaluation.field_scores`].
         published_statistics (`dict[str, str]`): figures that were published of it, by their names in
             [`~dataset_scripts.describe.describe_documents`].
 
@@ -87,10 +93,23 @@ class DatasetEntry:
     files: Mapping[str, DatasetFile]
     null_label: str = "Na"
     entity_types: tuple[str, ...] = ()
+    candidate_pairs: tuple[tuple[str, str], ...] | None = None
+    directed: bool = True
+    symmetric: tuple[str, ...] = ()
+    inverse: Mapping[str, str] = field(default_factory=dict)
     format: str | None = None
     relation_info_address: str | None = None
     frequent_relations: frozenset[str] | None = None
+    scores: tuple[str, ...] = ()
     published_statistics: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _ = self.candidates  # a wrong one is refused here
+
+    @property
+    def candidates(self) -> CandidatePairs:
+        """The pairs of entities that its relations are asked about."""
+        return CandidatePairs(**{name: getattr(self, name) for name in CandidatePairs.field_names()})
 
     def published_sources(self, files: Mapping[str, Mapping]) -> dict[str, dict]:
         """

@@ -14,6 +14,7 @@ from torch.fx.experimental import _config as symbolic_sizes
 
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
+from ..settings import SettingError
 from ..utils.imports import of_extra
 
 # The dimension of a tensor's columns, which stays as it is; all others are free.
@@ -92,8 +93,12 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
-        ValueError: the relation encoder depends on the sizes of documents.
+        ValueError: the relation encoder depends on the sizes of documents, or there are symmetric relations among directed ones.
     """
+    if processor.candidates.directed and processor.candidates.symmetric:
+        raise SettingError(
+            "export_onnx", "symmetric", processor.candidates.symmetric, "no symmetric relations among directed ones"
+        )
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"ONNX needs {package!r}{of_extra('onnx')}")
@@ -145,13 +150,13 @@ def largest_difference(
 
 
 def _example(processor, entities, words):
-    """A batch of documents with these numbers of entities, two mentions each, and words."""
-    documents = []
+    """A batch of documents with these numbers of entities, two mentions each, and words. Their types are candidates."""
+    documents, types = [], (processor.candidates.candidate_pairs or (("PER", "PER"),))[0]
     for size, length in zip(entities, words, strict=True):
         starts = [[entity, length - entity - 1] for entity in range(size)]
         vertex_set = [
-            [{"name": "a", "sent_id": 0, "pos": [start, start + 1], "type": "PER"} for start in of_entity]
-            for of_entity in starts
+            [{"name": "a", "sent_id": 0, "pos": [start, start + 1], "type": types[entity % 2]} for start in of_entity]
+            for entity, of_entity in enumerate(starts)
         ]
         documents.append({"title": f"{length} words", "sents": [["a"] * length], "vertexSet": vertex_set})
     return dict(processor(documents))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..settings import SettingError
-from .scoring import ratio
+from .rates import ratio
 
 
 def _check_candidates(scores, correct, total_gold):

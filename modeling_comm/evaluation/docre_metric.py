@@ -7,10 +7,10 @@ import datasets
 import evaluate
 
 # `evaluate` runs a copy of this file from its cache, so the scorer has to come from the installed package.
-from modeling_comm.documents import DocumentChecker
+from modeling_comm.data import get_dataset
+from modeling_comm.documents import Document, DocumentChecker, OfficialPrediction
+from modeling_comm.evaluation.field_scores import score_data_set
 from modeling_comm.evaluation.scoring import PredictionError, parse_documents, score
-
-from ..documents import Document, OfficialPrediction
 
 _DESCRIPTION = """
 Document-level relation extraction by the official definitions of DocRED and Re-DocRED: micro F1 and Ign F1 over
@@ -21,15 +21,17 @@ _INPUTS = """
 Args:
     predictions (`list[dict]`): one record for each document, `{"title", "facts": [{"h_idx", "t_idx", "r"}]}`. A fact
         may have `"evidence"`, a list of sentence indices; a document without facts has an empty list.
-    references (`list[dict]`): as many documents in DocRED's format; `title`, `vertexSet` and `labels` are read.
-    ign_reference, frequent_relations, long_distance (*optional*): as in `modeling_comm.evaluation.scoring.score`.
+    references (`list[dict]`): as many documents in DocRED's format; `title`, `vertexSet`, `labels` and `ignored_pairs` are read.
+    ign_reference, frequent_relations, long_distance, candidates (*optional*): as in `modeling_comm.evaluation.scoring.score`.
+    dataset_config (`str`, *optional*): instead of all but the first, the name of a registered data set: its entry says which
+        relations are frequent and which facts are the same, and it may have scores of its own.
 
 Returns:
-    `dict`: what `modeling_comm.evaluation.scoring.score` returns.
+    `dict`: what `modeling_comm.evaluation.scoring.score` returns, and with `dataset_config` also `field_scores`.
 """
 
 _INDEX, _TEXT = datasets.Value("int64"), datasets.Value("string")
-_EVIDENCE = datasets.List(_INDEX)
+_FURTHER = {"evidence": datasets.List(_INDEX), "novelty": _TEXT}
 
 
 def load_metric(**options: Any) -> evaluate.Metric:
@@ -50,14 +52,21 @@ def _prediction_record(record, position):
     facts = []
     for index, fact in enumerate(checker.read(record, "facts", list, "", "a list of facts")):
         (head, tail, relation), evidence = checker.read_fact(fact, f"facts[{index}]", head="h_idx", tail="t_idx")
-        facts.append({"h_idx": head, "t_idx": tail, "r": relation, "evidence": sorted(evidence)})
+        facts.append({"h_idx": head, "t_idx": tail, "r": relation, "evidence": sorted(evidence), **_novelty(fact)})
     return {"title": title, "facts": facts}
 
 
 def _reference_record(document):
     entities = [[{"name": m["name"], "sent_id": m["sent_id"]} for m in mentions] for mentions in document["vertexSet"]]
-    labels = [{name: label.get(name) for name in ("h", "t", "r", "evidence")} for label in document["labels"]]
-    return {"title": document["title"], "vertexSet": entities, "labels": labels}
+    names = ("h", "t", "r", "evidence")
+    labels = [{**{name: label.get(name) for name in names}, **_novelty(label)} for label in document["labels"]]
+    ignored = document.get("ignored_pairs") or []
+    return {"title": document["title"], "vertexSet": entities, "labels": labels, "ignored_pairs": ignored}
+
+
+def _novelty(fact):
+    """What some data sets say of a fact, as a text that Arrow can store."""
+    return {"novelty": None if fact.get("novelty") is None else str(fact["novelty"])}
 
 
 class DocreMetric(evaluate.Metric):
@@ -77,12 +86,13 @@ class DocreMetric(evaluate.Metric):
                 {
                     "predictions": {
                         "title": _TEXT,
-                        "facts": datasets.List({"h_idx": _INDEX, "t_idx": _INDEX, "r": _TEXT, "evidence": _EVIDENCE}),
+                        "facts": datasets.List({"h_idx": _INDEX, "t_idx": _INDEX, "r": _TEXT, **_FURTHER}),
                     },
                     "references": {
                         "title": _TEXT,
                         "vertexSet": datasets.List(datasets.List({"name": _TEXT, "sent_id": _INDEX})),
-                        "labels": datasets.List({"h": _INDEX, "t": _INDEX, "r": _TEXT, "evidence": _EVIDENCE}),
+                        "labels": datasets.List({"h": _INDEX, "t": _INDEX, "r": _TEXT, **_FURTHER}),
+                        "ignored_pairs": datasets.List(datasets.List(_INDEX)),
                     },
                 }
             ),
@@ -111,6 +121,12 @@ class DocreMetric(evaluate.Metric):
         """Stores one prediction record and its reference."""
         self.add_batch(predictions=[prediction], references=[reference])
 
-    def _compute(self, predictions, references, **options):
-        facts = [{"title": record["title"], **fact} for record in predictions for fact in record["facts"]]
-        return score(facts, references, **options)
+    def _compute(self, predictions, references, dataset_config=None, **options):
+        facts = [
+            {"title": record["title"], **{name: value for name, value in fact.items() if value is not None}}
+            for record in predictions
+            for fact in record["facts"]
+        ]
+        if dataset_config is None:
+            return score(facts, references, **options)
+        return score_data_set(get_dataset(dataset_config), facts, references, **options)

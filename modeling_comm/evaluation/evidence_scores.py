@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..decoding import Predictions
 from .cutoffs import tune_offset
 
 
 def evidence_metrics(
-    results: Iterable[Predictions], documents: Iterable[Mapping], id2label: Mapping[int, str]
+    results: Iterable[Predictions],
+    documents: Iterable[Mapping],
+    id2label: Mapping[int, str],
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> dict[str, float]:
     """
     Scores of the predicted evidence of labelled documents.
@@ -16,13 +20,14 @@ def evidence_metrics(
         results (`Iterable[Predictions]`): one for each document, with evidence.
         documents (`Iterable[dict]`): in DocRED's format.
         id2label (`Mapping[int, str]`): the model's labels.
+        candidates (`CandidatePairs`, *optional*): in which direction the model is asked about facts.
 
     Returns:
         `evidence_precision`, `evidence_recall` and `evidence_f1` over the sentences of facts that are predicted, right and
         annotated with evidence, and `evidence_f1_given_facts` over those of all facts annotated with evidence, predicted or not.
     """
     found, given = [], []
-    for result, gold in _with_gold(results, documents):
+    for result, gold in _with_gold(results, documents, candidates):
         threshold = result.settings.evidence_threshold
         for triple in result.triples:
             if evidence := gold.get((triple.head, triple.tail, id2label[triple.label])):
@@ -36,19 +41,22 @@ def evidence_metrics(
 
 
 def best_evidence_threshold(
-    results: Sequence[Predictions], documents: Iterable[Mapping], id2label: Mapping[int, str]
+    results: Sequence[Predictions],
+    documents: Iterable[Mapping],
+    id2label: Mapping[int, str],
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> float | None:
     """
     The `evidence_threshold` with the best evidence F1 over facts that are predicted, right and annotated with evidence.
 
     Args:
-        results, documents, id2label: as in [`evidence_metrics`]; the results have `sentence_scores`.
+        results, documents, id2label, candidates: as in [`evidence_metrics`]; the results have `sentence_scores`.
 
     Returns:
         `float`, in `[0, 1)`, or None if there is no such fact.
     """
     shares, correct = [], []
-    for result, gold in _with_gold(results, documents):
+    for result, gold in _with_gold(results, documents, candidates):
         for triple in result.triples:
             if evidence := gold.get((triple.head, triple.tail, id2label[triple.label])):
                 scores = result.sentence_scores[triple.head, triple.tail]
@@ -68,11 +76,11 @@ def _rates(facts):
     return precision, recall, 2 * correct / max(predicted + annotated, 1)
 
 
-def _with_gold(results, documents):
+def _with_gold(results, documents, candidates):
     """Each result with the annotated evidence of its document, by head, tail and relation; repeated labels count together."""
     for result, document in zip(results, documents, strict=True):
         gold = {}
-        for label in document.get("labels") or ():
+        for fact, label in candidates.labels(document):
             if label.get("evidence"):
-                gold.setdefault((label["h"], label["t"], label["r"]), set()).update(label["evidence"])
+                gold.setdefault(fact, set()).update(label["evidence"])
         yield result, gold

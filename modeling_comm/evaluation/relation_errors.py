@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
 from ..documents import Document, OfficialPrediction
 from ..utils.files import write_json
 from ..utils.spreadsheet import csv_header, csv_rows
@@ -22,6 +23,7 @@ def relation_errors(
     predictions: Collection[OfficialPrediction],
     documents: Iterable[Document],
     relation_names: Mapping[str, str] | None = None,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> list[dict]:
     """
     The errors of each relation.
@@ -32,6 +34,7 @@ def relation_errors(
         documents (`Iterable[dict]`): labelled documents in DocRED's format, each title once. Without `sents` no sentence is
             shown.
         relation_names (`Mapping[str, str]`, *optional*): readable names of relations.
+        candidates (`CandidatePairs`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
 
     Returns:
         `list[dict]`: for each relation, that with most errors first, `relation`, `relation_name`, `precision`, `recall`, `f1`,
@@ -47,18 +50,21 @@ def relation_errors(
         DocumentError, PredictionError, ValueError: as in [`~modeling_comm.evaluation.scoring.score`].
     """
     documents, names = list(documents), relation_names or {}
-    counts = score(predictions, documents)["per_relation"]
+    counts = score(predictions, documents, candidates=candidates)["per_relation"]
     truth = {document["title"]: document for document in documents}
+    ignored = {title: ignored_pairs(document) for title, document in truth.items()}
     gold = {}
     for title, document in truth.items():
         for label in document.get("labels") or ():
-            fact = (title, label["h"], label["t"], label["r"])
-            gold.setdefault(fact, set()).update(label.get("evidence") or ())
+            gold_fact = candidates.turn(label["h"], label["t"], label["r"])
+            if not candidates.ignores(*gold_fact, ignored[title]):
+                gold.setdefault((title, *gold_fact), set()).update(label.get("evidence") or ())
     predicted = {}
     for index, prediction in enumerate(predictions):
-        fact, evidence = parse_prediction(prediction, index)
-        if fact[0] in truth:
-            predicted.setdefault(fact, evidence)
+        (title, head, tail, relation), evidence = parse_prediction(prediction, index)
+        fact = candidates.turn(head, tail, relation)
+        if title in truth and not candidates.ignores(*fact, ignored[title]):
+            predicted.setdefault((title, *fact), evidence)
     errors = {relation: {kind: [] for kind in _KINDS} for relation in counts}
     for kind, facts, others in (("false_positives", predicted, gold), ("false_negatives", gold, predicted)):
         of_pair = {}

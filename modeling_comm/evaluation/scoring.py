@@ -12,20 +12,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
 from ..documents import Document, DocumentChecker, DocumentError, Mention, OfficialPrediction, validate_document
 from ..settings import SettingError
 from ..utils.files import read_json
+from .rates import f1_of, rates, ratio
 
 _NOTHING = frozenset()
 
 
 class LabelledDocument(NamedTuple):
-    """A checked document: lists of mentions, evidence by `(head, tail, relation)`, how many labels repeat a fact."""
+    """A checked document: lists of mentions, evidence by `(head, tail, relation)`, how many labels repeat a fact, and the
+    `(head, tail)` that are not scored."""
 
     title: str
     entities: list
     facts: dict[tuple[int, int, str], set[int]]
     duplicate_labels: int
+    ignored: set[tuple[int, int]]
 
 
 class PredictionError(DocumentError):
@@ -63,7 +67,11 @@ def parse_prediction(
 
 
 def parse_documents(
-    documents: Iterable[Document], *, require: Collection[str] = ("labels",), source: str | None = None
+    documents: Iterable[Document],
+    *,
+    require: Collection[str] = ("labels",),
+    source: str | None = None,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> Iterator[LabelledDocument]:
     """
     Checks documents in DocRED's format and reads what scoring needs of them, in the order given and one at a time.
@@ -73,21 +81,25 @@ def parse_documents(
             what `require` names.
         require (`Collection[str]`, defaults to `("labels",)`): as in [`~modeling_comm.documents.validate_document`].
         source (`str`, *optional*): where the documents come from, for the message.
+        candidates (`CandidatePairs`, *optional*): says which labels are the same fact. Those of ignored pairs are left out.
 
     Raises:
         DocumentError: the first thing that is wrong.
         SettingError: `documents` is no list.
     """
     _check_list(documents, source or "documents", "a list of documents")
-    return (_parse_document(document, index, require, source) for index, document in enumerate(documents))
+    return (_parse_document(document, index, require, source, candidates) for index, document in enumerate(documents))
 
 
-def _parse_document(document, index, require, source):
+def _parse_document(document, index, require, source, candidates):
     validate_document(document, index=index, source=source, require=require)
-    facts, labels = {}, document.get("labels") or []
-    for label in labels:
-        facts.setdefault((label["h"], label["t"], label["r"]), set()).update(label.get("evidence") or ())
-    return LabelledDocument(document["title"], document["vertexSet"], facts, len(labels) - len(facts))
+    facts, given, ignored = {}, 0, ignored_pairs(document)
+    for label in document.get("labels") or ():
+        fact = candidates.turn(label["h"], label["t"], label["r"])
+        if not candidates.ignores(*fact, ignored):
+            facts.setdefault(fact, set()).update(label.get("evidence") or ())
+            given += 1
+    return LabelledDocument(document["title"], document["vertexSet"], facts, given - len(facts), ignored)
 
 
 def _check_list(value, name, expected):
@@ -154,21 +166,6 @@ def load_ign_reference(
     return IgnReference(facts, f"{len(content)} items in memory", hashlib.sha256(canonical).hexdigest())
 
 
-def ratio(part: float, whole: float) -> float:
-    """A share; 0 of nothing."""
-    return part / whole if whole else 0.0
-
-
-def _f1(precision, recall):
-    return ratio(2 * precision * recall, precision + recall)
-
-
-def _rates(correct, predictions, gold):
-    precision, recall = ratio(correct, predictions), ratio(correct, gold)
-    counts = {"gold": gold, "predictions": predictions, "correct": correct}
-    return {"precision": precision, "recall": recall, "f1": _f1(precision, recall), **counts}
-
-
 def _sentence_distance(document, head, tail):
     return min(abs(h["sent_id"] - t["sent_id"]) for h in document.entities[head] for t in document.entities[tail])
 
@@ -187,7 +184,7 @@ class _Counts:
         self.gold += gold
 
     def rates(self):
-        return _rates(self.correct, self.predicted, self.gold)
+        return rates(self.correct, self.predicted, self.gold)
 
 
 @dataclass
@@ -196,8 +193,10 @@ class _Tally:
 
     reference: IgnReference | None
     long_distance: int
+    candidates: CandidatePairs = ALL_PAIRS
     documents: int = 0
     duplicate_labels: int = 0
+    ignored_predictions: int = 0
     known_gold: int = 0
     known_correct: int = 0
     gold_without_evidence: int = 0
@@ -213,6 +212,9 @@ class _Tally:
         """Counts a document; `predicted` has the evidence of its predicted facts."""
         self.documents += 1
         self.duplicate_labels += document.duplicate_labels
+        scored = {fact: ev for fact, ev in predicted.items() if not self.candidates.ignores(*fact, document.ignored)}
+        self.ignored_predictions += len(predicted) - len(scored)
+        predicted = scored
         for fact in document.facts.keys() | predicted.keys():
             head, tail, relation = fact
             is_predicted, is_gold = fact in predicted, fact in document.facts
@@ -231,10 +233,16 @@ class _Tally:
                 if is_predicted and gold_evidence:
                     self.evidence_of_correct.add(right, len(predicted[fact]), len(gold_evidence))
                     self.correct_with_evidence += 1
-                if self.reference and self.reference.knows(document.entities[head], document.entities[tail], relation):
+                if self.reference and self._is_known(document, fact):
                     self.known_gold += 1
                     self.known_correct += is_predicted
             self.evidence.add(0, len(predicted.get(fact, _NOTHING)), 0)
+
+    def _is_known(self, document, fact):
+        return any(
+            self.reference.knows(document.entities[head], document.entities[tail], relation)
+            for head, tail, relation in (fact, *self.candidates.mirrored(*fact))
+        )
 
     def add_unknown(self, predicted):
         """Counts predicted facts of a title that no document has."""
@@ -244,7 +252,7 @@ class _Tally:
     def breakdown(self, relations=None):
         """Over all relations, or some."""
         found = [one for name, one in self.by_relation.items() if relations is None or name in relations]
-        return _rates(*(sum(getattr(one, name) for one in found) for name in ("correct", "predicted", "gold")))
+        return rates(*(sum(getattr(one, name) for one in found) for name in ("correct", "predicted", "gold")))
 
     def ign_scores(self):
         if self.reference is None:
@@ -255,21 +263,22 @@ class _Tally:
         about = {"source": self.reference.source, "sha256": self.reference.sha256, "facts": len(self.reference.facts)}
         return {
             "ign_precision": precision,
-            "ign_f1": _f1(precision, everything["recall"]),
+            "ign_f1": f1_of(precision, everything["recall"]),
             "ign_reference": {**about, **counts},
         }
 
 
-def _predictions_by_title(predictions):
+def _predictions_by_title(predictions, candidates):
     """The distinct predicted facts of each title with their evidence; the position of each fact, for messages; and how many
     predictions there are."""
     predicted, positions, given = {}, {}, 0
     for prediction in predictions:
         (title, *fact), evidence = parse_prediction(prediction, given)
+        fact = candidates.turn(*fact)
         if title not in predicted:
             predicted[title], positions[title] = {}, {}
-        positions[title].setdefault(tuple(fact), given)
-        predicted[title].setdefault(tuple(fact), frozenset(evidence) or _NOTHING)
+        positions[title].setdefault(fact, given)
+        predicted[title].setdefault(fact, frozenset(evidence) or _NOTHING)
         given += 1
     return predicted, positions, given
 
@@ -281,6 +290,7 @@ def score(
     ign_reference: str | os.PathLike | list | IgnReference | None = None,
     frequent_relations: Collection[str] | None = None,
     long_distance: int = 5,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> dict:
     """Scores predicted facts, micro-averaged over distinct `(title, head, tail, relation)`.
 
@@ -298,13 +308,17 @@ def score(
         frequent_relations (`Collection[str]`, *optional*): the relations that the data set calls frequent, as in
             [`~modeling_comm.data.DatasetEntry`]. Without them there are no scores of frequent and other relations.
         long_distance (`int`, defaults to 5): `inter_long` has the facts whose mentions are all further apart.
+        candidates (`CandidatePairs`, *optional*): which facts are the same: those of a symmetric relation, of undirected data or
+            of two inverse relations count once, whichever way they are written. By default no two are. A fact on one of the
+            `ignored_pairs` of its document, predicted or labelled, does not count at all.
 
     Returns:
         `dict` of plain numbers and dictionaries, scores as fractions of 1:
 
         - `precision`, `recall`, `f1`; counts `documents`, `gold`, `duplicate_labels`, `predictions` (as given),
           `distinct_predictions`, `duplicates`, `correct`, `unknown_titles` and `unknown_relations` (distinct
-          predictions whose title or relation occurs nowhere in the truth).
+          predictions whose title or relation occurs nowhere in the truth), `ignored_predictions` (distinct ones on ignored pairs,
+          which are in no other count but `predictions`).
         - `ign_precision`, `ign_f1` (`None` without reference): correct predictions that the reference knows are taken
           out, of the precision only. `ign_reference`: `source`, `sha256`, `facts`, `known_gold`, `known_correct`.
         - `macro_precision`, `macro_recall`, `macro_f1`: means over the relations that have a gold fact.
@@ -336,11 +350,12 @@ def score(
     _check_list(predictions, "predictions", "a list of predictions")
     _check_list(documents, "documents", "a list of documents")
     # Of a hundred thousand documents, all that is kept is what was predicted.
-    predicted, positions, given = _predictions_by_title(predictions)
+    predicted, positions, given = _predictions_by_title(predictions, candidates)
     distinct = sum(map(len, predicted.values()))
-    tally = _Tally(None if ign_reference is None else load_ign_reference(ign_reference), long_distance)
+    reference = None if ign_reference is None else load_ign_reference(ign_reference)
+    tally = _Tally(reference, long_distance, candidates)
     titles = set()
-    for index, document in enumerate(parse_documents(documents)):
+    for index, document in enumerate(parse_documents(documents, candidates=candidates)):
         title = document.title
         if title in titles:
             found, expected = f"{title!r} again", "a title that no other document has"
@@ -374,8 +389,9 @@ def score(
         "documents": tally.documents,
         "duplicate_labels": tally.duplicate_labels,
         "predictions": given,  # repeated ones too, unlike in the breakdowns
-        "distinct_predictions": distinct,
+        "distinct_predictions": distinct - tally.ignored_predictions,
         "duplicates": given - distinct,
+        "ignored_predictions": tally.ignored_predictions,
         "unknown_titles": unknown,
         "unknown_relations": sum(rates["predictions"] for rates in per_relation.values() if not rates["gold"]),
         "long_distance": long_distance,
@@ -411,21 +427,27 @@ def format_scores(
         rows["evidence"] = "evidence"
         if "evidence_of_correct" in result:
             rows["  of correct"] = "evidence_of_correct"
+    own = result.get("field_scores") or {}
     rows = {label: key for label, key in rows.items() if key not in result or result[key] is not None}
+    rows |= {name.replace("_", " "): name for name, rates in own.items() if rates is not None}
+    width = max(map(len, (*rows, " " * 11)))
 
-    def rates(of, key):  # Ign has no recall of its own: the plain one holds
+    def rates_of(of, key):  # Ign has no recall of its own: the plain one holds
+        of = {**of, **(of.get("field_scores") or {})}
         return [of[key][n] if key in of else of.get(f"{key}{n}", of[n]) for n in ("precision", "recall", "f1")]
 
-    lines = [f"{'':11}{'P':>8}{'R':>8}{'F1':>8}{'gold':>9}{'predicted':>11}{'correct':>9}"]
+    lines = [f"{'':{width}}{'P':>8}{'R':>8}{'F1':>8}{'gold':>9}{'predicted':>11}{'correct':>9}"]
     lines[0] += f"  {baseline_name} F1" if baseline else ""
     for label, key in rows.items():
         if key == "ign_" and not result["ign_reference"]:
             continue
-        line = f"{label:11}" + "".join(f"{100 * rate:8.2f}" for rate in rates(result, key))
-        if counts := result.get(key) if key else {**result, "predictions": result["distinct_predictions"]}:
+        line = f"{label:{width}}" + "".join(f"{100 * rate:8.2f}" for rate in rates_of(result, key))
+        if counts := {**result, **own}.get(key) if key else {**result, "predictions": result["distinct_predictions"]}:
             line += f"{counts['gold']:9,}{counts['predictions']:11,}{counts['correct']:9,}"
         lines.append(
-            line if not baseline else f"{line:64}  {100 * rates(baseline, key)[2]:{len(baseline_name) + 3}.2f}"
+            line
+            if not baseline
+            else f"{line:{width + 53}}  {100 * rates_of(baseline, key)[2]:{len(baseline_name) + 3}.2f}"
         )
     lines.append("Ign F1: no reference of facts seen in training was given")
     if reference := result["ign_reference"]:
@@ -445,4 +467,6 @@ def format_scores(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"
     )
+    if ignored := result.get("ignored_predictions"):
+        lines[-1] += f"; {ignored:,} on pairs that are not scored"
     return "\n".join(lines)

@@ -2,10 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from itertools import permutations
 
 import numpy as np
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..documents import Document, OfficialPrediction
 from .cutoffs import tune_offset_of_groups
 from .scoring import parse_documents
@@ -23,24 +23,36 @@ def _entity_types(document):
     return [mentions[0]["type"] for mentions in document.entities]
 
 
-def _count(documents):
-    """Ordered entity pairs of each (head type, tail type), and facts of each (head type, tail type), relation."""
-    pairs, facts = Counter(), Counter()
+def _pairs(document, candidates):
+    """Head and tail of the pairs of a document that are asked about, and their types."""
+    types = _entity_types(document)
+    for head, tail in candidates.pairs_of_types(types, document.ignored).tolist():
+        yield head, tail, (types[head], types[tail])
+
+
+def _count(documents, candidates):
+    """Candidate pairs of each (head type, tail type), their facts of each (head type, tail type), relation; and all facts."""
+    pairs, facts, total = Counter(), Counter(), 0
     for document in documents:
-        types = _entity_types(document)
-        pairs.update(permutations(types, 2))
-        facts.update(((types[head], types[tail]), relation) for head, tail, relation in document.facts)
-    return pairs, facts
+        types = {(head, tail): types for head, tail, types in _pairs(document, candidates)}
+        pairs.update(types.values())
+        matrix = candidates.matrix(_entity_types(document))
+        turned = (candidates.turn(*fact, matrix) for fact in document.facts)
+        facts.update((types[fact[:2]], fact[2]) for fact in turned if fact[:2] in types)
+        total += len(document.facts)
+    return pairs, facts, total
 
 
 class TypePrior:
-    """P(relation | head type, tail type) = facts / ordered entity pairs of these types, counted on training documents.
+    """P(relation | head type, tail type) = facts / candidate pairs of these types, counted on training documents.
 
     It reads no text: a model has learnt to read only as far as it beats this. An entity has the type of its first
     mention, should they differ. Type pairs that training never saw get no candidate.
 
     Args:
         documents (`Iterable[Document]`): labelled documents in DocRED's format, mentions with `type`.
+        candidates (`CandidatePairs`, *optional*): the pairs that the data set asks about, which are all that are counted and
+            predicted; by default all ordered pairs of different entities.
 
     Attributes:
         probabilities (`dict[tuple[str, str], dict[str, float]]`): of a (head type, tail type) by relation; none is 0.
@@ -60,8 +72,9 @@ class TypePrior:
     ```
     """
 
-    def __init__(self, documents: Iterable[Document]):
-        pairs, facts = _count(parse_documents(documents, require=_LABELLED, source="training documents"))
+    def __init__(self, documents: Iterable[Document], candidates: CandidatePairs = ALL_PAIRS):
+        self.candidates = candidates
+        pairs, facts, _ = self._count(documents, "training documents")
         self.probabilities = {}
         for (types, relation), count in sorted(facts.items()):
             self.probabilities.setdefault(types, {})[relation] = count / pairs[types]
@@ -76,9 +89,8 @@ class TypePrior:
             for types, relations in self.probabilities.items()
         }
         for document in parse_documents(documents, require=("type",)):
-            types = _entity_types(document)
-            for head, tail in permutations(range(len(types)), 2):
-                for relation, probability in above.get((types[head], types[tail]), ()):
+            for head, tail, types in _pairs(document, self.candidates):
+                for relation, probability in above.get(types, ()):
                     fact = {"title": document.title, "h_idx": head, "t_idx": tail, "r": relation}
                     yield {**fact, "score": probability}
 
@@ -97,7 +109,7 @@ class TypePrior:
         """The cut-off with the best micro F1 on labelled `documents`, and that F1, as
         [`~modeling_comm.evaluation.cutoffs.tune_offset`] gives them. Chosen on the test documents themselves, it is an upper
         bound on what this baseline reaches there."""
-        pairs, facts = _count(parse_documents(documents, require=_LABELLED))
+        pairs, facts, total = self._count(documents)
         # All candidates of one type pair and relation share a score, so counts replace the candidates themselves.
         cells = [
             (probability, facts[types, relation], pairs[types])
@@ -106,4 +118,8 @@ class TypePrior:
             if pairs[types]
         ]
         scores, correct, counts = np.array(cells, dtype=float).reshape(-1, 3).T
-        return tune_offset_of_groups(scores, correct.astype(np.int64), counts.astype(np.int64), sum(facts.values()))
+        return tune_offset_of_groups(scores, correct.astype(np.int64), counts.astype(np.int64), total)
+
+    def _count(self, documents, source=None):
+        documents = parse_documents(documents, require=_LABELLED, source=source, candidates=self.candidates)
+        return _count(documents, self.candidates)

@@ -8,27 +8,33 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs
+from ..documents import Document
 from .rules import facts_of
 
 SMOOTHING = 5.0
 MOST = 10.0
 
 
-def label_rates(documents: Iterable[Mapping]) -> dict[str, float]:
+def label_rates(documents: Iterable[Document], candidates: CandidatePairs = ALL_PAIRS) -> dict[str, float]:
     """
     Counts, for each relation with a label, the share of all pairs that has it.
 
     Args:
         documents (`Iterable[dict]`): training documents in DocRED's format, with labels.
+        candidates (`CandidatePairs`, *optional*): the pairs that the model is asked about; by default all ordered pairs of
+            different entities.
 
     Returns:
-        `dict[str, float]`: labelled facts per ordered pair of different entities, by relation.
+        `dict[str, float]`: labelled facts per pair, by relation.
     """
     counts, pairs = Counter(), 0
     for document in documents:
-        entities = len(document["vertexSet"])
-        pairs += entities * (entities - 1)
-        counts.update(fact.relation for fact in facts_of(document))
+        asked = set(map(tuple, candidates.pairs(document).tolist()))
+        pairs += len(asked)
+        counts.update(
+            relation for *pair, relation in {fact for fact, _ in candidates.labels(document)} if tuple(pair) in asked
+        )
     return {relation: counts[relation] / pairs for relation in sorted(counts)}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from transformers.utils import logging
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..config_checks import read_fields
 from ..configuration_comm import CommConfig
 from ..documents import shown
@@ -26,7 +27,10 @@ def is_comm_checkpoint(arguments: ModelArguments) -> bool:
 
 
 def new_model(
-    arguments: ModelArguments, labels: Sequence[str], relation_names: Mapping[str, str]
+    arguments: ModelArguments,
+    labels: Sequence[str],
+    relation_names: Mapping[str, str],
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """
     A new model around a bare encoder, and its processor.
@@ -35,6 +39,7 @@ def new_model(
         arguments (`ModelArguments`): the encoder, and the configuration's fields that differ from their defaults.
         labels (`Sequence[str]`): in the order of the model's outputs, the threshold class first.
         relation_names (`Mapping[str, str]`): readable names of the labels, as far as they have any.
+        candidates (`CandidatePairs`, *optional*): the pairs that the model is asked about; by default all.
     """
     source, hub = arguments.model_name_or_path, _hub_arguments(arguments)
     model = CommForDocumentRelationExtraction.from_backbone(
@@ -45,12 +50,11 @@ def new_model(
         **given_fields(arguments),
         **hub,
     )
-    names = {label: relation_names[label] for label in labels if label in relation_names}
     processor = CommProcessor.from_backbone(
         source,
         model.config,
         trust_remote_code=arguments.trust_remote_code,
-        relation_names=names,
+        **_settings_of_labels(labels, relation_names, candidates),
         **given_settings(arguments),
         **hub,
     )
@@ -58,15 +62,18 @@ def new_model(
 
 
 def load_checkpoint(
-    arguments: ModelArguments, labels: Sequence[str] | None = None, relation_names: Mapping[str, str] | None = None
+    arguments: ModelArguments,
+    labels: Sequence[str] | None = None,
+    relation_names: Mapping[str, str] | None = None,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """
     A COMM checkpoint and its processor. Flags change what the weights do not depend on, such as the loss.
 
     Args:
         arguments (`ModelArguments`): the checkpoint, and the fields that differ from its own.
-        labels (`Sequence[str]`, *optional*), relation_names (`Mapping[str, str]`, *optional*): as in [`new_model`], to train it
-            further for these; by default the checkpoint's own.
+        labels (`Sequence[str]`, *optional*), relation_names (`Mapping[str, str]`, *optional*), candidates (`CandidatePairs`):
+            as in [`new_model`], to train it further for these; by default the checkpoint's own.
 
     Raises:
         ValueError: a flag contradicts the checkpoint.
@@ -101,14 +108,21 @@ def load_checkpoint(
         kept = set(labels) & set(config.id2label.values())
         logger.warning("%s: %d of %d labels are the checkpoint's, the others are new", source, len(kept), len(labels))
         model.set_labels(dict(enumerate(labels)))
-        names = {label: relation_names[label] for label in labels if label in relation_names}
         # What was tuned for the checkpoint's relations does not fit others.
         gone = tuned_for_labels(processor.settings)
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
-        settings = {**processor.settings, **gone, "relation_names": names, **settings}
+        of_labels = _settings_of_labels(labels, relation_names, candidates)
+        settings = {**processor.settings, **gone, **of_labels, **settings}
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
+
+
+def _settings_of_labels(labels, relation_names, candidates):
+    """The settings of a processor that depend on the labels of its model."""
+    candidates = candidates.of_labels(labels)
+    names = {name: relation_names[name] for name in (*labels, *candidates.inverse) if name in relation_names}
+    return {"relation_names": names, **vars(candidates)}
 
 
 def prepare_for_training(

@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers.utils import logging
 
+from ..candidate_pairs import CandidatePairs
+from ..configuration_comm import CommConfig
+from ..losses import loss_from_config
+from ..settings import SettingError
 from .encode_dataset import column_of
 
 # What an evaluation measures, see [`~modeling_comm.training.trainer.evaluate_results`].
@@ -13,12 +18,45 @@ METRICS = ("f1", "precision", "recall", "ign_f1", "average_precision", "loss", "
 logger = logging.get_logger(__name__)
 
 
+def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> None:
+    """
+    Refuses a loss that cannot leave out a relation which a pair is not asked about, see
+    [`~modeling_comm.features.without_relations`]: one to which it matters how far below the threshold a relation is.
+
+    Args:
+        config (`CommConfig`): names the loss and has its settings.
+        candidates (`CandidatePairs`): the pairs that the model is asked about.
+
+    Raises:
+        SettingError: there are symmetric relations among directed ones, and the loss is of that kind.
+    """
+    if not candidates.directed or not candidates.symmetric:
+        return
+    loss, results = loss_from_config(config), []
+    labels = torch.zeros(3, config.num_labels)
+    labels[0, 1] = 1
+    for depth in (100.0, 1000.0):
+        logits = torch.linspace(-1, 1, labels.numel()).view_as(labels).clone()
+        logits[:, -1] = -depth
+        if config.num_labels > 2:
+            results.append(loss(logits, labels, reduction="none"))
+        else:  # the only relation: the other pairs are asked about it
+            results.append(loss(logits[1:], labels[1:], reduction="none"))
+    if not torch.allclose(*results):
+        raise SettingError(
+            "CommConfig",
+            "loss",
+            config.loss,
+            "with symmetric relations among directed ones, a loss to which a relation far below the threshold does not matter",
+        )
+
+
 class NothingToLearnError(ValueError):
     """
     Training documents show nothing that could be learnt.
 
     Attributes:
-        missing (`str`): `"entity pairs"` or `"facts"`.
+        missing (`str`): `"entity pairs"`, `"candidate pairs"` or `"facts"`.
         documents (`int`): number of the documents.
     """
 
@@ -26,6 +64,7 @@ class NothingToLearnError(ValueError):
         self.missing, self.documents = missing, documents
         why = {
             "entity pairs": "a document with two entities at least: relations hold between entities",
+            "candidate pairs": "entities of the types that candidate_pairs lists, head and tail, in one document",
             "facts": "one fact at least: a model that sees none learns to predict none",
         }[missing]
         super().__init__(f"found no {missing} in the {documents:,} training documents; expected {why}")
@@ -48,6 +87,8 @@ def check_learnable(dataset: Any, id2label: Mapping[int, str], needs_facts: bool
     """
     if max(column_of(dataset, "num_entities")) < 2:
         raise NothingToLearnError("entity pairs", len(dataset))
+    if all(pairs == [] for pairs in column_of(dataset, "pairs")):
+        raise NothingToLearnError("candidate pairs", len(dataset))
     shown = {fact[2] for facts in column_of(dataset, "facts") for fact in facts}
     if not shown and needs_facts:
         raise NothingToLearnError("facts", len(dataset))

@@ -21,6 +21,7 @@ from safetensors.torch import save
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
+from ..candidate_pairs import CandidatePairs
 from ..documents import Document
 from ..features import encoding_report
 from ..loss_base import reduce_losses
@@ -39,18 +40,21 @@ _SHARD = "logits-{:05d}.safetensors"
 _FORMAT = 1
 _FINISHED = ("documents", "encoding", "record")  # fields that are added once all shards exist
 _POSITION = "teacher_position"
-_IDENTITY = ("title", "sents", "vertexSet")
+_IDENTITY = ("title", "sents", "vertexSet", "ignored_pairs")
 # Settings that decide, beside the teacher's weights, which logits a document gets.
 _READING = ("markers", "window_size", "window_stride", "window_end_tokens", "word_leading_space")
 
 
 def document_key(document: Mapping[str, Any]) -> bytes:
-    """SHA-256 of what identifies a document: title, sentences and mentions, not its labels."""
+    """SHA-256 of what identifies a document: title, sentences, mentions and ignored pairs, not its labels."""
     mentions = [
         [[mention["name"], mention["sent_id"], list(mention["pos"]), mention["type"]] for mention in entity]
         for entity in document["vertexSet"]
     ]
-    content = json.dumps([document["title"], document["sents"], mentions], separators=(",", ":"))
+    parts = [document["title"], document["sents"], mentions]
+    if document.get("ignored_pairs"):  # they have no logits
+        parts.append(sorted(map(list, document["ignored_pairs"])))
+    content = json.dumps(parts, separators=(",", ":"))
     return hashlib.sha256(content.encode()).digest()
 
 
@@ -115,6 +119,7 @@ def predict_teacher_logits(
         "shard_size": shard_size,
         "max_length": max_length,
         **{field: getattr(processor, field) for field in _READING},
+        **processor.candidates.given(),
     }
     finished = _begin(folder, settings)
     model.eval()
@@ -280,8 +285,11 @@ class TeacherLogits:
     def check(self, processor: CommProcessor) -> None:
         """Raises `ValueError` where the labels or the decision threshold are not the student's."""
         labels = [processor.id2label[index] for index in range(len(processor.id2label))]
-        for field, own in (("labels", labels), ("decision_threshold", processor.decision.decision_threshold)):
-            stored = self.settings[field]
+        declared = json.loads(json.dumps(processor.candidates.given()))
+        pairs = {field: declared.get(field) for field in CandidatePairs.field_names()}
+        threshold = processor.decision.decision_threshold
+        for field, own in {"labels": labels, "decision_threshold": threshold, **pairs}.items():
+            stored = self.settings.get(field)
             if stored != own:
                 first = next((i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
                 where = f" (the first difference at {first})" if field == "labels" and first is not None else ""
@@ -390,7 +398,8 @@ class DistillationTrainer(CommTrainer):
         }
 
     def _with_positions(self, dataset):
-        documents = dataset.select_columns(list(_IDENTITY)) if hasattr(dataset, "select_columns") else dataset
+        known = hasattr(dataset, "select_columns") and [name for name in _IDENTITY if name in dataset.column_names]
+        documents = dataset.select_columns(known) if known else dataset
         positions = [self.teacher_logits.position(document) for document in documents]
         if hasattr(dataset, "add_column"):
             others = [

@@ -51,7 +51,7 @@ def encode_dataset(
 
     numbers = List(Value("int32"))
     columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
-    columns |= {"facts": List(numbers), "evidence": List(numbers)}
+    columns |= {"turned_pairs": numbers} | dict.fromkeys(("pairs", "facts", "evidence"), List(numbers))
     columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(
         encode,

@@ -130,11 +130,11 @@ class EvaluatedDocuments:
         if self.ranking is None or not self.results:
             return metrics
         predicted = official_predictions(self.results, documents, processor.id2label)
-        scores = score(predicted, documents, ign_reference=ign_reference)
+        scores = score(predicted, documents, ign_reference=ign_reference, candidates=processor.candidates)
         keys = ("f1", "precision", "recall", "ign_f1")
         metrics |= {key: scores[key] for key in keys if scores[key] is not None}
         if processor.decision.evidence_threshold is not None:
-            metrics |= evidence_metrics(self.results, documents, processor.id2label)
+            metrics |= evidence_metrics(self.results, documents, processor.id2label, processor.candidates)
         metrics["average_precision"], error = self.ranking.average_precision(unknown_facts(documents))
         if error:
             metrics["average_precision_error"] = error
@@ -143,5 +143,6 @@ class EvaluatedDocuments:
 
 
 def unknown_facts(documents: Iterable[Mapping[str, Any]]) -> int:
-    """Number of gold facts whose relation the model does not have: whatever it predicts, it misses them."""
-    return sum(document.get("unknown_facts", 0) for document in documents)
+    """Number of gold facts whose relation the model does not have, or whose pair it is not asked about: whatever it predicts, it
+    misses them."""
+    return sum(document.get(name, 0) for document in documents for name in ("unknown_facts", "unasked_facts"))

@@ -70,7 +70,9 @@ class EvidenceTraining(Trainer):
         dataset = encode_dataset(self.evaluation_documents(eval_dataset), self.processing_class)
         check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
         results = self.predict(dataset).predictions
-        threshold = best_evidence_threshold(results, dataset, self.processing_class.id2label)
+        threshold = best_evidence_threshold(
+            results, dataset, self.processing_class.id2label, self.processing_class.candidates
+        )
         if threshold is None:
             logger.warning("evidence_threshold stays %s: no fact is right and annotated", decision.evidence_threshold)
         else:

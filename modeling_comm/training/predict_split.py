@@ -1,15 +1,17 @@
 """Predictions of a run for its test documents: in the leaderboards' format, scored, and in words."""
 
+import dataclasses
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
+from ..data.dataset_entry import LOCAL, DatasetEntry
 from ..decoding import Predictions, official_predictions
 from ..documents import Document, entity_name
-from ..evaluation.scoring import format_scores, score
+from ..evaluation.field_scores import score_data_set
+from ..evaluation.scoring import format_scores
 from ..evaluation.type_prior import TypePrior
 from ..processing_comm import CommProcessor
 from ..utils.files import write_json
@@ -24,7 +26,7 @@ def predict_test(
     encoded: Dataset,
     documents: Sequence[Document],
     training_documents: Iterable[Document] | None = None,
-    frequent_relations: Collection[str] | None = None,
+    entry: DatasetEntry = LOCAL,
     show_triples: int = 0,
 ) -> dict[str, float]:
     """
@@ -37,7 +39,8 @@ def predict_test(
         documents (`Sequence[dict]`): the same documents in DocRED's format.
         training_documents (`Iterable[dict]`, *optional*): what the type prior, a baseline, is fitted on; without any it is left
             out.
-        frequent_relations (`Collection[str]`, *optional*): as in [`~modeling_comm.evaluation.scoring.score`].
+        entry (`DatasetEntry`, *optional*): of their data set, which has its own scores. Which facts are the same, the model's
+            processor says.
         show_triples (`int`, defaults to 0): number of predicted triples to print.
 
     Returns:
@@ -55,12 +58,12 @@ def predict_test(
     scored = labelled == total
     logger.info("%d of %d test documents have labels%s", labelled, total, "" if scored else ": no scores")
     if scored:
-        settings: dict[str, Any] = {"ign_reference": reference, "frequent_relations": frequent_relations}
-        scores, prior = score(predictions, documents, **settings), None
+        entry = dataclasses.replace(entry, **vars(processor.candidates))
+        scores, prior = score_data_set(entry, predictions, documents, reference), None
         if training_documents := list(training_documents or ()):
-            type_prior = TypePrior(training_documents)
+            type_prior = TypePrior(training_documents, entry.candidates)
             cutoff, _ = type_prior.best_cutoff(documents)
-            prior = score(type_prior.predict(documents, cutoff), documents, **settings)
+            prior = score_data_set(entry, type_prior.predict(documents, cutoff), documents, reference)
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
@@ -79,7 +82,7 @@ def print_triples(
     for rank, index in sorted(in_turn)[:number]:
         triple = by_document[index][rank]
         head, tail, document, relation = triple.head, triple.tail, documents[index], processor.id2label[triple.label]
-        gold = {(fact["h"], fact["t"], fact["r"]) for fact in document.get("labels", [])}
+        gold = {fact for fact, _ in processor.candidates.labels(document)}
         judged = "" if "labels" not in document else "  right" if (head, tail, relation) in gold else "  WRONG"
         name = processor.relation_names.get(relation, relation)
         known = triple.probability is not None

@@ -29,7 +29,7 @@ from .batching import (
     StreamedBatches,
 )
 from .checkpoint_files import last_complete_checkpoint
-from .checks import check_learnable
+from .checks import check_learnable, check_loss_of_symmetric
 from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
 from .evidence_training import EvidenceTraining
@@ -147,6 +147,7 @@ class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, Tracked
         )
         processing_class.check_model(self.model.config)  # of a model_init, too
         check_adapters(self.model)
+        check_loss_of_symmetric(self.model.config, processing_class.candidates)
         self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
