@@ -20,6 +20,18 @@ whether the text reports a relation as new.""",
 }""",
 )
 
+# The pairs of types that were annotated; one fact of a gene and a variant is beside them.
+_CANDIDATES = (
+    ("DiseaseOrPhenotypicFeature", "GeneOrGeneProduct"),
+    ("ChemicalEntity", "DiseaseOrPhenotypicFeature"),
+    ("GeneOrGeneProduct", "GeneOrGeneProduct"),
+    ("ChemicalEntity", "GeneOrGeneProduct"),
+    ("DiseaseOrPhenotypicFeature", "SequenceVariant"),
+    ("ChemicalEntity", "ChemicalEntity"),
+    ("ChemicalEntity", "SequenceVariant"),
+    ("SequenceVariant", "SequenceVariant"),
+)
+
 register_dataset(
     DatasetEntry(
         name="biored",
@@ -34,5 +46,8 @@ register_dataset(
             *("CellLine", "ChemicalEntity", "DiseaseOrPhenotypicFeature"),
             *("GeneOrGeneProduct", "OrganismTaxon", "SequenceVariant"),
         ),
+        candidate_pairs=_CANDIDATES,
+        directed=False,
+        scores=("pair", "pair_and_novelty", "pair_relation_and_novelty"),
     )
 )

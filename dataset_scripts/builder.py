@@ -359,6 +359,7 @@ def relation_labels(
     cache_dir: str | None = None,
     null_label: str = "Na",
     inverse: Mapping[str, str] | None = None,
+    beside: bool = True,
 ) -> tuple[list[str], dict[str, str]]:
     """
     The label list of a model. Its order is that of `rel2id.json`, which published checkpoints share; without that
@@ -369,6 +370,8 @@ def relation_labels(
             two files are looked for.
         documents (`Iterable[dict]`, *optional*): the documents (or rows) whose relations have to be among them.
         rel2id, rel_info (`str`, *optional*): path or address of the two files, instead of looking for them.
+        beside (`bool`, defaults to `True`): look for them in `meta` in and beside the folders, too, where the files of DocRED's
+            family have them.
         cache_dir (`str`, *optional*): where downloads are kept.
         null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it. One of the
             other names that it has in published files, see [`NULL_LABELS`], takes its place where it is the only one there.
@@ -383,10 +386,9 @@ def relation_labels(
         NoRelationsError: there is nothing to take labels from.
         ValueError: a file is malformed or lacks relations of the documents.
     """
-    rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", _RELATION_PLACES)
-    rel_info = (
-        _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", _RELATION_PLACES)
-    )
+    places = _RELATION_PLACES if beside else ("",)
+    rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", places)
+    rel_info = _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", places)
     names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
     occurring, inverse = relation_ids(documents or ()), inverse or {}
     if rel2id:

@@ -25,7 +25,11 @@ public domain.""",
 )
 _SPLITS = {"train": "Training", "validation": "Development", "test": "Test"}
 _FILTERED = {"train": "train", "validation": "dev", "test": "test"}
-_COMMON: dict[str, Any] = {"null_label": "NR", "entity_types": ("Chemical", "Disease")}
+_COMMON: dict[str, Any] = {
+    "null_label": "NR",
+    "entity_types": ("Chemical", "Disease"),
+    "candidate_pairs": (("Chemical", "Disease"),),
+}
 
 register_dataset(
     DatasetEntry(

@@ -23,5 +23,6 @@ register_dataset(
         },
         format="chemdisgene",
         entity_types=("Chemical", "Disease", "Gene"),
+        candidate_pairs=(("Chemical", "Disease"), ("Chemical", "Gene"), ("Gene", "Disease")),
     )
 )

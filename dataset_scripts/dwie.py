@@ -22,5 +22,6 @@ register_dataset(
             "test": DatasetFile(name="test.json", documents=99, source=_DWIE),
         },
         format="docred",
+        scores=("ign_recall",),
     )
 )

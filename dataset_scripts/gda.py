@@ -21,6 +21,7 @@ register_dataset(
         },
         null_label="NR",
         entity_types=("Gene", "Disease"),
+        candidate_pairs=(("Gene", "Disease"),),
         format="cdr",
     )
 )

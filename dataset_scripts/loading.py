@@ -192,6 +192,7 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
         cache_dir=arguments.model.cache_dir,
         null_label=data.entry.null_label,
         inverse=data.entry.inverse,
+        beside=data.entry.format is None,
     )
 
 

@@ -115,7 +115,7 @@ class CandidatePairs:
             known = sorted(set(names))
             of_types = np.array([[(head, tail) in allowed for tail in known] for head in known], dtype=bool)
             codes = np.array([known.index(name) for name in names], dtype=np.int64)
-            asked = of_types.reshape(len(known), -1)[codes][:, codes]
+            asked = of_types.reshape(len(known), len(known))[codes][:, codes]
         np.fill_diagonal(asked, False)
         if not self.directed:
             asked &= ~(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from .decoding import relation_margins
-from .features import DocumentFeatures, no_document
+from .features import DocumentFeatures, no_document, pairs_of
 
 if TYPE_CHECKING:
     from transformers.utils import ModelOutput
@@ -124,8 +124,21 @@ def _cut(features, sentences, processor):
         "num_entities": len(entities),
         "windows": len(processor.window_spans(len(cut))),
         "has_labels": False,
+        **_pairs_between(features, number),
     }
     return CutDocument(sentences, entities, {**no_document(tokens[0], tokens[last]), **new})
+
+
+def _pairs_between(features, number):
+    """The pairs that the whole document is asked about, as far as their entities have a new number."""
+    if features.get("pairs") is None and not features.get("turned_pairs"):
+        return {}
+    asked = pairs_of(features).tolist()
+    kept = {
+        row: index for index, row in enumerate(row for row, pair in enumerate(asked) if number.keys() >= set(pair))
+    }
+    pairs = [[number[entity] for entity in asked[row]] for row in kept]
+    return {"pairs": pairs, "turned_pairs": [kept[row] for row in features["turned_pairs"] if row in kept]}
 
 
 @torch.no_grad()

@@ -132,6 +132,11 @@ def test_labels_of_candidates_only():
     assert feature["pairs"] == [[0, 1], [0, 3]]
 
 
+def test_document_without_entities():
+    batch, feature = encoded(typed([], []), candidate_pairs=[("Chemical", "Disease")])
+    assert len(batch["pair_index"]) == len(batch["labels"]) == 0 and not feature["pairs"]
+
+
 def test_labels_of_undirected_data():
     batch, feature = encoded(typed(["A"] * 3, [(2, 0, "P17"), (0, 2, "P17"), (1, 2, "P27")]), directed=False)
     assert batch["pair_index"][:, 1:].tolist() == [[0, 1], [0, 2], [1, 2]]

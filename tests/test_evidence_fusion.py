@@ -27,6 +27,7 @@ from modeling_comm.evidence_fusion import (
     fuse_margins,
     rank_for_fusion,
 )
+from modeling_comm.features import pairs_of
 
 # ------------------------------------------------------------------------------------------------------ DREEAM's numbers
 
@@ -247,6 +248,29 @@ def test_same_triples_in_any_batch_from_pipeline_and_trainer(documents, tmp_path
     assert all(one["evidence"] is not None for record in extractor(documents) for one in record["triples"])
     processor.decision.fusion_threshold = None
     assert facts(extractor(documents)) != one_by_one
+
+
+def test_candidate_pairs_alone_are_asked_about(documents):  # noqa: F811
+    """Some pairs are none by their types, and others are not asked about a symmetric relation: not in the second pass either."""
+    model, processor = fusing_system()
+    candidates = [(one, other) for one in ("PER", "LOC", "ORG", "TIME") for other in ("PER", "LOC", "ORG", "TIME")]
+    processor = processor.with_settings(candidate_pairs=candidates, symmetric=[model.config.id2label[1]])
+    compared = 0
+    for feature in processor.encode(documents):
+        asked = list(map(tuple, pairs_of(feature).tolist()))
+        turned = {asked[row] for row in feature["turned_pairs"]}
+        for one in cut_documents(feature, asked, [(0,)] * len(asked), processor):
+            whole = [(one.entities[head], one.entities[tail]) for head, tail in pairs_of(one.features)]
+            between = [pair for pair in asked if set(pair) <= set(one.entities)]
+            assert whole == between and turned & set(whole) == {whole[row] for row in one.features["turned_pairs"]}
+            compared += len(one.features["turned_pairs"]) > 0
+        with torch.no_grad():
+            output = model(**processor.collate([feature]), output_documents=True)
+        fused = fuse_evidence(model, processor, output, [feature])
+        assert {
+            tuple(pair) for pair, row in zip(output.pair_index[:, 1:].tolist(), fused, strict=True) if row[1] < -900
+        } == turned
+    assert compared
 
 
 def test_only_pairs_near_the_threshold_are_asked_about(documents):  # noqa: F811

@@ -11,6 +11,7 @@ from helpers import ROOT, SHARED, requires_shared, run_script, save_backbone
 import comm_docre
 from dataset_scripts.builder import load_splits
 from dataset_scripts.provenance import read_provenance
+from modeling_comm import CommConfig, CommProcessor
 from modeling_comm.commands.import_outputs import write_documents
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError, validate_document
@@ -526,18 +527,61 @@ def test_a_data_set_is_loaded_from_the_files_of_its_publisher(name, folder, size
     assert provenance["format"] == get_dataset(name).format and provenance["left_out"] == left_out
 
 
+@requires_shared
+@pytest.mark.parametrize(
+    ("name", "file", "facts", "others"),
+    [
+        ("cdr", "cdr/CDR_TrainingSet.PubTator.txt.gz", 1_038, 0),
+        ("cdr_filtered", "cdr/test_filter.data", 1_066, 0),
+        ("gda", "gda/test.data", 1_502, 0),
+        ("biored", "biored/Train.PubTator", 4_174, 1),  # a gene and a variant
+        ("biored", "biored/Test.PubTator", 1_163, 0),
+        ("chemdisgene", "chemdisgene/test.anno_all.json", 3_911, 0),
+        ("dwie", "dwie/test.json", 2_453, 0),
+    ],
+)
+def test_pairs_that_an_entry_asks_about_are_those_with_facts(name, file, facts, others):
+    candidates, counts = get_dataset(name).candidates, [0, 0]
+    for document in read(DATA / file)[0]:
+        types = [mentions[0]["type"] for mentions in document["vertexSet"]]
+        asked = candidates.candidate_pairs
+        for fact in document["labels"]:
+            pair = types[fact["h"]], types[fact["t"]]
+            turned = pair if candidates.directed else pair[::-1]
+            counts[asked is not None and pair not in asked and turned not in asked] += 1
+    assert counts == [facts, others]
+
+
+def test_relations_of_another_data_set_beside_the_folder_are_not_its_own(tmp_path):
+    """A folder `meta` beside that of the data set has DocRED's relations."""
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "rel2id.json").write_text('{"Na": 0, "P17": 1}')
+    (tmp_path / "cdr").mkdir()
+    for file in get_dataset("cdr").files.values():
+        (tmp_path / "cdr" / file.name).write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+    save_backbone(tmp_path / "encoder")
+    flags = ["--model_name_or_path", tmp_path / "encoder", "--dataset_config", "cdr", "--use_cpu", "--do_train"]
+    flags += ["--data_dir", tmp_path / "cdr", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
+    flags += ["--emb_size", "16", "--block_size", "4", "--max_steps", "1"]
+    run_script(*flags, "--output_dir", tmp_path / "out")
+    config = CommConfig.from_pretrained(tmp_path / "out")
+    assert set(config.label2id) == {"NR", "CID", "Association"}
+    processor = CommProcessor.from_pretrained(tmp_path / "out")
+    assert processor.candidates == get_dataset("cdr").candidates
+
+
 def test_training_reads_the_format_of_its_data_set_and_documents_that_were_imported(tmp_path, capsys):
     save_backbone(tmp_path / "encoder")
     for folder in ("published", "imported"):
         (tmp_path / folder).mkdir()
-        for name in ("Train", "Dev", "Test"):
-            target = tmp_path / folder / f"{name}.PubTator"
+        for file in get_dataset("cdr").files.values():
+            target = tmp_path / folder / file.name
             if folder == "published":
                 target.write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
             else:
                 write_documents(target, read(FIXTURES / "two_texts.pubtator")[0])
     flags = ["--model_name_or_path", tmp_path / "encoder", "--emb_size", "16", "--block_size", "4", "--use_cpu"]
-    flags += ["--dataset_config", "biored", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
+    flags += ["--dataset_config", "cdr", "--cache_dir", tmp_path / "cache", "--disable_tqdm", "true"]
     flags += ["--do_train", "--do_predict", "--max_steps", "2"]
     results = []
     for folder in ("published", "imported"):
@@ -547,7 +591,7 @@ def test_training_reads_the_format_of_its_data_set_and_documents_that_were_impor
         results.append((scores["f1"], scores["gold"]))
         data = json.loads((output / "run.json").read_text())["data"]
         assert (data["files"]["test"].get("format") == "pubtator") == (folder == "published")
-    assert results[0] == results[1] and results[0][1] == 4
+    assert results[0] == results[1] and results[0][1] == 4  # two of them of pairs that are not asked about
 
 
 def test_files_of_ones_own_are_read_in_the_format_that_they_look_like(parquet, tmp_path):
