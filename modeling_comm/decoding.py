@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from .both_directions import show_both_ways
 from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
@@ -263,30 +264,7 @@ class Predictions(Mapping):
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
-        mirrored = [other for triple in words for other in _mirrored(triple, relation_names, shown_both_ways)]
-        return sorted(words + mirrored, key=_place) if mirrored else words
-
-
-def _place(triple):
-    return triple["head"], triple["tail"], -triple["score"]
-
-
-def _mirrored(triple, relation_names, candidates):
-    premise = triple["head"], triple["tail"], triple["relation"]
-    for head, tail, relation in candidates.mirrored(*premise):
-        names = [triple["head_name"], triple["tail_name"]]
-        if turned := head != triple["head"]:
-            names.reverse()
-        rule = f"{triple['relation']}(x, y) => {relation}({'y, x' if turned else 'x, y'})"
-        yield triple | {
-            "head": head,
-            "tail": tail,
-            "relation": relation,
-            "relation_name": relation_names.get(relation, relation),
-            "derived": {"rule": rule, "premises": [list(premise)]},
-            "head_name": names[0],
-            "tail_name": names[1],
-        }
+        return show_both_ways(words, relation_names, shown_both_ways)
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:

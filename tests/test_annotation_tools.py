@@ -393,6 +393,17 @@ def test_what_is_wrong_in_brat_is_named_by_its_line(old, new, line, tmp_path):
     assert (error.value.field, error.value.source, error.value.title) == (f"line {line}", str(path), "vale")
 
 
+def test_equal_titles_are_noted(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for suffix in ("txt", "ann"):
+            name = f"vale.{suffix}"
+            (tmp_path / folder / name).write_bytes((FIXTURES / "brat" / name).read_bytes())
+    documents, report = read(tmp_path, "brat")
+    assert [document["title"] for document in documents] == ["vale", "vale"]
+    assert report.noted == {"documents with the title of an earlier one": 1}
+
+
 def test_prodigy():
     (vale,), report = read(FIXTURES / "prodigy.jsonl")
     assert vale["title"] == "Vale" and facts(vale) == {
