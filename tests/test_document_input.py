@@ -241,3 +241,24 @@ def test_a_span_of_spacy_is_a_document_of_its_own():
     read = read_document_input(doc[3:])
     assert read.text == "Oslo is in Norway."
     assert [entity["name"] for entity in read.entities] == ["Oslo", "Norway"]
+
+
+@pytest.mark.parametrize(
+    ("item", "tool"),
+    [
+        ({"id": 1, "data": {"text": TEXT}, "annotations": [{"result": []}]}, "label-studio"),
+        ({"text": TEXT, "entities": [{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 8}]}, "doccano"),
+    ],
+)
+def test_exports_of_annotation_tools_are_referred_to_the_import(item, tool):
+    with pytest.raises(DocumentError, match=f"comm-docre import --format {tool}"):
+        read_document_input(item)
+
+
+def test_a_mention_of_several_fragments_is_said(caplog):
+    mention = {"start": 0, "end": 5, "fragments": [[0, 5], [16, 23]]}
+    read_document_input(
+        {"text": "North and South America", "mentions": [mention, {"start": 10, "end": 23, "fragments": 1}]}
+    )
+    (warning,) = caplog.messages
+    assert "mentions[0]" in warning and "of 2 fragments, 'North' is taken" in warning
