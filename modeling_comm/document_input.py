@@ -64,6 +64,7 @@ def read_document_input(
     item = {key: value for key, value in item.items() if value is not None}
     if "vertexSet" in item or ("text" not in item and "sents" in item):
         return text_from_document(_complete(item), index=index)
+    _refuse_exports(checker, item)
     text, title = checker.read(item, "text", str, "", "a text, or sents and vertexSet"), item.get("title")
     check_text(checker, text, title)
     if sentence_splitter is None and (sentences := _given_sentences(checker, item)) is not None:
@@ -172,6 +173,18 @@ def _given_sentences(checker, item):
 
 def _already(sentences):
     return lambda text: sentences
+
+
+def _refuse_exports(checker, item):
+    """What annotation tools export has relations to read and offsets of its own kind."""
+    if "text" not in item and isinstance(item.get("data"), Mapping):
+        checker.fail(
+            "data", item["data"], "a text; `comm-docre import --format label-studio` reads tasks of Label Studio"
+        )
+    entities = item.get("entities")
+    if isinstance(entities, list) and any(isinstance(one, Mapping) and "start_offset" in one for one in entities):
+        expected = "entities with mentions; `comm-docre import --format doccano` reads lines of doccano"
+        checker.fail("entities", entities, expected)
 
 
 def _refuse_misspelt(checker, item):

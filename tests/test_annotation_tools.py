@@ -10,18 +10,22 @@ from helpers import ROOT, SAMPLE, SHARED, random_document, requires_shared
 
 import comm_docre
 from modeling_comm import document_from_text
+from modeling_comm.commands import export as export_command
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.formats import (
     ImportReport,
     MarkedTextOptions,
     OriginalDocuments,
     collect_labels,
+    format_registry,
     get_writer,
     pre_annotation,
     read_documents,
+    register_writer,
 )
+from modeling_comm.formats.marked_text import ENTITY_WAYS
 from modeling_comm.formats.pre_annotation import safe_names
-from modeling_comm.formats.text_offsets import Utf16Offsets, find_span
+from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.settings import NameTakenError, SettingError
 
@@ -393,6 +397,17 @@ def test_what_is_wrong_in_brat_is_named_by_its_line(old, new, line, tmp_path):
     assert (error.value.field, error.value.source, error.value.title) == (f"line {line}", str(path), "vale")
 
 
+def test_equal_titles_are_noted(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for suffix in ("txt", "ann"):
+            name = f"vale.{suffix}"
+            (tmp_path / folder / name).write_bytes((FIXTURES / "brat" / name).read_bytes())
+    documents, report = read(tmp_path, "brat")
+    assert [document["title"] for document in documents] == ["vale", "vale"]
+    assert report.noted == {"documents with the title of an earlier one": 1}
+
+
 def test_prodigy():
     (vale,), report = read(FIXTURES / "prodigy.jsonl")
     assert vale["title"] == "Vale" and facts(vale) == {
@@ -641,8 +656,6 @@ def test_brat_has_names_of_letters_alone(tmp_path):
 def test_a_writer_has_its_name():
     with pytest.raises(SettingError, match="brat, doccano, label-studio"):
         get_writer("pubtator")
-    from modeling_comm.formats import register_writer
-
     with pytest.raises(NameTakenError):
         register_writer("brat")(print)
 
@@ -713,3 +726,14 @@ def test_what_export_cannot_do_is_one_line(words, expected, capsys):
     assert run("export", "--output", "o", *words) == 2
     error = capsys.readouterr().err
     assert expected in error and error.count("\n") == 1
+
+
+def test_the_flags_know_what_is_registered():
+    """The parsers are outside of the package, which is slow to import."""
+
+    def choices(command, flag):
+        return set(comm_docre.parser_of(command)._option_string_actions[flag].choices)
+
+    assert choices("export", "--format") == {*export_command.FORMATS.values(), *format_registry._WRITERS}
+    assert choices("import", "--entities") == set(ENTITY_WAYS)
+    assert choices("import", "--offset_unit") == set(OFFSET_UNITS)

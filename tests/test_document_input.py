@@ -226,3 +226,24 @@ def test_tokenizers_written_in_python(tmp_path):
 def test_lines_of_the_cases(case):
     for line in (SHARED / "cases" / f"{case}.jsonl").read_text(encoding="utf-8").splitlines():
         read_document_input(json.loads(line), ner=lambda text: [])
+
+
+@pytest.mark.parametrize(
+    ("item", "tool"),
+    [
+        ({"id": 1, "data": {"text": TEXT}, "annotations": [{"result": []}]}, "label-studio"),
+        ({"text": TEXT, "entities": [{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 8}]}, "doccano"),
+    ],
+)
+def test_exports_of_annotation_tools_are_referred_to_the_import(item, tool):
+    with pytest.raises(DocumentError, match=f"comm-docre import --format {tool}"):
+        read_document_input(item)
+
+
+def test_a_mention_of_several_fragments_is_said(caplog):
+    mention = {"start": 0, "end": 5, "fragments": [[0, 5], [16, 23]]}
+    read_document_input(
+        {"text": "North and South America", "mentions": [mention, {"start": 10, "end": 23, "fragments": 1}]}
+    )
+    (warning,) = caplog.messages
+    assert "mentions[0]" in warning and "of 2 fragments, 'North' is taken" in warning

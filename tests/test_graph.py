@@ -20,7 +20,7 @@ from modeling_comm.mentions import normalize_name
 from modeling_comm.settings import SettingError
 from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK
 
-NEEDED = 'needs the extra graph: pip install "comm-docre[graph]"'
+NEEDED = 'needs the extra graph: pip install -e ".[graph]"'
 FIRST = make_record(
     "Anna lives in Oslo. She was born there.",
     ["Anna", "Oslo"],
@@ -474,7 +474,7 @@ def test_input_is_not_overwritten(triples, tmp_path, capsys):
 @pytest.mark.parametrize("suffix, package", [(".parquet", "pyarrow"), (".graphml", "networkx"), (".ttl", "rdflib")])
 def test_what_a_format_lacks_is_named(suffix, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"'{package}': pip install \"comm-docre\[graph\]\""):
+    with pytest.raises(ImportError, match=rf"'{package}', of the extra 'graph': pip install"):
         write_graph(build_graph([FIRST]), tmp_path / f"graph{suffix}")
     assert list(tmp_path.iterdir()) == []
 

@@ -1,6 +1,6 @@
 """Label Studio: its JSON export, and predictions that it imports.
 
-Offsets of its `Text` tag count characters; until 2022 they counted UTF-16 units, which shows where a region has its text."""
+Offsets of its `Text` tag count characters; in older versions they counted UTF-16 units, which shows by a region's text."""
 
 import json
 import os
@@ -177,8 +177,15 @@ def write_label_studio(
 
     Returns:
         The files that were written.
+
+    Raises:
+        ValueError: the name ends in `.xml`.
     """
     configuration = Path(path).with_suffix(".xml")
+    if configuration == Path(path):
+        raise ValueError(
+            f"--output is {path}; expected another suffix, such as .json: the configuration is written there"
+        )
     with replacing(path) as file:
         number = -1
         for number, document in enumerate(documents):
