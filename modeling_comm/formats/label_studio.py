@@ -64,6 +64,9 @@ def read_label_studio(
     def parse(index, task):
         checker = DocumentChecker(task, index, path)
         checker.check(task, Mapping, None, "a task: an object with data and annotations")
+        checker.read(
+            task, "data", Mapping, "", "a task with data; Label Studio exports these as JSON, not as JSON-MIN"
+        )
         annotation = _annotation(task, report)
         if annotation is None:
             report.drop("documents without an annotation")
@@ -106,7 +109,7 @@ def _relation_labels(annotation):
 
 
 def _marked(checker, task, annotation, index, report, options):
-    data = checker.read(task, "data", Mapping, "", "the task's data")
+    data = task["data"]
     expected = "the text that was annotated; --text_field names another field of data"
     text = checker.read(data, options.text_field, str, "data.", expected)
     results = checker.read(annotation, "result", list, "annotations[].", "a list of regions and relations")
