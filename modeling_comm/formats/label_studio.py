@@ -27,7 +27,8 @@ _LABELS, _TEXT = "label", "text"
 def looks_like_label_studio(head: bytes, path: str) -> bool:
     """Whether a file begins with a list of Label Studio's tasks."""
     head = head.lstrip(b"\xef\xbb\xbf \r\n\t")
-    return head.startswith(b"[") and b'"data"' in head and (b'"annotations"' in head or b'"completions"' in head)
+    results = (b'"annotations"', b'"completions"', b'"predictions"')
+    return head.startswith(b"[") and b'"data"' in head and any(name in head for name in results)
 
 
 def _links_mentions(path, options):
