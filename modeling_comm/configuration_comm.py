@@ -19,6 +19,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME, logging
 from .config_checks import check_given_fields, check_text_config
 from .losses import available_losses, get_loss, loss_from_config
 from .relation_encoders import available_relation_encoders, get_relation_encoder
+from .saved_folder import SavedTogether
 from .settings import (
     RESERVED_FIELDS,
     AtLeast,
@@ -125,7 +126,7 @@ class UnknownFieldError(ValueError):
 
 
 @strict
-class CommConfig(PreTrainedConfig):
+class CommConfig(SavedTogether, PreTrainedConfig):
     r"""
     Configuration of [`CommForDocumentRelationExtraction`]. Every field is checked on construction, and by `validate()` once more
     after it was changed by hand.
