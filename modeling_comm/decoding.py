@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,89 +11,13 @@ from transformers.utils import logging
 
 from .both_directions import show_both_ways
 from .candidate_pairs import ALL_PAIRS, CandidatePairs
+from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
-from .loss_registry import DECISION_THRESHOLDS
 from .prediction_record import PredictedTriple
-from .probabilities import ProbabilityMap
 from .relation_encoder_base import EncodedDocuments
 from .rules import Fact, Rule, derive_facts
-from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
-
-
-@dataclasses.dataclass(slots=True)
-class DecisionSettings:
-    """
-    Settings by which logits become triples. A [`CommProcessor`] owns one and saves its fields beside its own. Each assignment
-    is checked.
-
-    Args:
-        decision_threshold (`str`, defaults to `"th"`): what a relation's margin is measured from: `"th"`, the logit of the
-            threshold class, or `"zero"`.
-        threshold_offset (`float`, defaults to 0.0): a relation is predicted iff its margin is greater than this.
-            [`CommTrainer.tune_threshold_offset`] chooses it. Training does not see it.
-        max_relations_per_pair (`int`, *optional*): at most this many relations of a pair are kept, those with the highest
-            logits, or probabilities. No cap by default; the paper's recipes use 4.
-        evidence_threshold (`float`, *optional*): a sentence is evidence of a predicted relation iff its share in the pair's
-            attention is greater than this. [`CommTrainer.tune_evidence_threshold`] chooses it. By default no evidence is
-            predicted, and it should stay so where a model was not trained for it.
-        fusion_threshold (`float`, *optional*): asks a second time in the sentences that are evidence, and predicts a relation iff
-            its margins in the whole document and in these sentences are both above 0, or their sum exceeds this; see
-            [`~evidence_fusion.fuse_evidence`]. [`CommTrainer.tune_fusion_threshold`] chooses it. By default nothing is asked
-            twice. Needs an `evidence_threshold`.
-        fusion_range (`float`, *optional*): only pairs whose highest margin is between minus this and this are asked about twice;
-            all by default.
-        probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
-            is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
-            `--fit_probability_map` of the training script makes one. Without it no probability is known.
-
-    Raises:
-        SettingError: a value does not fit; the message names the field, the value and what is allowed.
-    """
-
-    decision_threshold: Literal[DECISION_THRESHOLDS] = "th"  # type: ignore[valid-type]  # declared once, at losses
-    threshold_offset: float = 0.0
-    max_relations_per_pair: Annotated[int | None, AtLeast(1)] = None
-    evidence_threshold: Annotated[float | None, InRange(0, 1)] = None
-    probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
-    fusion_threshold: float | None = None
-    fusion_range: Annotated[float | None, AtLeast(0)] = None
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "probability_map":
-            value = ProbabilityMap.of_setting(value)
-        setting = _DECISION_SETTINGS.get(name)
-        if setting and not setting.fits(value):
-            raise SettingError(type(self).__name__, name, value, setting.expected)
-        object.__setattr__(self, name, value)
-
-    def to_dict(self) -> dict:
-        """The fields, ready for JSON."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
-
-    def clear_tuned(self, keep_offset: bool = False) -> None:
-        """
-        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and
-        `fusion_threshold`.
-        """
-        if self.threshold_offset and not keep_offset:
-            logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
-            self.threshold_offset = 0.0
-        for name in ("probability_map", "fusion_threshold"):
-            if getattr(self, name) is not None:
-                logger.warning("%s is removed; it was made for other weights", name)
-                setattr(self, name, None)
-
-    def reset_evidence_threshold(self, default: float | None) -> None:
-        """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
-        if self.evidence_threshold != default:
-            logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
-            self.evidence_threshold = default
-
-
-_DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)
 
 
 class Triple(NamedTuple):
@@ -325,15 +249,15 @@ class Predictions(Mapping):
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
         relations of `shown_both_ways` also in the other direction, as derived from the first."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        words = [
+        words: list[Any] = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
-                **({} if triple.probability is None else {"probability": triple.probability}),  # type: ignore[typeddict-item]
-                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),  # type: ignore[typeddict-item]
+                **({} if triple.probability is None else {"probability": triple.probability}),
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),

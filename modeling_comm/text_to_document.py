@@ -185,7 +185,7 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
         DocumentError: it is not in DocRED's format.
     """
     kept = ("title", "sents", "vertexSet", "ignored_pairs", "entity_ids")
-    document = cast(Document, {key: document[key] for key in kept if key in document})
+    document = cast(Document, {key: value for key, value in document.items() if key in kept})
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:
@@ -340,6 +340,9 @@ def read_spans(
         if _gives_text(mention) and mention["text"].split() != text[start:end].split():
             there = f", where the text is {text[start:end]!r}"
             checker.fail(path, list(span), f"character offsets of {mention['text']!r}, the mention's text", there)
+        pieces = mention.get("fragments")  # as readers of brat's format have them
+        if isinstance(pieces, _LIST) and len(pieces) > 1:
+            logger.warning("%s, %s: of %d fragments, %r is taken", checker.name, path, len(pieces), text[start:end])
         if stripped[0] != span:
             logger.warning(
                 "%s, %s: the white space around %r at %s is left out", checker.name, path, text[start:end], list(span)

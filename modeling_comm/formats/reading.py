@@ -44,7 +44,7 @@ def read_documents(
         source (`str`, *optional*): how messages call the file. Its path by default.
         null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
         options ([`MarkedTextOptions`], *optional*): how the files of annotation tools are read; of other formats they are not
-        used.
+            used.
         relation_ids (`dict[str, str]`, *optional*): ids of relations by their readable names, where the files may have these.
 
     Raises:
@@ -58,11 +58,15 @@ def read_documents(
     null_labels = NULL_LABELS | {null_label}
     files = input_files(path, format)
     options = _resolved(options or MarkedTextOptions(), files)
+    titles: set[str] = set()
     for file, form in files:
         where = {"source": source or file, "relations": relations}
         arguments = (file, report) if form.links_mentions is None else (file, report, options)
         items = form.read(*arguments)
-        yield from _checked(items, where, report, on_bad_document, null_labels, relation_ids or {})
+        for document in _checked(items, where, report, on_bad_document, null_labels, relation_ids or {}):
+            report.note("documents with the title of an earlier one", document["title"] in titles)
+            titles.add(document["title"])
+            yield document
 
 
 def _resolved(options, files):

@@ -30,8 +30,14 @@ from .batching import (
 )
 from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable, check_loss_of_symmetric
-from .encode_dataset import check_labelled, check_metric_of_several, check_titles, column_of, encode_dataset
+from .encode_dataset import (
+    check_labelled,
+    check_titles,
+    column_of,
+    encode_dataset,
+)
 from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evaluation_sets import EvaluationSets, check_metric_of_several
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
@@ -58,7 +64,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
+class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
