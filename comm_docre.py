@@ -647,9 +647,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except OSError as error:  # of standard output, of `--help` for example
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python fails again when it closes stdout
-        return 1
+        if isinstance(error, BrokenPipeError):
+            return 1
+        print(f"error: standard output: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _run(words):
@@ -671,10 +674,13 @@ def _run(words):
         return importlib.import_module("run_docre").main(chosen.arguments, prog="comm-docre train")
     args = parser_of(chosen.command).parse_args(chosen.arguments)
 
-    from modeling_comm.commands.errors import command
+    from modeling_comm.commands.errors import command, discard_closed_output
 
     @command
     def run(words):
+        # What is asked for is in a file then, and a word about it need not be heard.
+        if getattr(args, "output", getattr(args, "output_dir", None)) not in (None, "-"):
+            discard_closed_output()
         importlib.import_module("dataset_scripts")  # registers the data sets
         return importlib.import_module(COMMANDS[chosen.command].module).run(args)
 

@@ -10,9 +10,9 @@ Arguments may also be in a JSON or YAML file, given first; flags after it overri
 
     python run_docre.py examples/redocred_mini_cpu.yaml --seed 7
 
-Knowledge distillation takes three calls: a trained teacher predicts distantly supervised documents (--do_predict_teacher
---train_split train_distant --teacher_logits FOLDER), a student trains on them (--do_train with the same two), and then on human
-labels, from its checkpoint (--model_name_or_path).
+A finished checkpoint (--model_name_or_path) is trained further; for other relations add --ignore_mismatched_sizes. In
+distillation a teacher predicts distantly supervised documents (--do_predict_teacher --train_split train_distant
+--teacher_logits FOLDER), and a student trains on them (--do_train with the same two), then on human labels.
 
 Several processes: `torchrun --nproc_per_node 2 run_docre.py ...` or `accelerate launch run_docre.py ...`. If a run is
 interrupted, the same command resumes it from its last complete checkpoint.

@@ -1,5 +1,5 @@
 """
-Triples of a large corpus on the cores or GPUs of one machine or of a cluster, by Ray Data: pip install "comm-docre[ray]".
+Triples of a large corpus on the cores or GPUs of one machine or of a cluster, by Ray Data: pip install -e ".[ray]".
 
     python examples/ray_predict.py --model outputs/demo --input corpus --output triples --workers 8
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from modeling_comm.utils.imports import of_extra
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables import add_arguments, read_tables
@@ -27,7 +29,7 @@ def pyplot():
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise ImportError(f'the figures need {error.name!r}: pip install "comm-docre[plots]"') from error
+        raise ImportError(f"the figures need {error.name!r}{of_extra('plots')}") from error
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -18,7 +18,7 @@ from .mentions import group_mentions
 from .relation_encoders import available_relation_encoders
 from .settings import SettingError
 from .text_to_document import document_from_text
-from .utils.imports import import_after
+from .utils.imports import import_after, of_extra
 
 if TYPE_CHECKING:
     from .evaluation.docre_metric import load_metric as load_metric
@@ -65,7 +65,7 @@ def __getattr__(name):
     try:
         return getattr(importlib.import_module(f".{_ON_DEMAND[name]}", __name__), name)
     except ModuleNotFoundError as error:
-        raise ImportError(f'{name} needs {error.name!r}: pip install "comm-docre[training]"') from error
+        raise ImportError(f"{name} needs {error.name!r}{of_extra('training')}") from error
 
 
 def __dir__():

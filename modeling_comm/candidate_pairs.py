@@ -43,7 +43,7 @@ class CandidatePairs:
     symmetric: Iterable[str] = ()
     inverse: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = self.candidate_pairs
         fits = given is None or (isinstance(given, Collection) and bool(given) and all(map(_are_types, given)))
         check_field(
@@ -65,7 +65,7 @@ class CandidatePairs:
         object.__setattr__(self, "symmetric", tuple(dict.fromkeys(names)))
         object.__setattr__(self, "inverse", dict(turned))
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.candidate_pairs, self.directed, self.symmetric, *sorted(self.inverse.items())))
 
     @classmethod
@@ -214,4 +214,4 @@ def entity_types(document: Document) -> list[str]:
 
 def ignored_pairs(document: Document) -> set[tuple[int, int]]:
     """Head and tail of the pairs of a document that are neither trained nor predicted nor scored."""
-    return {tuple(pair) for pair in document.get("ignored_pairs") or ()}
+    return {(head, tail) for head, tail in document.get("ignored_pairs") or ()}

@@ -33,6 +33,8 @@ def read_fields(source: Any, **hub: Any) -> dict[str, Any]:
         fields = PreTrainedConfig.get_config_dict(source, **hub)[0]
     except (AttributeError, TypeError):  # what Transformers raises for a number or null
         fields = None
+    except RecursionError as error:
+        raise ValueError(f"{str(source)!r}: config.json is nested too deep ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{str(source)!r}: config.json holds no object; expected the fields of a configuration")
     return fields

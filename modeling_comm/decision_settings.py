@@ -1,4 +1,4 @@
-"""The settings by which a processor decides: what logits become triples."""
+"""How logits become triples: threshold, offset, cap and what else a decision depends on, with their checks."""
 
 import dataclasses
 from collections.abc import Sequence

@@ -267,15 +267,15 @@ class Predictions(Mapping):
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
         relations of `shown_both_ways` also in the other direction, as derived from the first."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        words = [
+        words: list[Any] = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
                 "relation": id2label[triple.label],
                 "relation_name": relation_names.get(id2label[triple.label], id2label[triple.label]),
                 "score": score,
-                **({} if triple.probability is None else {"probability": triple.probability}),  # type: ignore[typeddict-item]
-                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),  # type: ignore[typeddict-item]
+                **({} if triple.probability is None else {"probability": triple.probability}),
+                **({} if triple.rule is None else {"derived": _derivation(triple, id2label)}),
                 "head_name": entity_name(document, triple.head),
                 "tail_name": entity_name(document, triple.tail),
                 **_evidence_of(triple),

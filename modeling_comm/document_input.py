@@ -42,8 +42,8 @@ def read_document_input(
             - a text;
             - `{"text", "entities", "title"}` or `{"text", "mentions", "title"}`; spaCy's `Doc.to_json()` has its mentions in
               `ents`, Prodigy in `spans`, and both are read. All other fields are the user's own;
-            - a spaCy `Doc`: its entities are the mentions, unless no component has looked for them, and its sentences are used if
-              it has any;
+            - a spaCy `Doc`, or a `Span` of one: its entities are the mentions, unless no component has looked for them, and its
+              sentences are used if it has any;
             - DocRED's format; `title`, and `name` and `type` of mentions, may be left out.
 
             Arrays (of NumPy, pandas, Arrow) are lists, and None and NaN are fields that are left out.
@@ -98,6 +98,8 @@ def _is_spacy(item):
 
 
 def _from_spacy(doc):
+    if hasattr(doc, "as_doc"):  # a Span, whose offsets count from the beginning of its Doc
+        doc = doc.as_doc()
     item = {"text": doc.text}
     mentions = mentions_of_doc(doc)
     if mentions or not hasattr(doc, "has_annotation") or doc.has_annotation("ENT_IOB"):
@@ -165,8 +167,10 @@ def _mention_field(item):
 def _given_sentences(checker, item):
     """Sentences of spaCy's form, `{"start", "end"}`; any other `sents` beside a text is the user's own field."""
     sents = item.get("sents")
-    if not isinstance(sents, list) or not all(
-        isinstance(sent, Mapping) and {"start", "end"} <= set(sent) for sent in sents
+    if (
+        not sents
+        or not isinstance(sents, list)
+        or not all(isinstance(sent, Mapping) and {"start", "end"} <= set(sent) for sent in sents)
     ):
         return None
     return [

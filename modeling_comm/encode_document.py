@@ -1,6 +1,7 @@
 """Encoding of one document: its subword tokens, its mentions among them, and the pairs to ask about with their facts."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from .candidate_pairs import CandidatePairs, entity_types
 from .documents import Document
@@ -54,7 +55,7 @@ def encode_document(
             mention_positions.append(start if start < min(stop, end) else -1)
             mention_entities.append(entity)
     found = {e for e, position in zip(mention_entities, mention_positions, strict=True) if position >= 0}
-    features = {
+    features: Any = {
         "input_ids": tokens,
         "mention_positions": mention_positions,
         "mention_entities": mention_entities,

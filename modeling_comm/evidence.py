@@ -52,8 +52,9 @@ def evidence_loss(
     """
     Divergence KL(v || s) of sentence scores s from the annotated evidence v, each relation of a pair counted (DREEAM, eq. 4-5).
 
-    A sentence that the pair's attention does not reach, because it is in a window far from the mentions, adds 0, and so does a
-    pair without annotated evidence. Without any pair the loss is 0.
+    A sentence that the pair's attention does not reach, because it is in a window far from the mentions, is left out of the
+    annotated evidence, whose rest counts for it: otherwise the loss could fall below 0. A pair without evidence adds 0. Without
+    any pair the loss is 0.
 
     Args:
         scores (`(N, S)` float): of [`EncodedDocuments.sentence_scores`].
@@ -66,10 +67,10 @@ def evidence_loss(
     Returns:
         a number, float32 at least.
     """
-    evidence = evidence.to(scores.dtype)
-    total = evidence.sum(-1, keepdim=True)
-    wanted = evidence / torch.where(total > 0, total, 1.0)
-    counts = (wanted > 0) & (scores > _UNREACHED)
+    reached = torch.where(scores > _UNREACHED, evidence, 0.0).to(scores.dtype)
+    total = reached.sum(-1, keepdim=True)
+    wanted = reached / torch.where(total > 0, total, 1.0)
+    counts = wanted > 0
     loss = (wanted * (torch.where(counts, wanted, 1.0).log() - torch.where(counts, scores, 1.0).log())).sum()
     if reduction == "sum":
         return loss

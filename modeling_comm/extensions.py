@@ -31,6 +31,7 @@ from .relation_encoder_base import (
     project_with_entity,
 )
 from .relation_encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder
+from .saved_folder import destination_of
 from .settings import AtLeast, InRange, MultipleOf
 
 # A user's file imports these from the installed package; its copy beside a checkpoint imports them from here.
@@ -144,8 +145,8 @@ def save_extensions(config: PreTrainedConfig, save_directory: str | os.PathLike)
     """Adds the files of `config`'s extensions to a saved model, and an entry module that the Auto classes load.
 
     Raises:
-        ExtensionError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or is in
-            `save_directory` itself.
+        ExtensionError: a file imports `modeling_comm` or a neighbour in a way that cannot be followed, or is where the model will
+            be.
     """
     files = extension_files(config)
     if not files:
@@ -162,7 +163,7 @@ def save_extensions(config: PreTrainedConfig, save_directory: str | os.PathLike)
         *(f"from .{module} import {name}  # noqa: F401" for module, name in auto_classes.values()),
     ]
     for file in files:
-        if (folder / file.name).resolve() == file.resolve():
+        if Path(destination_of(folder), file.name).resolve() == file.resolve():
             raise ExtensionError(str(file), "it where its copy would be saved", "another folder for the model")
         (folder / file.name).write_text(_relocated(file, folder), encoding="utf-8")
         lines.append(f"from .{file.stem} import *  # noqa: F403")

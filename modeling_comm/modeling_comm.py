@@ -24,7 +24,7 @@ from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .evidence import evidence_loss
 from .features import without_relations
 from .losses import get_loss, loss_from_config
-from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows
+from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows, take_fields_of_loss
 from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
 from .relation_encoders import get_relation_encoder
@@ -190,7 +190,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         model.backbone.load_state_dict({key: value for key, value in encoder.state_dict().items() if key in own})
         return model
 
-    def set_labels(self, id2label: dict[int, str]) -> "CommForDocumentRelationExtraction":
+    def set_labels(self, id2label: dict[int, str], **of_loss: Any) -> "CommForDocumentRelationExtraction":
         """
         Gives the model other relations, in place: a trained encoder is the start for relations of one's own. What the relation
         encoder knows of labels that stay is kept, by their names, and so is the threshold class; weights of other labels are
@@ -198,15 +198,22 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
 
         Args:
             id2label (`dict[int, str]`): the threshold class at 0, then the relations.
+            of_loss: another `loss`, and settings of it, such as those by relation for the new ones.
 
         Returns:
             the model itself.
 
         Raises:
             SettingError: the labels do not fit, or the loss has a setting for a relation that is not among them.
+            TypeError: an argument is no field of a loss.
         """
-        before = self.config.id2label
-        config = type(self.config)(**config_fields(self.config) | {"id2label": id2label})
+        before, fields = self.config.id2label, config_fields(self.config)
+        given = take_fields_of_loss(of_loss)
+        if of_loss:
+            raise TypeError(f"set_labels: found {', '.join(of_loss)}, expected loss, or settings of a loss")
+        if "loss" in given:  # the former loss has other settings
+            take_fields_of_loss(fields)
+        config = type(self.config)(**fields | given | {"id2label": id2label})
         config._attn_implementation = self.config._attn_implementation
         encoder = get_relation_encoder(config.relation_encoder).build(config)
         encoder.apply(self._init_weights)

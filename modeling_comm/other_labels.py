@@ -8,12 +8,13 @@ from torch import nn
 from transformers import PreTrainedConfig
 
 from .configuration_comm import CommConfig
+from .losses import available_losses, get_loss
 from .relation_encoders import get_relation_encoder
 
 HUB_ARGUMENTS = ("cache_dir", "revision", "token", "subfolder", "local_files_only")
 
 
-def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -> tuple[Any, dict[int, str] | None]:
+def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -> tuple[Any, dict | None]:
     """
     Finds out whether a checkpoint is loaded for other labels than its own.
 
@@ -21,10 +22,12 @@ def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -
         source (`str`, *optional*): the checkpoint.
         config ([`CommConfig`] or `str`, *optional*): as given to `from_pretrained`; `AutoModel` puts the labels there.
         fields (`Mapping`): of the checkpoint's configuration, where `config` is none.
-        kwargs (`dict`): further arguments of `from_pretrained`, out of which the labels are taken.
+        kwargs (`dict`): further arguments of `from_pretrained`, out of which the labels are taken, and the loss with its
+            settings, which may name them.
 
     Returns:
-        the configuration to load with, and the labels that the model gets afterwards, None if they are its own.
+        the configuration to load with, and the arguments of [`CommForDocumentRelationExtraction.set_labels`] afterwards, None if
+        the labels are the checkpoint's own.
 
     Raises:
         ValueError: the labels are others, and `ignore_mismatched_sizes` is not set.
@@ -54,9 +57,18 @@ def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -
         )
     kwargs.pop("id2label", None)
     kwargs.pop("label2id", None)
-    if isinstance(config, PreTrainedConfig):
-        config = type(config)(**config_fields(config) | {"id2label": saved})
-    return config, wanted
+    if not isinstance(config, PreTrainedConfig):
+        return config, {"id2label": wanted, **take_fields_of_loss(kwargs)}
+    fields = config_fields(config)
+    of_loss = take_fields_of_loss(fields)
+    return type(config)(**fields | {"id2label": saved}), {"id2label": wanted, **of_loss}
+
+
+def take_fields_of_loss(fields: dict) -> dict:
+    """Takes the loss and the settings of losses out of a configuration's fields, and returns them. Those by relation fit the
+    labels that a model will have, and perhaps not those that it has."""
+    names = {"loss", *(setting.field for name in available_losses() for setting in get_loss(name).settings)}
+    return {name: fields.pop(name) for name in names & fields.keys()}
 
 
 @torch.no_grad()

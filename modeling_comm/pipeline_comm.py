@@ -1,5 +1,7 @@
 """Raw text in, relation triples out: COMM as a Transformers pipeline."""
 
+import difflib
+import inspect
 import itertools
 import math
 import os
@@ -22,6 +24,7 @@ from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION, PredictionRecord
 from .processing_comm import CommProcessor
 from .rules import Rule, check_rules
+from .saved_folder import replacing_folder
 from .settings import SettingError
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 
@@ -147,6 +150,11 @@ class DocumentRelationExtractionPipeline(Pipeline):
             DocumentError: a document does not fit, also not into memory ([`~out_of_memory.DocumentMemoryError`]); the message
                 says which. Other errors carry that as a note. Of a generator, the documents before it come first.
         """
+        labels = self.model.config.id2label
+        if self.processor.id2label != labels:  # checked at first, too, but `set_labels` changes them
+            found = f"{labels}, and its processor's are {self.processor.id2label}"
+            expected = "the same: pipeline(..., processor=CommProcessor.from_config(tokenizer, model.config))"
+            raise ValueError(f"{TASK}: the model's labels are {found}; expected {expected}")
         size = (self._batch_size or 1) if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size is {size!r}; expected an integer >= 1")
@@ -211,6 +219,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
             forward["explain"] = max_sentences > 0
             postprocess["max_sentences"] = max_sentences
+        if unknown := sorted(selection.keys() - set(TripleSelection.field_names())):
+            raise TypeError(_unknown_argument(unknown[0], self._sanitize_parameters))
         chosen = TripleSelection(**selection)
         chosen.label_ids(self.processor.id2label, self.processor.relation_names)  # refuses unknown relations at once
         postprocess |= {name: getattr(chosen, name) for name, value in selection.items() if value is not None}
@@ -361,8 +371,19 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if kwargs.get("push_to_hub"):
             expected = "False, then push_to_hub(repo_id), which sends everything at once"
             raise SettingError("save_pretrained", "push_to_hub", kwargs["push_to_hub"], expected)
-        self.model.save_pretrained(save_directory, **kwargs)
-        self.processor.save_pretrained(save_directory)
+        with replacing_folder(save_directory) as folder:
+            self.model.save_pretrained(folder, **kwargs)
+            self.processor.save_pretrained(folder)
+
+
+def _unknown_argument(name, function):
+    """A message about an argument that is unknown, with the one that is most like it."""
+    names = [*TripleSelection.field_names(), *inspect.signature(function).parameters]
+    known = [*(name for name in names if name != "selection"), "batch_size", "show_progress_bar"]
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"{TASK}: found the argument {name!r}, expected " + (
+        f"{close[0]!r}?" if close else f"one of {', '.join(known)}"
+    )
 
 
 def _predict_window(predict, window, batch_size):

@@ -1,6 +1,7 @@
 """Loading, saving and initialisation of COMM models."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .other_labels import HUB_ARGUMENTS, take_other_labels
 from .pipeline_comm import LoadingArguments
-from .safe_weights import check_weights, modes_of_weights, set_modes_of_weights
+from .safe_weights import check_weights
+from .saved_folder import replacing_folder
 from .settings import SettingError
 
 
@@ -127,21 +129,26 @@ class CommPreTrainedModel(PreTrainedModel):
             )
         model.loading_arguments = LoadingArguments(trust_remote_code=trusted, **hub)
         if other_labels is not None:
-            model.set_labels(other_labels)
+            model.set_labels(**other_labels)
         return (model, info) if wants_info else model
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, is_main_process: bool = True, push_to_hub: bool = False, **kwargs: Any
     ) -> None:
-        """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'."""
+        """Saves weights, configuration and code, that of a user's own encoder or loss included; see Transformers'. They take
+        the places of what was in the folder together, or not at all; see [`~saved_folder.replacing_folder`]."""
         if push_to_hub and extension_files(self.config):
             expected = "False, then push_to_hub(repo_id), which sends the model's own code too"
             raise SettingError("save_pretrained", "push_to_hub", push_to_hub, expected)
-        modes = modes_of_weights(save_directory)
-        super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
-        if is_main_process:
-            set_modes_of_weights(save_directory, modes)
-            save_extensions(self.config, save_directory)
+        kwargs |= {"is_main_process": is_main_process, "push_to_hub": push_to_hub}
+        if not is_main_process or kwargs.get("distributed_checkpoint"):  # several processes write into one folder
+            super().save_pretrained(save_directory, **kwargs)
+            return
+        if push_to_hub:
+            kwargs.setdefault("repo_id", Path(save_directory).name)
+        with replacing_folder(save_directory) as folder:
+            super().save_pretrained(folder, **kwargs)
+            save_extensions(self.config, folder)
 
 
 def check_sizes(source: Any, info: dict) -> None:

@@ -53,6 +53,7 @@ from .features import (
 from .losses import get_loss
 from .processor_settings import check_processor_settings, without_tuned
 from .rules import Rule, check_rules
+from .saved_folder import SavedTogether
 from .subword_tokens import read_tokenizer, tokenize_words
 from .windows import (
     entities_of_windows,
@@ -68,7 +69,7 @@ logger = logging.get_logger(__name__)
 _HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
-class CommProcessor(ProcessorMixin):
+class CommProcessor(SavedTogether, ProcessorMixin):
     r"""
     Turns DocRED documents into what [`CommForDocumentRelationExtraction`] takes, and its outputs into triples.
 

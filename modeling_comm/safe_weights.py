@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,26 +133,3 @@ def _first_found(source, names, subfolder="", **hub):
 def _with_variant(name, variant):
     stem, _, ending = name.rpartition(".")
     return f"{stem}.{variant}.{ending}" if variant else name
-
-
-def modes_of_weights(folder: str | os.PathLike) -> dict[str, int]:
-    """The modes of the weights' files in a folder, by name; none where there is no such folder."""
-    return {file.name: stat.S_IMODE(file.stat().st_mode) for file in Path(folder).glob("*.safetensors")}
-
-
-def set_modes_of_weights(folder: str | os.PathLike, before: dict[str, int]) -> None:
-    """
-    Gives weights that were saved the modes that they had before, and new ones that of `config.json`. The library that writes
-    them leaves them readable by their owner alone, also where everything beside them can be read by others.
-
-    Args:
-        folder (`str`): where they were saved.
-        before (`dict[str, int]`): what [`modes_of_weights`] returned before.
-    """
-    config = Path(folder, "config.json")
-    usual = stat.S_IMODE(config.stat().st_mode) if config.is_file() else None
-    for file in Path(folder).glob("*.safetensors"):
-        mode = before.get(file.name, usual)
-        if mode is not None:
-            with contextlib.suppress(PermissionError):  # a file system without modes, or another user's file
-                file.chmod(mode)

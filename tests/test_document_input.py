@@ -228,6 +228,21 @@ def test_lines_of_the_cases(case):
         read_document_input(json.loads(line), ner=lambda text: [])
 
 
+def test_no_sentences_beside_a_text_are_none_given():
+    item = {"text": "Oslo is in Norway. It rains.", "mentions": [(0, 4), (11, 17)]}
+    assert read_document_input({**item, "sents": []}).document == read_document_input(item).document
+
+
+def test_a_span_of_spacy_is_a_document_of_its_own():
+    """Its entities count characters from the beginning of the document that it is a part of."""
+    spacy = pytest.importorskip("spacy", reason="needs spaCy, which the extra `text` brings")
+    doc = spacy.blank("en")("It rains. Oslo is in Norway.")
+    doc.ents = [doc.char_span(10, 14, "LOC"), doc.char_span(21, 27, "LOC")]
+    read = read_document_input(doc[3:])
+    assert read.text == "Oslo is in Norway."
+    assert [entity["name"] for entity in read.entities] == ["Oslo", "Norway"]
+
+
 @pytest.mark.parametrize(
     ("item", "tool"),
     [

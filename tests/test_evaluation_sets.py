@@ -2,6 +2,7 @@
 
 import pytest
 from helpers import random_document, tiny_model, tiny_system
+from transformers import EarlyStoppingCallback
 
 from modeling_comm import CommTrainer, CommTrainingArguments
 
@@ -45,3 +46,30 @@ def test_an_iterable_dataset_is_a_stream(tmp_path):
     trainer = make(tmp_path, train=stream, dev=NEWS, max_steps=3, eval_strategy="no", load_best_model_at_end=False)
     trainer.train()
     assert trainer.state.global_step == 3 and trainer.stream_report["documents"] >= 3
+
+
+@pytest.mark.parametrize("metric", ["web_f1", "web_long_f1"])
+def test_early_stopping_looks_at_the_set_of_its_metric(tmp_path, metric, caplog):
+    """Of the others Transformers' callback says that it is disabled."""
+
+    class Counted(EarlyStoppingCallback):
+        asked = 0
+
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            assert f"eval_{metric}" in metrics
+            self.asked += 1
+            super().on_evaluate(args, state, control, metrics, **kwargs)
+
+    trainer = make(
+        tmp_path,
+        dev={"web": WEB, "web_long": NEWS},
+        metric_for_best_model=metric,
+        num_train_epochs=2,
+        save_strategy="epoch",
+    )
+    early = Counted(5)
+    trainer.add_callback(early)
+    trainer.train()
+    trainer.evaluate(NEWS, metric_key_prefix="test")
+    assert early.asked == 2 and early in trainer.callback_handler.callbacks
+    assert "early stopping" not in caplog.text

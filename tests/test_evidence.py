@@ -308,6 +308,14 @@ def test_evidence_that_was_cut_off(documents):
     assert 0 < left.sum() < 30 and not batch["evidence"][:, ~left].any()
 
 
+def test_sentences_that_attention_does_not_reach_do_not_make_the_loss_negative():
+    scores = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    evidence = torch.tensor([[1.0, 0.0, 1.0], [0.0, 2.0, 1.0], [1.0, 0.0, 1.0]])
+    losses = [evidence_loss(scores[row : row + 1], evidence[row : row + 1], "sum").item() for row in range(3)]
+    assert losses == pytest.approx([-math.log(0.9), -math.log(0.8), 0.0])
+    assert evidence_loss(scores, evidence).item() == pytest.approx(sum(losses) / 3)
+
+
 def test_evidence_of_several_relations_counts_each():
     document = random_document(3, 30, labels=False)
     document["labels"] = [

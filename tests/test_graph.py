@@ -20,7 +20,7 @@ from modeling_comm.mentions import normalize_name
 from modeling_comm.settings import SettingError
 from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK
 
-NEEDED = 'needs the extra graph: pip install "comm-docre[graph]"'
+NEEDED = 'needs the extra graph: pip install -e ".[graph]"'
 FIRST = make_record(
     "Anna lives in Oslo. She was born there.",
     ["Anna", "Oslo"],
@@ -154,6 +154,13 @@ def test_a_linker_gives_texts(given):
 def test_unknown_linker():
     with pytest.raises(SettingError, match="'id', 'name', 'name_and_type'"):
         build_graph([FIRST], "wikidata")
+
+
+def test_a_relation_has_the_first_name_that_is_not_its_id():
+    records = [named("Anna", number) for number in range(3)]
+    for record, name in zip(records, ["P17", "country", "state"], strict=True):
+        record["triples"][0]["relation_name"] = name
+    assert [edge.relation_name for edge in build_graph(records).edges] == ["country"]
 
 
 def test_triples_that_become_one_count_once():
@@ -474,7 +481,7 @@ def test_input_is_not_overwritten(triples, tmp_path, capsys):
 @pytest.mark.parametrize("suffix, package", [(".parquet", "pyarrow"), (".graphml", "networkx"), (".ttl", "rdflib")])
 def test_what_a_format_lacks_is_named(suffix, package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"'{package}': pip install \"comm-docre\[graph\]\""):
+    with pytest.raises(ImportError, match=rf"'{package}', of the extra 'graph': pip install"):
         write_graph(build_graph([FIRST]), tmp_path / f"graph{suffix}")
     assert list(tmp_path.iterdir()) == []
 

@@ -335,6 +335,7 @@ WRONG_FLAGS = {
     "another loss": ["--loss", "mine"],
     "a scheduler that is not there": ["--lr_scheduler_type", "mine"],
     "a checkpoint that is not there": ["--resume_from_checkpoint", "no/checkpoint"],
+    "a seed twice": ["--seeds", "1", "2", "1"],
     "a metric that is not there": ["--metric_for_best_model", "mine", "--validation_file", "train.json"],
 }
 
@@ -363,3 +364,107 @@ def test_every_user_error_of_the_training_script(commands, files, tmp_path, monk
         if finished.status != 2 or "Traceback" in finished.err:
             wrong[name] = (finished.status, finished.err.splitlines()[-1:])
     assert not wrong
+
+
+# ------------------------------------------------------------------------------------------------ rules, exports, stdout
+
+
+def test_wrong_files_of_rules_and_labels(commands, files, tmp_path):
+    work, _ = files
+    (tmp_path / "long.yaml").write_bytes(b"- " + LONG)
+    (tmp_path / "deep.yaml").write_bytes(DEEP)
+    (tmp_path / "none.yaml").write_bytes(b"")
+    (tmp_path / "text.yaml").write_text("- {rule: 'P1(x, y) => P2(x, y)', confidence: high}")
+    (tmp_path / "other.yaml").write_bytes((work / "train.json").read_bytes())
+    write_json(tmp_path / "unlabelled.json", [{**document, "labels": None} for document in documents(2)])
+    (tmp_path / "right.yaml").write_text("- P131(x, y) => P17(x, y)")
+    complete = [
+        "comm-docre",
+        "complete",
+        "--documents",
+        work / "train.json",
+        "--output",
+        tmp_path / "out.json",
+        "--rules",
+    ]
+    for name in ("long", "deep", "none", "text", "other"):
+        (finished,) = commands([*complete, tmp_path / f"{name}.yaml"])
+        line = assert_one_line(finished)
+        assert f"{name}.yaml" in line and len(line) < 1000
+    rules = ["comm-docre", "rules", "--output", tmp_path / "out.json", "--documents"]
+    for finished in commands(
+        [*complete, tmp_path / "right.yaml", "--complete", tmp_path / "unlabelled.json"],
+        [*complete, tmp_path / "right.yaml", "--complete", tmp_path / "none.yaml"],
+        [*rules, tmp_path / "unlabelled.json"],
+        [*rules, work / "train.json", "--min_confidence", "nan"],
+        [*rules, work / "train.json", "--min_support", "-1"],
+    ):
+        assert_one_line(finished)
+    assert not (tmp_path / "out.json").exists()  # everything is read before anything is written
+    (finished,) = commands([*complete, tmp_path / "right.yaml", "--complete", work / "train.json"])
+    assert finished.status == 0 and read_json(tmp_path / "out.json")
+
+
+def test_a_configuration_nested_deep(commands, model, tmp_path):
+    folder = shutil.copytree(model, tmp_path / "deep")
+    (folder / "config.json").write_bytes(b'{"a": ' + DEEP + b"]" * 100_000 + b"}")
+    for command in (
+        ["export", "--output", tmp_path / "out.pt2"],
+        ["predict", "--input", "-", "--output", "-", "--format", "jsonl"],
+    ):
+        (finished,) = commands(["comm-docre", *command, "--model", folder])
+        assert str(folder) in assert_one_line(finished)
+
+
+def test_an_export_is_whole_or_not_there(commands, model, tmp_path):
+    export = ["comm-docre", "export", "--model", model, "--output"]
+    new, over = commands([*export, tmp_path / "new" / "folder" / "a.pt2"], [*export, tmp_path])
+    assert new.status == 0, new.err
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["a.pt2"]
+    assert_one_line(over)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_a_full_standard_output(commands, files, tmp_path):
+    work, words = files
+    predict = [*words["predict"], "--input", work / "in.jsonl", "--output", "-"]
+    for command in (
+        words["evaluate"],
+        predict,
+        ["comm-docre", "rules", "--documents", work / "train.json", "--output", tmp_path / "r"],
+    ):
+        (finished,) = commands({"command": command, "stdout": "/dev/full"})
+        line = assert_one_line(finished)
+        assert "standard output" in line and "No space left" in line
+
+
+def test_a_file_that_is_written_needs_no_standard_output(commands, files, tmp_path):
+    work, words = files
+    rules = ["comm-docre", "rules", "--documents", work / "train.json", "--output", tmp_path / "rules.yaml"]
+    evaluate = [*words["evaluate"], "--output", tmp_path / "scores.json"]
+    for finished in commands(*({"command": command, "closed": [0, 1]} for command in (rules, evaluate))):
+        assert finished.status == 0, finished.err
+    assert (tmp_path / "rules.yaml").is_file() and read_json(tmp_path / "scores.json")
+
+
+def test_outputs_that_are_one_file_and_inputs_that_hold_nothing(commands, files, tmp_path):
+    work, words = files
+    evaluate, one = words["evaluate"], tmp_path / "one.csv"
+    (tmp_path / "names.json").write_text("[")
+    for name, content in (("list", "[1]"), ("empty", "{}")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(content)
+    imported = ["comm-docre", "import", "--input", work / "train.json", "--output", tmp_path / "imported.json"]
+    for finished, named in zip(
+        commands(
+            [*evaluate, "--errors", one, "--output", one],
+            [*evaluate[:-1], work / "facts.json"],
+            [*imported, "--rel_info", tmp_path / "names.json"],
+            ["comm-docre", "card", "--run", tmp_path / "list"],
+            ["comm-docre", "card", "--run", tmp_path / "empty"],
+        ),
+        ("one.csv", "facts.json", "names.json", "run.json", "run.json"),
+        strict=True,
+    ):
+        assert named in assert_one_line(finished)
+    assert not one.exists() and not (tmp_path / "imported.json").exists()

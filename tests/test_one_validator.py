@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 from collections import Counter
 
@@ -198,3 +199,111 @@ def test_names_of_files_that_are_not_utf_8(commands, model, tmp_path):
     ):
         (line,) = (line for line in finished.err.splitlines() if line.startswith("error: "))
         assert finished.status == 2 and "caf\\udce9" in line and "UTF-8" in line and "Traceback" not in finished.err
+
+
+# ------------------------------------------------------------------------------------------ what annotators have not said
+
+
+def test_an_id_that_a_table_leaves_empty_is_none_given(model, tmp_path):
+    lines = [{"text": "Oslo is in Norway.", "mentions": [[0, 4], [11, 17]], "id": value} for value in (math.nan, 7)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [
+        "--model",
+        model,
+        "--format",
+        "jsonl",
+        "--input",
+        tmp_path / "in.jsonl",
+        "--output",
+        tmp_path / "out.jsonl",
+    ]
+    assert run("predict", *words) == 0
+    assert [json.loads(line)["id"] for line in (tmp_path / "out.jsonl").read_text().splitlines()] == ["#1", 7]
+
+
+def test_what_an_annotator_did_not_accept_is_left_out_and_counted(model, tmp_path, capsys):
+    line = {"text": "Oslo is in Norway.", "spans": [{"start": 0, "end": 4, "label": "LOC"}]}
+    answers = ["accept", "reject", None, "ignore", "reject"]
+    lines = [{**line, "answer": answer, "id": number} for number, answer in enumerate(answers)]
+    lines.append({"text": "Oslo is in Norway.", "mentions": [[0, 4]], "answer": "reject", "id": 5})  # one's own field
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = [
+        "--model",
+        model,
+        "--format",
+        "jsonl",
+        "--input",
+        tmp_path / "in.jsonl",
+        "--output",
+        tmp_path / "out.jsonl",
+    ]
+    for batch_size in (1, 4):
+        assert run("predict", *words, "--batch_size", batch_size, "--restart") == 0
+        records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [record["id"] for record in records] == [0, 2, 5]
+        assert "documents 3, triples" in (said := capsys.readouterr().err)
+        assert "not accepted by their annotator 3" in said
+
+
+# -------------------------------------------------------------------------------------------- what predict has written
+
+
+def test_predictions_without_a_triple_come_with_what_helps(model, tmp_path, capsys):
+    write_json(tmp_path / "in.json", documents(3))
+    words = [
+        "--model",
+        model,
+        "--format",
+        "docred",
+        "--input",
+        tmp_path / "in.json",
+        "--output",
+        tmp_path / "out.jsonl",
+    ]
+    assert run("predict", *words, "--threshold_offset", 1000) == 0
+    said = capsys.readouterr().err
+    assert "no triple clears the model's threshold in any of 3 documents" in said and "--threshold_offset" in said
+    for flags in (["--threshold_offset", -1000], ["--threshold_offset", -1000, "--min_score", 0.9999999]):
+        assert run("predict", *words, *flags, "--restart") == 0
+        assert "no triple" not in capsys.readouterr().err
+
+
+def test_files_of_predict_that_other_commands_cannot_read(model, tmp_path, capsys):
+    write_json(tmp_path / "in.json", documents(2))
+    (tmp_path / "none.json").write_text("[]")
+    words = ["predict", "--model", model, "--format", "docred", "--input"]
+    assert run(*words, tmp_path / "in.json", "--output", tmp_path / "out.csv") == 0
+    assert run(*words, tmp_path / "none.json", "--output", tmp_path / "none.csv") == 0
+    assert run(*words, tmp_path / "none.json", "--output", tmp_path / "none.jsonl") == 0
+    evaluate, view = (
+        ["evaluate", "--truth", tmp_path / "in.json", "--predictions"],
+        ["view", "--output", tmp_path / "p"],
+    )
+    for name, expected in (("out.csv", "CSV"), ("none.csv", "CSV"), ("none.jsonl", "found nothing")):
+        capsys.readouterr()
+        assert run(*evaluate, tmp_path / name) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert name in line and expected in line
+        status = run(*view, "--input", tmp_path / name)
+        said = capsys.readouterr().err
+        assert name in said and (status, expected == "CSV") in ((2, True), (0, False))
+        assert ("CSV" if status else "has no record in it") in said
+
+
+def test_scores_of_a_selection_are_called_that(model, tmp_path, capsys):
+    write_json(tmp_path / "in.json", documents(2))
+    words = [
+        "--model",
+        model,
+        "--format",
+        "docred",
+        "--input",
+        tmp_path / "in.json",
+        "--output",
+        tmp_path / "out.jsonl",
+    ]
+    for flags, is_selected in (([], False), (["--top_k", 1], True)):
+        assert run("predict", *words, "--threshold_offset", -100, *flags, "--restart") == 0
+        capsys.readouterr()
+        assert run("evaluate", "--truth", tmp_path / "in.json", "--predictions", tmp_path / "out.jsonl") == 0
+        assert ("triples of the model were left out" in capsys.readouterr().err) == is_selected

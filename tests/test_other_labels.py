@@ -132,3 +132,29 @@ def test_a_processor_for_other_labels_has_nothing_that_was_tuned(tmp_path, caplo
     assert CommProcessor.from_pretrained(tmp_path, id2label=LABELS).decision.threshold_offset == 0.5
     renamed = CommProcessor.from_pretrained(tmp_path, id2label={**LABELS, 1: "treats"})
     assert renamed.decision.threshold_offset == 0 and "threshold_offset" in caplog.text
+
+
+@pytest.mark.parametrize("loader", [CommForDocumentRelationExtraction, AutoModel])
+def test_settings_of_the_loss_by_relation_come_with_the_labels(tmp_path, loader):
+    """They name relations that the checkpoint does not have."""
+    tiny_model(tiny_system()[0]).save_pretrained(tmp_path)
+    by_relation = {"treats": 3.0, "P131": 2.0}
+    given = {"loss": "pu_cmm", "pu_cmm_weight_by_relation": by_relation}
+    model = loader.from_pretrained(tmp_path, id2label=NEW, ignore_mismatched_sizes=True, **given)
+    assert (model.config.loss, model.config.pu_cmm_weight_by_relation, model.config.id2label) == (
+        "pu_cmm",
+        by_relation,
+        NEW,
+    )
+    model.save_pretrained(tmp_path / "new")
+    further = {0: "Na", 1: "cures"}
+    with pytest.raises(SettingError) as error:
+        loader.from_pretrained(tmp_path / "new", id2label=further, ignore_mismatched_sizes=True)
+    assert error.value.field == "pu_cmm_weight_by_relation"
+    again = loader.from_pretrained(
+        tmp_path / "new", id2label=further, ignore_mismatched_sizes=True, pu_cmm_weight_by_relation={"cures": 4.0}
+    )
+    assert again.config.pu_cmm_weight_by_relation == {"cures": 4.0} and again.config.loss == "pu_cmm"
+    with pytest.raises(TypeError, match="emb_size"):
+        again.set_labels(NEW, emb_size=3)
+    assert again.set_labels(NEW, loss="atl").config.loss == "atl"

@@ -152,7 +152,7 @@ def test_losses_are_offered_for_a_loop_of_ones_own():
 
 def test_what_training_lacks_is_named():
     found = run("from modeling_comm import CommTrainer", missing=("accelerate",))
-    assert "CommTrainer needs 'accelerate': pip install \"comm-docre[training]\"" in found.stderr
+    assert "CommTrainer needs 'accelerate', of the extra 'training': pip install -e \".[training]\"" in found.stderr
 
 
 def test_trainer_is_offered():

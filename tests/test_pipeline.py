@@ -25,7 +25,7 @@ from transformers import AutoModel, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 import modeling_comm
-from modeling_comm import DocumentRelationExtractionPipeline
+from modeling_comm import CommProcessor, DocumentRelationExtractionPipeline
 from modeling_comm.backbone_attention import without_capturing_hooks
 from modeling_comm.documents import DocumentError
 from modeling_comm.pipeline_comm import TASK
@@ -696,3 +696,26 @@ options = {options}{PREDICT}""",
 def test_labels_of_the_model_are_the_relations(records):
     found = {triple["relation"] for record in records for triple in record["triples"]}
     assert found <= set(LABELS.values()) - {"Na"} and "P17" in found
+
+
+@pytest.mark.parametrize(("name", "meant"), [("min_scor", "'min_score'"), ("thresholdoffset", "'threshold_offset'")])
+def test_a_misspelt_argument_names_the_right_one(name, meant):
+    config, processor = tiny_system()
+    extractor = pipeline(TASK, model=tiny_model(config), processor=processor)
+    with pytest.raises(TypeError, match=f"{TASK}.*{name}.*{meant}"):
+        extractor([], **{name: 0.5})
+    with pytest.raises(TypeError, match="batch_size"):
+        extractor([], zzz=1)
+
+
+def test_labels_that_changed_inside_a_pipeline_are_refused():
+    config, processor = tiny_system()
+    extractor = pipeline(TASK, model=tiny_model(config), processor=processor)
+    document = random_document(4, 30, labels=False)
+    extractor(document)
+    extractor.model.set_labels({0: "Na", 1: "treats"})
+    with pytest.raises(ValueError, match=r"treats.*processor"):
+        extractor(document)
+    again = CommProcessor.from_config(processor.tokenizer, extractor.model.config, window_size=32, window_stride=8)
+    record = pipeline(TASK, model=extractor.model, processor=again)(document, threshold_offset=-100.0)
+    assert {triple["relation"] for triple in record["triples"]} == {"treats"}

@@ -4,8 +4,7 @@ import argparse
 import sys
 from functools import partial
 
-from ..data.reading import iterate_documents
-from ..documents import validate_document
+from ..data.reading import read_labelled
 from ..incomplete_labels.rules import Completion, compare_labels, complete_labels, read_rules
 from ..utils.files import write_json
 from ..utils.writer import is_standard_output
@@ -15,17 +14,15 @@ from .errors import refuse_overwriting
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     refuse_overwriting([args.output], [args.documents, args.rules, *filter(None, [args.complete])])
-    documents, rules = list(iterate_documents(args.documents)), read_rules(args.rules)
-    for index, document in enumerate(documents):
-        validate_document(document, index=index, source=args.documents, require=("labels",))
+    documents, rules = read_labelled(args.documents), read_rules(args.rules)
+    complete = read_labelled(args.complete) if args.complete else None
     completed = [complete_labels(document, rules) for document in documents]
     write_json(args.output, completed)
     report = partial(print, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
     added = Completion.between(documents, completed)
     report(added)
     report("by relation: " + ", ".join(f"{relation} {number:,}" for relation, number in added.by_relation.items()))
-    if args.complete:
-        complete = list(iterate_documents(args.complete))
+    if complete is not None:
         for name, labels in (("as they were", documents), ("completed", completed)):
             found = compare_labels(labels, complete)
             shares = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in ("precision", "recall", "f1"))

@@ -23,6 +23,7 @@ from ..backbone_attention import load_backbone_config
 from ..configuration_comm import CommConfig
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
+from ..saved_folder import replacing_folder
 from ..utils.files import read_json
 from .errors import refuse_overwriting
 
@@ -271,8 +272,9 @@ def convert_original_checkpoint(
     if not any(name.startswith("backbone.") for name in placed):
         model = CommForDocumentRelationExtraction.from_backbone(backbone, config)
     model.load_state_dict(placed, strict=False)  # what may be missing is the backbone that was just loaded
-    model.save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
+    with replacing_folder(output_dir) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
     return left_out
 
 

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from ..utils.interrupts import one_interrupt
+
 TRACEBACK = "--traceback"
 CLOSED_PIPE = 1
 WRONG_INPUT = 2  # as argparse ends on wrong arguments
@@ -27,23 +29,35 @@ def command(main: Callable[..., int]) -> Callable[..., int]:
     def run(argv=None, *arguments, **options):
         hold_closed_streams()
         try:
-            status = main(argv, *arguments, **options)
+            with one_interrupt():
+                status = main(argv, *arguments, **options)
             sys.stdout.flush()  # here, where what is wrong with it is still caught
             return status
         except BrokenPipeError:  # the reader of stdout, such as `head`, has seen enough
-            # Otherwise Python would fail again when it closes stdout.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _gives_up_output()
             return CLOSED_PIPE
         except (OSError, ValueError, ImportError) as error:
             if TRACEBACK in (sys.argv[1:] if argv is None else argv):
                 traceback.print_exc()
-            _print_line(" ".join(["error:", *str(error).split()]))
+            where = ["standard output:"] if _gives_up_output() and getattr(error, "filename", None) is None else []
+            _print_line(" ".join(["error:", *where, *str(error).split()]))
             return WRONG_INPUT
         except KeyboardInterrupt:
             _print_line("interrupted")
             return INTERRUPTED
 
     return run
+
+
+def _gives_up_output():
+    """Returns whether stdout takes nothing any more, on a full disk for example. What is left to print leads nowhere from then
+    on: Python would fail again when it closes stdout."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 class _ClosedStream(io.TextIOBase):
@@ -93,15 +107,21 @@ def _print_line(text):
 
 def refuse_overwriting(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
     """
-    Refuses to write over what is read, by whatever path or link.
+    Refuses to write over what is read, and to write two outputs into one file, by whatever path or link.
 
     Args:
         outputs (`Iterable[str | Path]`): files and folders that the command writes.
         inputs (`Iterable[str | Path]`): files and folders that it reads. What does not exist is skipped.
 
     Raises:
-        ValueError: names the output that is an input.
+        ValueError: names the output that is an input or another output.
     """
+    outputs = list(outputs)
+    written = {}
+    for path in outputs:
+        other = written.setdefault(os.path.realpath(path), path)
+        if other is not path and (_is_stored(path) or not os.path.exists(path)):
+            raise ValueError(f"{path} would be written twice; expected outputs of their own")
     read = {_inode(path): path for path in inputs if _is_stored(path)}
     for path in outputs:
         if _is_stored(path) and _inode(path) in read:

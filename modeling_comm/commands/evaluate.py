@@ -24,6 +24,7 @@ from ..evaluation.scoring import PredictionError, format_scores, load_ign_refere
 from ..evaluation.type_prior import TypePrior
 from ..extensions import import_extensions
 from ..prediction_record import parse_record
+from ..reporting.triple_table import refuse_csv
 from ..utils.files import open_text, read_json, write_json
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
@@ -50,14 +51,21 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
             if first == "{":
                 check_finished(path)
                 file.seek(0)
-                facts, entities = [], {}
+                facts, entities, not_selected = [], {}, 0
                 for number, line in enumerate(file, 1):
                     if not line.strip():
                         continue
                     record = _read_record(line, f"{path}, line {number}")
                     facts += _official(record)
                     entities[record["title"]] = [entity["name"] for entity in record["entities"]]
+                    not_selected += record["lost"].get("triples_not_selected", 0)
+                if not_selected:
+                    found = f"{not_selected:,} triples of the model were left out by a selection such as --min_score or --top_k"
+                    print(f"warning: {path}: {found}; the scores are those of the rest", file=sys.stderr)
                 return facts, entities
+            refuse_csv(first + file.readline(1000), path)
+            if not first:
+                raise ValueError(f"{path}: found nothing, expected predictions; had `predict` documents to predict?")
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
     return _read_list(path, "a list of predictions"), None
@@ -155,6 +163,8 @@ def compare_files(
             than the documents.
     """
     documents = _read_list(truth, "a list of documents")
+    if not documents:
+        raise ValueError(f"{truth}: found no document, expected some with labels")
     reference = load_ign_reference(train_facts) if train_facts else None
     facts, predicted = read_predictions(predictions)
     if predicted is not None:

@@ -8,6 +8,8 @@ import torch
 from transformers import AutoModel, AutoProcessor
 
 from ..deployment.export import export_onnx, export_program, largest_difference
+from ..saved_folder import replacing_folder
+from ..utils.writer import replacing
 from . import export_annotations
 from .errors import refuse_overwriting
 from .predict_models import check_model
@@ -47,11 +49,14 @@ def _export_model(args):
     processor = AutoProcessor.from_pretrained(args.model)
     if form == "torch":
         program = export_program(model, processor)
-        torch.export.save(program, args.output)
+        with replacing(args.output) as file:
+            torch.export.save(program, file)
         module = program.module()
         difference = largest_difference(model, processor, lambda batch: module(**batch).logits)
     else:
-        export_onnx(model, processor, args.output)
+        output = Path(args.output)
+        with replacing_folder(output.parent) as folder:  # there may be a second file
+            export_onnx(model, processor, Path(folder, output.name))
         if importlib.util.find_spec("onnxruntime") is None:
             print(f"{args.output}: not compared with the model, which needs onnxruntime")
             return 0

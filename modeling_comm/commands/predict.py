@@ -260,7 +260,15 @@ def _report(output, args):
     if counts["documents"] and counts["documents"] == counts["without_entities"]:
         found = f"--ner {ner} found no entity" if ner else "there is no entity"
         print(f"warning: {found} in {counts['documents']:,} documents, so there are no triples", file=sys.stderr)
+    if counts["documents"] > counts["without_entities"] and not counts["triples"] + counts["lost"].get(
+        "triples_not_selected", 0
+    ):
+        found = f"no triple clears the model's threshold in any of {counts['documents']:,} documents"
+        helps = "a negative --threshold_offset lets more through, and a model that was trained further finds more"
+        print(f"warning: {found}; {helps}", file=sys.stderr)
     numbers = [f"{name} {counts[name]:,}" for name in ("documents", "triples", "rejected")]
+    if not_accepted := output.read - counts["documents"] - counts["rejected"]:
+        numbers.append(f"not accepted by their annotator {not_accepted:,}")
     if counts["without_entities"]:
         numbers.insert(1, f"without entities {counts['without_entities']:,}")
     lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in counts["lost"].items()]

@@ -16,7 +16,7 @@ def predict_batch(extract: Callable, batch: list[Item]) -> tuple[list[dict], lis
 
     Args:
         extract (`Callable`): a pipeline, perhaps with arguments.
-        batch (`list[Item]`): documents with their ids, and what could not be read.
+        batch (`list[Item]`): documents with their ids, what could not be read, and what is left out.
 
     Returns:
         records of the documents, each with its `"id"`, scores and weights rounded to 6 decimals; the items that have none, each
@@ -25,8 +25,8 @@ def predict_batch(extract: Callable, batch: list[Item]) -> tuple[list[dict], lis
     Raises:
         RuntimeError: the model fails, other than for want of memory.
     """
-    records, errors = [], {index: item.error for index, item in enumerate(batch) if item.document is None}
-    waiting = [index for index in range(len(batch)) if index not in errors]
+    records, errors = [], {index: item.error for index, item in enumerate(batch) if item.error is not None}
+    waiting = [index for index, item in enumerate(batch) if item.document is not None]
     while waiting:
         done = 0
         try:

@@ -18,6 +18,7 @@ from ..utils.files import iterate_json_array, open_text
 STANDARD_STREAM = "-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_SUFFIXES = {".json", ".jsonl"}
+_NOT_ACCEPTED = ("reject", "ignore")  # answers of a Prodigy line whose spans its annotator did not accept
 
 
 class Item(NamedTuple):
@@ -27,7 +28,8 @@ class Item(NamedTuple):
         kind (`str`): what it is a part of the input as, `"line"`, `"document"` (of an array) or `"file"`.
         place (`int` or `str`): number of the line or document, from 1; name of the file.
         raw (`str`): as it is in the input; bytes that are no UTF-8 as `\\xff`.
-        document (`dict`, *optional*): an input of the pipeline, perhaps with an `"id"`; None if it cannot be read.
+        document (`dict`, *optional*): an input of the pipeline, perhaps with an `"id"`; None if it cannot be read, or, without
+            an error, if its annotator has not accepted it.
         error (`str`, *optional*): why it cannot be read.
         id (`int` or `str`, *optional*): what the record of the document is called, see [`with_ids`].
     """
@@ -187,6 +189,8 @@ def _checked(item, docred):
     elif not isinstance(value, dict):
         error = f"found {type(value).__name__}, expected a text or an object (an array of documents: --format docred)"
         return item._replace(document=None, error=error)
+    elif "spans" in value and value.get("answer") in _NOT_ACCEPTED:
+        return item._replace(document=None)
     return item
 
 
@@ -207,7 +211,7 @@ def with_ids(items: Iterable[Item]) -> Iterator[Item]:
 
 def _with_id(item, position, taken):
     given, title = item.document.pop("id", None), item.document.get("title")
-    if given is None:
+    if given is None or given != given:  # NaN is what a table has in an empty cell
         found = title if isinstance(title, str) and title.strip() else f"#{position}"
         if found in taken:
             found = f"#{position}"

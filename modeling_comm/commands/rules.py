@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..data.reading import iterate_documents
+from ..data.reading import read_labelled
 from ..incomplete_labels.rules import mine_rules, rules_to_text
 from ..utils.writer import is_standard_output, write_text
 from .errors import refuse_overwriting
@@ -13,7 +13,7 @@ from .errors import refuse_overwriting
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     refuse_overwriting([args.output], [args.documents])
-    documents = list(iterate_documents(args.documents))
+    documents = read_labelled(args.documents)
     rules = mine_rules(documents, args.min_confidence, args.min_support, chains=not args.no_chains)
     heading = f"# Mined from {len(documents)} documents of {Path(args.documents).name}, confidence >= {args.min_confidence:g}, "
     heading += f"support >= {args.min_support}.\n"

@@ -31,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
             raise
         place, error.index = places[error.index], None  # the file has empty lines too
         raise ValueError(f"{place}: {error}") from error
+    if not places:
+        print(f"warning: {name} has no record in it, and the page has none", file=sys.stderr)
     write_text(args.output, page)
     print(f"The page is {args.output}.", file=sys.stderr)
     return 0

@@ -103,7 +103,7 @@ class DatasetEntry:
     scores: tuple[str, ...] = ()
     published_statistics: Mapping[str, str] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _ = self.candidates  # a wrong one is refused here
 
     @property

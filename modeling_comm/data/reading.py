@@ -72,3 +72,16 @@ def iterate_documents(
         except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
             raise DocumentError(source, index + 1, None, None, str(error), expected) from error
+
+
+def read_labelled(path: str | os.PathLike) -> list[Document]:
+    """
+    All documents of a JSON file in DocRED's format, every one of them with labels.
+
+    Raises:
+        DocumentError: as [`iterate_documents`], or a document has no labels.
+    """
+    documents = list(iterate_documents(path))
+    for index, document in enumerate(documents):
+        validate_document(document, index=index, source=os.fspath(path), require=("labels",))
+    return documents

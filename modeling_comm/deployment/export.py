@@ -15,6 +15,7 @@ from torch.fx.experimental import _config as symbolic_sizes
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from ..settings import SettingError
+from ..utils.imports import of_extra
 
 # The dimension of a tensor's columns, which stays as it is; all others are free.
 _COLUMNS = {"windows": 1, "pair_index": 1}
@@ -100,7 +101,7 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
         )
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise ImportError(f'ONNX needs {package}: pip install "comm-docre[onnx]"')
+            raise ImportError(f"ONNX needs {package!r}{of_extra('onnx')}")
     given = _example(processor, (4, 3), (40, 2 * processor.window_size))
     given = {name: given[name] for name in inspect.signature(_Logits.forward).parameters if name != "self"}
     program = _export(_Logits(model), given)

@@ -116,7 +116,7 @@ def score_data_set(
         what [`~modeling_comm.evaluation.scoring.score`] returns, and as `field_scores` what [`field_scores`] does.
     """
     predictions = list(predictions)
-    settings = {"frequent_relations": entry.frequent_relations, "candidates": entry.candidates}
+    settings: dict[str, Any] = {"frequent_relations": entry.frequent_relations, "candidates": entry.candidates}
     result = score(predictions, documents, ign_reference=ign_reference, **settings)
     return {
         **result,

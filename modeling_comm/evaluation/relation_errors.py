@@ -56,13 +56,13 @@ def relation_errors(
     gold = {}
     for title, document in truth.items():
         for label in document.get("labels") or ():
-            fact = candidates.turn(label["h"], label["t"], label["r"])
-            if not candidates.ignores(*fact, ignored[title]):
-                gold.setdefault((title, *fact), set()).update(label.get("evidence") or ())
+            gold_fact = candidates.turn(label["h"], label["t"], label["r"])
+            if not candidates.ignores(*gold_fact, ignored[title]):
+                gold.setdefault((title, *gold_fact), set()).update(label.get("evidence") or ())
     predicted = {}
     for index, prediction in enumerate(predictions):
-        (title, *fact), evidence = parse_prediction(prediction, index)
-        fact = candidates.turn(*fact)
+        (title, head, tail, relation), evidence = parse_prediction(prediction, index)
+        fact = candidates.turn(head, tail, relation)
         if title in truth and not candidates.ignores(*fact, ignored[title]):
             predicted.setdefault((title, *fact), evidence)
     errors = {relation: {kind: [] for kind in _KINDS} for relation in counts}

@@ -442,7 +442,7 @@ def format_scores(
         if key == "ign_" and not result["ign_reference"]:
             continue
         line = f"{label:{width}}" + "".join(f"{100 * rate:8.2f}" for rate in rates_of(result, key))
-        if counts := (result | own).get(key) if key else {**result, "predictions": result["distinct_predictions"]}:
+        if counts := {**result, **own}.get(key) if key else {**result, "predictions": result["distinct_predictions"]}:
             line += f"{counts['gold']:9,}{counts['predictions']:11,}{counts['correct']:9,}"
         lines.append(
             line

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ..documents import DocumentError, shown
 from ..utils.files import open_text
+from ..utils.imports import of_extra
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
 from .entity_ids import split_joined_ids
 from .format_registry import register_format
@@ -51,7 +52,7 @@ def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
     try:
         from bioc import biocjson, biocxml
     except ImportError as error:
-        raise ImportError(f'BioC needs {error.name!r}: pip install "comm-docre[bioc]"') from error
+        raise ImportError(f"BioC needs {error.name!r}{of_extra('bioc')}") from error
     with open_text(path) as file:
         content = file.read()
     try:

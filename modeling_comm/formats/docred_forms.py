@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from ..documents import DocumentError, shown
 from ..utils.files import iterate_json_array, open_text
+from ..utils.imports import of_extra
 from .format_registry import register_format
 from .import_report import ImportReport
 
@@ -67,7 +68,7 @@ def read_parquet(path: str, report: ImportReport) -> Iterator[dict]:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
-        raise ImportError(f'Parquet needs {error.name!r}: pip install "comm-docre[training]"') from error
+        raise ImportError(f"Parquet needs {error.name!r}{of_extra('training')}") from error
     with open_text(path) as file:
         try:
             table = parquet.ParquetFile(file.buffer)

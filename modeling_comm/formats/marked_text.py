@@ -100,7 +100,7 @@ class MarkedTextOptions:
     text_field: str = "text"
     original: OriginalDocuments | None = field(default=None, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.entities not in ENTITY_WAYS:
             raise SettingError("MarkedTextOptions", "entities", self.entities, f"one of {', '.join(ENTITY_WAYS)}")
 

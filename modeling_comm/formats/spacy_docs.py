@@ -6,6 +6,7 @@ from typing import Any
 from ..documents import Document, DocumentChecker, DocumentError
 from ..prediction_record import parse_record
 from ..utils.files import iterate_json_values
+from ..utils.imports import of_extra
 from .annotated_text import AnnotatedText, document_of_text
 from .format_registry import register_format
 from .import_report import ImportReport
@@ -105,7 +106,7 @@ def _of_docbin(path):
         import spacy
         from spacy.tokens import DocBin
     except ImportError as error:
-        raise ImportError('.spacy files need spaCy: pip install "comm-docre[text]"') from error
+        raise ImportError(f".spacy files need 'spacy'{of_extra('text')}") from error
     try:
         docs = DocBin().from_disk(path)
     except Exception as error:  # zlib's, msgpack's and spaCy's own

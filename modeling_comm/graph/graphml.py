@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..utils.imports import of_extra
 from ..utils.writer import replacing
 from .tables import edge_rows, entity_rows
 from .texts import provenance_json, xml_text
@@ -23,7 +24,7 @@ def to_networkx(graph: Graph) -> "networkx.MultiDiGraph":
     try:
         import networkx
     except ModuleNotFoundError as error:
-        raise ImportError(f'GraphML needs {error.name!r}: pip install "comm-docre[graph]"') from error
+        raise ImportError(f"GraphML needs {error.name!r}{of_extra('graph')}") from error
     united = networkx.MultiDiGraph()
     for row in entity_rows(graph):
         united.add_node(xml_text(row.pop("id")), **_attributes(row))

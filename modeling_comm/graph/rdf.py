@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ..utils.imports import of_extra
 from ..utils.writer import replacing
 from .texts import xml_text
 from .united_graph import Graph
@@ -48,7 +49,7 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
     try:
         import rdflib
     except ModuleNotFoundError as error:
-        raise ImportError(f'RDF needs {error.name!r}: pip install "comm-docre[graph]"') from error
+        raise ImportError(f"RDF needs {error.name!r}{of_extra('graph')}") from error
     from rdflib import DCTERMS, PROV, RDF, RDFS, SKOS
 
     comm = rdflib.Namespace(f"{BASE}vocabulary:")

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ..utils.imports import of_extra
 from ..utils.spreadsheet import csv_header, csv_rows
 from ..utils.writer import replacing
 from .texts import utf8_text
@@ -126,7 +127,7 @@ def write_parquet(graph: Graph, *files: Path) -> None:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise ImportError(f'Parquet needs {error.name!r}: pip install "comm-docre[graph]"') from error
+        raise ImportError(f"Parquet needs {error.name!r}{of_extra('graph')}") from error
     text, integer = pyarrow.string(), pyarrow.int64()
     mention = pyarrow.struct([("start", integer), ("end", integer), ("sentence", integer), ("text", text)])
     types = {

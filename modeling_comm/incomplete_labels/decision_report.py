@@ -10,6 +10,7 @@ import numpy as np
 
 from ..evaluation.cutoffs import tune_offset
 from ..probabilities import ProbabilityMap, sigmoid
+from ..utils.imports import of_extra
 from .probability_map import FOLDS, FittedMap, cells_looked_at, fold_of, reliability
 
 PLOT = "reliability.png"
@@ -142,7 +143,7 @@ def plot_reliability(report: dict, file: str | Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
-        raise ImportError(f'the reliability plot needs {error.name!r}: pip install "comm-docre[plots]"') from error
+        raise ImportError(f"the reliability plot needs {error.name!r}{of_extra('plots')}") from error
     split = "test" if "test" in report else "dev"
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     FigureCanvasAgg(figure)

@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs
+from ..documents import Document
 from .rules import facts_of
 
 SMOOTHING = 5.0
 MOST = 10.0
 
 
-def label_rates(documents: Iterable[Mapping], candidates: CandidatePairs = ALL_PAIRS) -> dict[str, float]:
+def label_rates(documents: Iterable[Document], candidates: CandidatePairs = ALL_PAIRS) -> dict[str, float]:
     """
     Counts, for each relation with a label, the share of all pairs that has it.
 

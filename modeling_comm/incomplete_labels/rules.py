@@ -6,9 +6,11 @@ Labels that annotators left out often follow from those they gave: Re-DocRED add
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
+from ..documents import shown
 from ..rules import Atom, Derived, Fact, Rule, derive_facts
 
 __all__ = [
@@ -45,17 +47,20 @@ def read_rules(path: str | Path, relations: Collection[str] | None = None) -> li
 
     try:
         items = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # bytes that are no UTF-8, a number of a million digits
+        raise ValueError(f"{path}: found no YAML ({error}), expected a list of rules") from error
     if not isinstance(items, list):
-        raise ValueError(f"{path} is a {type(items).__name__}; expected a list of rules")
+        raise ValueError(f"{path}: found {'nothing' if items is None else shown(items)}, expected a list of rules")
     rules = []
     for number, item in enumerate(items, 1):
         item = {"rule": item} if isinstance(item, str) else item
-        if not isinstance(item, Mapping) or not isinstance(item.get("rule"), str) or item.keys() - _KEYS:
-            raise ValueError(
-                f"{path}, rule {number} is {item!r}; expected a text, or a mapping with {', '.join(_KEYS)}"
-            )
+        if not _is_rule(item):
+            expected = f"a text, or a mapping with {', '.join(_KEYS)}, the last two numbers"
+            raise ValueError(f"{path}, rule {number}: found {shown(item)}, expected {expected}")
         try:
             rule = Rule.parse(**{"text" if key == "rule" else key: value for key, value in item.items()})
         except ValueError as error:
@@ -68,6 +73,13 @@ def read_rules(path: str | Path, relations: Collection[str] | None = None) -> li
 
 
 _KEYS = ("rule", "confidence", "support")
+
+
+def _is_rule(item):
+    if not isinstance(item, Mapping) or not isinstance(item.get("rule"), str) or item.keys() - _KEYS:
+        return False
+    numbers = [item[name] for name in _KEYS[1:] if item.get(name) is not None]
+    return all(isinstance(number, Real) and not isinstance(number, bool) for number in numbers)
 
 
 def rules_to_text(rules: Iterable[Rule]) -> str:
@@ -123,7 +135,14 @@ def mine_rules(
 
     Returns:
         `list[Rule]`: the most confident ones first. A rule whose conclusion repeats a condition is left out.
+
+    Raises:
+        ValueError: `min_confidence` or `min_support` is out of its range.
     """
+    if not 0 <= min_confidence <= 1:
+        raise ValueError(f"min_confidence is {min_confidence}; expected a number from 0 to 1")
+    if min_support < 1:
+        raise ValueError(f"min_support is {min_support}; expected an integer of 1 or more")
     places, both = defaultdict(int), defaultdict(int)
     for document in documents:
         facts = facts_of(document)

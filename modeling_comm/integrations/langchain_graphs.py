@@ -6,12 +6,15 @@ other packages read the same attributes.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..utils.imports import of_extra
 
 try:
     from langchain_core.documents import Document
     from langchain_neo4j.graphs.graph_document import GraphDocument, Node, Relationship
 except ImportError as error:
-    raise ImportError('the graph transformer needs langchain-neo4j: pip install "comm-docre[langchain]"') from error
+    raise ImportError(f"the graph transformer needs 'langchain-neo4j'{of_extra('langchain')}") from error
 
 from ..prediction_record import PredictionRecord
 
@@ -40,7 +43,7 @@ class CommGraphTransformer:
     ```
     """
 
-    def __init__(self, extractor: Callable, ner: Callable | None = None, batch_size: int = 8, **settings):
+    def __init__(self, extractor: Callable, ner: Callable | None = None, batch_size: int = 8, **settings: Any):
         self.extractor, self.batch_size = extractor, batch_size
         self.settings = settings if ner is None else {"ner": ner, **settings}
 

@@ -8,12 +8,14 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from ..utils.imports import of_extra
+
 try:
     from spacy.language import Language
     from spacy.tokens import Doc, Span
     from spacy.util import raise_error
 except ImportError as error:
-    raise ImportError('the component needs spaCy: pip install "comm-docre[text]"') from error
+    raise ImportError(f"the component needs 'spacy'{of_extra('text')}") from error
 from transformers import pipeline
 
 from .. import pipeline_comm  # noqa: F401  # registers the task

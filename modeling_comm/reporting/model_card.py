@@ -22,6 +22,7 @@ from transformers import Trainer
 
 from ..configuration_comm import TASK
 from ..data.dataset_entry import LOCAL
+from ..documents import shown
 from ..evaluation.scoring import format_scores
 from ..features import encoding_report
 from ..utils.files import read_json
@@ -135,6 +136,13 @@ def write_model_card(
 # -------------------------------------------------------------------------------------------------------------- records
 
 
+def _read_object(file, field):
+    content = read_json(file)
+    if not isinstance(content, dict) or field not in content:
+        raise ValueError(f"{file}: found {shown(content)}, expected what run_docre.py writes, with {field!r}")
+    return content
+
+
 def read_run(
     folder: str | os.PathLike, record: Mapping[str, Any] | None = None
 ) -> tuple[Mapping[str, Any], dict | None, dict | None]:
@@ -152,18 +160,18 @@ def read_run(
 
     Raises:
         FileNotFoundError: the folder holds neither.
-        ValueError: one of them is not JSON.
+        ValueError: one of them is not JSON, or something else than what a run writes.
     """
     folder = Path(folder)
     if record is None and (folder / "run.json").is_file():
-        record = read_json(folder / "run.json")
+        record = _read_object(folder / "run.json", "training_arguments")
     if record is None:
         if not (folder / "summary.json").is_file():
             raise FileNotFoundError(
                 f"{folder}: expected run.json or summary.json, which run_docre.py writes, found neither"
             )
-        summary = read_json(folder / "summary.json")
-        return read_json(folder / f"seed-{summary['seeds'][0]}" / "run.json"), None, summary
+        summary = _read_object(folder / "summary.json", "seeds")
+        return _read_object(folder / f"seed-{summary['seeds'][0]}" / "run.json", "training_arguments"), None, summary
     scores = read_json(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
     if scores and scores["scores"]["f1"] != record["metrics"].get("test_f1"):
         logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)

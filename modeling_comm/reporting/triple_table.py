@@ -50,3 +50,19 @@ def triple_rows(record: PredictionRecord) -> Iterator[dict[str, str | int | floa
 def csv_lines(records: Iterable[PredictionRecord]) -> bytes:
     """The triples of some records as rows of a CSV file, see [`~modeling_comm.utils.spreadsheet.csv_rows`]."""
     return csv_rows(COLUMNS, (row for record in records for row in triple_rows(record)))
+
+
+def refuse_csv(line: str, source: str) -> None:
+    """
+    Says what is wrong with CSV where JSON lines are wanted.
+
+    Args:
+        line (`str`): the first one of a file.
+        source (`str`): the file's name, for the message.
+
+    Raises:
+        ValueError: the line is the head of what [`csv_lines`] writes.
+    """
+    if line.strip() == ",".join(COLUMNS):
+        expected = "JSON lines, which `predict` writes with --output_format jsonl"
+        raise ValueError(f"{source}: found CSV, which is for spreadsheets; expected {expected}")

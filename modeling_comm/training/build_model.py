@@ -12,6 +12,7 @@ from ..documents import shown
 from ..evidence import default_evidence_threshold
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
+from ..other_labels import take_fields_of_loss
 from ..processing_comm import CommProcessor
 from ..processor_settings import tuned_for_labels
 from ..relation_encoders import get_relation_encoder
@@ -96,21 +97,24 @@ def load_checkpoint(
         raise ValueError(
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"
         )
-    saved_loss, config = config.loss, CommConfig.from_pretrained(source, **fields, **hub)
+    saved_loss = config.loss
+    of_loss = take_fields_of_loss(fields) if labels is not None else {}
+    config = CommConfig.from_pretrained(source, **fields, **hub)
     model = CommForDocumentRelationExtraction.from_pretrained(
         source, config=config, attn_implementation=arguments.attn_implementation, **hub
     )
-    if config.loss != saved_loss:
-        of_loss = {"decision_threshold": get_loss(config.loss).decision_threshold, "threshold_offset": 0.0}
-        settings = of_loss | {"probability_map": None} | settings
-        decision = {name: settings[name] for name in of_loss}
-        logger.warning("the loss is %s, no longer %s: what decides is %s", config.loss, saved_loss, decision)
-        if processor.decision.probability_map is not None:
-            logger.warning("probability_map is removed; it was fitted for the loss %s", saved_loss)
     if labels is not None:
         kept = set(labels) & set(config.id2label.values())
         logger.warning("%s: %d of %d labels are the checkpoint's, the others are new", source, len(kept), len(labels))
-        model.set_labels(dict(enumerate(labels)))
+        model.set_labels(dict(enumerate(labels)), **of_loss)
+    if model.config.loss != saved_loss:
+        decides = {"decision_threshold": get_loss(model.config.loss).decision_threshold, "threshold_offset": 0.0}
+        settings = decides | {"probability_map": None} | settings
+        decision = {name: settings[name] for name in decides}
+        logger.warning("the loss is %s, no longer %s: what decides is %s", model.config.loss, saved_loss, decision)
+        if processor.decision.probability_map is not None:
+            logger.warning("probability_map is removed; it was fitted for the loss %s", saved_loss)
+    if labels is not None:
         # What was tuned for the checkpoint's relations does not fit others.
         gone = tuned_for_labels(processor.settings)
         if gone:

@@ -1,7 +1,7 @@
 """Data sets of documents as a trainer takes them: encoded once, and checked before anything is trained on them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..configuration_comm import __version__
@@ -10,7 +10,6 @@ from ..features import LOSSES_OF_ENCODING
 from ..processing_comm import CommProcessor
 from ..relation_types import RelationTypes
 from .batching import FEATURE_COLUMNS, DocumentStream, without_unknown_labels
-from .training_args import CommTrainingArguments
 
 
 def encode_dataset(
@@ -85,18 +84,6 @@ def learn_relation_types(decision: DecisionSettings, dataset: Any) -> None:
         dataset = dataset.select_columns(["vertexSet", "labels"])
     # A checkpoint that is trained further has seen the types of both trainings.
     decision.relation_types = RelationTypes.of_documents(dataset or ()).merged(decision.relation_types)
-
-
-def check_metric_of_several(args: CommTrainingArguments, datasets: Mapping[str, Any]) -> None:
-    """The best checkpoint is that of one of several evaluation sets, which the metric's name has to say."""
-    metric = args.metric_for_best_model
-    if args.load_best_model_at_end and not metric.removeprefix("eval_").startswith(
-        tuple(f"{name}_" for name in datasets)
-    ):
-        choices = ", ".join(f"{name}_{metric.removeprefix('eval_')}" for name in datasets)
-        raise ValueError(
-            f"metric_for_best_model is {metric!r}, of several evaluation sets; expected one such as {choices}"
-        )
 
 
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:

@@ -79,7 +79,7 @@ class EvidenceTraining(Trainer):
             decision.evidence_threshold = threshold
         return decision.evidence_threshold
 
-    def tune_fusion_threshold(self, eval_dataset=None) -> float:
+    def tune_fusion_threshold(self, eval_dataset: Any = None) -> float:
         """
         Chooses what the sum of a relation's two margins, in the whole document and in its evidence, has to exceed for the best F1
         on labelled documents, and sets it in the processor: from then on pairs are asked about twice. To be called after

@@ -7,7 +7,8 @@ from transformers import Trainer
 from transformers.utils import logging
 
 from ..reporting.model_card import trainer_record, write_model_card
-from ..utils.writer import full_disk_is_named
+from ..saved_folder import replacing_folder
+from ..utils.writer import full_disk_is_named, remove_unfinished
 from .adapters import has_adapters, save_merged
 from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
 from .results import breaks_tie
@@ -20,13 +21,15 @@ class SavedTraining(Trainer):
 
     _saves_checkpoint = False  # not the finished model
 
-    def _save_weights(self, output_dir, state_dict):
+    def _save_weights(self, folder, state_dict):
         model = self.accelerator.unwrap_model(self.model)
         if has_adapters(model) and not self._saves_checkpoint:
-            save_merged(model, output_dir or self.args.output_dir)
-            self.processing_class.save_pretrained(output_dir or self.args.output_dir)
+            save_merged(model, folder)
+            self.processing_class.save_pretrained(folder)
         else:
-            super()._save(output_dir, state_dict)
+            super()._save(folder, state_dict)
+            # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
+            Path(folder, "training_args.bin").unlink(missing_ok=True)
 
     def _load_best_model(self):
         # The parent would keep the last weights without a word to anyone who reads the record.
@@ -48,7 +51,9 @@ class SavedTraining(Trainer):
         # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
         if self.args.should_save:
             folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            (folder / "trainer_state.json").unlink(missing_ok=True)
+            if folder.is_dir():
+                (folder / "trainer_state.json").unlink(missing_ok=True)
+                remove_unfinished(folder)
         # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         self._saves_checkpoint = True
@@ -63,9 +68,11 @@ class SavedTraining(Trainer):
 
     def _save(self, output_dir=None, state_dict=None):
         with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):
-            self._save_weights(output_dir, state_dict)
-        # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
-        (Path(output_dir or self.args.output_dir) / "training_args.bin").unlink(missing_ok=True)
+            if self.args.should_save:
+                with replacing_folder(output_dir or self.args.output_dir) as folder:
+                    self._save_weights(folder, state_dict)
+            else:  # of several processes that hold a part of the model each
+                super()._save(output_dir, state_dict)
 
     def create_model_card(self, model_name: str | None = None, tags: str | Sequence[str] = ()) -> None:
         """Writes the model card from `run_record`, or from what the trainer itself knows of the run."""

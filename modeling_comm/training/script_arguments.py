@@ -19,6 +19,7 @@ from ..losses import available_losses
 from ..relation_encoders import available_relation_encoders
 from ..settings import Setting, nearest_names
 from ..utils.files import read_json
+from .script_help import HelpFormatter
 from .training_args import CommTrainingArguments
 
 
@@ -111,8 +112,8 @@ class DataArguments:
     dataset_config: str = field(
         default="local",
         metadata={
-            "help": "Name of a registered data set, which has its files' names and addresses, its frequent relations and its "
-            "citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
+            "help": "Name of a registered data set: its entry has the names and addresses of the files, frequent relations and "
+            "the citation. local: files of your own; data_dir then has train.json, dev.json and test.json."
         },
     )
     data_dir: str | None = field(
@@ -141,8 +142,8 @@ class DataArguments:
     on_bad_document: str = field(
         default="error",
         metadata={
-            "help": "A document that does not fit: error, skip (counted and listed), or drop_part: leave out the facts, mentions "
-            "and entities that do not fit (counted), or else the document."
+            "help": "What to do with a malformed document: error; skip (counted and listed); drop_part: leave out its wrong "
+            "facts, mentions and entities (counted), or the document if that is not enough."
         },
     )
     ign_reference: str = field(
@@ -154,18 +155,20 @@ class DataArguments:
     complete_labels: str | None = field(
         default=None,
         metadata={
-            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the labels "
-            "as they were."
+            "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the "
+            "original labels only."
         },
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
     )
     max_train_documents: int | None = field(
-        default=None, metadata={"help": "Use only the first N documents (debugging)."}
+        default=None, metadata={"help": "Use only the first N training documents."}
     )
-    max_eval_documents: int | None = field(default=None, metadata={"help": "Likewise for evaluation."})
-    max_predict_documents: int | None = field(default=None, metadata={"help": "Likewise for prediction."})
+    max_eval_documents: int | None = field(
+        default=None, metadata={"help": "Use only the first N validation documents."}
+    )
+    max_predict_documents: int | None = field(default=None, metadata={"help": "Use only the first N test documents."})
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that encode documents."})
     describe_data: bool = field(
         default=False, metadata={"help": "Print what is in the data and what the tokenizer would drop, then stop."}
@@ -206,19 +209,22 @@ class RunArguments:
     tune_threshold_offset: bool = field(
         default=False,
         metadata={
-            "help": "After training choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps it."
+            "help": "After training, choose threshold_offset for the best F1 on the validation documents; the checkpoint keeps "
+            "it."
         },
     )
     fit_probability_map: bool = field(
         default=False,
         metadata={
-            "help": "After training fit a map from margins to probabilities on the validation documents, with the cut for the "
-            "best F1, which is one offset for each relation; the checkpoint keeps it."
+            "help": "After training, fit a map from margins to probabilities on the validation documents, with the cut for the "
+            "best F1: one threshold for each relation; the checkpoint keeps it."
         },
     )
     tune_evidence_threshold: bool = field(
         default=False,
-        metadata={"help": "Likewise evidence_threshold, for the best evidence F1."},
+        metadata={
+            "help": "After training, choose evidence_threshold for the best evidence F1 on the validation documents."
+        },
     )
     tune_fusion_threshold: bool = field(
         default=False,
@@ -285,22 +291,6 @@ def _flag_type(setting):
 def mapping(text: str) -> Any:
     """A value written as JSON, or, where the text does not begin as a mapping does, that of the JSON file of this name."""
     return json.loads(text) if text.lstrip().startswith(("{", "[")) else read_json(text)
-
-
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows one spelling of each flag, defaults other than None, and the description with its lines as they are."""
-
-    def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
-
-    def _format_action_invocation(self, action):
-        spellings = action.option_strings
-        # Transformers adds a second one with hyphens. It keeps working.
-        action.option_strings = [flag for flag in spellings if "-" not in flag.lstrip("-")]
-        try:
-            return super()._format_action_invocation(action)
-        finally:
-            action.option_strings = spellings
 
 
 @dataclass
@@ -458,7 +448,7 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
             prog=prog,
             usage="%(prog)s [SETTINGS.yaml] [--FLAG VALUE ...]",  # the list of all flags would hide an error
             description=description,
-            formatter_class=_HelpFormatter,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
     except argparse.ArgumentError as error:  # by a setting of an extension, which becomes a flag

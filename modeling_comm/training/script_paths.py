@@ -26,6 +26,10 @@ def check_paths(arguments: Arguments) -> None:
         arguments.distillation.teacher_logits,
     ):
         check_name(path)
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        raise ValueError(
+            f"--seeds is {arguments.seeds}; expected each once: a run has a folder, and counts once in mean and deviation"
+        )
     for seed in (None, *arguments.seeds):
         folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
         refuse_overwriting([folder / name for name in WRITTEN], arguments.input_files())

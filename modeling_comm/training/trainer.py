@@ -32,13 +32,13 @@ from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable, check_loss_of_symmetric
 from .encode_dataset import (
     check_labelled,
-    check_metric_of_several,
     check_titles,
     column_of,
     encode_dataset,
     learn_relation_types,
 )
 from .evaluation import EvaluatedDocuments, predict_batch
+from .evaluation_sets import EvaluationSets, check_metric_of_several
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
@@ -65,7 +65,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
+class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 

@@ -110,7 +110,7 @@ def iterate_json_array(file: TextIO, source: str | None = None, chunk_size: int 
             raise DocumentError(source, index, None, None, found, expected)
         return character
 
-    check("a JSON array, '[', of documents", "[")
+    check("a JSON array, '[', of documents; `comm-docre import` converts other forms", "[")
     position += 1
     more = next_character() != "]"
     if not more:

@@ -44,3 +44,8 @@ def import_after(module: str, follower: str) -> None:
     _FOLLOWER.waiting[module] = follower
     if _FOLLOWER not in sys.meta_path:
         sys.meta_path.insert(0, _FOLLOWER)
+
+
+def of_extra(extra: str) -> str:
+    """The end of a message about a package that is missing: how to install it. This library is in no package index."""
+    return f', of the extra {extra!r}: pip install -e ".[{extra}]" in a clone of comm-docre'

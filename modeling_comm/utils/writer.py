@@ -108,6 +108,9 @@ def remove_unfinished(folder: str | os.PathLike, name: str | None = None) -> Non
     of_file = ".+" if name is None else re.escape(_shortened(name))
     for entry in os.scandir(os.fspath(folder)):
         if re.fullmatch(rf"_{of_file}\.[0-9a-f]{{16}}{re.escape(_UNFINISHED)}", entry.name):
+            if entry.is_dir(follow_symlinks=False):  # of a folder that was being replaced
+                shutil.rmtree(entry.path, ignore_errors=True)
+                continue
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import tiny_model, tiny_system
 from transformers import pipeline
 
-pytest.importorskip("langchain_neo4j", reason='needs LangChain: pip install "comm-docre[langchain]"')
+pytest.importorskip("langchain_neo4j", reason='needs LangChain: pip install -e ".[langchain]"')
 
 from langchain_core.documents import Document
 from langchain_neo4j.graphs.graph_document import GraphDocument, Node

@@ -7,7 +7,7 @@ from helpers import random_document, tiny_model, tiny_system
 
 import comm_docre
 
-NEEDED = 'needs ONNX: pip install "comm-docre[onnx]"'
+NEEDED = 'needs ONNX: pip install -e ".[onnx]"'
 onnxruntime = pytest.importorskip("onnxruntime", reason=NEEDED)
 pytest.importorskip("onnxscript", reason=NEEDED)
 

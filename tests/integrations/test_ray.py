@@ -9,7 +9,7 @@ import pytest
 from helpers import ROOT, random_document, tiny_model, tiny_system
 from transformers import pipeline
 
-pytest.importorskip("ray", reason='needs Ray: pip install "comm-docre[ray]"')
+pytest.importorskip("ray", reason='needs Ray: pip install -e ".[ray]"')
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT, tiny_model, tiny_system
 from transformers import pipeline
 
-pytest.importorskip("spacy", reason='needs spaCy: pip install "comm-docre[text]"')
+pytest.importorskip("spacy", reason='needs spaCy: pip install -e ".[text]"')
 
 import spacy
 from spacy.tokens import Doc, DocBin
