@@ -20,9 +20,6 @@ from .script_arguments import ModelArguments, given_fields, given_settings
 
 logger = logging.get_logger(__name__)
 
-# Settings of a processor that were made for a checkpoint's relations.
-_OF_RELATIONS = ("threshold_offset", "probability_map", "relation_types", "rules")
-
 
 def is_comm_checkpoint(arguments: ModelArguments) -> bool:
     """Returns whether `--model_name_or_path` is a COMM checkpoint, not a bare encoder."""
