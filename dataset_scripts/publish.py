@@ -36,6 +36,7 @@ import datasets
 from datasets import DatasetDict
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCardData, HfApi, snapshot_download
+from pyarrow import parquet
 
 from modeling_comm.commands.errors import TRACEBACK, command
 from modeling_comm.configuration_comm import __version__
@@ -262,10 +263,12 @@ def load_published(
         )
     files = read_json(folder / _RECORD)["files"]
     paths = {split: folder / f"{split}.parquet" for split in files}
+    # Files of earlier versions lack the fields that few documents have.
+    columns = set.intersection(*(set(parquet.read_schema(path).names) for path in paths.values()))
     loaded = datasets.load_dataset(
         "parquet",
         data_files={split: glob.escape(str(path)) for split, path in paths.items()},
-        features=FEATURES,
+        features=datasets.Features({name: kind for name, kind in FEATURES.items() if name in columns}),
         cache_dir=cache_dir,
     )
     provenance = {

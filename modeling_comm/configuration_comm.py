@@ -291,11 +291,13 @@ class CommConfig(SavedTogether, PreTrainedConfig):
         saved = {name: value for name, value in saved.items() if name not in dropped}
         return super().from_dict({**saved, **given}, **kwargs)
 
-    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any
+    ) -> list[str] | None:
         known = self._known_fields()
         if unknown := sorted(field for field in vars(self) if not _is_known(field, known)):
             logger.warning("CommConfig: %s, set by hand, is no field and is not saved", ", ".join(unknown))
-        super().save_pretrained(save_directory, **kwargs)
+        return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         # An attribute of another name that was set by hand is left out: the checkpoint could not be loaded with it.

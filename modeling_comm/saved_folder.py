@@ -64,7 +64,7 @@ class SavedTogether:
         if push_to_hub:
             kwargs.setdefault("repo_id", os.path.basename(os.path.abspath(save_directory)))
         with replacing_folder(save_directory) as folder:
-            files = super().save_pretrained(folder, push_to_hub=push_to_hub, **kwargs)
+            files = super().save_pretrained(folder, push_to_hub=push_to_hub, **kwargs)  # type: ignore[misc]
         return files and [os.path.join(save_directory, os.path.basename(file)) for file in files]
 
 

@@ -22,6 +22,22 @@ _ARGUMENTS = (
     "--no-first-run",
 )
 
+# Of elements, the contrast of each with what is behind it: Chromium's own colours, painted on a pixel each, so that every colour
+# space is read as the eye gets it.
+CONTRAST = """elements => elements.map((element) => {
+    const pen = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+    const luminance = (...colours) => {
+        for (const colour of colours) { pen.fillStyle = colour; pen.fillRect(0, 0, 1, 1); }
+        const [r, g, b] = Array.from(pen.getImageData(0, 0, 1, 1).data, (v) => v / 255).map(
+            (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = [];
+    for (let at = element; at; at = at.parentElement) behind.unshift(getComputedStyle(at).backgroundColor);
+    const [low, high] = [luminance(...behind), luminance(...behind, getComputedStyle(element).color)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+})"""
+
 
 @contextmanager
 def chromium_page():

@@ -1,5 +1,6 @@
 """Annotation tools: what they export becomes documents, and documents and predictions become what they import."""
 
+import itertools
 import json
 import random
 import re
@@ -28,6 +29,7 @@ from modeling_comm.formats.pre_annotation import safe_names
 from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.settings import NameTakenError, SettingError
+from modeling_comm.text_to_document import text_from_document
 
 FIXTURES = ROOT / "tests" / "fixtures" / "formats"
 TOOLS = ("label-studio", "doccano", "brat")
@@ -184,6 +186,44 @@ def test_without_the_originals_the_text_is_split_again(form, tmp_path, astral):
     assert not report.dropped and not report.noted
 
 
+def as_prodigy_has_it(document):
+    """Prodigy knows a span by where it is."""
+    marked = pre_annotation(document, 1)[0].marked
+    spans = {span.id: {"start": span.start, "end": span.end, "label": span.type} for span in marked.spans}
+    arrows = [(link.head, link.tail, link.relation) for link in marked.links]
+    arrows += [(one, other, "COREF") for chain in marked.chains for one, other in itertools.pairwise(chain)]
+    relations = [{"head_span": spans[head], "child_span": spans[tail], "label": kind} for head, tail, kind in arrows]
+    meta = {"title": document["title"]}
+    return {
+        "text": marked.text,
+        "spans": list(spans.values()),
+        "relations": relations,
+        "meta": meta,
+        "answer": "accept",
+    }
+
+
+def as_spacy_has_it(document):
+    """JSON of a `Doc` with the record of this library's component."""
+    marked = pre_annotation(document, 1)[0].marked
+    whole = text_from_document(document)
+    spans = [[(mention["start"], mention["end"]) for mention in entity["mentions"]] for entity in whole.entities]
+    entities = [(entity["type"], of_entity) for entity, of_entity in zip(whole.entities, spans, strict=True)]
+    triples = [(label["h"], label["r"], label["t"]) for label in document["labels"]]
+    record = record_of(marked.text, entities, triples)
+    ents = [{"start": span.start, "end": span.end, "label": span.type} for span in marked.spans]
+    return {"text": marked.text, "title": document["title"], "ents": ents, "tokens": [], "_": {"comm_docre": record}}
+
+
+@pytest.mark.parametrize(("form", "convert"), [("prodigy", as_prodigy_has_it), ("spacy", as_spacy_has_it)])
+def test_documents_that_others_wrote_come_back_as_they_were(form, convert, tmp_path, astral):
+    documents = [astral, *json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))]
+    lines = [json.dumps(convert(document), ensure_ascii=False) + "\n" for document in documents]
+    (tmp_path / "all.jsonl").write_text("".join(lines), encoding="utf-8")
+    found, report = read(tmp_path / "all.jsonl", form, original=OriginalDocuments(documents))
+    assert found == documents and not report.dropped
+
+
 @requires_shared
 @pytest.mark.parametrize("form", TOOLS)
 def test_real_documents_come_back_as_they_were(form, tmp_path):
@@ -334,6 +374,12 @@ def test_what_is_wrong_in_label_studio_is_named(place, value, field, tmp_path):
     assert [document["title"] for document in found] == ["Lima"] and len(report.skipped) == 1
     with pytest.raises(DocumentError, match="--text_field"):
         read(FIXTURES / "label_studio.json", text_field="body")
+
+
+def test_what_has_no_relations_is_refused(tmp_path):
+    (tmp_path / "min.json").write_text(json.dumps([{"id": 1, "text": "Oslo.", "label": [{"start": 0, "end": 4}]}]))
+    with pytest.raises(DocumentError, match="JSON-MIN"):
+        read(tmp_path / "min.json", "label-studio")
 
 
 def test_doccano():

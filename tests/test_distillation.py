@@ -76,7 +76,7 @@ def teacher(folder):
 
 
 def as_rows(documents):
-    rows = [{"labels": None, **one, "has_labels": "labels" in one} for one in documents]
+    rows = [{**dict.fromkeys(FEATURES), **one, "has_labels": "labels" in one} for one in documents]
     return datasets.Dataset.from_list(rows, features=FEATURES)
 
 

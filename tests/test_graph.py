@@ -156,6 +156,13 @@ def test_unknown_linker():
         build_graph([FIRST], "wikidata")
 
 
+def test_a_relation_has_the_first_name_that_is_not_its_id():
+    records = [named("Anna", number) for number in range(3)]
+    for record, name in zip(records, ["P17", "country", "state"], strict=True):
+        record["triples"][0]["relation_name"] = name
+    assert [edge.relation_name for edge in build_graph(records).edges] == ["country"]
+
+
 def test_triples_that_become_one_count_once():
     record = make_record(
         "Oslo, OSLO, Anna", ["Oslo", "OSLO", "Anna"], [(2, 0, "P551", 0.7), (2, 1, "P551", 0.8), (0, 1, "P17", 0.6)]

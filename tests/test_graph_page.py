@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from browser import chromium_page, visit
+from browser import CONTRAST, chromium_page, visit
 from test_graph import FIRST, HOSTILE, SECOND
 from test_view import make_record, rows, texts
 
@@ -176,6 +176,16 @@ def test_ten_thousand_edges(show):
     page.locator("#rows tr").first.click()
     assert len(sentences(page)) == 1
     assert time.monotonic() - began < 30  # a second or two on an idle machine
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast(show, graph, browser_page, scheme):
+    browser_page.emulate_media(color_scheme=scheme)
+    page = show(graph)
+    page.locator("#rows tr").first.click()
+    shown = "h1, h2, h3, p, label, output, button, th, td, td *, mark, .sentence, .number, .type, #list *, #choice *"
+    assert min(page.locator(shown).evaluate_all(CONTRAST)) >= 4.5
+    browser_page.emulate_media(color_scheme="light")
 
 
 def test_no_text_ends_the_data():

@@ -27,7 +27,8 @@ _LABELS, _TEXT = "label", "text"
 def looks_like_label_studio(head: bytes, path: str) -> bool:
     """Whether a file begins with a list of Label Studio's tasks."""
     head = head.lstrip(b"\xef\xbb\xbf \r\n\t")
-    return head.startswith(b"[") and b'"data"' in head and (b'"annotations"' in head or b'"completions"' in head)
+    results = (b'"annotations"', b'"completions"', b'"predictions"')
+    return head.startswith(b"[") and b'"data"' in head and any(name in head for name in results)
 
 
 def _links_mentions(path, options):
@@ -64,6 +65,9 @@ def read_label_studio(
     def parse(index, task):
         checker = DocumentChecker(task, index, path)
         checker.check(task, Mapping, None, "a task: an object with data and annotations")
+        checker.read(
+            task, "data", Mapping, "", "a task with data; Label Studio exports these as JSON, not as JSON-MIN"
+        )
         annotation = _annotation(task, report)
         if annotation is None:
             report.drop("documents without an annotation")
@@ -106,7 +110,7 @@ def _relation_labels(annotation):
 
 
 def _marked(checker, task, annotation, index, report, options):
-    data = checker.read(task, "data", Mapping, "", "the task's data")
+    data = task["data"]
     expected = "the text that was annotated; --text_field names another field of data"
     text = checker.read(data, options.text_field, str, "data.", expected)
     results = checker.read(annotation, "result", list, "annotations[].", "a list of regions and relations")

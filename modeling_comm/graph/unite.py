@@ -110,7 +110,7 @@ class GraphBuilder:
         found = {}  # of an edge the best place in this document: two of its entities may have become one
         for triple in record["triples"]:
             head, tail = (record["entities"][triple[end]] for end in ("head", "tail"))
-            self.relations.setdefault(triple["relation"], triple["relation_name"])
+            self._name(triple)
             if reason := self.selection.reason_against(triple, head, tail):
                 setattr(counts, reason, getattr(counts, reason) + 1)
                 continue
@@ -136,6 +136,7 @@ class GraphBuilder:
                 counts.edges_below_min_support += 1
                 counts.triples_below_min_support += edge.support
                 continue
+            edge.relation_name = self.relations[edge.relation]
             edge.provenance.sort(key=_SCORE, reverse=True)  # stable: of equals the first
             counts.provenance_left_out += edge.support - len(edge.provenance)
             edges.append(edge)
@@ -147,6 +148,12 @@ class GraphBuilder:
         counts.loops = sum(edge.head == edge.tail for edge in edges)
         counts.several_types = sum(len(entity.types) > 1 for entity in entities)
         return Graph({entity.id: entity for entity in entities}, edges, counts)
+
+    def _name(self, triple):
+        """Keeps the first name of a relation that is more than its id."""
+        relation, name = triple["relation"], triple["relation_name"]
+        if self.relations.get(relation, relation) == relation:
+            self.relations[relation] = name or relation
 
     def _document(self, record):
         """What the record's document is called; None if it was added before."""

@@ -208,7 +208,7 @@ _NOTES = (
     ("below_min_score", _TRIPLES, "below {}min_score"),
     ("of_other_relations", _TRIPLES, "of other relations"),
     ("of_other_types", _TRIPLES, "between entities of other types"),
-    ("same_in_document", _TRIPLES, "that say the same as another one of their document"),
+    ("same_in_document", _TRIPLES, "saying the same as another one of the document"),
     ("edges_below_min_support", _EDGES, "below {}min_support"),
     ("triples_below_min_support", _TRIPLES, "of such edges"),
     ("merged_entities", _ENTITIES, "of documents merged into others"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, Trainer
 
 from .training_args import CommTrainingArguments
 
@@ -24,7 +24,7 @@ def _set_of_metric(metric: str | None, names: Iterable[str]) -> str | None:
     return max((name for name in names if metric.startswith(f"{name}_")), key=len, default=None)
 
 
-class EvaluationSets:
+class EvaluationSets(Trainer):
     """The part of [`~trainer.CommTrainer`] that tells evaluation sets apart."""
 
     def evaluate(

@@ -26,7 +26,9 @@ const passes = (triple) =>
   triple.support >= state.support &&
   (!state.relation || triple.relation === state.relation) &&
   (!state.type || typesOf(triple).includes(state.type)) &&
-  (!state.found || state.found.relations.has(triple.relation) || [triple.head, triple.tail].some((end) => state.found.entities.has(end)));
+  (!state.found ||
+    state.found.relations.has(triple.relation) ||
+    [triple.head, triple.tail].some((end) => state.found.entities.has(end)));
 
 const typesOf = (triple) => [triple.head, triple.tail].map((end) => record.entities[end].type);
 
@@ -36,7 +38,9 @@ function search(wanted) {
   const fits = (texts) => texts.some((text) => text.toLowerCase().includes(words));
   state.found = words && {
     entities: new Set([...record.entities.keys()].filter((entity) => fits(record.entities[entity].names))),
-    relations: new Set(record.triples.filter(({ name, relation }) => fits([name, relation])).map(({ relation }) => relation)),
+    relations: new Set(
+      record.triples.filter(({ name, relation }) => fits([name, relation])).map(({ relation }) => relation),
+    ),
   };
 }
 
@@ -64,7 +68,11 @@ function listEntities(facts) {
     .sort((a, b) => numbers.get(b) - numbers.get(a) || a - b);
   byId("list").replaceChildren(
     ...found.slice(0, state.listed).map((entity) => {
-      const parts = [entityTag(entity), html("span", { class: "type" }, record.entities[entity].type), html("span", { class: "number" })];
+      const parts = [
+        entityTag(entity),
+        html("span", { class: "type" }, record.entities[entity].type),
+        html("span", { class: "number" }),
+      ];
       setCount(parts[2], numbers.get(entity));
       return html("li", {}, html("button", { type: "button", "data-entity": entity }, ...parts));
     }),
@@ -88,7 +96,10 @@ function describeChoice() {
     const parts = [entityTag(triple.head), " → ", relation, " → ", entityTag(triple.tail)];
     const numbers = [`score ${scoreOf(triple)}`, count(triple.support, "document")];
     if (triple.probability !== undefined) numbers.splice(1, 0, `probability ${triple.probability.toFixed(3)}`);
-    return [html("p", { class: "fact" }, ...parts, clearButton()), html("p", { class: "sentences" }, numbers.join(", "))];
+    return [
+      html("p", { class: "fact" }, ...parts, clearButton()),
+      html("p", { class: "sentences" }, numbers.join(", ")),
+    ];
   }
   if (state.entity !== null) {
     const { names, type, documents } = record.entities[state.entity];
@@ -99,7 +110,13 @@ function describeChoice() {
       ...(others.length ? [html("p", { class: "sentences" }, "Also: ", ...others.slice(0, 20))] : []),
     ];
   }
-  return [html("p", { class: "hint" }, "Choose a fact in the table or the graph to read where it was found, or an entity to see its facts.")];
+  return [
+    html(
+      "p",
+      { class: "hint" },
+      "Choose a fact in the table or the graph to read where it was found, or an entity to see its facts.",
+    ),
+  ];
 }
 
 /** The sentences of the chosen edge, document by document. */
@@ -113,8 +130,18 @@ function describePlaces() {
     const read = sentences.map((index) => {
       const { number, text, mentions } = data.sentences[index];
       const spans = mentions.filter(([, , entity]) => entity === head || entity === tail);
-      const sentence = html("p", { class: "sentence", dir: "auto", lang: "" }, html("span", { class: "number" }, `sentence ${number + 1}`));
-      fill(sentence, text, 0, text.length, spans.map(([start, end, entity]) => ({ start, end, entity })));
+      const sentence = html(
+        "p",
+        { class: "sentence", dir: "auto", lang: "" },
+        html("span", { class: "number" }, `sentence ${number + 1}`),
+      );
+      fill(
+        sentence,
+        text,
+        0,
+        text.length,
+        spans.map(([start, end, entity]) => ({ start, end, entity })),
+      );
       return sentence;
     });
     return html("article", {}, name, html("p", { class: "hint" }, why), ...read);
