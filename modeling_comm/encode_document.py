@@ -77,19 +77,24 @@ def encode_document(
 def _pairs_and_facts(document, label2id, candidates):
     entities = len(document["vertexSet"])
     matrix, pairs = candidates.matrix(entity_types(document)), candidates.pairs(document)
-    evidence, unknown, unasked = {}, set(), set()
+    facts, evidence, unknown, unasked = [], [], set(), set()
     for (head, tail, relation), label in candidates.labels(document):
         if relation not in label2id:
             unknown.add((head, tail, relation))
         elif matrix[head, tail]:
-            evidence.setdefault((head, tail, label2id[relation]), set()).update(label.get("evidence") or ())
+            fact, sentences = [head, tail, label2id[relation]], set(label.get("evidence") or ())
+            if candidates.mirrored(head, tail, relation) and fact in facts:  # labelled both ways: one fact
+                evidence[facts.index(fact)] |= sentences
+            else:
+                facts.append(fact)
+                evidence.append(sentences)
         else:
             unasked.add((head, tail, relation))
     return {
         "pairs": None if len(pairs) == entities * (entities - 1) else pairs.tolist(),
         "turned_pairs": candidates.turned(document).tolist(),
-        "facts": [list(fact) for fact in evidence],
-        "evidence": [sorted(sentences) for sentences in evidence.values()],
+        "facts": facts,
+        "evidence": [sorted(sentences) for sentences in evidence],
         "unknown_facts": len(unknown),
         "unasked_facts": len(unasked),
     }

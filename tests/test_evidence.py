@@ -232,9 +232,11 @@ def loss_by_loops(scores, documents, average):
                     for sentence in fact.get("evidence", ()):
                         counts[sentence] += 1
             pairs += average == "related" or any(counts)
-            for count, share in zip(counts, scores[index, head, tail], strict=True):
-                if count and share:
-                    wanted = count / sum(counts)
+            # What the pair's attention does not reach is left out of the annotation.
+            reached = [count * (share > 0) for count, share in zip(counts, scores[index, head, tail], strict=True)]
+            for count, share in zip(reached, scores[index, head, tail], strict=True):
+                if count:
+                    wanted = count / sum(reached)
                     total += wanted * (math.log(wanted) - math.log(share))
     return total / pairs
 

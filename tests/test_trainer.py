@@ -559,8 +559,8 @@ def test_log_of_every_epoch(make_trainer):
 def as_table(documents):
     columns = ("title", "sents", "vertexSet")
     rows = [
-        {**{column: document[column] for column in columns}, "labels": document.get("labels")}
-        | {"has_labels": "labels" in document}
+        {**dict.fromkeys(FEATURES), **{column: document[column] for column in columns}}
+        | {"labels": document.get("labels"), "has_labels": "labels" in document}
         for document in documents
     ]
     return datasets.Dataset.from_list(rows, features=FEATURES)
