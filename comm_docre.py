@@ -102,6 +102,12 @@ def _add_predict(parser):
         "unless it was tuned)",
     )
     parser.add_argument(
+        "--type_constraint",
+        choices=("none", "hard"),
+        help="hard: only relations between types of head and tail that they had in training, if the checkpoint knows these "
+        "(default: the checkpoint's own)",
+    )
+    parser.add_argument(
         "--rules",
         metavar="FILE",
         help="rules that complete the triples, as `comm-docre rules` writes them (default: the checkpoint's own, if it has any)",

@@ -1,12 +1,17 @@
 """How logits become triples: threshold, offset, cap and what else a decision depends on, with their checks."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import torch
 from transformers.utils import logging
 
+from .documents import Document
 from .loss_registry import DECISION_THRESHOLDS
 from .probabilities import ProbabilityMap
+from .relation_types import TYPE_CONSTRAINTS, RelationTypes
 from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
 
 logger = logging.get_logger(__name__)
@@ -37,6 +42,10 @@ class DecisionSettings:
         probability_map (`ProbabilityMap` or `dict`, *optional*): what turns margins into probabilities, and decides: a relation
             is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
             `--fit_probability_map` of the training script makes one. Without it no probability is known.
+        type_constraint (`str`, defaults to `"none"`): with `"hard"` a relation is predicted only between types of head and tail
+            that `relation_types` has for it.
+        relation_types (`RelationTypes` or `dict`, *optional*): the types that each relation was seen between.
+            [`CommTrainer.train`] fills it where `type_constraint` is `"hard"`.
 
     Raises:
         SettingError: a value does not fit; the message names the field, the value and what is allowed.
@@ -49,10 +58,12 @@ class DecisionSettings:
     probability_map: ProbabilityMap | None = dataclasses.field(default=None, metadata={"is_setting": False})
     fusion_threshold: float | None = None
     fusion_range: Annotated[float | None, AtLeast(0)] = None
+    type_constraint: Literal[TYPE_CONSTRAINTS] = "none"  # type: ignore[valid-type]  # declared once, at relation types
+    relation_types: RelationTypes | None = dataclasses.field(default=None, metadata={"is_setting": False})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "probability_map":
-            value = ProbabilityMap.of_setting(value)
+        if name in _MADE_BY:
+            value = _MADE_BY[name].of_setting(value)
         setting = _DECISION_SETTINGS.get(name)
         if setting and not setting.fits(value):
             raise SettingError(type(self).__name__, name, value, setting.expected)
@@ -61,7 +72,29 @@ class DecisionSettings:
     def to_dict(self) -> dict:
         """The fields, ready for JSON."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return fields | {"probability_map": self.probability_map and self.probability_map.to_dict()}
+        return fields | {name: fields[name] and fields[name].to_dict() for name in _MADE_BY}
+
+    def excluded(
+        self, documents: Sequence[Document], pair_index: torch.Tensor, id2label: dict[int, str]
+    ) -> np.ndarray | None:
+        """
+        What `type_constraint` excludes of the pairs of a batch, see [`~relation_types.RelationTypes.excluded`]; None without one.
+
+        Raises:
+            SettingError: a constraint is set, and nothing is known of types.
+        """
+        if self.type_constraint == "none":
+            return None
+        self.check_type_constraint(self.type_constraint)
+        return self.relation_types.excluded(documents, pair_index.cpu().numpy(), id2label)
+
+    def check_type_constraint(self, value: str) -> None:
+        """Raises `SettingError` where predictions cannot be held to a `type_constraint`, because it is unknown, or because nobody
+        has recorded types in training."""
+        dataclasses.replace(self, type_constraint=value)
+        if value != "none" and self.relation_types is None:
+            expected = "'none': this model was trained without a type_constraint, and knows no types"
+            raise SettingError(type(self).__name__, "type_constraint", value, expected)
 
     def clear_tuned(self, keep_offset: bool = False) -> None:
         """
@@ -83,4 +116,6 @@ class DecisionSettings:
             self.evidence_threshold = default
 
 
+# What is no plain number or text: the class that reads it from JSON.
+_MADE_BY: dict[str, Any] = {"probability_map": ProbabilityMap, "relation_types": RelationTypes}
 _DECISION_SETTINGS = declared_by_dataclass(DecisionSettings)

@@ -73,7 +73,8 @@ def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings
     The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset, or, with a
     map to probabilities, its probability strictly greater than the cut.
 
-    A pair's relations depend on its own logits only, so that the pairs of a document may come in parts.
+    A pair's relations depend on its own logits only, so that the pairs of a document may come in parts. `type_constraint` is left
+    out of account: logits do not say what types the entities have.
 
     Args:
         logits (`(p, R + 1)` float): rows are pairs, column 0 the threshold class.
@@ -83,21 +84,26 @@ def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings
     Returns:
         the triples in the order of the pairs, and how many more the cap removed.
     """
-    return _decide_margins(relation_margins(logits, settings.decision_threshold), pairs, settings)
+    triples, removed = _decide_margins(relation_margins(logits, settings.decision_threshold), pairs, settings)
+    return triples, removed["removed_by_cap"]
 
 
-def _decide_margins(margins, pairs, settings):
+def _decide_margins(margins, pairs, settings, excluded=None):
     map_ = settings.probability_map
     ranks, required = margins, settings.threshold_offset
     if map_ is not None:
         margins = margins.double()
         required = torch.from_numpy(map_.offsets()) + required
         ranks = torch.from_numpy(map_.logits(margins.numpy()))
-    predicted, removed = margins > required, 0
+    predicted, by_types, by_cap = margins > required, 0, 0
+    if excluded is not None:
+        excluded = torch.from_numpy(excluded)
+        by_types = int((predicted & excluded).sum())
+        predicted, ranks = predicted & ~excluded, ranks.masked_fill(excluded, -math.inf)
     most = settings.max_relations_per_pair
     if most is not None and most < margins.shape[1]:
         kept = torch.zeros_like(predicted).scatter(1, ranks.topk(most, dim=1).indices, True)
-        removed = int((predicted & ~kept).sum())
+        by_cap = int((predicted & ~kept).sum())
         predicted &= kept
     row, relation = predicted.nonzero(as_tuple=True)
     columns = [one.tolist() for one in (*pairs[row].unbind(-1), relation + 1, margins[row, relation])]
@@ -106,7 +112,7 @@ def _decide_margins(margins, pairs, settings):
         # One by one: the last bits of a vector's depend on its length, and a document may come in parts.
         known = map(_probability, ranks[row, relation].tolist())
         triples = [triple._replace(probability=one) for triple, one in zip(triples, known, strict=True)]
-    return triples, removed
+    return triples, {"removed_by_cap": by_cap, "removed_by_types": by_types}
 
 
 def _probability(logit):
@@ -125,9 +131,11 @@ class Predictions(Mapping):
         triples (`list[Triple]`): in the order of the pairs.
         settings (`DecisionSettings`): what decided on them.
         removed_by_cap (`int`, defaults to 0): relations above the threshold that `max_relations_per_pair` removed.
+        removed_by_types (`int`, defaults to 0): those that `type_constraint` removed.
         pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
         margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs` and `labels`, kept
             only where somebody asks for them, and not where the document was decided in parts.
+        excluded (`(p, R)` bool array, *optional*): the relations of `pairs` that `type_constraint` excludes, with any margin.
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
         document_index (`int`, *optional*): the document's place in its data set.
@@ -138,8 +146,10 @@ class Predictions(Mapping):
     triples: list[Triple]
     settings: DecisionSettings
     removed_by_cap: int = 0
+    removed_by_types: int = 0
     pairs: np.ndarray | None = None
     margins: np.ndarray | None = None
+    excluded: np.ndarray | None = None
     labels: np.ndarray | None = None
     loss: float | None = None
     document_index: int | None = None
@@ -159,11 +169,19 @@ class Predictions(Mapping):
         return len(self._given())
 
     @classmethod
-    def from_logits(cls, logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> "Predictions":
-        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are computed at once, and keeps all margins."""
+    def from_logits(
+        cls,
+        logits: torch.Tensor,
+        pairs: torch.Tensor,
+        settings: DecisionSettings,
+        excluded: np.ndarray | None = None,
+    ) -> "Predictions":
+        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are computed at once, and keeps all margins. The
+        relations that are `excluded` `(p, R)` are not predicted."""
         pairs, margins = pairs.cpu(), relation_margins(logits, settings.decision_threshold).cpu()
-        triples, removed = _decide_margins(margins, pairs, settings)
-        return cls(triples, dataclasses.replace(settings), removed, pairs.numpy(), margins.numpy())
+        triples, removed = _decide_margins(margins, pairs, settings, excluded)
+        kept = {"pairs": pairs.numpy(), "margins": margins.numpy(), "excluded": excluded}
+        return cls(triples, dataclasses.replace(settings), **removed, **kept)
 
     @classmethod
     def from_parts(
@@ -185,8 +203,8 @@ class Predictions(Mapping):
             raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
         settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
         margins, pairs = torch.from_numpy(self.margins), torch.from_numpy(self.pairs)
-        triples, removed = _decide_margins(margins, pairs, settings)
-        predictions = dataclasses.replace(self, triples=triples, settings=settings, removed_by_cap=removed)
+        triples, removed = _decide_margins(margins, pairs, settings, self.excluded)
+        predictions = dataclasses.replace(self, triples=triples, settings=settings, **removed)
         predictions.find_evidence()
         return predictions
 
@@ -290,6 +308,7 @@ def decide_batch(
     settings: DecisionSettings,
     labels: torch.Tensor | None = None,
     losses: torch.Tensor | None = None,
+    excluded: np.ndarray | None = None,
 ) -> list[Predictions]:
     """
     Decides on all documents of a batch.
@@ -299,6 +318,7 @@ def decide_batch(
         num_documents (`int`): size of the batch; a document may have no pair.
         settings (`DecisionSettings`): threshold, offset and cap.
         labels (`(P, R + 1)`, *optional*), losses (`(P,)`, *optional*): gold labels and loss of each pair.
+        excluded (`(P, R)` bool array, *optional*): what the types of head and tail exclude.
 
     Returns:
         one [`Predictions`] per document.
@@ -307,7 +327,8 @@ def decide_batch(
     results = []
     for index in range(num_documents):
         rows = pair_index[:, 0] == index
-        predictions = Predictions.from_logits(logits[rows], pair_index[rows, 1:], settings)
+        of_document = None if excluded is None else excluded[rows.numpy()]
+        predictions = Predictions.from_logits(logits[rows], pair_index[rows, 1:], settings, of_document)
         if labels is not None:
             predictions.labels = labels.cpu()[rows, 1:].bool().numpy()
         if losses is not None:
@@ -339,6 +360,26 @@ def add_evidence(predictions: list[Predictions], documents: EncodedDocuments) ->
             predictions[index].sentence_scores[head, tail] = row
     for one in predictions:
         one.find_evidence()
+
+
+def warn_of_removed(predictions: list[Predictions], settings: DecisionSettings) -> None:
+    """Says how many relations above the threshold the cap and the types of head and tail have removed."""
+    by_cap = sum(one.removed_by_cap for one in predictions)
+    if by_cap:
+        logger.warning(
+            "max_relations_per_pair=%d left out %d predicted relations of %d documents",
+            settings.max_relations_per_pair,
+            by_cap,
+            len(predictions),
+        )
+    by_types = sum(one.removed_by_types for one in predictions)
+    if by_types:
+        logger.warning(
+            "type_constraint=%s left out %d predicted relations of %d documents",
+            settings.type_constraint,
+            by_types,
+            len(predictions),
+        )
 
 
 def document_with_bad_logits(logits: torch.Tensor, pair_index: torch.Tensor) -> int | None:

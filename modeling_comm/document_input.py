@@ -130,7 +130,14 @@ def _complete(document):
             [_complete_mention(mention, sents) for mention in mentions] if isinstance(mentions, list) else mentions
             for mentions in entities
         ]
+        if untyped := [number for number, mentions in enumerate(entities) if _is_untyped(mentions)]:
+            completed["untyped_entities"] = untyped
     return completed
+
+
+def _is_untyped(mentions):
+    given = [mention for mention in mentions if isinstance(mention, Mapping)] if isinstance(mentions, list) else []
+    return bool(given) and not any(type_field(mention)[1] for mention in given)
 
 
 def _complete_mention(mention, sents):

@@ -61,6 +61,8 @@ class Document(TypedDict):
         title (`str`): its title.
         sents (`list[list[str]]`): its sentences, at least one, as words.
         vertexSet (`list[list[Mention]]`): its entities, each a list of at least one mention.
+        untyped_entities (`list[int]`, *optional*): indices of the entities whose type nobody has given: their mentions have a
+            stand-in.
         labels (`list[Fact]`, *optional*): the relations that hold. An unlabelled document has none or `None`; an empty list says
             that no relation holds.
         ignored_pairs (`list[list[int]]`, *optional*): `[head, tail]` of pairs that are neither trained nor predicted nor scored.
@@ -70,6 +72,7 @@ class Document(TypedDict):
     title: str
     sents: list[list[str]]
     vertexSet: list[list[Mention]]
+    untyped_entities: NotRequired[list[int]]
     labels: NotRequired[list[Fact] | None]
     ignored_pairs: NotRequired[list[list[int]] | None]
     entity_ids: NotRequired[list[list[str]] | None]

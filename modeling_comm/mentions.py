@@ -9,7 +9,7 @@ from typing import Any
 
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker
-from .text_to_document import NO_TYPE, as_mention, check_text, read_spans, read_type, split_sentences, type_field
+from .text_to_document import as_mention, check_text, read_spans, read_type, split_sentences, type_field
 
 # Named-entity models often confuse these with each other.
 _NAMES = frozenset(("ORG", "LOC", "MISC"))
@@ -132,7 +132,7 @@ def group_mentions(
 
     Returns:
         entities as [`~text_to_document.document_from_text`] takes them: `{"mentions", "type"}`; the type is the
-        most frequent one.
+        most frequent one, None where no mention has any.
 
     Raises:
         DocumentError: a span does not fit into the text; or the coreference's indices do not.
@@ -160,7 +160,7 @@ def group_mentions(
 
 def _entity(mentions, confirmed):
     kinds = Counter(mention["type"] for mention in mentions if mention["type"] is not None)
-    kind = kinds.most_common(1)[0][0] if kinds else NO_TYPE
+    kind = kinds.most_common(1)[0][0] if kinds else None
     spans = [{"start": mention["start"], "end": mention["end"]} for mention in mentions]
     for span, mention in zip(spans, mentions, strict=True):
         if (mention["start"], mention["end"]) in confirmed:  # so that nobody doubts the offsets again

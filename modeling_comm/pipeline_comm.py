@@ -67,8 +67,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
             the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
             nothing is asked.
-        ner, coreference, sentence_splitter, threshold_offset, rules, both_directions, max_sentences, batch_size, and the fields
-            of [`~triple_selection.TripleSelection`]: as in a call, for all calls.
+        ner, coreference, sentence_splitter, threshold_offset, type_constraint, rules, both_directions, max_sentences, batch_size,
+            and the fields of [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
     """
 
@@ -115,6 +115,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
             sentence_splitter (`Callable`, *optional*): instead of the rules, see [`~text_to_document.document_from_text`].
             threshold_offset (`float`, *optional*): a relation is predicted iff its margin over the threshold exceeds this; by
                 default the checkpoint's own, which is 0 unless it was tuned.
+            type_constraint (`str`, *optional*): with `"hard"` a relation is predicted only between types of head and tail that it
+                had in training, if the checkpoint knows these; `"none"` does without; by default the checkpoint's own. Entities
+                without a type are never left out.
             rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
                 added to them, and says so; by default the checkpoint's own, none with `[]`.
             both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations, and of undirected
@@ -128,8 +131,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
             [`~prediction_record.PredictionRecord`] for one document, a list of them for a list or tuple, else a generator,
             which reads ahead 8 batches at most (a single document if `batch_size` is 1). Records come in the order of the
             inputs, ready for JSON. The text of a DocRED document is its tokens and sentences, joined by spaces. Triples are
-            sorted by head, tail and falling score. `lost` has what encoding lost, and `relations_over_cap`, the relations
-            that `max_relations_per_pair` left out.
+            sorted by head, tail and falling score. `lost` has what encoding lost, `relations_over_cap`, the relations
+            that `max_relations_per_pair` left out, and `relations_of_other_types`, those that `type_constraint` left out.
 
             A triple's `explanation` is what the model looked at, not evidence: the sentences that hold most of the pair's
             attention (what head and tail both attend to in the backbone's last layers, by which every relation encoder
@@ -185,6 +188,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         coreference=None,
         sentence_splitter=None,
         threshold_offset=None,
+        type_constraint=None,
         rules=None,
         both_directions=None,
         max_sentences=None,
@@ -201,6 +205,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
             if not isinstance(threshold_offset, (int, float)) or not math.isfinite(threshold_offset):
                 raise ValueError(f"threshold_offset is {threshold_offset!r}; expected a finite number")
             postprocess["threshold_offset"] = threshold_offset
+        if type_constraint is not None:
+            self.processor.decision.check_type_constraint(type_constraint)
+            postprocess["type_constraint"] = type_constraint
         if rules is not None:
             postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations)]
         if both_directions is not None:
@@ -278,6 +285,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         self,
         model_outputs: dict[str, Any],
         threshold_offset: float | None = None,
+        type_constraint: str | None = None,
         rules: Sequence[Rule] | None = None,
         both_directions: bool = False,
         max_sentences: int = 3,
@@ -287,7 +295,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         wanted = TripleSelection(**selection)
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
-        predictions = self.processor.decide(outputs, documents, threshold_offset, rules)
+        predictions = self.processor.decide(outputs, documents, threshold_offset, rules, type_constraint)
         id2label, names = self.processor.id2label, self.processor.relation_names
         left_out = self._select(wanted, predictions, examples)
         shown = self.processor.candidates if both_directions else ALL_PAIRS
@@ -300,6 +308,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             document, decided = example["document"], predictions[index]
             removed = {
                 "relations_over_cap": decided.removed_by_cap,
+                "relations_of_other_types": decided.removed_by_types,
                 "triples_not_selected": left_out[index],
             }
             records.append(

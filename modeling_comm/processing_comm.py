@@ -34,6 +34,7 @@ from .decoding import (
     add_evidence,
     check_outputs,
     decide_batch,
+    warn_of_removed,
 )
 from .documents import Document, validate_document
 from .encode_document import encode_document
@@ -90,7 +91,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         word_leading_space (`bool`, defaults to `True`): byte-level tokenizers (RoBERTa's) read every word with its leading
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
         decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
-            probability_map: as in [`~decoding.DecisionSettings`], which the attribute `decision` holds:
+            probability_map, type_constraint, relation_types: as in [`~decision_settings.DecisionSettings`], which the attribute
+            `decision` holds:
             `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
@@ -119,6 +121,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         fusion_threshold: float | None = None,
         fusion_range: float | None = None,
         probability_map: Any = None,
+        type_constraint: str = "none",
+        relation_types: Any = None,
         rules: Iterable[Rule | str] | None = None,
         candidate_pairs: Iterable[tuple[str, str]] | None = None,
         directed: bool | None = True,
@@ -133,7 +137,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         self.window_end_tokens = window_end_tokens
         self.word_leading_space = word_leading_space
         thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
-        self.decision = DecisionSettings(*thresholds, probability_map, fusion_threshold, fusion_range)
+        fusion = (fusion_threshold, fusion_range)
+        self.decision = DecisionSettings(*thresholds, probability_map, *fusion, type_constraint, relation_types)
         self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         self.candidates = CandidatePairs(candidate_pairs, directed is not False, symmetric or (), inverse or {})
         super().__init__(tokenizer)
@@ -399,14 +404,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         """
         documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         predictions = self.decide(outputs, documents, threshold_offset, rules)
-        removed = sum(one.removed_by_cap for one in predictions)
-        if removed:
-            logger.warning(
-                "max_relations_per_pair=%d left out %d predicted relations of %d documents",
-                self.decision.max_relations_per_pair,
-                removed,
-                len(documents),
-            )
+        warn_of_removed(predictions, self.decision)
         return [
             one.in_words(
                 document, self.id2label, self.relation_names, self.candidates if both_directions else ALL_PAIRS
@@ -420,20 +418,24 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         documents: list[Document],
         threshold_offset: float | None = None,
         rules: Iterable[str] | None = None,
+        type_constraint: str | None = None,
     ) -> list[Predictions]:
         """
         Decides on the model's output for exactly these documents; see [`post_process_relation_extraction`] for the arguments.
+        `type_constraint` is by default the processor's own.
 
         Returns:
             one [`Predictions`] per document.
         """
-        settings = self.decision
-        if threshold_offset is not None:
-            settings = dataclasses.replace(settings, threshold_offset=threshold_offset)
+        given: dict[str, Any] = {"threshold_offset": threshold_offset, "type_constraint": type_constraint}
+        changed = {name: value for name, value in given.items() if value is not None}
+        settings = dataclasses.replace(self.decision, **changed)
         logits, pair_index = outputs["logits"].detach().cpu(), outputs["pair_index"].detach().cpu()
         expected = [self.candidates.pairs(document) for document in documents]
         check_outputs(logits, pair_index, documents, expected, len(self.id2label))
-        predictions = self.complete(decide_batch(logits, pair_index, len(documents), settings), rules)
+        excluded = settings.excluded(documents, pair_index, self.id2label)
+        predictions = decide_batch(logits, pair_index, len(documents), settings, excluded=excluded)
+        predictions = self.complete(predictions, rules)
         if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
             add_evidence(predictions, encoded)
         return predictions

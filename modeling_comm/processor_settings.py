@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 logger = logging.get_logger(__name__)
 
 # What a processor's settings are where nothing was chosen for a model's relations.
-_UNTUNED = {"threshold_offset": 0.0, "probability_map": None, "fusion_threshold": None, "rules": None}
+_UNTUNED = {
+    "threshold_offset": 0.0,
+    **dict.fromkeys(("probability_map", "fusion_threshold", "relation_types", "rules")),
+}
 
 
 def check_processor_settings(processor: "CommProcessor") -> None:

@@ -184,7 +184,7 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
     Raises:
         DocumentError: it is not in DocRED's format.
     """
-    kept = ("title", "sents", "vertexSet", "ignored_pairs", "entity_ids")
+    kept = ("title", "sents", "vertexSet", "untyped_entities", "ignored_pairs", "entity_ids")
     document = cast(Document, {key: value for key, value in document.items() if key in kept})
     validate_document(document, index=index, source=source)
     position, sentences, starts = 0, [], []
@@ -261,7 +261,7 @@ def document_from_text(
             for place, mention in enumerate(mentions)
         ]
         given = Counter(kind for kind in of_mentions if kind)
-        kinds.append(read_type(checker, entity, field) or (given.most_common(1)[0][0] if given else NO_TYPE))
+        kinds.append(read_type(checker, entity, field) or (given.most_common(1)[0][0] if given else None))
         unconfirmed += [span for span, mention in zip(spans[-1], mentions, strict=True) if not _gives_text(mention)]
     _check_word_borders(checker, text, unconfirmed)
     sentences = _sentences(checker, text, sentence_splitter or split_sentences, spans)
@@ -269,6 +269,7 @@ def document_from_text(
     vertex_set, found = [], []
     for entity, kind, mentions in zip(entities, kinds, spans, strict=True):
         name = entity.get("name") or max((text[start:end] for start, end in mentions), key=len)
+        kind = kind or NO_TYPE
         vertex_set.append([])
         found.append({"name": name, "type": kind, "mentions": []})
         for start, end in mentions:
@@ -277,6 +278,8 @@ def document_from_text(
             found[-1]["mentions"].append({"start": start, "end": end, "text": inside, "sentence": sent_id})
             vertex_set[-1].append({"name": inside, "sent_id": sent_id, "pos": [word, last[end]], "type": kind})
     document: Document = {"title": title or "untitled", "sents": sents or [[]], "vertexSet": vertex_set}
+    if untyped := [number for number, kind in enumerate(kinds) if kind is None]:
+        document["untyped_entities"] = untyped
     if any(entity.get("ids") is not None for entity in entities):
         all_ids = [list(entity.get("ids") or ()) for entity in entities]
         document["entity_ids"] = all_ids

@@ -60,7 +60,8 @@ def test_parts_decide_as_the_whole(threshold, size):
 
 def test_predictions_are_a_mapping_of_what_is_known():
     whole = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("th"))
-    assert set(whole) == {"triples", "settings", "removed_by_cap", "pairs", "margins"} and len(whole) == 5
+    removed = {"removed_by_cap", "removed_by_types"}
+    assert set(whole) == {"triples", "settings", "pairs", "margins"} | removed and len(whole) == 6
     assert whole["triples"] is whole.triples and dict(whole.items())["margins"] is whole.margins
     parts = Predictions.from_parts([(LOGITS, PAIRS)], DecisionSettings("th"))
     assert "margins" not in parts and parts.get("margins") is None and "at_offset" not in whole
@@ -94,7 +95,8 @@ def test_wrong_settings_are_refused(field, value):
 def test_each_field_declares_its_type_its_range_and_its_help():
     declared = declared_by_dataclass(DecisionSettings)
     fields = [field.name for field in dataclasses.fields(DecisionSettings)]
-    assert list(declared) == [name for name in fields if name != "probability_map"]  # which checks itself
+    check_themselves = ("probability_map", "relation_types")
+    assert list(declared) == [name for name in fields if name not in check_themselves]
     assert declared["max_relations_per_pair"].ranges == (AtLeast(1),)
     assert all(setting.help for setting in declared.values())
 

@@ -2,7 +2,10 @@
 
 The blocks of a page run in their order, in one namespace and one folder with all that they name: `examples`, `outputs/demo`,
 data in `path/to/...`, and small random models under names of the Hub. Python whose first line is `# NAME.py`, and YAML likewise,
-is written to that file; a `text` block is what the Python before it prints. Training stops after two steps on four documents."""
+is written to that file; a `text` block is what the Python before it prints. Training stops after two steps on four documents.
+
+`outputs/demo` is a random model. `COMM_DEMO=outputs/demo pytest tests/test_docs.py` runs the pages with the model that
+`make demo` trained instead."""
 
 import contextlib
 import importlib.util
@@ -119,6 +122,9 @@ def workplace(tmp_path_factory):
         save_backbone(folder / name, kind)
     save_ner(folder / NER, folder / "minilm")
     labels, names = relation_labels(SAMPLE)
+    if "COMM_DEMO" in os.environ:
+        shutil.copytree(ROOT / os.environ["COMM_DEMO"], folder / "outputs" / "demo")
+        return folder
     # As many triples as a trained model predicts, and a few more: without any, half of the code on a page would not run.
     config, processor = tiny_system(id2label=dict(enumerate(labels)), relation_names=names, window_size=64, loss="cmm")
     for part in (tiny_model(config), processor):

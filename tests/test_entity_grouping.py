@@ -104,7 +104,7 @@ def test_rules(marked, expected):
 def test_types():
     text, mentions = read("[GPE:Oslo] [ORG:Oslo] [ORG:Oslo] [Oslo] and [Nile], [GENE:BRCA]")
     mentions[4]["type"] = ""
-    assert [entity["type"] for entity in group_mentions(text, mentions)] == ["ORG", "MISC", "GENE"]
+    assert [entity["type"] for entity in group_mentions(text, mentions)] == ["ORG", None, "GENE"]
 
 
 def test_spans_that_overlap_or_occur_twice():
@@ -112,7 +112,7 @@ def test_spans_that_overlap_or_occur_twice():
     twice = [*mentions, {"start": 0, "end": 9, "type": "ORG"}, {"start": 0, "end": 9}, {"start": 0, "end": 3}]
     found = group_mentions(text, twice)
     assert found == [
-        {"type": "MISC", "mentions": [{"start": 0, "end": 3}]},
+        {"type": None, "mentions": [{"start": 0, "end": 3}]},
         {"type": "PER", "mentions": [{"start": 0, "end": 9}]},
     ]
     assert group_mentions(text, []) == group_mentions("", []) == []

@@ -665,7 +665,7 @@ def test_command_with_a_wrong_file(main, flags, capsys):
 
 @pytest.mark.parametrize("broken", ["run.json", "test_scores.json"])
 def test_a_broken_record_is_named(broken, tmp_path):
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text('{"training_arguments": {}}')
     (tmp_path / broken).write_text('{"metrics": ')
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / broken))):
         read_run(tmp_path)

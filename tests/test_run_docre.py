@@ -350,11 +350,11 @@ def test_description_of_the_data(work, always, new_model):
         return {line[0]: line[1:] for line in lines if line}
 
     plain = rows(*always, "--data_dir", SAMPLE)
-    assert plain["documents"] == ["44", "8", "12"]
+    assert plain["documents"] == ["110", "20", "20"]
     assert "windows" not in plain
     encoded = rows(*new_model, "--max_length", "40", "--output_dir", work / "described")
-    assert encoded["documents"] == ["6", "3", "12"]
-    assert encoded["windows"] == ["6", "3", "12"], "with a model, also what encoding makes of it"
+    assert encoded["documents"] == ["6", "3", "20"]
+    assert encoded["windows"] == ["6", "3", "20"], "with a model, also what encoding makes of it"
     assert all(int(lost.replace(",", "")) > 0 for lost in encoded["truncated"])
     assert not (work / "described").exists()
 

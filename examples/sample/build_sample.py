@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
-FILES = {"train": "train_revised.json", "dev": "dev_revised.json", "test": "test_revised.json"}
+FILES = {"train": "train_revised.json", "dev": "dev_revised.json", "test": "test_revised.json", "check": "check.json"}
 TYPES = ("PER", "ORG", "LOC", "TIME", "NUM", "MISC")
 RELATIONS = {
     "P17": "country",

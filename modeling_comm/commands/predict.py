@@ -36,7 +36,7 @@ from .predict_suspects import Suspects, working_file
 SOME_REJECTED = 3
 # Flags that decide the records, beside the models. `batch_size` moves the last bits of scores only: who runs out of memory may
 # resume with another.
-_SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset")
+_SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset", "type_constraint")
 
 
 def _check(args, processes):
@@ -250,8 +250,8 @@ def _load(args):
             check_rules(rules, extract.processor.relations)
         except SettingError as error:
             raise ValueError(f"{args.rules}: {error}") from error
-    own = {"rules": rules, "batch_size": args.batch_size, "threshold_offset": args.threshold_offset}
-    own["both_directions"] = args.both_directions
+    given = ("batch_size", "threshold_offset", "type_constraint", "both_directions")
+    own = {"rules": rules, **{name: getattr(args, name) for name in given}}
     return partial(extract, ner=ner, **own, **_selection_fields(args))
 
 

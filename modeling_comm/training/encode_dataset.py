@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..configuration_comm import __version__
+from ..decision_settings import DecisionSettings
 from ..features import LOSSES_OF_ENCODING
 from ..processing_comm import CommProcessor
-from .batching import FEATURE_COLUMNS, without_unknown_labels
+from ..relation_types import RelationTypes
+from .batching import FEATURE_COLUMNS, DocumentStream, without_unknown_labels
 
 
 def encode_dataset(
@@ -62,6 +64,26 @@ def encode_dataset(
         num_proc=num_proc,
         desc="Encoding documents",
     )
+
+
+def learn_relation_types(decision: DecisionSettings, dataset: Any) -> None:
+    """
+    With a `type_constraint`: records the types of head and tail that each relation has in the training documents.
+
+    Raises:
+        ValueError: the documents are a stream.
+    """
+    if decision.type_constraint == "none":
+        return
+    if isinstance(dataset, DocumentStream):
+        raise ValueError(
+            f"type_constraint is {decision.type_constraint!r}, and the training documents are a stream; expected 'none', or "
+            "documents that can be read before the training"
+        )
+    if hasattr(dataset, "select_columns"):
+        dataset = dataset.select_columns(["vertexSet", "labels"])
+    # A checkpoint that is trained further has seen the types of both trainings.
+    decision.relation_types = RelationTypes.of_documents(dataset or ()).merged(decision.relation_types)
 
 
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:

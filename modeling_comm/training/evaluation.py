@@ -28,7 +28,7 @@ def predict_batch(
     model: CommForDocumentRelationExtraction,
     batch: dict[str, Any],
     processor: CommProcessor,
-    documents: Sequence[Document] | None = None,
+    documents: Sequence[Document],
     fusion_rule: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Predictions]:
     """
@@ -37,7 +37,7 @@ def predict_batch(
     Args:
         model ([`CommForDocumentRelationExtraction`]), processor ([`CommProcessor`]): what predicts and what decides.
         batch (`dict`): of a [`DocumentCollator`].
-        documents (`list[dict]`, *optional*): the encoded data set, for messages and for a second pass over evidence.
+        documents (`Sequence[Document]`): the encoded data set.
         fusion_rule (`Callable`, *optional*): as in [`~modeling_comm.evidence_fusion.fuse_evidence`]; asks for a second pass where
             the processor has no `fusion_threshold`.
 
@@ -54,16 +54,17 @@ def predict_batch(
     logits, pair_index = outputs.logits.float().cpu(), outputs.pair_index.cpu()
     bad = document_with_bad_logits(logits, pair_index)
     if bad is not None:
-        title = f" ({documents[document_index[bad]]['title']!r})" if documents is not None else ""
-        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]}{title} are not finite")
+        title = documents[document_index[bad]]["title"]
+        raise FloatingPointError(f"evaluation: logits of document {document_index[bad]} ({title!r}) are not finite")
     losses = None
     if labels is not None:
         labels = labels.cpu()
         losses = loss_from_config(model.config)(logits, labels, reduction="none")
+    of_batch = [documents[index] for index in document_index]
     if fusion_rule is not None or processor.decision.fusion_threshold is not None:
-        features = [documents[index] for index in document_index]
-        logits = fuse_evidence(model, processor, outputs, features, fusion_rule).cpu()
-    results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses)
+        logits = fuse_evidence(model, processor, outputs, of_batch, fusion_rule).cpu()
+    excluded = processor.decision.excluded(of_batch, pair_index, processor.id2label)
+    results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses, excluded)
     results = processor.complete(results)
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
@@ -86,12 +87,13 @@ class EvaluatedDocuments:
         results (`list[Predictions]`): one per document.
         pairs (`int`): number of their pairs.
         ranking (`CandidateRanking`, *optional*): of their candidates; None once a document without labels was added.
+        excluded_facts (`int`): gold facts that are no candidates, because the processor's `type_constraint` excludes them.
     """
 
     def __init__(self, keep_margins: bool = False, processes: int = 1):
         self.keep_margins = keep_margins
         self.results: list[Predictions] = []
-        self.pairs = 0
+        self.pairs = self.excluded_facts = 0
         self.ranking: CandidateRanking | None = CandidateRanking(EXACT_CANDIDATES // processes)
 
     def add(self, results: list[Predictions]) -> None:
@@ -101,9 +103,14 @@ class EvaluatedDocuments:
             if result.labels is None:
                 self.ranking = None
             elif self.ranking is not None:
-                self.ranking.add(flat_ranks([result]), result.labels.ravel())
+                ranks, labels = flat_ranks([result]), result.labels.ravel()
+                if result.excluded is not None:
+                    candidates = ~result.excluded.ravel()
+                    self.excluded_facts += int(labels[~candidates].sum())
+                    ranks, labels = ranks[candidates], labels[candidates]
+                self.ranking.add(ranks, labels)
             if not self.keep_margins:
-                result = dataclasses.replace(result, pairs=None, margins=None, labels=None)
+                result = dataclasses.replace(result, pairs=None, margins=None, excluded=None, labels=None)
             self.results.append(result)
 
     def merge(self, others: list["EvaluatedDocuments"]) -> None:
@@ -111,6 +118,7 @@ class EvaluatedDocuments:
         for other in others:
             self.results += other.results
             self.pairs += other.pairs
+            self.excluded_facts += other.excluded_facts
         if any(one.ranking is None for one in (self, *others)):
             self.ranking = None
         else:
@@ -119,14 +127,16 @@ class EvaluatedDocuments:
     def metrics(
         self, documents: list[Document], processor: CommProcessor, ign_reference: IgnReference | None = None
     ) -> dict[str, float]:
-        """Scores of a whole data set: `predicted_positives`, `removed_by_cap`, and, where every document has labels, `loss` (mean
-        over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference) and `average_precision`; with
-        `average_precision_error` where the candidates are too many for an exact one; of a model that predicts evidence also
-        those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
+        """Scores of a whole data set: `predicted_positives`, `removed_by_cap`, with a `type_constraint` also `removed_by_types`,
+        and, where every document has labels, `loss` (mean over pairs), `f1`, `precision`, `recall`, `ign_f1` (with a reference)
+        and `average_precision`; with `average_precision_error` where the candidates are too many for an exact one; of a model
+        that predicts evidence also those of [`~modeling_comm.evaluation.evidence_scores.evidence_metrics`]."""
         metrics: dict[str, float] = {
             "predicted_positives": sum(len(result.triples) for result in self.results),
             "removed_by_cap": sum(result.removed_by_cap for result in self.results),
         }
+        if processor.decision.type_constraint != "none":
+            metrics["removed_by_types"] = sum(result.removed_by_types for result in self.results)
         if self.ranking is None or not self.results:
             return metrics
         predicted = official_predictions(self.results, documents, processor.id2label)
@@ -135,11 +145,15 @@ class EvaluatedDocuments:
         metrics |= {key: scores[key] for key in keys if scores[key] is not None}
         if processor.decision.evidence_threshold is not None:
             metrics |= evidence_metrics(self.results, documents, processor.id2label, processor.candidates)
-        metrics["average_precision"], error = self.ranking.average_precision(unknown_facts(documents))
+        metrics["average_precision"], error = self.ranking.average_precision(self.facts_out_of_reach(documents))
         if error:
             metrics["average_precision_error"] = error
         metrics["loss"] = sum(result.loss for result in self.results) / max(self.pairs, 1)
         return metrics
+
+    def facts_out_of_reach(self, documents: Iterable[Mapping[str, Any]]) -> int:
+        """Number of gold facts that no threshold would let the model predict."""
+        return self.excluded_facts + unknown_facts(documents)
 
 
 def unknown_facts(documents: Iterable[Mapping[str, Any]]) -> int:

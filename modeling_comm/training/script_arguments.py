@@ -47,6 +47,10 @@ class ModelArguments:
     max_relations_per_pair: int | None = field(
         default=None, metadata={"help": "Cap on the relations of a pair (none)."}
     )
+    type_constraint: str | None = field(
+        default=None,
+        metadata={"help": "hard: a relation only between types of head and tail that it has in training (none)."},
+    )
     rules: str | None = field(
         default=None,
         metadata={
@@ -117,12 +121,8 @@ class DataArguments:
         metadata={"help": "Folder with the data set's files; without it they come from their public addresses."},
     )
     train_file: str | None = field(default=None, metadata={"help": "Training documents, instead of data_dir's."})
-    validation_file: str | None = field(
-        default=None, metadata={"help": "Documents for evaluation and model selection."}
-    )
-    test_file: str | None = field(
-        default=None, metadata={"help": "Documents for --do_predict, with or without labels."}
-    )
+    validation_file: str | None = field(default=None, metadata={"help": "Documents for evaluation and selection."})
+    test_file: str | None = field(default=None, metadata={"help": "Documents for --do_predict, labelled or not."})
     train_distant_file: str | None = field(
         default=None, metadata={"help": "Distantly supervised documents, for --train_split train_distant."}
     )

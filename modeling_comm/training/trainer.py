@@ -35,8 +35,9 @@ from .encode_dataset import (
     check_titles,
     column_of,
     encode_dataset,
+    learn_relation_types,
 )
-from .evaluation import EvaluatedDocuments, predict_batch, unknown_facts
+from .evaluation import EvaluatedDocuments, predict_batch
 from .evaluation_sets import EvaluationSets, check_metric_of_several
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
@@ -332,7 +333,8 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         **kwargs: Any,
     ) -> TrainOutput:
         """
-        As the parent's, with three differences.
+        As the parent's, with differences: what was tuned for other weights is removed, and with a `type_constraint` the
+        processor learns the types of head and tail that each relation has in the training documents.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.
@@ -344,6 +346,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
         if not keep_evidence_threshold:
             self._reset_evidence_threshold()
+        learn_relation_types(self.processing_class.decision, self.train_dataset)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
@@ -483,9 +486,9 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         """
         self.processing_class.decision.probability_map = None  # candidates are ranked by margin
         loader = self.get_eval_dataloader(eval_dataset)
-        ranking = self._evaluate_batches(loader).ranking
-        if ranking is None:
+        evaluated = self._evaluate_batches(loader)
+        if evaluated.ranking is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
-        offset, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
+        offset, _ = evaluated.ranking.best_offset(evaluated.facts_out_of_reach(loader.dataset.documents))
         self.processing_class.decision.threshold_offset = offset
         return offset
