@@ -25,6 +25,8 @@ def faults(value, type_, where="value"):
         hints = get_type_hints(type_)
         for key, one in value.items():
             yield from faults(one, hints[key], f"{where}[{key!r}]") if key in hints else [f"{where} has {key!r}"]
+    elif get_origin(type_) is list and value is None:
+        yield f"{where} is None"
     elif get_origin(type_) is list:
         for index, one in enumerate(value):
             yield from faults(one, get_args(type_)[0], f"{where}[{index}]")
@@ -80,7 +82,9 @@ def test_features_and_inputs(pipeline):
     features = processor.encode([DOCUMENT])
     assert not list(faults(features, list[DocumentFeatures]))
     assert not list(faults(no_document(1, 2), DocumentFeatures))
-    assert set(processor.collate(features)) == set(ModelInputs.__annotations__) == set(processor.model_input_names)
+    assert set(ModelInputs.__annotations__) == set(processor.model_input_names)
+    # Every pair is asked about every relation.
+    assert set(processor.collate(features)) == set(ModelInputs.__annotations__) - {"asked"}
     unlabelled = {key: value for key, value in DOCUMENT.items() if key != "labels"}
     assert set(processor.collate(processor.encode([unlabelled]))) == ModelInputs.__required_keys__
 
