@@ -10,7 +10,7 @@ import torch
 from transformers.utils import logging
 
 from .both_directions import show_both_ways
-from .candidate_pairs import ALL_PAIRS, CandidatePairs
+from .candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types, ignored_pairs
 from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
 from .prediction_record import PredictedTriple
@@ -208,13 +208,22 @@ class Predictions(Mapping):
         predictions.find_evidence()
         return predictions
 
-    def with_rules(self, rules: Sequence[Rule], id2label: dict[int, str]) -> "Predictions":
+    def with_rules(
+        self,
+        rules: Sequence[Rule],
+        id2label: dict[int, str],
+        candidates: CandidatePairs = ALL_PAIRS,
+        document: Document | None = None,
+    ) -> "Predictions":
         """
-        The same document with the triples that follow by rules. Needs `margins`.
+        The same document with the triples that follow by rules, in the direction that the model is asked about. Needs `margins`.
 
         Args:
             rules (`Sequence[Rule]`): see [`~rules.derive_facts`].
             id2label (`dict[int, str]`): the labels of the rules' relations.
+            candidates (`CandidatePairs`, *optional*): says for which relations rules read facts in both directions.
+            document (`Document`, *optional*): the document, whose types and `ignored_pairs` say in which direction symmetric
+                facts are asked about, or that they are not. Without it they have the lower index first.
         """
         if not rules:
             return self
@@ -223,19 +232,21 @@ class Predictions(Mapping):
         label2id = {label: index for index, label in id2label.items()}
         rows = {pair: row for row, pair in enumerate(map(tuple, self.pairs.tolist()))}
         facts = [Fact(triple.head, triple.tail, id2label[triple.label]) for triple in self.triples]
+        asked = None if document is None else candidates.matrix(entity_types(document))
+        ignored = () if document is None else ignored_pairs(document)
         added, map_ = [], self.settings.probability_map
-        for fact, rule, premises in derive_facts(facts, rules):
-            row, label = rows.get(fact[:2]), label2id[fact.relation]
-            if row is None:
+        for fact, rule, premises in derive_facts(facts, rules, candidates.is_symmetric):
+            head, tail, relation = candidates.turn(*fact, asked)
+            row, label = rows.get((head, tail)), label2id[relation]
+            if row is None or candidates.ignores(head, tail, relation, ignored):
                 continue  # no candidate pair
             probability = None
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])
-            from_ = tuple((head, tail, label2id[relation]) for head, tail, relation in premises)
+            turned = [candidates.turn(*premise, asked) for premise in premises]
+            from_ = tuple((one, other, label2id[name]) for one, other, name in turned)
             margin = float(self.margins[row, label - 1])
-            added.append(
-                Triple(fact.head, fact.tail, label, margin, probability=probability, rule=str(rule), premises=from_)
-            )
+            added.append(Triple(head, tail, label, margin, probability=probability, rule=str(rule), premises=from_))
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:

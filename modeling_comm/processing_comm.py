@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from os import PathLike
 from typing import Any, Self, cast
@@ -435,15 +435,20 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         check_outputs(logits, pair_index, documents, expected, len(self.id2label))
         excluded = settings.excluded(documents, pair_index, self.id2label)
         predictions = decide_batch(logits, pair_index, len(documents), settings, excluded=excluded)
-        predictions = self.complete(predictions, rules)
+        predictions = self.complete(predictions, documents, rules)
         if (encoded := outputs.get("documents")) is not None and encoded.sentences is not None:
             add_evidence(predictions, encoded)
         return predictions
 
-    def complete(self, predictions: list[Predictions], rules: Iterable[str] | None = None) -> list[Predictions]:
-        """Adds the triples that follow by rules, by default by the processor's own."""
+    def complete(
+        self, predictions: list[Predictions], documents: Sequence[Document], rules: Iterable[str] | None = None
+    ) -> list[Predictions]:
+        """Adds the triples of these documents that follow by rules, by default by the processor's own."""
         checked = check_rules(self.rules if rules is None else rules, self.relations)
-        return [one.with_rules(checked, self.id2label) for one in predictions]
+        return [
+            one.with_rules(checked, self.id2label, self.candidates, document)
+            for one, document in zip(predictions, documents, strict=True)
+        ]
 
     @property
     def relations(self) -> list[str]:

@@ -7,7 +7,7 @@ A rule has one or two conditions and one conclusion over the variables x, y and 
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -121,35 +121,44 @@ class Derived(NamedTuple):
     premises: tuple[Fact, ...]
 
 
-def derive_facts(facts: Iterable[Fact], rules: Iterable[Rule]) -> list[Derived]:
+def derive_facts(
+    facts: Iterable[Fact], rules: Iterable[Rule], is_symmetric: Callable[[str], bool] = lambda relation: False
+) -> list[Derived]:
     """
     All that follows from the facts of one document, rules applied again to what follows.
 
     Args:
         facts (`Iterable[Fact]`): the facts given.
         rules (`Iterable[Rule]`): earlier rules are tried first, so give the most confident ones first.
+        is_symmetric (`Callable`, *optional*): whether a relation holds in both directions or in none. A fact of one that does
+            says the same in the other direction. By default none does.
 
     Returns:
-        `list[Derived]`: in the order in which they follow; never a fact that was given, nor one of an entity with itself.
-            Each premise
-        is a given fact or comes earlier in the list.
+        `list[Derived]`: in the order in which they follow; never a fact that was given, nor one of an entity with itself, nor
+        one that says the same as another. Each premise is a given fact or comes earlier in the list, one of a symmetric
+        relation perhaps in the other direction.
     """
-    known = {Fact(*fact) for fact in facts}
+    known = {way for fact in facts for way in _ways(Fact(*fact), is_symmetric)}
     rules, derived = list(rules), []
     while True:
         by_relation = defaultdict(list)
         for fact in sorted(known):
             by_relation[fact.relation].append(fact)
-        new = {}
+        new: set[Fact] = set()
         for rule in rules:
             for premises, binding in _matches(rule.conditions, by_relation):
                 fact = Fact(binding[rule.conclusion.head], binding[rule.conclusion.tail], rule.conclusion.relation)
                 if fact.head != fact.tail and fact not in known and fact not in new:
-                    new[fact] = Derived(fact, rule, premises)
+                    derived.append(Derived(fact, rule, premises))
+                    new.update(_ways(fact, is_symmetric))
         if not new:
             return derived
-        derived += new.values()
-        known |= new.keys()
+        known |= new
+
+
+def _ways(fact, is_symmetric):
+    """A fact in the directions in which it says the same."""
+    return (fact, Fact(fact.tail, fact.head, fact.relation)) if is_symmetric(fact.relation) else (fact,)
 
 
 def _matches(conditions, by_relation):

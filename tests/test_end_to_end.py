@@ -9,6 +9,7 @@ from helpers import SAMPLE, SHARED, requires_shared, tiny_model, tiny_system
 from transformers import pipeline
 
 import comm_docre
+from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.commands.evaluate_end_to_end import evaluate_end_to_end
 from modeling_comm.evaluation.end_to_end import (
     STAGES,
@@ -92,6 +93,51 @@ def test_what_the_model_loses():
     assert found["facts"] == {"mentions": 0, "grouping": 0, "model": 2, "found": 1}
 
 
+RELATIONS = ("relations_strict", "relations_by_name")
+ENTITIES = [["Ada Vale", "Vale#1"], ["Oslo", "Oslo#1"], ["Lima"]]
+TURNED = [["Lima"], ["Oslo", "Oslo#1"], ["Ada Vale", "Vale#1"]]
+
+
+@pytest.mark.parametrize("entities", [ENTITIES, TURNED])
+def test_facts_that_say_the_same(entities):
+    ada, oslo, lima = (entities.index(names) for names in ENTITIES)
+    triples = [(ada, "P19", oslo), (lima, "P2", ada), (oslo, "P190", lima), (lima, "P190", oslo)]
+    documents = [
+        {**DOCUMENT, "labels": [*DOCUMENT["labels"][:1], {"h": 0, "t": 2, "r": "P20"}, {"h": 2, "t": 1, "r": "P190"}]}
+    ]
+    candidates = CandidatePairs(symmetric=["P190"], inverse={"P20": "P2"})
+    found = end_to_end_scores([record(entities, triples)], documents, candidates)
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (3, 3, 3)
+    assert found["facts"] == {"mentions": 0, "grouping": 0, "model": 0, "found": 3}
+    undirected = [(tail, relation, head) for head, relation, tail in triples if relation != "P2"] + [
+        (lima, "P20", ada)
+    ]
+    found = end_to_end_scores([record(entities, undirected)], documents, CandidatePairs(directed=False))
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (3, 3, 3)
+    found = end_to_end_scores([record(entities, triples)], documents)
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (3, 4, 2), "each for itself"
+
+
+@pytest.mark.parametrize("entities", [ENTITIES, TURNED])
+def test_ignored_pairs_do_not_count(entities):
+    ada, oslo, lima = (entities.index(names) for names in ENTITIES)
+    triples = [(ada, "P20", lima), (ada, "P19", lima), (lima, "P19", ada), (lima, "P190", oslo), (ada, "P19", oslo)]
+    document = {**DOCUMENT, "ignored_pairs": [[0, 2], [1, 2]]}
+    found = end_to_end_scores([record(entities, triples)], [document], CandidatePairs(symmetric=["P190"]))
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (1, 2, 1)
+    assert sum(found["facts"].values()) == 1
+    # Without symmetric relations the other direction counts.
+    found = end_to_end_scores([record(entities, triples)], [document])
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (1, 3, 1)
+
+
+def test_what_shares_its_entities_with_an_ignored_pair_may_be_right():
+    """Two entities with the same mentions, of which one is of an ignored pair."""
+    document = {**DOCUMENT, "vertexSet": [*DOCUMENT["vertexSet"], DOCUMENT["vertexSet"][1]], "ignored_pairs": [[0, 3]]}
+    found = end_to_end_scores([record(ENTITIES, [(0, "P19", 1), (0, "P20", 1)])], [document])
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (3, 1, 1)
+
+
 def test_nothing_found():
     found = end_to_end_scores([record([], [])], [DOCUMENT])
     assert found["mentions"]["f1"] == found["relations_by_name"]["f1"] == 0
@@ -133,6 +179,18 @@ def test_the_levels_of_a_real_system(model):
     assert 0 < found["text"]["mentions"]["f1"] < 1 and found["text"]["facts"]["mentions"] > 0
 
 
+def test_the_model_says_what_is_asked_about():
+    """A model of undirected data that predicts everything has, with the entities given, all facts but those of ignored pairs."""
+    config, processor = tiny_system("bert", directed=False)
+    processor.decision.threshold_offset = -1000.0
+    extract = pipeline("document-relation-extraction", model=tiny_model(config), processor=processor, device="cpu")
+    labels = [{"h": 1, "t": 0, "r": "P17"}, {"h": 0, "t": 1, "r": "P17"}, {"h": 2, "t": 1, "r": "P27"}]
+    document = {**DOCUMENT, "labels": labels, "ignored_pairs": [[0, 2]]}
+    found = evaluate_end_to_end(extract, spacy.load(NER), [document, {**DOCUMENT, "title": "Vale 2", "labels": []}])
+    for name in RELATIONS:  # of two and of three pairs, in each of four relations
+        assert counts(found["entities"], name) == (2, (2 + 3) * 4, 2)
+
+
 def test_the_command(model, tmp_path, capsys):
     truth, output = tmp_path / "truth.json", tmp_path / "scores.json"
     documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:2]
@@ -153,6 +211,9 @@ def test_the_command(model, tmp_path, capsys):
         (["--ner", NER], "--model"),
         (["--model", "x"], "--ner"),
         (["--model", "x", "--ner", NER, "--predictions", "y"], "--predictions"),
+        (["--model", "x", "--ner", NER, "--dataset_config", "cdr"], "without --dataset_config"),
+        (["--model", "x", "--ner", NER, "--extensions", "y.py"], "without --extensions"),
+        (["--model", "x", "--ner", NER, "--allow_missing_documents"], "without --allow_missing_documents"),
     ],
 )
 def test_flags_that_do_not_go_together(words, message, capsys):

@@ -74,6 +74,55 @@ def test_pairs_that_are_no_candidates_are_left_out():
         Predictions.from_parts([], DecisionSettings()).with_rules(rules, LABELS)
 
 
+def derived(predicted, rules, types=None, ignored=(), **settings):
+    """What follows by rules from these facts `(head, tail, label)`, with its premises, for a processor of these settings."""
+    document = random_document(4, labels=False) | {"ignored_pairs": [list(pair) for pair in ignored]}
+    for mentions, kind in zip(document["vertexSet"], types or ["PER"] * 4, strict=True):
+        for mention in mentions:
+            mention["type"] = kind
+    processor = tiny_processor(rules=rules, **settings)
+    pairs = torch.from_numpy(processor.candidates.pairs(document))
+    rows = [PAIRS.tolist().index(pair) for pair in pairs.tolist()]
+    # As the model does with what it is not asked about.
+    found, symmetric = logits(*predicted)[rows], torch.tensor(processor._is_symmetric())
+    found[torch.from_numpy(processor.candidates.turned(document))[:, None], symmetric] = -1e4
+    outputs = {"logits": found, "pair_index": torch.cat([torch.zeros(len(pairs), 1, dtype=torch.long), pairs], dim=1)}
+    (result,) = processor.decide(outputs, [document])
+    assert [one[:3] for one in result.triples if one.rule is None] == sorted(predicted)
+    assert len({one[:3] for one in result.triples}) == len(result.triples)
+    assert all(one.margin > -10 for one in result.triples), "those that the model was asked about"
+    return {one[:3]: one.premises for one in result.triples if one.rule is not None}
+
+
+def test_rules_read_symmetric_relations_both_ways():
+    predicted, symmetric = [(0, 1, 2), (0, 2, 3)], {"symmetric": ["P27"]}
+    rules = ["P27(x, y) & P131(y, z) => P17(x, z)"]
+    assert derived(predicted, rules, **symmetric) == {(1, 2, 1): ((0, 1, 2), (0, 2, 3))}
+    assert derived(predicted, rules) == {}
+    # What follows is in the direction that is asked about, and is a premise in both.
+    rules = ["P131(x, y) => P27(y, x)", "P27(x, y) => P569(x, y)"]
+    assert derived(predicted, rules, **symmetric) == {
+        (0, 2, 2): ((0, 2, 3),),
+        (0, 1, 4): ((0, 1, 2),),
+        (1, 0, 4): ((0, 1, 2),),
+        (0, 2, 4): ((0, 2, 2),),
+        (2, 0, 4): ((0, 2, 2),),
+    }
+    assert derived(predicted, ["P27(x, y) => P27(y, x)"], **symmetric) == {}, "nothing new"
+    assert derived(predicted, rules[:1], ignored=[(2, 0)], **symmetric) == {}, "not asked about"
+
+
+def test_rules_on_undirected_pairs():
+    predicted = [(0, 1, 1), (1, 3, 1)]
+    expected = {(0, 1, 3): ((0, 1, 1),), (1, 3, 3): ((1, 3, 1),)}
+    for rule in ("P17(x, y) => P131(y, x)", "P17(x, y) => P131(x, y)"):
+        assert derived(predicted, [rule], directed=False) == expected
+    # The direction that the types say may have the higher index first.
+    listed = {"directed": False, "candidate_pairs": [("Chemical", "Disease")]}
+    types = ["Disease", "Chemical", "Gene", "Disease"]
+    assert derived([(1, 0, 1)], ["P17(x, y) => P131(y, x)"], types, **listed) == {(1, 0, 3): ((1, 0, 1),)}
+
+
 @pytest.mark.parametrize("rules", ["P17(x, y) => P131(x, y)", 3, ["P17(x, y)"], [None], ["P17(x, y) => P999(x, y)"]])
 def test_wrong_rules_are_refused(rules):
     with pytest.raises(SettingError) as error:

@@ -9,27 +9,34 @@ from typing import Any
 from transformers import pipeline
 
 from ..configuration_comm import TASK
+from ..data.dataset_entry import LOCAL
 from ..documents import Document
 from ..evaluation.end_to_end import end_to_end_scores, format_end_to_end, raw_text, text_with_mentions
 from ..formats import ImportReport, read_documents
+from ..pipeline_comm import DocumentRelationExtractionPipeline
 from ..utils.files import write_json
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_models import check_model, check_ner, load_ner
 
 # Flags of `evaluate` that compare predictions with documents and mean nothing here.
-_OTHERS = ("predictions", "train_facts", "type_prior_train", "rel_info", "errors")
+_OTHERS = (
+    *("predictions", "train_facts", "type_prior_train", "rel_info", "errors"),
+    *("extensions", "allow_missing_documents"),
+)
+# What a document with given entities is predicted from.
+_GIVEN = ("title", "sents", "vertexSet", "untyped_entities", "ignored_pairs")
 
 
 def evaluate_end_to_end(
-    extract: Callable[..., Any], ner: Callable, documents: list[Document], batch_size: int = 4
+    extract: DocumentRelationExtractionPipeline, ner: Callable, documents: list[Document], batch_size: int = 4
 ) -> dict[str, dict[str, Any]]:
     """
     Scores a model on documents whose entities are given, whose mentions are given and grouped by our rules, and of which only the
-    text is given.
+    text is given. The model's candidate pairs say which facts are the same.
 
     Args:
-        extract (`Callable`): the pipeline.
+        extract (`DocumentRelationExtractionPipeline`): the pipeline.
         ner (`Callable`): finds mentions, as the pipeline's `ner`.
         documents (`list[Document]`): labelled documents.
         batch_size (`int`, defaults to 4): documents that the model sees at once.
@@ -38,7 +45,7 @@ def evaluate_end_to_end(
         `dict[str, dict]`: by what is given, `"entities"`, `"mentions"` or `"text"`, what
         [`~modeling_comm.evaluation.end_to_end.end_to_end_scores`] returns.
     """
-    unlabelled = [{name: document[name] for name in ("title", "sents", "vertexSet")} for document in documents]
+    unlabelled = [{name: value for name, value in document.items() if name in _GIVEN} for document in documents]
     inputs = {
         "entities": unlabelled,
         "mentions": [text_with_mentions(document) for document in documents],
@@ -47,14 +54,18 @@ def evaluate_end_to_end(
     results = {}
     for given, texts in inputs.items():
         records = extract(texts, ner=ner, batch_size=batch_size, max_sentences=0)
-        results[given] = end_to_end_scores(records, documents)
+        results[given] = end_to_end_scores(records, documents, extract.processor.candidates)
     return results
 
 
 def run(args: argparse.Namespace) -> int:
     """The command with `--end_to_end`: prints the table and writes `--output`; returns the exit status."""
-    if given := [f"--{name}" for name in _OTHERS if getattr(args, name)]:
-        raise ValueError(f"--end_to_end goes without {', '.join(given)}: it predicts by itself")
+    given = [f"--{name}" for name in _OTHERS if getattr(args, name)]
+    if args.dataset_config != LOCAL.name:
+        given.append("--dataset_config")
+    if given:
+        reason = "it predicts by itself, and the checkpoint says which pairs and facts count"
+        raise ValueError(f"--end_to_end goes without {', '.join(given)}: {reason}")
     if missing := [f"--{name}" for name in ("model", "ner") if not getattr(args, name)]:
         raise ValueError(f"--end_to_end needs {' and '.join(missing)}")
     refuse_overwriting(filter(None, [args.output]), [args.truth, args.model])

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
 from ..documents import Document
 from ..mentions import normalize_name
 from ..prediction_record import PredictionRecord
@@ -29,7 +30,9 @@ class _Text(NamedTuple):
     facts: set[tuple[int, int, str]]
 
 
-def end_to_end_scores(records: Sequence[PredictionRecord], documents: Sequence[Document]) -> dict[str, Any]:
+def end_to_end_scores(
+    records: Sequence[PredictionRecord], documents: Sequence[Document], candidates: CandidatePairs = ALL_PAIRS
+) -> dict[str, Any]:
     """
     Scores predictions whose entities are not the annotated ones.
 
@@ -39,10 +42,14 @@ def end_to_end_scores(records: Sequence[PredictionRecord], documents: Sequence[D
     - **Relations, by name**: right is a triple whose relation is, and whose head and tail share a name with those of the fact, as
       [`~modeling_comm.mentions.normalize_name`] compares them.
 
+    Labels of a document's `ignored_pairs` do not count, nor do triples whose entities are those of such a pair, by the same rule.
+
     Args:
         records (`list[PredictionRecord]`): what the pipeline returned for the texts of the documents, in their order.
         documents (`list[Document]`): labelled documents in DocRED's format, with different titles. Their texts are those of
             [`~modeling_comm.text_to_document.text_from_document`].
+        candidates (`CandidatePairs`, *optional*): the model's, which say what facts are the same. Those of a symmetric relation
+            are compared without regard to their direction.
 
     Returns:
         `dict`: `mentions`, `entities`, `relations_strict` and `relations_by_name` with `precision`, `recall`, `f1` (fractions
@@ -59,15 +66,19 @@ def end_to_end_scores(records: Sequence[PredictionRecord], documents: Sequence[D
     counts: dict[str, Counter] = {name: Counter() for name in ("mentions", "entities", "relations_strict")}
     by_name, lost = Counter(), Counter()
     for record, document in zip(records, documents, strict=True):
-        gold, found = _gold(document, record), _predicted(record)
+        gold, found = _gold(document, record, candidates), _predicted(record, candidates)
+        ignored = ignored_pairs(document)
         mentions = [{span for entity in text.entities for span in entity.spans} for text in (gold, found)]
         entities = [{entity.spans for entity in text.entities} for text in (gold, found)]
-        strict = [{_strict(text, fact) for fact in text.facts} for text in (gold, found)]
+        strict = [{_strict(text, fact, candidates) for fact in text.facts} for text in (gold, found)]
+        strict[1] -= {
+            _strict(gold, (*pair, relation), candidates) for pair in ignored for relation in _relations(found)
+        } - strict[0]
         for name, (right, predicted) in zip(counts, (mentions, entities, strict), strict=True):
             counts[name].update(gold=len(right), predictions=len(predicted), correct=len(right & predicted))
         for fact in gold.facts:
-            lost[_losing_stage(gold, fact, mentions[1], entities[1], strict[1])] += 1
-        by_name.update(_by_name(gold, found))
+            lost[_losing_stage(gold, fact, mentions[1], entities[1], strict[1], candidates)] += 1
+        by_name.update(_by_name(gold, found, ignored, candidates))
     result: dict[str, Any] = {
         name: rates(number["correct"], number["predictions"], number["gold"]) for name, number in counts.items()
     }
@@ -85,15 +96,15 @@ def end_to_end_scores(records: Sequence[PredictionRecord], documents: Sequence[D
     return result
 
 
-def _gold(document, record):
+def _gold(document, record, candidates):
     text = text_from_document(document)
     if text.text != record["text"]:
         raise SettingError("end_to_end_scores", "records", record["title"], f"the text of {text.title!r} in its place")
-    return _Text(_entities(text.text, text.entities), {(x["h"], x["t"], x["r"]) for x in document.get("labels") or ()})
+    return _Text(_entities(text.text, text.entities), {fact for fact, _ in candidates.labels(document)})
 
 
-def _predicted(record):
-    facts = {(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]}
+def _predicted(record, candidates):
+    facts = {candidates.turn(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]}
     return _Text(_entities(record["text"], record["entities"]), facts)
 
 
@@ -107,31 +118,47 @@ def _entities(text, entities):
     return found
 
 
-def _strict(text, fact):
+def _relations(text):
+    return {relation for _, _, relation in text.facts}
+
+
+def _strict(text, fact, candidates):
+    """What a fact says by the spans of its entities. The indices, which order those of a symmetric one, differ between texts."""
     head, tail, relation = fact
-    return text.entities[head].spans, text.entities[tail].spans, relation
+    pair = text.entities[head].spans, text.entities[tail].spans
+    return (frozenset(pair) if candidates.is_symmetric(relation) else pair), relation
 
 
-def _losing_stage(gold, fact, mentions, entities, facts):
+def _losing_stage(gold, fact, mentions, entities, facts, candidates):
     pair = [gold.entities[fact[0]].spans, gold.entities[fact[1]].spans]
     if not all(spans <= mentions for spans in pair):
         return "mentions"
     if not all(spans in entities for spans in pair):
         return "grouping"
-    return "found" if _strict(gold, fact) in facts else "model"
+    return "found" if _strict(gold, fact, candidates) in facts else "model"
 
 
-def _by_name(gold, found):
-    def match(fact, other):
-        places = ((gold.entities[fact[place]], found.entities[other[place]]) for place in (0, 1))
-        return fact[2] == other[2] and all(one.names & two.names for one, two in places)
+def _by_name(gold, found, ignored, candidates):
+    def share_names(pair, other):
+        return all(gold.entities[one].names & found.entities[two].names for one, two in zip(pair, other, strict=True))
 
-    pairs = [(fact, triple) for fact in gold.facts for triple in found.facts if match(fact, triple)]
+    def match(pair, triple):
+        *ends, relation = triple
+        return share_names(pair, ends) or (candidates.is_symmetric(relation) and share_names(pair, ends[::-1]))
+
+    pairs = [
+        ((*pair, relation), triple)
+        for *pair, relation in gold.facts
+        for triple in found.facts
+        if relation == triple[2] and match(pair, triple)
+    ]
+    right = {triple for _, triple in pairs}
+    wrong = [triple for triple in found.facts - right if not any(match(pair, triple) for pair in ignored)]
     return {
         "facts": len(gold.facts),
-        "triples": len(found.facts),
+        "triples": len(right) + len(wrong),
         "found_facts": len({fact for fact, _ in pairs}),
-        "right_triples": len({triple for _, triple in pairs}),
+        "right_triples": len(right),
     }
 
 

@@ -65,7 +65,7 @@ def predict_batch(
         logits = fuse_evidence(model, processor, outputs, of_batch, fusion_rule).cpu()
     excluded = processor.decision.excluded(of_batch, pair_index, processor.id2label)
     results = decide_batch(logits, pair_index, len(document_index), processor.decision, labels, losses, excluded)
-    results = processor.complete(results)
+    results = processor.complete(results, of_batch)
     for index, result in zip(document_index, results, strict=True):
         result.document_index = index
     if outputs.documents is not None:
