@@ -117,7 +117,8 @@ def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     own, others = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser(**options, allow_abbrev=False)
     parser.add_argument("--models", type=Path, default=Path(__file__).with_suffix(".yaml"), help="The list of models.")
     parser.add_argument("--only", default="*", help="A pattern for names of the list.")
     parser.add_argument(

@@ -323,6 +323,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             encoded, documents = self._encode(
                 texts, outputs, window_mentions, window_entities, **layout, pair_index=pair_index, sentences=sentences
             )
+            if pairs_at_once is not None and (not isinstance(pairs_at_once, int) or pairs_at_once < 1):
+                raise SettingError("forward", "pairs_at_once", pairs_at_once, "an integer >= 1, or None")
             documents.pairs_at_once = pairs_at_once
             logits = self.relation_encoder(documents)
             shape = (pair_index.shape[0], self.config.num_labels)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .documents import Document
 from .settings import SettingError
 
@@ -63,16 +64,23 @@ class RelationTypes:
         object.__setattr__(self, "pairs", pairs)
 
     @classmethod
-    def of_documents(cls, documents: Iterable[Document]) -> "RelationTypes":
-        """The types in labelled documents; those without labels only add types of entities."""
+    def of_documents(cls, documents: Iterable[Document], candidates: CandidatePairs = ALL_PAIRS) -> "RelationTypes":
+        """
+        The types in labelled documents; those without labels only add types of entities.
+
+        Args:
+            documents (`Iterable[Document]`): in DocRED's format.
+            candidates (`CandidatePairs`, *optional*): of the processor; facts count in the direction that it asks about, as it
+                predicts them.
+        """
         types, pairs = set(), {}
         for document in documents:
             kinds = entity_types(document)
             types.update(kind for kind in kinds if kind is not None)
-            for fact in document.get("labels") or ():
-                kind = kinds[fact["h"]], kinds[fact["t"]]
+            for (head, tail, relation), _ in candidates.labels(document):
+                kind = kinds[head], kinds[tail]
                 if None not in kind:
-                    pairs.setdefault(fact["r"], set()).add(kind)
+                    pairs.setdefault(relation, set()).add(kind)
         return cls(tuple(sorted(types)), {relation: tuple(sorted(pairs[relation])) for relation in sorted(pairs)})
 
     @classmethod

@@ -26,7 +26,7 @@ from modeling_comm.formats import (
 )
 from modeling_comm.formats.marked_text import ENTITY_WAYS
 from modeling_comm.formats.pre_annotation import safe_names
-from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span
+from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span, unit_of_spans
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.settings import NameTakenError, SettingError
 from modeling_comm.text_to_document import text_from_document
@@ -245,6 +245,10 @@ def test_offsets_in_utf16():
     assert find_span("😀 Oslo", 3, 7, "utf16", None) == (2, 6, "utf16")
     assert find_span("😀 Oslo", 3, 6, "characters", "Oslo") is None
     assert find_span("Oslo", 1, 4, "characters", "Oslo") is None
+    # One span may fit both ways; those of a text are all in one unit.
+    assert unit_of_spans("😀aaOslo", [(2, 3, "a")], "characters") == "characters"
+    assert unit_of_spans("😀aaOslo", [(2, 3, "a"), (4, 8, "Oslo")], "characters") == "utf16"
+    assert unit_of_spans("😀aaOslo", [(2, 3, "a"), (3, 7, "Oslo")], "characters") == "characters"
 
 
 def test_label_studio_counts_characters(tmp_path, astral):

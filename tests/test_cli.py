@@ -460,16 +460,15 @@ def test_view(predict, tmp_path, capsys, stdin):
 
 def test_a_reader_that_has_seen_enough_is_no_error():
     code = (
-        "import importlib.util, sys\n"
-        "spec = importlib.util.spec_from_file_location('command', sys.argv[1])\n"
-        "module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n"
-        "@module.command\n"
+        "import sys\n"
+        "from modeling_comm.commands.errors import command\n"
+        "@command\n"
         "def main(argv):\n"
         "    while True: print('line')\n"
         "sys.exit(main([]))"
     )
-    command = [sys.executable, "-c", code, str(ROOT / "modeling_comm" / "commands" / "errors.py")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"line\n"
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait(timeout=60) == 1

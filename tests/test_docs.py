@@ -270,6 +270,7 @@ def run_command(words):
         case ["source", script]:
             assert f"BIN := {Path(script).parent}\n" in (ROOT / "Makefile").read_text(encoding="utf-8"), script
         case ["make", *targets]:
+            targets = [target for target in targets if "=" not in target]  # without variables
             makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
             assert targets and all(re.search(rf"(?m)^{target}:", makefile) for target in targets), targets
         case ["pip", "install", *_, package]:

@@ -180,11 +180,12 @@ def test_the_copy_differs_in_its_imports_from_the_package_alone(folder, tmp_path
     changed = set(OWN_FILE.split("\n")) ^ set((tmp_path / "model" / "my_parts.py").read_text().split("\n"))
     assert changed == {
         "from modeling_comm import (",
+        "    cmm_loss,",
         "    GroupedBilinear as Bilinear,",
         "    RelationEncoder,  # the base class",
         "    register_relation_encoder,",
         ")",
-        "from .extensions import GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
+        "from .extensions import cmm_loss, GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
         'from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"',
         'from .losses import register_loss, relation_distances; UNIT = "naïve"',
         "        from modeling_comm import at_least_float32",

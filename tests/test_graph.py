@@ -116,6 +116,15 @@ def test_what_nobody_sees_splits_no_entity():
     assert [edge.support for edge in graph.edges] == [len(SAME)]
 
 
+def test_a_name_counts_once_a_document():
+    """However many of its entities have it."""
+    record = named("Oslo", 1)
+    record["entities"].append(dict(record["entities"][record["triples"][0]["tail"]]))
+    record["triples"].append({**record["triples"][0], "tail": len(record["entities"]) - 1})
+    entity = build_graph([record]).entities["LOC:oslo"]
+    assert entity.documents == 1 and set(entity.names.values()) == set(entity.types.values()) == {1}
+
+
 def test_other_names_stay_apart():
     names = ["C", "C++", "C#", "Oslo 2", "Oslo II", "😀", "🎉"]
     assert len({normalize_name(name) for name in names}) == len(names)

@@ -9,6 +9,7 @@ from helpers import ROOT, random_document, run_script, save_backbone, tiny_model
 from transformers import AutoProcessor, pipeline
 
 from modeling_comm import CommProcessor, SettingError
+from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.document_input import read_document_input
 from modeling_comm.relation_types import RelationTypes, entity_types
@@ -41,6 +42,17 @@ def test_types_of_training_documents():
     more = RelationTypes.of_documents([document("MISC", "PER", labels=[(0, "P50", 1), (1, "P26", 0)])])
     assert SEEN.merged(None) == SEEN and SEEN.merged(more) == more.merged(SEEN)
     assert SEEN.merged(more).pairs["P26"] == (("PER", "MISC"), ("PER", "PER"))
+
+
+def test_types_in_the_direction_that_is_asked_about():
+    """A fact of training is not excluded, whichever way its label has it: inverse, symmetric, undirected."""
+    labels = [(1, "P571", 0), (2, "P26", 0), (2, "P50", 1)]
+    one = document("ORG", "TIME", "LOC", labels=labels, ignored_pairs=[[2, 1]])
+    kept = {"P571": "P19"}  # the model knows the inverse alone
+    candidates = CandidatePairs(candidate_pairs=[("ORG", "LOC"), ("ORG", "TIME")], symmetric=["P26"], inverse=kept)
+    seen = RelationTypes.of_documents([one], candidates)
+    assert seen.pairs == {"P19": (("ORG", "TIME"),), "P26": (("ORG", "LOC"),)}
+    assert RelationTypes.of_documents([one], CandidatePairs(directed=False)).pairs["P571"] == (("ORG", "TIME"),)
 
 
 def excluded(one):

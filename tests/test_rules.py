@@ -149,7 +149,7 @@ def test_a_file_of_rules(tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("a: 1", "dict"),
+        ("a: 1", "list of rules"),
         ("- 3", "rule 1"),
         ("- a(x, y) => b(x, y)\n- {rule: 'a(x) => b'}", "rule 2"),
         ("- {rule: 'a(x, y) => b(x, y)', weight: 1}", "weight"),

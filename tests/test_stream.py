@@ -98,7 +98,9 @@ def test_no_more_documents_are_read_than_the_buffer_holds(buffer_size):
 
 def test_rows_of_a_table_and_of_a_file(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(DOCUMENTS))
-    table = datasets.Dataset.from_list(as_rows(DOCUMENTS), features=FEATURES).to_iterable_dataset()
+    table = datasets.Dataset.from_list(
+        [{**dict.fromkeys(FEATURES), **row} for row in as_rows(DOCUMENTS)], features=FEATURES
+    ).to_iterable_dataset()
     file = load_splits("local", data_files={"train": str(tmp_path / "train.json")}, streaming=True)["train"]
     for documents in (table, file):
         drawn = flat(batches(8, documents, batch_size=7, buffer_size=3))

@@ -29,6 +29,7 @@ from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.out_of_memory import DocumentMemoryError
+from modeling_comm.settings import SettingError
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
@@ -891,6 +892,10 @@ def test_bounded_pairs_train_the_same_weights(make_trainer):
         torch.testing.assert_close(trained[1][name], weight, rtol=1e-4, atol=1e-6, msg=name)
     with pytest.raises(ValueError, match="pairs_at_once is 0"):
         make_trainer(pairs_at_once=0)
+    config, processor = tiny_system()
+    with pytest.raises(SettingError) as error:
+        tiny_model(config)(**processor([random_document(4)]), pairs_at_once=-1)
+    assert error.value.field == "pairs_at_once"
 
 
 @pytest.mark.parametrize("stage", ["train", "eval"])

@@ -260,9 +260,14 @@ def _report(output, args):
     if counts["documents"] and counts["documents"] == counts["without_entities"]:
         found = f"--ner {ner} found no entity" if ner else "there is no entity"
         print(f"warning: {found} in {counts['documents']:,} documents, so there are no triples", file=sys.stderr)
-    if counts["documents"] > counts["without_entities"] and not counts["triples"] + counts["lost"].get(
-        "triples_not_selected", 0
-    ):
+    of_other_types = counts["lost"].get("relations_of_other_types", 0)
+    if of_other_types and not counts["triples"]:
+        text = (
+            "are between types of head and tail that training did not show; --type_constraint none lets them through"
+        )
+        print(f"warning: all {of_other_types:,} relations above the threshold {text}", file=sys.stderr)
+    cleared = counts["triples"] + counts["lost"].get("triples_not_selected", 0) + of_other_types
+    if counts["documents"] > counts["without_entities"] and not cleared:
         found = f"no triple clears the model's threshold in any of {counts['documents']:,} documents"
         helps = "a negative --threshold_offset lets more through, and a model that was trained further finds more"
         print(f"warning: {found}; {helps}", file=sys.stderr)

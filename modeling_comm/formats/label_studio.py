@@ -17,7 +17,7 @@ from .format_registry import register_format, register_writer
 from .import_report import ImportReport
 from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
-from .text_offsets import CHARACTERS, find_span
+from .text_offsets import CHARACTERS, find_span, unit_of_spans
 
 # In `data`: the relation that links mentions of one entity. Written by the export, it says so where there is no such link, too.
 COREFERENCE_FIELD = "coreference_relation"
@@ -114,13 +114,14 @@ def _marked(checker, task, annotation, index, report, options):
     expected = "the text that was annotated; --text_field names another field of data"
     text = checker.read(data, options.text_field, str, "data.", expected)
     results = checker.read(annotation, "result", list, "annotations[].", "a list of regions and relations")
+    unit = options.offset_unit or unit_of_spans(text, _stated(results), CHARACTERS)
     spans, links = [], []
     for number, result in enumerate(results):
         field = f"result[{number}]"
         checker.check(result, Mapping, field, "a region or a relation")
         kind = result.get("type")
         if kind == "labels":
-            spans.append(_span(checker, text, result, field, report, options))
+            spans.append(_span(checker, text, result, field, report, unit))
         elif kind == "relation":
             links += _links(checker, result, field, report)
         else:
@@ -131,13 +132,23 @@ def _marked(checker, task, annotation, index, report, options):
     return MarkedText(title, text, spans, links)
 
 
-def _span(checker, text, result, field, report, options):
+def _stated(results):
+    """Start, end and text of the regions that have all of them: a task's are all in one unit."""
+    for result in results:
+        value = result.get("value") if isinstance(result, Mapping) else None
+        if isinstance(value, Mapping) and isinstance(value.get("text"), str):
+            span = value.get("start"), value.get("end")
+            if all(isinstance(offset, int) for offset in span):
+                yield (*span, value["text"])
+
+
+def _span(checker, text, result, field, report, unit):
     value = checker.read(result, "value", Mapping, f"{field}.", "an object with start, end and labels")
     start, end = (
         checker.read(value, name, Integral, f"{field}.value.", "an offset (an integer)") for name in ("start", "end")
     )
     stated = value.get("text") if isinstance(value.get("text"), str) else None
-    found = find_span(text, start, end, options.offset_unit or CHARACTERS, stated)
+    found = find_span(text, start, end, unit, stated)
     if found is None:
         there = f", where the text is {text[max(0, start) : max(0, end)]!r}"
         checker.fail(f"{field}.value", [start, end], f"the offsets of {stated!r}, the region's text", there)

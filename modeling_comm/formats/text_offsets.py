@@ -1,6 +1,7 @@
 """Offsets in a text as other programs count them, and as this library does: in Unicode characters, as Python."""
 
 import bisect
+from collections.abc import Iterable
 
 CHARACTERS, UTF16 = "characters", "utf16"
 OFFSET_UNITS = (CHARACTERS, UTF16)
@@ -36,6 +37,25 @@ class Utf16Offsets:
         if before and self._wide_units[before - 1] == offset - 1:
             return None
         return offset - before
+
+
+def unit_of_spans(text: str, spans: Iterable[tuple[int, int, str]], unit: str) -> str:
+    """
+    The unit that a text's spans are in: that in which most of them are what is stated.
+
+    Args:
+        text (`str`): the text.
+        spans (`Iterable[tuple[int, int, str]]`): start, end and what is stated to stand there.
+        unit (`str`): which it is where both fit as many.
+    """
+    spans = list(spans)
+    units = sorted(OFFSET_UNITS, key=unit.__ne__)  # the given one first
+
+    def fitting(counted):
+        found = (find_span(text, *span[:2], counted, span[2]) for span in spans)
+        return sum(one is not None and one[2] == counted for one in found)
+
+    return max(units, key=fitting)
 
 
 def find_span(text: str, start: int, end: int, unit: str, stated: str | None) -> tuple[int, int, str] | None:

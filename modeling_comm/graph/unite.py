@@ -186,15 +186,16 @@ class GraphBuilder:
         return by_name
 
     def _add_entities(self, record, ids):
-        of_document = set()
+        of_document = set()  # what counts once, however many entities of the document are this one
         for index, identifier in ids.items():
             entity = record["entities"][index]
             united = self._entities.setdefault(identifier, GraphEntity(identifier))
-            united.names[" ".join(entity["name"].split())] += 1
-            united.types[entity["type"]] += 1
+            name, type_ = " ".join(entity["name"].split()), entity["type"]
+            united.names[name] += (identifier, "name", name) not in of_document
+            united.types[type_] += (identifier, "type", type_) not in of_document
             united.mentions += len(entity["mentions"])
             united.documents += identifier not in of_document
-            of_document.add(identifier)
+            of_document |= {identifier, (identifier, "name", name), (identifier, "type", type_)}
             for known in entity.get("ids", ()):
                 if known not in united.knowledge_base_ids:
                     united.knowledge_base_ids.append(known)

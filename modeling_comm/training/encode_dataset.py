@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..configuration_comm import __version__
-from ..decision_settings import DecisionSettings
 from ..features import LOSSES_OF_ENCODING
 from ..processing_comm import CommProcessor
 from ..relation_types import RelationTypes
@@ -66,13 +65,14 @@ def encode_dataset(
     )
 
 
-def learn_relation_types(decision: DecisionSettings, dataset: Any) -> None:
+def learn_relation_types(processor: CommProcessor, dataset: Any) -> None:
     """
     With a `type_constraint`: records the types of head and tail that each relation has in the training documents.
 
     Raises:
         ValueError: the documents are a stream.
     """
+    decision = processor.decision
     if decision.type_constraint == "none":
         return
     if isinstance(dataset, DocumentStream):
@@ -81,9 +81,11 @@ def learn_relation_types(decision: DecisionSettings, dataset: Any) -> None:
             "documents that can be read before the training"
         )
     if hasattr(dataset, "select_columns"):
-        dataset = dataset.select_columns(["vertexSet", "labels"])
+        columns = ("vertexSet", "labels", "ignored_pairs", "untyped_entities")
+        dataset = dataset.select_columns([name for name in columns if name in dataset.column_names])
     # A checkpoint that is trained further has seen the types of both trainings.
-    decision.relation_types = RelationTypes.of_documents(dataset or ()).merged(decision.relation_types)
+    seen = RelationTypes.of_documents(dataset or (), processor.candidates)
+    decision.relation_types = seen.merged(decision.relation_types)
 
 
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:

@@ -346,7 +346,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
         if not keep_evidence_threshold:
             self._reset_evidence_threshold()
-        learn_relation_types(self.processing_class.decision, self.train_dataset)
+        learn_relation_types(self.processing_class, self.train_dataset)
         if resume_from_checkpoint is True:
             resume_from_checkpoint = last_complete_checkpoint(self.args.output_dir, self.args.world_size)
             if resume_from_checkpoint is None:
