@@ -25,7 +25,7 @@ def encode_document(
     Args:
         pieces (`Mapping[str, list[int]]`): of [`~subword_tokens.tokenize_words`], with all of its words.
         traits (`TokenizerTraits`): of the tokenizer.
-        window_spans (`Callable`): gives the windows of a document of so many subword tokens.
+        window_spans (`Callable`): gives the windows of a document by its number of subword tokens.
         label2id (`Mapping[str, int]`): the model's labels.
         candidates (`CandidatePairs`): the pairs that the model is asked about.
         document (`Document`): in DocRED's format.

@@ -17,9 +17,9 @@ from .grouped_bilinear import (
     without_autocast,
 )
 
-# Up to so many pairs, representations are kept: computing them again would cost an ordinary batch 3 % of its backbone's step.
+# Up to this number of pairs, representations are kept: computing them again costs an ordinary batch 3 % of its backbone's step.
 PAIRS_KEPT = 2048
-# Of more, so many pairs' representations are in memory at a time.
+# Of more, the number of pairs whose representations are in memory at a time.
 PAIRS_AT_ONCE = 512
 PAIRS_AT_ONCE_ON_DEVICE = 2048
 
