@@ -65,6 +65,7 @@ def evaluate(task, record, flags, folder):
     tune nothing then, and only test documents are scored, at the model's own threshold."""
     arguments = task["arguments"]
     training_args = parse_arguments(flags).training
+    chooses = training_args.eval_strategy != "no"
     training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
     how = {"attn_implementation": arguments["attn_implementation"]} if "attn_implementation" in arguments else {}
     model = CommForDocumentRelationExtraction.from_pretrained(folder, **how)
@@ -73,7 +74,6 @@ def evaluate(task, record, flags, folder):
     reference = load_ign_reference(arguments["ign_reference"])
     frequent = get_dataset(arguments["dataset_config"]).frequent_relations
     scores, offset, margins_of = {}, None, {}
-    chooses = parse_arguments(flags).training.eval_strategy != "no"
     for split, file in (("dev", "validation_file"), ("test", "test_file"))[0 if chooses else 1 :]:
         documents = read_json(arguments[file])
         results = predict(trainer, documents, arguments)
