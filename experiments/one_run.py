@@ -45,24 +45,27 @@ def run(task):
     record = read_json(folder / "run.json")
     del record["metrics"]
     del record["config"]["id2label"], record["config"]["label2id"], record["processor"]["relation_names"]
-    evaluations = [entry for entry in record["log"] if "eval_f1" in entry]
-    best = next(entry for entry in evaluations if entry["step"] == record["best_checkpoint_step"])
+    last = record["log"][-1]
+    evaluations = [entry for entry in record["log"] if "eval_f1" in entry] or [last]  # none chooses: the last epoch counts
+    best = next((one for one in evaluations if one["step"] == record["best_checkpoint_step"]), evaluations[-1])
     record |= {
         "command": redact_command(["python", "run_docre.py", *flags]),
         # Seconds and memory are those of the last call.
         "resumed": len(record.pop("resumed_from")),
         "best_epoch": best["epoch"],
-        "last_epoch": evaluations[-1]["epoch"],
-        "steps": evaluations[-1]["step"],
+        "last_epoch": last["epoch"],
+        "steps": last["step"],
     }
     return record | evaluate(task, record, flags, folder)
 
 
 def evaluate(task, record, flags, folder):
     """Scores of the trained model on dev and test documents, at its own threshold and with one offset tuned on dev; and, where
-    wanted, its predictions for the blind test."""
+    wanted, its predictions for the blind test. A run without evaluations was trained on the dev documents, too: these
+    tune nothing then, and only test documents are scored, at the model's own threshold."""
     arguments = task["arguments"]
     training_args = parse_arguments(flags).training
+    chooses = training_args.eval_strategy != "no"
     training_args.eval_strategy, training_args.load_best_model_at_end = "no", False
     how = {"attn_implementation": arguments["attn_implementation"]} if "attn_implementation" in arguments else {}
     model = CommForDocumentRelationExtraction.from_pretrained(folder, **how)
@@ -71,15 +74,15 @@ def evaluate(task, record, flags, folder):
     reference = load_ign_reference(arguments["ign_reference"])
     frequent = get_dataset(arguments["dataset_config"]).frequent_relations
     scores, offset, margins_of = {}, None, {}
-    for split, file in (("dev", "validation_file"), ("test", "test_file")):
+    for split, file in (("dev", "validation_file"), ("test", "test_file"))[0 if chooses else 1 :]:
         documents = read_json(arguments[file])
         results = predict(trainer, documents, arguments)
         margins_of[split] = results
         margins, gold = flat_margins(results)
-        if offset is None:
+        if offset is None and chooses:
             offset, _ = tune_offset(margins, gold, int(gold.sum()))
             scores["offset"] = offset
-        for name, required in ((split, 0.0), (f"{split}_offset", offset)):
+        for name, required in ((split, 0.0), (f"{split}_offset", offset))[: 2 if chooses else 1]:
             predictions = at_offset(results, required, documents, processor)
             scores[name] = score(predictions, documents, ign_reference=reference, frequent_relations=frequent)
             del scores[name]["evidence"], scores[name]["evidence_of_correct"]  # not predicted

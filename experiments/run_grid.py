@@ -167,7 +167,7 @@ def state_of(cell, options):
         return "not run", ""
     if record["status"] == "failed":
         return "failed", record["error"].splitlines()[0]
-    scores = [f"{split} F1 {100 * record[split]['f1']:.2f}" for split in ("dev", "test")]
+    scores = [f"{split} F1 {100 * record[split]['f1']:.2f}" for split in ("dev", "test") if split in record]
     return "finished", ", ".join([*scores, f"{record['seconds']:.0f} s"])
 
 

@@ -112,7 +112,7 @@ class Row:
 
     @property
     def offset(self):
-        return ", ".join(f"{run['offset']:+.2f}" for run in self.runs)
+        return ", ".join(f"{run['offset']:+.2f}" for run in self.runs if run["offset"] is not None)
 
     @property
     def steps(self):
@@ -125,8 +125,12 @@ class Row:
             found = [one[key] for one in found]
         return found
 
-    def percent(self, *keys):
-        found = [100 * value for value in self.values(*keys)]
+    def has(self, split):
+        """Returns whether all its runs were scored so. One that was trained on the dev documents has no `dev` and no offset."""
+        return bool(self.runs) and all(split in run for run in self.runs)
+
+    def percent(self, split, *keys):
+        found = [100 * value for value in self.values(split, *keys)] if self.has(split) else []
         deviation = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
         return f"{statistics.fmean(found):.1f}{deviation}" if found else ""
 
@@ -238,7 +242,7 @@ def difference_table(rows):
     """CMM against each other loss, among rows that differ only in their loss and in how they were trained (tag); of each loss the
     row that is best on dev."""
     groups = {}
-    for row in (row for row in rows if row.runs):
+    for row in (row for row in rows if row.has("dev")):
         losses = groups.setdefault(row.without("loss", "m", "gamma", "tag"), {})
         losses.setdefault(row.competitor, []).append(row)
     lines = []
@@ -261,7 +265,7 @@ def breakdown_table(rows, split):
     columns = {"frequent": ("frequent", "f1"), "long tail": ("long_tail", "f1"), "intra": ("intra", "f1")}
     columns |= {"inter": ("inter", "f1"), "macro over relations": ("macro_f1",)}
     lines = []
-    for row in (row for row in rows if row.runs):
+    for row in (row for row in rows if row.has(split)):
         predicted = f"{statistics.fmean(row.values(split, 'predictions')):,.0f}"
         lines.append([row.label, *(row.percent(split, *keys) for keys in columns.values()), predicted])
     return join_cells(["F1" if split == "test" else "F1, offset", *columns, "predicted facts"], lines) + "\n"
