@@ -7,6 +7,9 @@ with one threshold per relation, and rules that complete what was predicted. Not
 Offset, map and rules come from the dev documents. On these, what decides on a document comes from the other four folds of five.
 The test documents are scored with what all dev documents give. A second ruler, if --scratch names one, are documents of the
 same titles that another team labelled from nothing: those of the test documents that neither the training file nor dev has.
+
+A run that was trained on the dev documents cannot learn an offset from them: RUN=OTHER gives it that of the run OTHER. Rules are
+mined as for the others. Each way is compared with the first run's one offset, too.
 """
 
 import argparse
@@ -20,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from dataset_scripts.builder import relation_labels
-from experiments.run_grid import ROOT
+from experiments.run_grid import EVALUATION, ROOT, SETTINGS
 from experiments.tables import bootstrap_difference
+from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.cutoffs import average_precision
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.incomplete_labels.decision_report import cross_fitted_offset
@@ -38,7 +42,8 @@ from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 
-WAYS = ("own threshold", "one offset", "map", "one offset, rules", "map, rules")
+RULERS = (("test", "test"), ("ruler", "second ruler"))
+AGAINST = (("its one offset", "one_offset"), ("the first run's", "first"))
 
 
 @dataclass
@@ -125,6 +130,16 @@ def decide(dev: Split, test: Split, relations: list[str]) -> tuple[dict, dict, d
     return on_dev, on_test, {"own threshold": (margins, 0.0), "map": (logits, cut)}
 
 
+def decide_as(offset: float, test: Split, relations: list[str], rules) -> tuple[dict, dict, dict]:
+    """As [`decide`], for a run whose dev documents choose nothing: own threshold, and a given offset without and with rules."""
+    on_test = {
+        way: test.facts([one > least for one in test.margins], relations)
+        for way, least in (("own threshold", 0.0), ("one offset", offset))
+    }
+    on_test["one offset, rules"] = [completed(facts, rules) for facts in on_test["one offset"]]
+    return {}, on_test, {"own threshold": (np.concatenate([one.ravel() for one in test.margins]), 0.0)}
+
+
 def completed(facts: set[Fact], rules) -> set[Fact]:
     return facts | {one.fact for one in derive_facts(facts, rules)}
 
@@ -182,30 +197,43 @@ def counts_of(facts: list[set[Fact]], gold: list[set[Fact]]) -> np.ndarray:
     return np.array([[[len(one & right), len(one), len(right)] for one, right in pairs]])
 
 
-def compare(name: str, options: argparse.Namespace) -> dict:
-    """All scores of a run's ways to decide."""
-    record = read_json(options.results_dir / "runs" / f"{name}.json")
-    files = {split: read_checked(source, options.data) for split, source in record["data"]["files"].items()}
-    relations = relation_labels(options.data / Path(record["data"]["files"]["test"]["source"]).parent.name)[0][1:]
+def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]) -> dict:
+    """All scores of a run's ways to decide. `first` has by ruler the counts of the first run's one offset, which sets them."""
+    name, _, other = name.partition("=")
+    record = read_record(name, options)
+    files = read_files(record, options.data)
+    relations = relation_labels(options.data / EVALUATION)[0][1:]
     with np.load(options.results_dir / "margins" / f"{name}.npz") as arrays:
-        dev = Split.read(arrays, "dev", files["validation"], relations)
         test = Split.read(arrays, "test", files["test"], relations)
-    on_dev, on_test, ordered = decide(dev, test, relations)
-    reference = load_ign_reference(
-        files["train"]
-    )  # the setting's own training file, whatever labels it was trained with
+        if other:
+            offset = read_record(other, options)["offset"]
+            on_dev, on_test, ordered = decide_as(offset, test, relations, mine_rules(files["validation"]))
+            kept_of_dev = None
+        else:
+            dev = Split.read(arrays, "dev", files["validation"], relations)
+            on_dev, on_test, ordered = decide(dev, test, relations)
+            kept_of_dev = dev.kept
+    reference = load_ign_reference(files["train"])
     gold = np.concatenate([one.ravel() for one in test.labels])
     margins = np.concatenate([one.ravel() for one in test.margins])
     kept = margins > margins.min()  # of the others the probability is not known
-    ruler = None
+    ruler, of_rulers = None, {"test": (range(len(test.documents)), list(map(facts_of, test.documents)))}
     if options.scratch:
         left_out = {one["title"] for split in ("train", "validation") for one in files[split]}
         chosen, theirs, ruler = second_ruler(read_json(options.scratch), test.documents, left_out)
-    result = {"kept": {"dev": dev.kept, "test": test.kept}, "second_ruler": ruler, "ways": {}}
-    for way in WAYS:
-        of_dev = score(official(on_dev[way], dev.documents), dev.documents)
+        of_rulers["ruler"] = (chosen, theirs)
+    result = {"kept": {"dev": kept_of_dev, "test": test.kept}, "second_ruler": ruler, "ways": {}}
+    result |= {"offset_of": other} if other else {}
+    counts = {
+        (way, split): counts_of([facts[index] for index in indices], right)
+        for way, facts in on_test.items()
+        for split, (indices, right) in of_rulers.items()
+    }
+    for split in of_rulers:
+        first.setdefault(split, counts["one offset", split])
+    for way in on_test:
         of_test = score(official(on_test[way], test.documents), test.documents, ign_reference=reference)
-        row = {"dev_f1": of_dev["f1"]}
+        row = {"dev_f1": score(official(on_dev[way], dev.documents), dev.documents)["f1"]} if on_dev else {}
         row |= {f"test_{key}": of_test[key] for key in ("f1", "ign_f1", "precision", "recall", "macro_f1")}
         if way in ordered:
             scores, least = ordered[way]
@@ -214,20 +242,35 @@ def compare(name: str, options: argparse.Namespace) -> dict:
             shown = cells_looked_at(probabilities, scores > least) & kept
             calibration = reliability(probabilities[shown], gold[shown])
             row |= {f"test_{key}": calibration[key] for key in ("brier", "ece", "cells")}
+        for split in of_rulers:
+            found = counts[way, split]
+            row[f"{split}_minus_one_offset"] = bootstrap_difference(found, counts["one offset", split])
+            row[f"{split}_minus_first"] = bootstrap_difference(found, first[split])
         if ruler:
-            found = [counts_of([on_test[other][index] for index in chosen], theirs) for other in (way, "one offset")]
-            correct, predicted, right = found[0].sum((0, 1)).tolist()
+            correct, predicted, right = counts[way, "ruler"].sum((0, 1)).tolist()
             row["ruler_f1"] = 2 * correct / max(predicted + right, 1)
-            row["ruler_minus_one_offset"] = bootstrap_difference(*found)
         result["ways"][way] = row
     return result
 
 
-def read_checked(source: dict, data: Path) -> list[dict]:
-    """A file of a record, which has to be the same one."""
-    file = data / source["source"].removeprefix("DATA/")
-    if file_sha256(file) != source["sha256"]:
-        raise ValueError(f"{file}: found sha256 {file_sha256(file)}; expected {source['sha256']}, that of the run")
+def read_record(name: str, options: argparse.Namespace) -> dict:
+    return read_json(options.results_dir / "runs" / f"{name}.json")
+
+
+def read_files(record: dict, data: Path) -> dict[str, list[dict]]:
+    """Documents of a run's setting, whatever files it was trained on; they have to be the same ones as then."""
+    config, folder = SETTINGS[record["axes"]["setting"]]
+    files = {}
+    for split, one in get_dataset(config).files.items():
+        if split in record["sha256"]:
+            file = data / (folder if split == "train" else EVALUATION) / one.name
+            files[split] = read_checked(file, record["sha256"][split])
+    return files
+
+
+def read_checked(file: Path, sha256: str) -> list[dict]:
+    if file_sha256(file) != sha256:
+        raise ValueError(f"{file}: found sha256 {file_sha256(file)}; expected {sha256}, that of the run")
     return read_json(file)
 
 
@@ -236,14 +279,24 @@ def table(results: dict[str, dict]) -> str:
     scores |= {"AP": "average_precision", "Brier": "brier", "ECE": "ece"}
     columns = {"dev F1": "dev_f1", **{f"test {name}": f"test_{key}" for name, key in scores.items()}}
     columns["second ruler F1"] = "ruler_f1"
+    differences = {
+        f"{ruler}, minus {what}": f"{split}_minus_{key}" for split, ruler in RULERS for what, key in AGAINST
+    }
+    shown = [
+        key
+        for key in differences.values()
+        if any(key in row for one in results.values() for row in one["ways"].values())
+    ]
     rows = []
     for name, result in results.items():
         for way, row in result["ways"].items():
             cells = [f"{100 * row[key]:.1f}" if key in row else "" for key in columns.values()]
-            difference = [100 * value for value in row.get("ruler_minus_one_offset", ())]
-            shown = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*difference) if difference and way != "one offset" else ""
-            rows.append([name, way, *cells, shown])
-    return join_cells(["run", "decided by", *columns, "minus one offset"], rows)
+            of_row = ([100 * value for value in row[key]] for key in shown)
+            cells += ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*three) if any(three) else "" for three in of_row]
+            rows.append([name, way, *cells])
+    return join_cells(
+        ["run", "decided by", *columns, *(one for one, key in differences.items() if key in shown)], rows
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -251,13 +304,14 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("data", type=Path, help="folder of the data sets, as for the runs")
-    parser.add_argument("names", nargs="*", help="runs; by default all that have kept their margins")
+    parser.add_argument("names", nargs="*", help="runs, or RUN=OTHER; by default all that have kept their margins")
     parser.add_argument("--scratch", type=Path, help="documents that another team labelled from nothing")
     parser.add_argument("--results_dir", type=Path, default=ROOT / "results", help="records and margins (%(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file of all scores")
     options = parser.parse_args(argv)
     names = options.names or sorted(file.stem for file in (options.results_dir / "margins").glob("*.npz"))
-    results = {name: compare(name, options) for name in names}
+    first: dict[str, np.ndarray] = {}
+    results = {name.partition("=")[0]: compare(name, options, first) for name in names}
     print(table(results))
     for name, result in results.items():
         if result["second_ruler"]:

@@ -5,8 +5,8 @@ training files that hold these documents.
     python experiments/incomplete_labels.py DATA
 
 In `outputs/incomplete`: `rules.yaml`, mined on dev with the default confidence and support; `facts_per_label.json`, by relation;
-`label_rates.json`, of the training file alone; `with_dev.json` and `with_dev_4.json`, the training file and each dev document once
-or four times; `dev_80.json` and `dev_20.json`, a split of dev that fixes a number of epochs.
+`label_rates.json`, of the training file alone; `with_dev.json` and `with_dev_4.json`, the training file and each dev document
+once or four times; `dev_80.json` and `dev_20.json`, a split of dev that fixes a number of epochs.
 """
 
 import argparse

@@ -46,7 +46,9 @@ def run(task):
     del record["metrics"]
     del record["config"]["id2label"], record["config"]["label2id"], record["processor"]["relation_names"]
     last = record["log"][-1]
-    evaluations = [entry for entry in record["log"] if "eval_f1" in entry] or [last]  # none chooses: the last epoch counts
+    evaluations = [entry for entry in record["log"] if "eval_f1" in entry] or [
+        last
+    ]  # none chooses: the last epoch counts
     best = next((one for one in evaluations if one["step"] == record["best_checkpoint_step"]), evaluations[-1])
     record |= {
         "command": redact_command(["python", "run_docre.py", *flags]),

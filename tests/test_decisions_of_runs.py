@@ -55,12 +55,10 @@ def work(tmp_path_factory):
     labels, _ = relation_labels(folder / "data" / "redocred-mini")
     results = {"dev": predicted(documents["validation"], labels, 0), "test": predicted(documents["test"], labels, 1)}
     one_run.write_margins(folder / "results" / "margins" / f"{NAME}.npz", {**results, "blind": results["test"]})
-    sources = {
-        split: {"source": f"DATA/{name}", "sha256": file_sha256(folder / "data" / name)}
-        for split, name in FILES.items()
-    }
     (folder / "results" / "runs").mkdir()
-    (folder / "results" / "runs" / f"{NAME}.json").write_text(json.dumps({"data": {"files": sources}}))
+    hashes = {split: file_sha256(folder / "data" / name) for split, name in FILES.items()}
+    record = {"axes": {"setting": "mixed"}, "sha256": {**hashes, "weights": "any"}, "offset": -2.5}
+    (folder / "results" / "runs" / f"{NAME}.json").write_text(json.dumps(record))
     (folder / "scratch.json").write_text(json.dumps([*map(turned, documents["test"]), documents["validation"][0]]))
     return folder, documents, results, labels
 
@@ -87,7 +85,7 @@ def test_all_ways_are_compared(work, capsys):
     decisions.main([str(word) for word in (folder / "data", *places)])
     found = read(folder / "out.json")["runs"][NAME]
     ways = found["ways"]
-    assert set(ways) == set(decisions.WAYS)
+    assert set(ways) == {"own threshold", "one offset", "map", "one offset, rules", "map, rules"}
     official = official_predictions(results["test"], documents["test"], dict(enumerate(labels)))
     own = score(official, documents["test"], ign_reference=documents["train"])
     for key in ("f1", "ign_f1", "precision", "recall", "macro_f1"):
@@ -108,6 +106,25 @@ def test_all_ways_are_compared(work, capsys):
     assert f"{100 * ways['map']['test_f1']:.1f}" in printed and "second ruler" in printed
 
 
+def test_a_run_that_was_trained_on_dev_takes_the_offset_of_another(work):
+    folder, documents, results, labels = work
+    results_dir, trained_on_dev = folder / "results", "mixed-atl-dev1-seed1"
+    one_run.write_margins(results_dir / "margins" / f"{trained_on_dev}.npz", {"test": results["test"]})
+    record = read(results_dir / "runs" / f"{NAME}.json")
+    (results_dir / "runs" / f"{trained_on_dev}.json").write_text(json.dumps({**record, "offset": None}))
+    words = (NAME, f"{trained_on_dev}={NAME}", "--results_dir", results_dir, "--output", folder / "two.json")
+    decisions.main([str(word) for word in (folder / "data", *words)])
+    first, second = read(folder / "two.json")["runs"].values()
+    assert second["offset_of"] == NAME and set(second["ways"]) == {"own threshold", "one offset", "one offset, rules"}
+    with_offset = second["ways"]["one offset"]
+    at_offset = [one.at_offset(-2.5) for one in results["test"]]
+    expected = score(official_predictions(at_offset, documents["test"], dict(enumerate(labels))), documents["test"])
+    assert with_offset["test_f1"] == pytest.approx(expected["f1"]) and "dev_f1" not in with_offset
+    expected = with_offset["test_f1"] - first["ways"]["one offset"]["test_f1"]
+    assert with_offset["test_minus_first"][0] == pytest.approx(expected)
+    assert first["ways"]["one offset"]["test_minus_first"] == [0, 0, 0]
+
+
 def test_a_rule_completes_predictions(work):
     rules = [Rule.parse("a(x, y) => b(y, x)")]
     assert decisions.completed({Fact(0, 1, "a")}, rules) == {Fact(0, 1, "a"), Fact(1, 0, "b")}
@@ -115,9 +132,8 @@ def test_a_rule_completes_predictions(work):
 
 def test_other_data_than_the_runs_are_refused(work):
     folder, *_ = work
-    source = {"source": f"DATA/{FILES['test']}", "sha256": "0"}
     with pytest.raises(ValueError, match="sha256"):
-        decisions.read_checked(source, folder / "data")
+        decisions.read_checked(folder / "data" / FILES["test"], "0")
 
 
 def test_margins_that_were_not_kept_are_the_lowest(work):

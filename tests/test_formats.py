@@ -471,6 +471,16 @@ def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):
     assert [json.loads(line)["title"] for line in lines] == ["101", "102"]
 
 
+def test_the_lists_of_relations_in_a_folder_are_no_documents(tmp_path):
+    (tmp_path / "docred").mkdir()
+    (tmp_path / "docred" / "dev.json").write_bytes((FIXTURES / "two_documents.json").read_bytes())
+    for name in ("rel2id.json", "rel_info.json"):
+        (tmp_path / "docred" / name).write_text('{"Na": 0, "P17": 1}')
+    for given in ((), ("--format", "docred")):
+        assert run("--input", tmp_path / "docred", *given, "--output", tmp_path / "all.json") == 0
+        assert len(json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))) == 2
+
+
 def test_the_command_splits_by_the_titles(tmp_path, capsys):
     documents = [{**read(FIXTURES / "two_documents.json")[0][0], "title": f"Letter {number}"} for number in range(200)]
     (tmp_path / "all.json").write_text(json.dumps(documents))

@@ -12,6 +12,8 @@ from ..settings import NameTakenError, SettingError
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
+# What DocRED's folders hold beside documents.
+_NOT_DOCUMENTS = {"rel_info.json", "rel2id.json", "ner2id.json", "word2id.json", "char2id.json"}
 
 Reader = Callable[..., Iterator[Any]]  # of `AnnotatedText`, documents, or errors of documents
 
@@ -154,7 +156,8 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
     The files of an input, each with its format.
 
     Args:
-        source (`str`): a file; or a folder, whose files with one of the format's suffixes are read, those in its subfolders, too.
+        source (`str`): a file; or a folder, whose files with one of the format's suffixes are read, those in its subfolders, too;
+            DocRED's lists of relations, such as `rel2id.json`, are no documents.
         name (`str`, *optional*): of the format. It is guessed by default from what the files begin with.
 
     Raises:
@@ -168,7 +171,7 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected a file or a folder, found none")
         return [(str(path), chosen or _guess(path))]
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in _NOT_DOCUMENTS)
     if chosen is not None:
         found = [(str(file), chosen) for file in files if _has_suffix(file, chosen)]
     else:
