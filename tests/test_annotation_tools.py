@@ -748,6 +748,31 @@ def test_predictions_become_documents_to_train_on(form, tmp_path, capsys):
     assert "place of birth" in shown.read_text(encoding="utf-8")
 
 
+def test_relations_that_an_import_adds_are_named(tmp_path, capsys):
+    """One may be a known relation that was misspelt."""
+    relations = ["born in", *(f"new {number:02}" for number in range(12))]
+
+    def write(labels):
+        entities = [
+            {"id": number, "label": "PER", "start_offset": at, "end_offset": at + 1}
+            for number, at in enumerate((0, 2))
+        ]
+        links = [{"id": n, "from_id": 0, "to_id": 1, "type": label} for n, label in enumerate(labels)]
+        line = {"id": 1, "text": "A B.", "entities": entities, "relations": links, "coreference_relation": "same"}
+        (tmp_path / "lines.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+        words = ("--input", tmp_path / "lines.jsonl", "--output", tmp_path / "out" / "train.json")
+        assert run("import", *words, "--report", tmp_path / "report.json") == 0
+        report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+        return capsys.readouterr().out.splitlines()[-1].split("rel_info.json: ")[1], report["added_relations"]
+
+    (tmp_path / "out").mkdir()
+    assert write(["born in"]) == ("1 relation added: born in", ["born in"])
+    assert write(["born in", "brn in", "died in"]) == ("2 relations added: brn in, died in", ["brn in", "died in"])
+    assert write(["born in"]) == ("0 relations added", [])
+    shown = ", ".join(relations[1:11])
+    assert write(relations) == (f"12 relations added, the first 10 are {shown}", relations[1:])
+
+
 def test_the_command_keeps_what_the_originals_have(tmp_path, capsys):
     source = SAMPLE / "dev_revised.json"
     assert run("export", "--format", "doccano", "--input", source, "--output", tmp_path / "lines.jsonl") == 0

@@ -23,6 +23,7 @@ from .errors import refuse_overwriting
 from .import_outputs import SPLIT_FILES, add_relation_names, write_documents, write_split
 
 _RELATION_FILE = "rel_info.json"
+_MAX_SHOWN = 10  # added relations that are named in print; the file of --report has all
 
 
 def relation_ids(path: str | Path | None) -> dict[str, str]:
@@ -91,10 +92,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"split into {', '.join(f'{name} {size:,}' for name, size in sizes.items())}")
     for error in report.skipped:
         print(f"skipped: {error}", file=sys.stderr)
-    if args.report:
-        write_json(args.report, report.as_dict())
     if relation_file and report.relations:
         names = {relation: report.relation_names.get(relation, relation) for relation in sorted(report.relations)}
-        added = add_relation_names(relation_file, names)
-        print(f"{relation_file}: {added} relations added", file=sys.stderr if to_stdout else sys.stdout)
+        report.added_relations = add_relation_names(relation_file, names)
+        added = _added(report.added_relations)
+        print(f"{relation_file}: {added}", file=sys.stderr if to_stdout else sys.stdout)
+    if args.report:
+        write_json(args.report, report.as_dict())
     return 0
+
+
+def _added(relations):
+    """Which relations are new: one of them may be a known one that was misspelt."""
+    shown = ", ".join(relations[:_MAX_SHOWN])
+    number = f"{len(relations):,} relation{'' if len(relations) == 1 else 's'} added"
+    if len(relations) > _MAX_SHOWN:
+        return f"{number}, the first {_MAX_SHOWN} are {shown}"
+    return f"{number}: {shown}" if relations else number

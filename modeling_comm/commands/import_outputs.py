@@ -59,7 +59,7 @@ def write_split(folder: str | os.PathLike, documents: Iterable[Document], shares
     return {name: len(part) for name, part in parts.items()}
 
 
-def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
+def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> list[str]:
     """
     Adds relations to a `rel_info.json`, or writes a new one. Names that it has stay: a test file may lack relations of the
     training file that was imported before.
@@ -69,7 +69,7 @@ def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
         names (`dict[str, str]`): readable names by relation.
 
     Returns:
-        `int`: how many relations were added.
+        `list[str]`: the relations that were added, in the order of `names`.
 
     Raises:
         ValueError: the file is there and is no object of names.
@@ -78,4 +78,4 @@ def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> int:
     if not isinstance(known, dict) or not all(isinstance(name, str) for name in known.values()):
         raise ValueError(f"{path}: found {shown(known)}, expected an object of relations and their names")
     write_json(path, {**names, **known})
-    return len(set(names) - set(known))
+    return [relation for relation in names if relation not in known]

@@ -19,6 +19,7 @@ class ImportReport:
         dropped (`Counter[str]`): by kind, what was left out, such as `"mentions without an id"`.
         noted (`Counter[str]`): by kind, what was read otherwise than it is in the file, such as discontinuous mentions.
         skipped (`list[DocumentError]`): of each document that was left out, why.
+        added_relations (`list[str]`): relations that a `rel_info.json` was given and did not have; empty where none is written.
     """
 
     documents: int = 0
@@ -31,6 +32,7 @@ class ImportReport:
     dropped: Counter[str] = field(default_factory=Counter)
     noted: Counter[str] = field(default_factory=Counter)
     skipped: list[DocumentError] = field(default_factory=list)
+    added_relations: list[str] = field(default_factory=list)
 
     def add(self, document: Document) -> None:
         """Counts a document."""
