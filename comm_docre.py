@@ -77,8 +77,8 @@ def _add_predict(parser):
     parser.add_argument(
         "--ner",
         metavar="NAME",
-        help="named-entity model for raw text: an installed spaCy model, or the folder or Hub name of a Transformers "
-        "token-classification model",
+        help="named-entity model for raw text: an installed spaCy model, or the folder or Hub name (OWNER/NAME) of a "
+        "Transformers token-classification model",
     )
     parser.add_argument(
         "--batch_size", type=int, default=4, help="documents that the model sees at once (%(default)s)"

@@ -900,7 +900,8 @@ SPACY_MODELS = (
         ({"--ner": "absent/ner"}, f"; installed spaCy models: {SPACY_MODELS}"),
         (
             {"--ner": "xx_core_web_xl"},
-            f"--ner xx_core_web_xl: found no such spaCy model; installed spaCy models: {SPACY_MODELS}",
+            "--ner xx_core_web_xl: found no spaCy model, no folder and no downloaded model of this name; "
+            f"installed spaCy models: {SPACY_MODELS}; expected one of them, a folder, or OWNER/NAME",
         ),
         ({"--ner": "model"}, "--ner model: found ['CommForDocumentRelationExtraction'], expected token"),
         ({"--batch_size": "0"}, "--batch_size is 0; expected at least 1"),
@@ -987,6 +988,25 @@ def test_a_spacy_model_without_spacy(predict, tmp_path, monkeypatch, capsys):
         assert predict(source, "jsonl", "--ner", name) == 2
         expected = f"--ner {name}: a spaCy model needs 'spacy'{of_extra('text')}"
         assert expected in error_line(capsys)
+
+
+def test_the_hub_is_not_asked_for_a_misspelt_spacy_model(predict, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(predict_models.AutoConfig, "from_pretrained", keep_to_the_model(predict_models.AutoConfig))
+    source = write_lines(tmp_path / "in.jsonl", [TEXT])
+    for name in ("en_core_web_smm", "en-core-web-sm", "bert-base-ner", "no such model"):
+        assert predict(source, "jsonl", "--ner", name) == 2
+        expected = f"--ner {name}: found no spaCy model, no folder and no downloaded model of this name"
+        assert expected in error_line(capsys)
+
+
+def test_a_downloaded_model_may_have_no_owner(ner, tmp_path, monkeypatch):
+    downloaded = tmp_path / "models--old-ner"
+    (downloaded / "refs").mkdir(parents=True)
+    (downloaded / "refs" / "main").write_text("0" * 40)
+    shutil.copytree(ner, downloaded / "snapshots" / ("0" * 40))
+    for name, value in {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": True}.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    predict_models.check_ner("old-ner")
 
 
 def keep_to_the_model(auto):

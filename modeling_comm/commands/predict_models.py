@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin, pipeline
@@ -70,7 +71,8 @@ def check_model(name: str, trust_remote_code: bool = False) -> ProcessorMixin:
 
 def check_ner(name: str, trust_remote_code: bool = False) -> None:
     """
-    Refuses what [`load_ner`] cannot load.
+    Refuses what [`load_ner`] cannot load. A name is looked for among the installed spaCy models, the folders here and what
+    was downloaded before; the Hub is asked for names with an owner, `OWNER/NAME`, alone.
 
     Raises:
         ValueError: there is no such model, it is of another kind, a file of it is missing or broken, or it needs code of its own
@@ -78,13 +80,16 @@ def check_ner(name: str, trust_remote_code: bool = False) -> None:
         ImportError: it is one of spaCy's, and spaCy is not installed.
     """
     exists = Path(name).exists()
-    # Asking the Hub for what has the name of a spaCy model takes half a minute, and does not find it.
     if _is_spacy(name) or (not exists and _SPACY_NAME.fullmatch(name)):
         if importlib.util.find_spec("spacy") is None:
             raise ImportError(f"{name}: a spaCy model needs 'spacy'{of_extra('text')}")
-        if not _is_spacy(name):
-            raise ValueError(f"{name}: found no such spaCy model; {_installed_spacy_models()}")
-        return
+        if _is_spacy(name):
+            return
+    # Models of this kind have an owner on the Hub. A misspelt name must not wait for it, half a minute without a network.
+    if not exists and "/" not in name and not _is_downloaded(name):
+        found = "found no spaCy model, no folder and no downloaded model of this name"
+        expected = "expected one of them, a folder, or OWNER/NAME of a token-classification model on the Hub"
+        raise ValueError(f"{name}: {found}; {_installed_spacy_models()}; {expected}")
     try:
         kinds = _read_config(name, trust_remote_code).architectures or []
     except ValueError as error:
@@ -139,6 +144,14 @@ def _check_loads(auto_class, name, trust_remote_code):
         return auto_class.from_pretrained(name, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _is_downloaded(name):
+    """Whether Transformers finds a model of the Hub without asking it."""
+    try:
+        return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    except HFValidationError:  # no name that the Hub could have
+        return False
 
 
 def _check_weights(folder):
