@@ -748,6 +748,22 @@ def test_predictions_become_documents_to_train_on(form, tmp_path, capsys):
     assert "place of birth" in shown.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("form", TOOLS)
+def test_documents_without_text_are_not_exported(form, tmp_path, capsys):
+    """Nobody can mark anything in them."""
+    records = [record_of(text, [], [], title="", id=number) for number, text in enumerate(("", "Ada. Bo.", " \n"))]
+    predictions, output = tmp_path / "triples.jsonl", tmp_path / "tool"
+    predictions.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    assert run("export", "--format", form, "--input", predictions, "--output", output) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("1 documents, 0 mentions, 0 relations")
+    assert printed.err == "left out: 2 documents without text\n"
+    files = sorted(output.glob("*.txt")) if form == "brat" else [output]
+    assert [file.read_text(encoding="utf-8").count("Ada. Bo.") for file in files] == [1]
+    if form != "brat":
+        assert output.read_text(encoding="utf-8").count('"text"') == 1
+
+
 def test_relations_that_an_import_adds_are_named(tmp_path, capsys):
     """One may be a known relation that was misspelt."""
     relations = ["born in", *(f"new {number:02}" for number in range(12))]

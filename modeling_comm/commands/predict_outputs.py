@@ -48,7 +48,8 @@ class StandardOutput:
         settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
-        counts (`dict`): `documents`, those of them `without_entities`, `triples`, `rejected`, and `lost`, summed over records.
+        counts (`dict`): `documents`, those of them `without_text` and `without_entities`, `triples`, `rejected`, and `lost`,
+            summed over records.
     """
 
     def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
@@ -59,7 +60,8 @@ class StandardOutput:
         self.settings: dict = {}
         self.finished, self.read = False, 0
         self.input_sha256: str | None = None
-        self.counts: dict[str, Any] = {"documents": 0, "without_entities": 0, "triples": 0, "rejected": 0, "lost": {}}
+        numbers = ("documents", "without_text", "without_entities", "triples", "rejected")
+        self.counts: dict[str, Any] = {**dict.fromkeys(numbers, 0), "lost": {}}
 
     def begin(self) -> None:
         """Writes what comes before all records."""
@@ -84,6 +86,7 @@ class StandardOutput:
         lost = self.counts["lost"]
         for record in records:
             self.counts["triples"] += len(record["triples"])
+            self.counts["without_text"] += not record["text"].strip()
             self.counts["without_entities"] += not record["entities"]
             for name, number in record["lost"].items():
                 lost[name] = lost.get(name, 0) + number
@@ -169,7 +172,7 @@ class ResumableOutput(StandardOutput):
         self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
-        self.counts |= state["counts"]  # an earlier version did not count documents without entities
+        self.counts |= state["counts"]  # an earlier version did not count documents without text or entities
 
     def _write_state(self):
         state = {

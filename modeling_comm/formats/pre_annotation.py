@@ -26,6 +26,11 @@ class PreAnnotation:
     marked: MarkedText
     score: float | None = None
 
+    @property
+    def has_text(self) -> bool:
+        """Whether there are characters to mark: without them it would be a task that nobody can do."""
+        return bool(self.marked.text.strip())
+
     def labelled_links(self, labels: "PreAnnotationLabels") -> Iterator[tuple[str, str, str]]:
         """Head, tail and label of all relations between spans. A chain is a relation from each mention to the next one."""
         for link in self.marked.links:
@@ -64,7 +69,7 @@ def collect_labels(
     items: Iterable[Document | PredictionRecord], names: Mapping[str, str], coreference: str
 ) -> PreAnnotationLabels:
     """
-    All labels of some documents or records.
+    All labels of some documents or records. Those without text are counted under `left_out`, and are not to be written.
 
     Args:
         items (`Iterable[Document | PredictionRecord]`): the documents.
@@ -78,6 +83,9 @@ def collect_labels(
     labels = PreAnnotationLabels(coreference=coreference)
     for number, item in enumerate(items, 1):
         annotation, of_item, left_out = pre_annotation(item, number)
+        if not annotation.has_text:
+            labels.left_out["documents without text"] += 1
+            continue
         labels.titles.append(annotation.marked.title)
         labels.counts.update(
             documents=1, mentions=len(annotation.marked.spans), relations=len(annotation.marked.links)
