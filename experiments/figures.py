@@ -108,13 +108,13 @@ def main(argv=None):
     plt = pyplot()
     figures = {"cmm-loss": figure_loss(plt)}
     for title, rows in read_tables(options.grids, options.results_dir)[0].items():
-        name, run = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), [row for row in rows if row.runs]
+        name, run = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"), [row for row in rows if row.has("dev")]
         about_noise = len({row.without(*NOISE) for row in rows}) < len(rows)
         if not run or (about_noise and not any(map(_is_noisy, run))):
             print(f"{title}: no run that it would show")
         elif about_noise:
             figures[name] = figure_noise(plt, run)
-        elif not run[0].cell.choose:
+        elif not run[0].cell.choose and len({row.competitor for row in run}) > 1:  # of several losses
             figures[name] = figure_positives(plt, title, run)
     folder = options.results_dir / "figures"
     folder.mkdir(parents=True, exist_ok=True)

@@ -75,7 +75,7 @@ def evaluate(task, record, flags, folder):
     trainer = CommTrainer(model, training_args, processing_class=processor)
     reference = load_ign_reference(arguments["ign_reference"])
     frequent = get_dataset(arguments["dataset_config"]).frequent_relations
-    scores, offset, margins_of = {}, None, {}
+    scores, offset, margins_of = {"offset": None}, None, {}
     for split, file in (("dev", "validation_file"), ("test", "test_file"))[0 if chooses else 1 :]:
         documents = read_json(arguments[file])
         results = predict(trainer, documents, arguments)

@@ -1,9 +1,10 @@
 """
 Tables of the experiments in Markdown, from the records alone; planned runs that were not run are listed as not run.
 
-    python experiments/tables.py --fill RESULTS.md > results/tables.md
+    python experiments/tables.py --fill RESULTS.md results/losses.md > results/tables.md
 
-With --fill, the part of a text between `<!-- TITLE -->` and `<!-- end -->` becomes that table of today's records.
+With --fill, the part of a text between `<!-- TITLE -->` and `<!-- end -->` becomes that table of today's records; after a title
+that ends in `, in short`, one line for each loss that was run, with its row that is best on dev.
 """
 
 import argparse
@@ -43,6 +44,7 @@ PAPER = {
     ("mixed", "kd_docre"): {"afl": "51.3 / 50.9", "cmm": "60.8 / 59.5"},
     ("redocred", "kd_docre"): {"afl": "75.0 / 74.1", "cmm": "76.1 / 74.6"},
 }
+SHORT = ", in short"
 ABOUT = """\
 Scores are in percent: the mean over seeds and, from two on, their standard deviation (n - 1). *Paper*: its test F1 / Ign F1,
 with BERT and the whole training sets. *AP*: average precision. *Offset*: with one decision offset, tuned on the dev documents,
@@ -216,6 +218,21 @@ def best_on(split, rows):
     return max(rows, key=lambda row: statistics.fmean(row.values(split, "f1")))
 
 
+def short_table(rows):
+    """One line for each loss that was run, at its own threshold and with an offset: its row that is best on dev, each time."""
+    lines = []
+    for loss in dict.fromkeys(row.competitor for row in rows if row.has("dev")):
+        of_loss = [row for row in rows if row.competitor == loss and row.has("dev")]
+        own, offset = best_on("dev", of_loss), best_on("dev_offset", of_loss)
+        cells = [
+            own.percent("test", "f1"),
+            offset.percent("test_offset", "f1"),
+            offset.percent("test", "average_precision"),
+        ]
+        lines.append([loss, own.paper.partition(" / ")[0], *cells, str(len(own.runs))])
+    return join_cells(["loss", "F1 in the paper", "F1", "F1, offset", "average precision", "seeds"], lines) + "\n"
+
+
 def choice_table(rows):
     """Shows nothing of the test documents; what is best on dev among several is bold."""
     columns = {"dev F1": ("dev", "f1"), "dev F1, offset": ("dev_offset", "f1")}
@@ -298,9 +315,11 @@ def fill(text, tables):
     """
 
     def renewed(found):
-        if found[1] not in tables:
-            raise ValueError(f"found no table {found[1]!r}, expected one of {sorted(tables)}")
-        return "\n".join([f"<!-- {found[1]} -->", "", *parts_of(tables[found[1]]), "<!-- end -->"])
+        title = found[1].removesuffix(SHORT)
+        if title not in tables:
+            raise ValueError(f"found no table {title!r}, expected one of {sorted(tables)}")
+        parts = parts_of(tables[title]) if title == found[1] else [short_table(tables[title])]
+        return "\n".join([f"<!-- {found[1]} -->", "", *parts, "<!-- end -->"])
 
     return re.sub(r"<!-- (?!end -->)(.+?) -->\n.*?<!-- end -->", renewed, text, flags=re.DOTALL)
 
@@ -310,12 +329,11 @@ def main(argv=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_arguments(parser)
-    parser.add_argument("--fill", type=Path, help="a text whose tables are renewed")
+    parser.add_argument("--fill", type=Path, nargs="+", default=[], help="texts whose tables are renewed")
     options = parser.parse_args(argv)
     tables, unplanned = read_tables(options.grids, options.results_dir)
-    if options.fill:
-        text = fill(options.fill.read_text(encoding="utf-8"), tables)
-        write_text(options.fill, text)
+    for path in options.fill:
+        write_text(path, fill(path.read_text(encoding="utf-8"), tables))
     print(ABOUT)
     for title, rows in tables.items():
         print(f"## {title}\n", *parts_of(rows), sep="\n")

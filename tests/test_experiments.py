@@ -38,11 +38,23 @@ GRID = {
             "seed": [1, 2],
             "loss": [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl"],
         },
+        {
+            **{
+                "table": "Trained on dev",
+                "setting": "mixed",
+                "seed": 1,
+                "loss": "atl",
+                "tag": "all",
+                "eval_strategy": "no",
+            },
+            **{"save_strategy": "no", "load_best_model_at_end": False, "num_train_epochs": 2},
+        },
         # Fails: no multiple of block_size.
         {"table": "Losses", "setting": "mixed", "seed": 1, "loss": "aml", "remove": 0.5, "emb_size": 17},
     ],
 }
 CMM, ATL = "mixed-cmm-m0.2-g1-atlop-minilm-seed1", "mixed-atl-atlop-minilm-seed1"
+ALL = "mixed-atl-atlop-minilm-all-seed1"
 FAILS = "mixed-remove0.5-aml-atlop-minilm-seed1"
 
 
@@ -138,6 +150,14 @@ def test_record_of_a_run(results, work):
     assert not [place for place in (work, ROOT, sys.prefix, Path.home()) if f"{place}/" in text]
 
 
+def test_a_run_without_evaluations_is_scored_on_test_at_its_own_threshold(results):
+    record = read(results / "runs" / f"{ALL}.json")
+    assert (record["best_epoch"], record["last_epoch"], record["offset"]) == (2, 2, None)
+    assert "average_precision" in record["test"] and not {"dev", "dev_offset", "test_offset"} & set(record)
+    with np.load(results / "margins" / f"{ALL}.npz") as kept:
+        assert "test_margin" in kept and "dev_margin" not in kept
+
+
 def test_margins_of_a_run(results, work):
     """They give back the predictions of the documents at any offset, here the tuned one."""
     offset = read(results / "runs" / f"{ATL}.json")["offset"]
@@ -202,6 +222,7 @@ def test_list(results, work, capsys):
         FAILS: "failed",
         CMM.replace("seed1", "seed2"): "not_run",
         ATL.replace("seed1", "seed2"): "running",
+        ALL: "finished",
     }
 
 
@@ -232,7 +253,7 @@ def test_failed_run_is_recorded_and_stops_no_other(results, work):
     assert record["error"].startswith("SettingError: ")
     assert "emb_size" in record["error"]
     assert record["arguments"]["emb_size"] == 17
-    assert sorted(path.stem for path in (results / "runs").iterdir()) == sorted([CMM, ATL, FAILS])
+    assert sorted(path.stem for path in (results / "runs").iterdir()) == sorted([CMM, ATL, FAILS, ALL])
     log = (work / "work" / f"{FAILS}.log").read_text()
     assert '"file": "train_annotated-remove0.5-add0-seed1.json"' in log, "it had noisy labels"
 
@@ -335,9 +356,10 @@ def test_grids_of_the_project():
             assert blind.setdefault(cell.blind, cell.name) == cell.name
             assert cell.axes["seed"] == 1
         fields = {key: cell.arguments[key] for key in ("loss", "cmm_margin", "cmm_gamma") if key in cell.arguments}
-        CommConfig(**fields)
+        if "ssr_pu_label_rates" not in cell.arguments:  # a file, made from the training documents
+            CommConfig(**fields)
     assert {name.removeprefix("mixed-").split("-")[0] for name in arguments if name.startswith("mixed-")} == {
-        *("cmm", "atl", "hingeabl", "sat", "balanced_softmax", "aml", "afl", "ncrl")
+        *("cmm", "atl", "hingeabl", "sat", "balanced_softmax", "aml", "afl", "ncrl", "pu_cmm", "ssr_pu")
     }
     assert {"mixed-cmm-m0.2-g0-atlop-minilm-seed3", "mixed-cmm-m0-g1-atlop-minilm-seed1"} <= set(arguments)
     assert {"redocred-remove0.7-atl-atlop-minilm-seed1", "redocred-add0.35-cmm-m0.2-g1-atlop-minilm-seed1"} <= set(
@@ -401,18 +423,19 @@ def test_finished_records_of_the_project_are_found_finished(tmp_path, capsys):
 
 
 def test_tables_of_the_project_are_those_of_its_records(tmp_path, capsys):
-    text = (ROOT / "RESULTS.md").read_text(encoding="utf-8")
-    copy = tmp_path / "RESULTS.md"
-    copy.write_text(text, encoding="utf-8")
-    tables.main(["--fill", str(copy)])
+    texts = {path: path.read_text(encoding="utf-8") for path in (ROOT / "RESULTS.md", ROOT / "results" / "losses.md")}
+    copies = [tmp_path / path.name for path in texts]
+    for copy, text in zip(copies, texts.values(), strict=True):
+        copy.write_text(text, encoding="utf-8")
+    tables.main(["--fill", *map(str, copies)])
     assert capsys.readouterr().out == (ROOT / "results" / "tables.md").read_text(encoding="utf-8")
-    assert copy.read_text(encoding="utf-8") == text
-    assert text.count("<!-- end -->") >= 2
-    shown = re.findall(r"\(results/figures/([\w-]+\.png)\)", text)
-    assert {path.name for path in (ROOT / "results" / "figures").iterdir()} == set(shown)
-    copy.write_text("<!-- no such table -->\n<!-- end -->\n", encoding="utf-8")
+    for copy, text in zip(copies, texts.values(), strict=True):
+        assert copy.read_text(encoding="utf-8") == text and "<!-- end -->" in text
+    shown = {name for text in texts.values() for name in re.findall(r"\((?:results/)?figures/([\w-]+\.png)\)", text)}
+    assert {path.name for path in (ROOT / "results" / "figures").iterdir()} == shown
+    copies[0].write_text("<!-- no such table -->\n<!-- end -->\n", encoding="utf-8")
     with pytest.raises(ValueError, match="no such table"):
-        tables.main(["--fill", str(copy)])
+        tables.main(["--fill", str(copies[0])])
 
 
 def test_blind_predictions_of_the_project():
@@ -515,6 +538,19 @@ def test_choices_show_dev_only(tmp_path, capsys):
     ]
 
 
+def test_a_run_that_was_trained_on_dev_is_shown_by_its_test_documents_alone(tmp_path, capsys):
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": ["atl", "aml"]}, path=tmp_path)
+    records = {cell.name: record_of(cell, 0.5, 1) for cell in found}
+    other = records["mixed-aml-atlop-minilm-seed1"]
+    del other["dev"], other["dev_offset"], other["test_offset"]
+    other["offset"] = None
+    write_records(tmp_path / "results", records)
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| AML")]
+    assert lines[0].startswith("| AML | 1 | 43.21 / 43.04 | 50.0 | 50.0 | 50.0 | 50.0 | 50.0 |  |  |  |  |  | 3 of 4")
+    assert len(lines) == 2, "and among the scores at own thresholds"
+
+
 def test_losses_are_compared_as_chosen_on_dev(tmp_path, capsys):
     """By dev F1 where a loss decides at its own threshold, by dev F1 with the offset where it has one; never by test F1."""
     block = {"table": "Some", "setting": "mixed", "seed": 1, "way": [{"tag": "short"}, {"tag": "long"}]}
@@ -548,6 +584,9 @@ def test_losses_are_compared_as_chosen_on_dev(tmp_path, capsys):
         [f"{larger} minus {half}", "only the other with offset", "+20.0"],
     ]
     assert {one[3] for one in lines} == {"yes |"}
+    rows, _ = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")
+    short = tables.fill("<!-- Some, in short -->\n<!-- end -->\n", rows)
+    assert "| CMM | 62.31 | 30.0 | 50.0 | 90.0 | 1 |" in short and "| ATL | 50.09 | 20.0 | 40.0 | 90.0 | 1 |" in short
     for name in [name for name in records if "cmm" in name]:
         records[name]["steps"] = 201  # more than ATL in any of its rows
     write_records(tmp_path / "results", records)

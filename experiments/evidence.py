@@ -1,0 +1,226 @@
+"""
+Scores what finished runs say about evidence, or trains models of folds for it.
+
+    python experiments/evidence.py score DATA outputs/grid/RUN ... --output results/evidence.json
+    python experiments/evidence.py folds DATA outputs/evidence-folds --output results/evidence_folds.json -- FLAGS
+
+`score` takes checkpoints that a grid kept (`--keep`). Everything is tuned on the dev documents: one offset, the evidence
+threshold on the facts that it leaves, and the fusion threshold. On the test documents, it scores relations with one offset and
+with fusion, and evidence: with all annotated facts given; of the facts that are predicted, right and annotated; and as the
+leaderboard does.
+
+`folds` trains one model without each fold of DocRED's own training documents, in which 90 % of the facts have evidence, and
+scores the sentences of the annotated facts of that fold. The threshold of a fold is the best one of the four other folds. What
+comes after `--` are flags of `run_docre.py`. The same command resumes.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import run_docre
+from experiments.decisions import counts_of, read_files
+from experiments.run_grid import ROOT
+from experiments.tables import bootstrap_difference
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer, CommTrainingArguments
+from modeling_comm.decoding import official_predictions
+from modeling_comm.evaluation.cutoffs import tune_offset
+from modeling_comm.evaluation.scoring import load_ign_reference, score
+from modeling_comm.incomplete_labels.probability_map import FOLDS, fold_of
+from modeling_comm.incomplete_labels.rules import Fact, facts_of
+from modeling_comm.reporting.markdown import join_cells
+from modeling_comm.reporting.run_record import commit_of
+from modeling_comm.training.script_arguments import parse_arguments
+from modeling_comm.utils.files import read_json, write_json
+
+UNTRAINED = (
+    0.2  # the evidence threshold of models without an `evidence_weight` while facts are predicted, before it is tuned
+)
+
+
+def trainer_of(folder: Path) -> CommTrainer:
+    """A trainer that predicts, on the CPU and in the precision of the run."""
+    run = read_json(folder / "run.json")
+    training = CommTrainingArguments(
+        str(folder),
+        eval_strategy="no",
+        load_best_model_at_end=False,
+        use_cpu=True,
+        bf16=run["training_arguments"]["bf16"],
+        disable_tqdm=True,
+        report_to=[],
+    )
+    processor = CommProcessor.from_pretrained(folder)
+    if processor.decision.evidence_threshold is None:
+        processor.decision.evidence_threshold = UNTRAINED
+    model = CommForDocumentRelationExtraction.from_pretrained(folder)
+    return CommTrainer(model, training, processing_class=processor)
+
+
+# -------------------------------------------------------------------------------------------------------- finished runs
+
+
+def score_run(folder: Path, data: Path, records: Path) -> dict:
+    """Scores of one checkpoint, by way to decide."""
+    record = read_json(records / f"{folder.name}.json")
+    files = read_files(record, data)
+    reference = load_ign_reference(files["train"])
+    trainer = trainer_of(folder)
+    decision = trainer.processing_class.decision
+    ways, counts = {}, {}
+    for way in ("one offset", "fusion", "fusion near the threshold"):
+        if way == "one offset":
+            tuned = {"offset": trainer.tune_threshold_offset(files["validation"])}
+            tuned["evidence_threshold"] = trainer.tune_evidence_threshold(files["validation"])
+        else:
+            decision.fusion_range = None if way == "fusion" else 1.0
+            tuned = {"fusion_threshold": trainer.tune_fusion_threshold(files["validation"])}
+        start = time.perf_counter()
+        output = trainer.predict(files["test"])
+        seconds = time.perf_counter() - start
+        predictions = official_predictions(output.predictions, files["test"], trainer.processing_class.id2label)
+        scores = score(predictions, files["test"], ign_reference=reference)
+        counts[way] = counts_of(_facts_by_document(predictions, files["test"]), list(map(facts_of, files["test"])))
+        difference = bootstrap_difference(counts[way], counts["one offset"])
+        ways[way] = tuned | {"seconds": seconds, "minus_one_offset": difference}
+        ways[way] |= {key: scores[key] for key in ("f1", "ign_f1", "precision", "recall")}
+        if way == "one offset":
+            ways[way] |= {key: scores[key] for key in ("evidence", "evidence_of_correct")}
+            ways[way]["evidence_f1_given_facts"] = output.metrics["test_evidence_f1_given_facts"]
+    return {"commit": record["commit"], "seconds": record["seconds"], "ways": ways} | {
+        key: record["test"][key] for key in ("f1", "ign_f1", "average_precision")
+    }
+
+
+def _facts_by_document(predictions, documents):
+    found = {document["title"]: set() for document in documents}
+    for one in predictions:
+        found[one["title"]].add(Fact(one["h_idx"], one["t_idx"], one["r"]))
+    return list(found.values())
+
+
+def score_table(runs: dict[str, dict]) -> str:
+    columns = [
+        "run",
+        "F1",
+        "Ign F1",
+        "AP",
+        "F1, offset",
+        "F1, fusion",
+        "minus offset",
+        "near the threshold",
+        "minus offset",
+    ]
+    columns += ["times the seconds", "near", "evidence F1, facts given", "of right facts: P", "R", "F1", "official F1"]
+    rows = []
+    for name, run in runs.items():
+        offset, fusion, near = run["ways"].values()
+        right = offset["evidence_of_correct"]
+        shown = [run["f1"], run["ign_f1"], run["average_precision"], offset["f1"]]
+        cells = [f"{100 * value:.1f}" for value in shown]
+        for way in (fusion, near):
+            low = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in way["minus_one_offset"]))
+            cells += [f"{100 * way['f1']:.1f}", low]
+        cells += [f"{way['seconds'] / offset['seconds']:.1f}" for way in (fusion, near)]
+        evidence = [offset["evidence_f1_given_facts"], right["precision"], right["recall"], right["f1"]]
+        cells += [f"{100 * value:.1f}" for value in (*evidence, offset["evidence"]["f1"])]
+        rows.append([name, *cells])
+    return join_cells(columns, rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------- folds
+
+
+def score_folds(data: Path, folder: Path, flags: list[str]) -> dict:
+    """Trains the models of all folds and scores the sentences that each gives to the facts of its fold."""
+    documents = read_json(data / "docred-mini" / "train_annotated.json")
+    fold, shares = fold_of(len(documents)), []
+    for number in range(FOLDS):
+        place, file = folder / f"fold-{number}", folder / f"fold-{number}-shares.json"
+        if not file.is_file():
+            write_json(
+                folder / f"fold-{number}-train.json",
+                [one for one, at in zip(documents, fold, strict=True) if at != number],
+            )
+            words = ["--train_file", folder / f"fold-{number}-train.json", "--output_dir", place, "--do_train"]
+            run_docre.run(parse_arguments([*flags, *map(str, words)]))
+            write_json(
+                file,
+                shares_of(trainer_of(place), [one for one, at in zip(documents, fold, strict=True) if at == number]),
+            )
+        shares.append(read_json(file))
+    rows = []
+    for number in range(FOLDS):
+        others = [one for other in range(FOLDS) if other != number for one in shares[other]]
+        values = [share for one in others for share in one["shares"]]
+        right = [sentence in one["evidence"] for one in others for sentence in range(len(one["shares"]))]
+        threshold, _ = tune_offset(np.array(values, np.float32), np.array(right), sum(right))
+        rows.append({"threshold": threshold, "facts": len(shares[number]), **rates(shares[number], threshold)})
+    mean = {key: float(np.mean([row[key] for row in rows])) for key in ("precision", "recall", "f1")}
+    return {
+        "flags": flags,
+        "folds": rows,
+        "mean": mean,
+        "at_0.2": rates([one for part in shares for one in part], 0.2),
+    }
+
+
+def shares_of(trainer: CommTrainer, documents: list[dict]) -> list[dict]:
+    """Of each fact that is annotated with evidence: its sentences, and the share of attention of each of the document's."""
+    found = []
+    for document, result in zip(documents, trainer.predict(documents).predictions, strict=True):
+        for label in document["labels"]:
+            if label["evidence"]:
+                shares = result.sentence_scores[label["h"], label["t"]]
+                found.append({"evidence": sorted(set(label["evidence"])), "shares": [round(one, 6) for one in shares]})
+    return found
+
+
+def rates(facts: Sequence[dict], threshold: float) -> dict[str, float]:
+    """Precision, recall and F1 of the sentences above the threshold."""
+    given = [
+        ({number for number, share in enumerate(one["shares"]) if share > threshold}, one["evidence"]) for one in facts
+    ]
+    correct = sum(len(found.intersection(evidence)) for found, evidence in given)
+    predicted, annotated = (sum(len(one[place]) for one in given) for place in (0, 1))
+    return {
+        "precision": correct / max(predicted, 1),
+        "recall": correct / max(annotated, 1),
+        "f1": 2 * correct / max(predicted + annotated, 1),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    at = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    of_runs, of_folds = commands.add_parser("score"), commands.add_parser("folds")
+    for command in (of_runs, of_folds):
+        command.add_argument("data", type=Path, help="folder of the data sets, as for the grid")
+        command.add_argument("--output", type=Path, required=True, help="JSON file of all scores")
+    of_runs.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
+    of_runs.add_argument("--records", type=Path, default=ROOT / "results" / "runs", help="(%(default)s)")
+    of_folds.add_argument("folder", type=Path, help="where models and files of the folds are written")
+    options = parser.parse_args(words[:at])
+    if options.command == "score":
+        runs = {folder.name: score_run(folder, options.data, options.records) for folder in options.folders}
+        print(score_table(runs))
+        result = {"runs": runs}
+    else:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        result = score_folds(options.data, options.folder, words[at + 1 :])
+        print(result["mean"])
+    write_json(options.output, {"commit": commit_of(ROOT), **result})
+
+
+if __name__ == "__main__":
+    main()
