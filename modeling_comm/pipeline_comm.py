@@ -299,6 +299,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         id2label, names = self.processor.id2label, self.processor.relation_names
         left_out = self._select(wanted, predictions, examples)
         shown = self.processor.candidates if both_directions else ALL_PAIRS
+        symmetric = self.processor.candidates.is_symmetric
         triples = [
             decided.in_words(document, id2label, names, shown)
             for decided, document in zip(predictions, documents, strict=True)
@@ -323,6 +324,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                             **{key: triple[key] for key in _TRIPLE_FIELDS if key in triple},
                             "explanation": _explain(decided, triple, max_sentences),
                             **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
+                            **({"symmetric": True} if symmetric(triple["relation"]) else {}),
                         }
                         for triple in found
                     ],

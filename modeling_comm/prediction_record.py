@@ -95,12 +95,15 @@ class RecordTriple(PredictedTriple):
             model's own, which did not suffice. Or it is the other direction of a symmetric or inverse relation, shown because
             that was asked for; its score, probability, explanation and evidence are then those of its premise.
         evidence (`list[int]`, *optional*): indices of the sentences that prove the triple, by a model trained on evidence.
+        symmetric (`bool`, *optional*): true for a relation that holds in both directions or in none, as the model's candidate
+            pairs say: head and tail could change places.
     """
 
     explanation: list[RecordExplanation]
     probability: NotRequired[float]
     derived: NotRequired[RecordDerivation]
     evidence: NotRequired[list[int]]
+    symmetric: NotRequired[bool]
 
 
 class PredictionRecord(TypedDict):
@@ -221,6 +224,8 @@ class _RecordChecker(DocumentChecker):
             self._check_explanation(sentence, f"{path}explanation[{number}]", sentences)
         if "probability" in triple:
             self._check_number(triple, "probability", path, 1)
+        if not isinstance(triple.get("symmetric", False), bool):
+            self.fail(f"{path}symmetric", triple["symmetric"], "true or false, or no such field")
         if "derived" in triple:
             self._check_derivation(triple["derived"], f"{path}derived", entities)
         if "evidence" in triple:

@@ -263,6 +263,8 @@ def test_the_pipeline_shows_both_directions_when_asked():
             assert premise[:2] == fact[1::-1] and one["derived"]["rule"].endswith(f"{fact[2]}(y, x)")
             assert one["relation_name"] == {"P40": "child", "P27": "P27"}[fact[2]]
     assert "derived" not in once["triples"][0]
+    assert {one["relation"] for one in both["triples"] if one.get("symmetric")} == {"P27"}
+    assert all(one["symmetric"] is True for one in both["triples"] if one["relation"] == "P27")
     with pytest.raises(ValueError, match="both_directions"):
         extract(document, both_directions="yes")
 

@@ -96,6 +96,38 @@ def test_evidence_probability_and_rule():
     assert derived.provenance[0].rule == "P551(x, y) => P19(x, y)"
 
 
+def married(number, *triples, names=("Anna", "Bo")):
+    """A document of two people and an undirected relation between them."""
+    record = make_record(" met ".join(names), names, triples, types=["PER"] * len(names), id=number)
+    for triple in record["triples"]:
+        triple["symmetric"] = True
+    return record
+
+
+def test_an_undirected_fact_is_one_edge():
+    """However it was predicted: in one direction, in the other, or in both."""
+    spouse = (0, 1, "P26", 0.8)
+    turned = married("b", (0, 1, "P26", 0.9), names=("Bo", "Anna"))
+    both = married("c", (0, 1, "P26", 0.7), (1, 0, "P26", 0.7))
+    # The other way to say it comes first here, as it does where types decide which direction a model is asked about.
+    both["triples"][0]["derived"] = {"rule": "P26(x, y) => P26(y, x)", "premises": [[1, 0, "P26"]]}
+    graph = build_graph([married("a", spouse), turned, both])
+    (edge,) = graph.edges
+    assert (edge.head, edge.tail, edge.symmetric) == ("PER:anna", "PER:bo", True)
+    assert (edge.support, edge.score, graph.counts.same_in_document) == (3, 0.9, 1)
+    assert [place.document.id for place in edge.provenance] == ["b", "a", "c"]
+    for place in edge.provenance:
+        assert [mention.text for mention in (*place.head_mentions, *place.tail_mentions)] == ["Anna", "Bo"]
+        assert place.rule is None
+    (loop,) = build_graph([married("d", spouse, names=("Anna", "ANNA"))]).edges
+    assert loop.head == loop.tail and loop.symmetric
+
+
+def test_a_directed_fact_stays_so():
+    graph = build_graph([make_record("Anna Bo", ["Anna", "Bo"], [(0, 1, "P40", 0.5), (1, 0, "P40", 0.5)])])
+    assert [edge.symmetric for edge in graph.edges] == [False, False]
+
+
 SAME = [
     *(
         "Café Noir",
@@ -276,7 +308,7 @@ def test_csv(hostile, tmp_path):
             "score": "0.95",
             "probability": "0.5",
         },
-        **{"documents": "second | first", "sentences": "ANNA moved to the\nOslo of 1931."},
+        **{"documents": "second | first", "sentences": "ANNA moved to the\nOslo of 1931.", "symmetric": "False"},
     }
     cells = [cell for row in (*edges, *entities, *places) for cell in row.values()]
     assert "'=1+1" in cells and not any(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
@@ -367,6 +399,30 @@ def test_neo4j(hostile, tmp_path):
         "0.5",
     )
     assert "=1+1" in ids and any(json.loads(row["provenance"])[0]["document"] == HOSTILE for row in relations)
+
+
+def test_each_format_says_that_an_edge_is_undirected(tmp_path):
+    pytest.importorskip("networkx", reason=NEEDED)
+    pytest.importorskip("pyarrow", reason=NEEDED)
+    rdflib = pytest.importorskip("rdflib", reason=NEEDED)
+    import networkx
+    from pyarrow import parquet
+
+    graph = build_graph([married("a", (0, 1, "P26", 0.8))])
+    other = build_graph([married("a", (1, 0, "P26", 0.8))])
+    assert read_csv(written(graph, tmp_path, ".csv")[0])[0]["symmetric"] == "True"
+    assert parquet.read_table(written(graph, tmp_path, ".parquet")[0]).to_pylist()[0]["symmetric"] is True
+    read = networkx.read_graphml(written(graph, tmp_path, ".graphml")[0])
+    assert [edge["symmetric"] for _, _, edge in read.edges(data=True)] == [True]
+    relations = written(graph, tmp_path, ".neo4j")[1].read_text(encoding="utf-8").split("\n")
+    assert [row["symmetric:boolean"] for row in csv.DictReader(relations)] == ["true"]
+    statements = set()
+    for number, one in enumerate((graph, other)):
+        rdf = rdflib.Graph().parse(written(one, tmp_path, ".ttl")[0])
+        (statement,) = rdf.subjects(rdflib.URIRef("urn:comm-docre:vocabulary:symmetric"))
+        assert len(set(rdf.triples((None, rdflib.URIRef("urn:comm-docre:relation:P26"), None)))) == 2, number
+        statements.add(statement)
+    assert len(statements) == 1, "the direction in which it was found first"
 
 
 def test_unknown_suffix(tmp_path):

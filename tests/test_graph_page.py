@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 from browser import CONTRAST, chromium_page, visit
-from test_graph import FIRST, HOSTILE, SECOND
+from test_graph import FIRST, HOSTILE, SECOND, married
 from test_view import make_record, rows, texts
 
 from modeling_comm.graph.formats import write_graph
@@ -90,6 +90,15 @@ def test_edges_entities_and_sentences(show, graph):
     assert texts(page, "#text h3") == ["third 0.750"]
     page.keyboard.press("Escape")
     assert sentences(page) == [] and not page.locator("#choice .fact").count()
+
+
+def test_an_undirected_edge_has_no_arrow(show):
+    parent = make_record("Anna Bo", ["Anna", "Bo"], [(0, 1, "P40", 0.5)], types=["PER"] * 2, id="b")
+    page = show(build_graph([married("a", (0, 1, "P26", 0.8)), parent]))
+    for place, arrow in enumerate("↔→"):
+        page.locator("#rows tr").nth(place).click()
+        assert page.locator("#choice .fact").text_content().count(arrow) == 2
+        assert page.locator(f'.edge[data-fact="{place}"] polygon').count() == place
 
 
 def test_filters(show, graph):

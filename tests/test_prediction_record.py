@@ -57,7 +57,7 @@ def test_the_reference_has_every_field(heading, name):
 
 def test_optional_fields_may_be_left_out(record):
     del record["id"], record["entities"][1]["ids"]
-    del record["triples"][0]["probability"], record["triples"][0]["evidence"]
+    del record["triples"][0]["probability"], record["triples"][0]["evidence"], record["triples"][0]["symmetric"]
     assert parse_record(record) is record
     assert parse_record({**record, "of_ones_own": 1})
 
@@ -87,6 +87,7 @@ BROKEN = {
     "score not a number": (lambda r: r["triples"][0].update(score=float("nan")), "triples[0].score"),
     "probability": (lambda r: r["triples"][0].update(probability=-0.1), "triples[0].probability"),
     "evidence": (lambda r: r["triples"][0].update(evidence=[0, 2]), "triples[0].evidence[1]"),
+    "symmetric": (lambda r: r["triples"][0].update(symmetric="yes"), "triples[0].symmetric"),
     "explanation's sentence": (
         lambda r: r["triples"][0]["explanation"][1].update(sentence=2),
         "triples[0].explanation[1].sentence",

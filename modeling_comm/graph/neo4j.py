@@ -21,6 +21,7 @@ _EDGE = (
     "score:double",
     "probability:double",
     "provenance",
+    "symmetric:boolean",
 )
 
 
@@ -43,7 +44,7 @@ def write_neo4j(graph: Graph, entities: Path, relations: Path) -> None:
         (
             [
                 *(edge.head, edge.tail, edge.relation, edge.relation_name),
-                *(edge.support, edge.score, edge.probability, provenance_json(edge)),
+                *(edge.support, edge.score, edge.probability, provenance_json(edge), str(edge.symmetric).lower()),
             ]
             for edge in graph.edges
         ),

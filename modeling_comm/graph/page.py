@@ -62,6 +62,7 @@ class _PageData:
             **{"head": self._index[edge.head], "tail": self._index[edge.tail]},
             **{"relation": edge.relation, "name": edge.relation_name, "score": edge.score, "support": edge.support},
             **({} if edge.probability is None else {"probability": edge.probability}),
+            **({"symmetric": True} if edge.symmetric else {}),
             "places": [self._place(edge, place) for place in edge.provenance],
         }
 

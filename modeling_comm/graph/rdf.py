@@ -25,11 +25,12 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
     """
     A graph of rdflib. With the prefix `comm:` for `urn:comm-docre:vocabulary:`,
 
-    - an edge is the triple `entity relation entity`;
+    - an edge is the triple `entity relation entity`, a symmetric one this triple in both directions;
     - an entity is a `comm:Entity` with `rdfs:label`, `skos:altLabel` (its other names), `comm:type`, `dcterms:identifier` (its id
       in the graph, then those in a knowledge base), `comm:documents` and `comm:mentions` (numbers), `comm:mention` (passages);
     - a relation is an `rdf:Property` with `rdfs:label`;
-    - an `rdf:Statement` about each edge has `comm:support`, `comm:score`, `comm:probability`, `prov:wasDerivedFrom` its
+    - an `rdf:Statement` about each edge has `comm:support`, `comm:score`, `comm:probability`, `comm:symmetric` (true, of edges
+      that are), `prov:wasDerivedFrom` its
       documents, each a `comm:Document` with `dcterms:title`, and `comm:foundIn` a place in each of them;
     - a place has `comm:document`, `comm:score`, `comm:probability`, `comm:markedBy`, `comm:rule`, and its sentences as
       `comm:sentence` (passages);
@@ -81,7 +82,7 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
         **{"subject": RDF.subject, "predicate": RDF.predicate, "object": RDF.object, "value": RDF.value},
         **{"title": DCTERMS.title, "part": DCTERMS.isPartOf, "derived": PROV.wasDerivedFrom},
     }
-    own = "type documents mentions mention support score probability foundIn document markedBy rule sentence"
+    own = "type documents mentions mention support score probability symmetric foundIn document markedBy rule sentence"
     vocabulary |= {name: comm[name] for name in own.split()}
     nodes = {entity.id: iri(entities, entity.id) for entity in graph.entities.values()}
     for entity in graph.entities.values():
@@ -94,9 +95,14 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
     for edge in graph.edges:
         fact = nodes[edge.head], iri(relations, edge.relation), nodes[edge.tail]
         rdf.add(fact)
-        statement = iri(f"{BASE}statement:", _digest(edge.head, edge.relation, edge.tail))
+        parts = [edge.head, edge.relation, edge.tail]
+        if edge.symmetric:  # found first in either direction, it is the same statement
+            rdf.add(fact[::-1])
+            parts = ["symmetric", edge.relation, *sorted((edge.head, edge.tail))]
+        statement = iri(f"{BASE}statement:", _digest(*parts))
         say(statement, a=RDF.Statement, subject=fact[0], predicate=fact[1], object=fact[2])
         say(statement, support=edge.support, score=edge.score, probability=edge.probability)
+        say(statement, symmetric=edge.symmetric or None)
         for place in edge.provenance:
             document, node = iri(f"{BASE}document:", place.document.id), rdflib.BNode()
             say(document, a=comm.Document, identifier=place.document.id, title=place.document.title or None)

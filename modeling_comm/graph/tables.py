@@ -16,7 +16,8 @@ from .united_graph import Graph, GraphMention
 _AT_ONCE = 10_000  # rows
 _SEPARATOR = " | "
 
-# The columns of each table, with the type of each: "text", "integer", "number", "texts", "integers", "mentions".
+# The columns of each table, with the type of each: "text", "integer", "number", "truth", "texts", "integers",
+# "mentions".
 ENTITY_COLUMNS = {
     **{"id": "text", "name": "text", "type": "text", "documents": "integer", "mentions": "integer"},
     **{"names": "texts", "types": "texts", "knowledge_base_ids": "texts"},
@@ -24,7 +25,7 @@ ENTITY_COLUMNS = {
 EDGE_COLUMNS = {
     **{"head_id": "text", "head": "text", "head_type": "text", "relation": "text", "relation_name": "text"},
     **{"tail_id": "text", "tail": "text", "tail_type": "text", "support": "integer", "score": "number"},
-    **{"probability": "number", "documents": "texts", "sentences": "texts"},
+    **{"probability": "number", "documents": "texts", "sentences": "texts", "symmetric": "truth"},
 }
 PROVENANCE_COLUMNS = {
     **{"head_id": "text", "relation": "text", "tail_id": "text", "document": "text", "title": "text"},
@@ -57,6 +58,7 @@ def edge_rows(graph: Graph) -> Iterator[dict[str, Any]]:
             **{"support": edge.support, "score": edge.score, "probability": edge.probability},
             "documents": [place.document.id for place in edge.provenance],
             "sentences": [sentence.text for sentence in edge.provenance[0].sentences],
+            "symmetric": edge.symmetric,
         }
 
 
@@ -131,7 +133,7 @@ def write_parquet(graph: Graph, *files: Path) -> None:
     text, integer = pyarrow.string(), pyarrow.int64()
     mention = pyarrow.struct([("start", integer), ("end", integer), ("sentence", integer), ("text", text)])
     types = {
-        **{"text": text, "integer": integer, "number": pyarrow.float64()},
+        **{"text": text, "integer": integer, "number": pyarrow.float64(), "truth": pyarrow.bool_()},
         **{"texts": pyarrow.list_(text), "integers": pyarrow.list_(integer), "mentions": pyarrow.list_(mention)},
     }
     for file, (rows, columns) in zip(files, _TABLES, strict=True):

@@ -33,8 +33,8 @@ def build_graph(
 ) -> Graph:
     """
     Unites the triples of many documents: an entity of the graph is what a linker takes for one, an edge is a relation between two
-    entities with the documents that it was found in. Documents are read one after another, and of each only what an edge needs
-    is kept.
+    entities with the documents that it was found in. A `symmetric` triple is the same edge in both directions. Documents are read
+    one after another, and of each only what an edge needs is kept.
 
     Args:
         records (`Iterable[PredictionRecord]`): what the pipeline returns or
@@ -117,10 +117,10 @@ class GraphBuilder:
             for end in (triple["head"], triple["tail"]):
                 if end not in ids:
                     ids[end] = self._id(record, end, document)
-            edge = ids[triple["head"]], triple["relation"], ids[triple["tail"]]
+            edge, turned = self._key(triple, ids, found)
             counts.same_in_document += edge in found
-            if edge not in found or triple["score"] > found[edge].score:
-                found[edge] = parts.provenance(triple, document)
+            if edge not in found or _is_better(triple, found[edge]):
+                found[edge] = parts.provenance(triple, document, turned)
         counts.document_entities += len(ids)
         self._add_entities(record, ids)
         for edge, provenance in found.items():
@@ -148,6 +148,14 @@ class GraphBuilder:
         counts.loops = sum(edge.head == edge.tail for edge in edges)
         counts.several_types = sum(len(entity.types) > 1 for entity in entities)
         return Graph({entity.id: entity for entity in entities}, edges, counts)
+
+    def _key(self, triple, ids, found):
+        """The edge of a triple, and whether its head is the triple's tail: an undirected edge keeps the direction in which it was
+        found first."""
+        head, tail, symmetric = ids[triple["head"]], ids[triple["tail"]], triple.get("symmetric", False)
+        key, other = ((*ends, triple["relation"], symmetric) for ends in ((head, tail), (tail, head)))
+        turned = symmetric and any(other in edges and key not in edges for edges in (self._edges, found))
+        return (other if turned else key), turned
 
     def _name(self, triple):
         """Keeps the first name of a relation that is more than its id."""
@@ -203,8 +211,8 @@ class GraphBuilder:
     def _add_edge(self, key, provenance):
         edge = self._edges.get(key)
         if edge is None:
-            head, relation, tail = key
-            edge = self._edges[key] = GraphEdge(head, tail, relation, self.relations[relation])
+            head, tail, relation, symmetric = key
+            edge = self._edges[key] = GraphEdge(head, tail, relation, self.relations[relation], symmetric=symmetric)
         edge.support += 1
         edge.score = max(edge.score, provenance.score)
         if provenance.probability is not None:
@@ -225,8 +233,8 @@ class _Parts:
         self._record = record
         self._sentences, self._mentions = {}, {}
 
-    def provenance(self, triple: RecordTriple, document: GraphDocument) -> Provenance:
-        head, tail = (self._mentions_of(triple[end]) for end in ("head", "tail"))
+    def provenance(self, triple: RecordTriple, document: GraphDocument, turned: bool = False) -> Provenance:
+        head, tail = (self._mentions_of(triple[end]) for end in (("tail", "head") if turned else ("head", "tail")))
         numbers = marked_sentences(triple)
         marked_by = "evidence" if triple.get("evidence") else "attention" if numbers else "mentions"
         return Provenance(
@@ -259,6 +267,12 @@ class _Parts:
                 for mention in entity["mentions"]
             )
         return self._mentions[index]
+
+
+def _is_better(triple, place):
+    """Whether a triple is to stand for its document. `--both_directions` gives the other way to say a triple the same score."""
+    stated = place.rule is not None and "derived" not in triple
+    return triple["score"] > place.score or (triple["score"] == place.score and stated)
 
 
 def _sentences_of(head, tail):

@@ -57,7 +57,7 @@ class Provenance(NamedTuple):
         marked_by (`str`): what the sentences are: `"evidence"`, those that the model predicts to prove the triple; `"attention"`,
             those that its attention rests on; or, where it has neither, `"mentions"`, those that mention head and tail.
         sentences (`tuple[GraphSentence, ...]`): the sentences.
-        head_mentions, tail_mentions (`tuple[GraphMention, ...]`): all mentions in the document.
+        head_mentions, tail_mentions (`tuple[GraphMention, ...]`): all mentions of the edge's head and tail in the document.
         rule (`str`, *optional*): the rule that the triple follows from, if it does.
     """
 
@@ -107,7 +107,7 @@ class GraphEdge:
     """A relation between two entities, found in one document or more.
 
     Attributes:
-        head, tail (`str`): ids of the entities.
+        head, tail (`str`): ids of the entities; of a symmetric edge in the direction in which it was found first.
         relation (`str`): the data set's id of the relation, such as `"P17"`.
         relation_name (`str`): its readable name, or else the id.
         support (`int`): number of documents that it was found in.
@@ -115,6 +115,7 @@ class GraphEdge:
         probability (`float`, *optional*): the best of their probabilities, where there are any.
         provenance (`list[Provenance]`): where it was found, the best score first: a place for each document, or only for the best
             of them where there are more than were asked for.
+        symmetric (`bool`): whether head and tail could change places: the edge is undirected.
     """
 
     head: str
@@ -125,6 +126,7 @@ class GraphEdge:
     score: float = 0.0
     probability: float | None = None
     provenance: list[Provenance] = field(default_factory=list)
+    symmetric: bool = False
 
 
 @dataclass(slots=True)
@@ -136,8 +138,8 @@ class GraphCounts:
         repeated_documents (`int`): documents that had come before, with the same id and text; nothing of them is counted here.
         below_min_score, of_other_relations, of_other_types (`int`): triples that were left out, each counted under the first
             of these reasons that holds.
-        same_in_document (`int`): triples that say in other words of their document what another of its triples says: that
-            has the better score.
+        same_in_document (`int`): triples that say in other words of their document, or of a symmetric relation in the other
+            direction, what another of its triples says: that has the better score.
         edges_below_min_support, triples_below_min_support (`int`): edges that were left out, and their triples.
         document_entities (`int`): entities of documents that are ends of a triple that was wanted.
         merged_entities (`int`): those of them that became one with an earlier one.
@@ -172,8 +174,8 @@ class Graph:
 
     Attributes:
         entities (`dict[str, GraphEntity]`): by id, those in most documents first. Each is an end of an edge.
-        edges (`list[GraphEdge]`): those with the largest support first, of equals those with the best score. Head, tail and
-            relation of no two are the same.
+        edges (`list[GraphEdge]`): those with the largest support first, of equals those with the best score. Head, tail,
+            relation and `symmetric` of no two are the same.
         counts (`GraphCounts`): what went into it.
     """
 

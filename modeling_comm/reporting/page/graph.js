@@ -81,7 +81,7 @@ function drawGraph() {
       svg("title", {}, what),
       svg("path", { class: "reach", d: pathOf(curve) }),
       svg("path", { class: "line", d: pathOf(curve) }),
-      svg("polygon", { points: arrowOf(curve) }),
+      ...(triples[edge].symmetric ? [] : [svg("polygon", { points: arrowOf(curve) })]),
       svg("text", { x: shown(label.x), y: shown(label.y), dy: "0.32em" }, edges[edge].label),
     );
   });

@@ -93,7 +93,8 @@ function describeChoice() {
   if (state.fact !== null) {
     const triple = record.triples[state.fact];
     const relation = html("bdi", { class: "relation-name", dir: "auto" }, cut(relationOf(triple), 120));
-    const parts = [entityTag(triple.head), " → ", relation, " → ", entityTag(triple.tail)];
+    const arrow = triple.symmetric ? " ↔ " : " → ";
+    const parts = [entityTag(triple.head), arrow, relation, arrow, entityTag(triple.tail)];
     const numbers = [`score ${scoreOf(triple)}`, count(triple.support, "document")];
     if (triple.probability !== undefined) numbers.splice(1, 0, `probability ${triple.probability.toFixed(3)}`);
     return [
