@@ -37,10 +37,11 @@ from modeling_comm.incomplete_labels.probability_map import (
     reliability,
 )
 from modeling_comm.incomplete_labels.rules import Fact, derive_facts, facts_of, mine_rules
-from modeling_comm.probabilities import sigmoid
+from modeling_comm.probabilities import ProbabilityMap, sigmoid
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.utils.files import file_sha256, read_json, write_json
+from modeling_comm.utils.writer import write_text
 
 RULERS = (("test", "test"), ("ruler", "second ruler"))
 AGAINST = (("its one offset", "one_offset"), ("the first run's", "first"))
@@ -94,50 +95,56 @@ class Split:
         ]
 
 
-def decide(dev: Split, test: Split, relations: list[str]) -> tuple[dict, dict, dict]:
+@dataclass
+class Decisions:
     """
-    Decides in all ways.
+    Ways to decide, as dev documents chose them.
 
-    Returns:
-        for dev (cross-fitted) and for test: by way, the facts of each document; and by way, the scores that order all test cells,
-        flat, and the one that a predicted cell exceeds.
+    Attributes:
+        required (`dict`): by way without rules, the margin that a cell has to exceed: a number, or one for each relation.
+        rules (`list[Rule]`): complete what "one offset" and "map" predict.
+        map (`ProbabilityMap`, *optional*): the one behind "map".
+        on_dev (`dict`): by way, the facts of each dev document, cross-fitted. Empty if the run was trained on these documents.
     """
+
+    required: dict
+    rules: list
+    map: ProbabilityMap | None
+    on_dev: dict
+
+    def of(self, split: Split, relations: list[str]) -> dict[str, list[set[Fact]]]:
+        """By way, the facts of each document."""
+        lowest = min(float(one.min()) for one in split.margins if one.size)
+        if min(float(np.min(least)) for least in self.required.values()) <= lowest:
+            raise ValueError(f"an offset is below {lowest:.2f}, the lowest margin that was kept; keep more margins")
+        ways = {
+            way: split.facts([one > least for one in split.margins], relations) for way, least in self.required.items()
+        }
+        with_rules = [way for way in ("one offset", "map") if way in ways]
+        return ways | {f"{way}, rules": [completed(facts, self.rules) for facts in ways[way]] for way in with_rules}
+
+
+def decide(dev: Split, relations: list[str]) -> Decisions:
+    """All ways, fitted on dev documents."""
     offset, by_offset = cross_fitted_offset(dev.margins, dev.labels)
     fitted = fit_probability_map(dev.margins, dev.labels)
-    lowest = max(min(float(one.min()) for one in split.margins if one.size) for split in (dev, test))
-    if min(offset, *fitted.map.offsets()) <= lowest:
-        raise ValueError(f"an offset is below {lowest:.2f}, the lowest margin that was kept; keep more margins")
-    on_dev = {
+    required = {"own threshold": 0.0, "one offset": offset, "map": fitted.map.offsets()}
+    decisions = Decisions(required, mine_rules(dev.documents), fitted.map, {})
+    decisions.of(dev, relations)  # were enough margins kept?
+    decisions.on_dev = {
         "own threshold": dev.facts([one > 0 for one in dev.margins], relations),
         "one offset": dev.facts(by_offset, relations),
         "map": dev.facts(fitted.predicted, relations),
     }
-    required = {"own threshold": 0.0, "one offset": offset, "map": fitted.map.offsets()}
-    on_test = {way: test.facts([one > least for one in test.margins], relations) for way, least in required.items()}
     fold = fold_of(len(dev.documents))
-    rules = mine_rules(dev.documents)
     of_fold = [
         mine_rules([one for one, at in zip(dev.documents, fold, strict=True) if at != number])
         for number in range(FOLDS)
     ]
     for way in ("one offset", "map"):
-        crossed = zip(on_dev[way], fold, strict=True)
-        on_dev[f"{way}, rules"] = [completed(facts, of_fold[number]) for facts, number in crossed]
-        on_test[f"{way}, rules"] = [completed(facts, rules) for facts in on_test[way]]
-    margins = np.concatenate([one.ravel() for one in test.margins])
-    logits = np.concatenate([fitted.map.logits(one).ravel() for one in test.margins])
-    cut = np.log(fitted.map.cut / (1 - fitted.map.cut))
-    return on_dev, on_test, {"own threshold": (margins, 0.0), "map": (logits, cut)}
-
-
-def decide_as(offset: float, test: Split, relations: list[str], rules) -> tuple[dict, dict, dict]:
-    """As [`decide`], for a run whose dev documents choose nothing: own threshold, and a given offset without and with rules."""
-    on_test = {
-        way: test.facts([one > least for one in test.margins], relations)
-        for way, least in (("own threshold", 0.0), ("one offset", offset))
-    }
-    on_test["one offset, rules"] = [completed(facts, rules) for facts in on_test["one offset"]]
-    return {}, on_test, {"own threshold": (np.concatenate([one.ravel() for one in test.margins]), 0.0)}
+        crossed = zip(decisions.on_dev[way], fold, strict=True)
+        decisions.on_dev[f"{way}, rules"] = [completed(facts, of_fold[number]) for facts, number in crossed]
+    return decisions
 
 
 def completed(facts: set[Fact], rules) -> set[Fact]:
@@ -206,13 +213,15 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
     with np.load(options.results_dir / "margins" / f"{name}.npz") as arrays:
         test = Split.read(arrays, "test", files["test"], relations)
         if other:
-            offset = read_record(other, options)["offset"]
-            on_dev, on_test, ordered = decide_as(offset, test, relations, mine_rules(files["validation"]))
-            kept_of_dev = None
+            required = {"own threshold": 0.0, "one offset": read_record(other, options)["offset"]}
+            decisions, kept_of_dev = Decisions(required, mine_rules(files["validation"]), None, {}), None
         else:
             dev = Split.read(arrays, "dev", files["validation"], relations)
-            on_dev, on_test, ordered = decide(dev, test, relations)
-            kept_of_dev = dev.kept
+            decisions, kept_of_dev = decide(dev, relations), dev.kept
+        if options.blind:
+            unlabelled = read_json(options.data / EVALUATION / "test_blind.json")
+            blind = decisions.of(Split.read(arrays, "blind", unlabelled, relations), relations)
+    on_dev, on_test, ordered = decisions.on_dev, decisions.of(test, relations), scores_of(decisions, test)
     reference = load_ign_reference(files["train"])
     gold = np.concatenate([one.ravel() for one in test.labels])
     margins = np.concatenate([one.ravel() for one in test.margins])
@@ -250,7 +259,30 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
             correct, predicted, right = counts[way, "ruler"].sum((0, 1)).tolist()
             row["ruler_f1"] = 2 * correct / max(predicted + right, 1)
         result["ways"][way] = row
+    for way, file in options.blind or ():
+        write_blind(Path(file), official(blind[way], unlabelled), way, name, record, result["ways"][way])
     return result
+
+
+def scores_of(decisions: Decisions, split: Split) -> dict[str, tuple[np.ndarray, float]]:
+    """By way, the scores that order all cells, flat, and the one that a predicted cell exceeds."""
+    ordered = {"own threshold": (np.concatenate([one.ravel() for one in split.margins]), 0.0)}
+    if decisions.map is not None:
+        logits = np.concatenate([decisions.map.logits(one).ravel() for one in split.margins])
+        ordered["map"] = (logits, np.log(decisions.map.cut / (1 - decisions.map.cut)))
+    return ordered
+
+
+def write_blind(file: Path, predictions: list[dict], way: str, name: str, record: dict, scores: dict) -> None:
+    """Predictions of unlabelled documents, and beside them a line on what made them."""
+    write_json(file, predictions)
+    dev = f", dev F1 {100 * scores['dev_f1']:.2f} by cross-fitting" if "dev_f1" in scores else ""
+    made_by = [
+        f"{file.name}: {len(predictions)} predictions of {name} (results/runs/{name}.json) decided by: {way}{dev}",
+        "it saw of complete labels: those of the 100 dev documents",
+        f"decided at commit {commit_of(ROOT)}, trained at {record['commit']}: {record['command']}",
+    ]
+    write_text(file.with_suffix(".txt"), f"{'; '.join(made_by)}\n")
 
 
 def read_record(name: str, options: argparse.Namespace) -> dict:
@@ -308,7 +340,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scratch", type=Path, help="documents that another team labelled from nothing")
     parser.add_argument("--results_dir", type=Path, default=ROOT / "results", help="records and margins (%(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file of all scores")
+    parser.add_argument(
+        "--blind", nargs=2, action="append", metavar=("WAY", "FILE"), help="predictions of one run for test_blind.json"
+    )
     options = parser.parse_args(argv)
+    if options.blind and len(options.names) != 1:
+        parser.error(f"--blind: found {len(options.names)} runs; expected one")
     names = options.names or sorted(file.stem for file in (options.results_dir / "margins").glob("*.npz"))
     first: dict[str, np.ndarray] = {}
     results = {name.partition("=")[0]: compare(name, options, first) for name in names}

@@ -12,7 +12,7 @@ from experiments import decisions, one_run
 from modeling_comm.decoding import DecisionSettings, Predictions, official_predictions
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.incomplete_labels.rules import Fact, Rule, facts_of
-from modeling_comm.utils.files import file_sha256
+from modeling_comm.utils.files import file_sha256, write_json
 
 NAME = "mixed-atl-seed1"
 FILES = {
@@ -57,7 +57,8 @@ def work(tmp_path_factory):
     one_run.write_margins(folder / "results" / "margins" / f"{NAME}.npz", {**results, "blind": results["test"]})
     (folder / "results" / "runs").mkdir()
     hashes = {split: file_sha256(folder / "data" / name) for split, name in FILES.items()}
-    record = {"axes": {"setting": "mixed"}, "sha256": {**hashes, "weights": "any"}, "offset": -2.5}
+    record = {"axes": {"setting": "mixed"}, "sha256": {**hashes, "weights": "any"}, "offset": -2.5, "commit": "abc"}
+    record["command"] = "python run_docre.py --loss atl"
     (folder / "results" / "runs" / f"{NAME}.json").write_text(json.dumps(record))
     (folder / "scratch.json").write_text(json.dumps([*map(turned, documents["test"]), documents["validation"][0]]))
     return folder, documents, results, labels
@@ -123,6 +124,29 @@ def test_a_run_that_was_trained_on_dev_takes_the_offset_of_another(work):
     expected = with_offset["test_f1"] - first["ways"]["one offset"]["test_f1"]
     assert with_offset["test_minus_first"][0] == pytest.approx(expected)
     assert first["ways"]["one offset"]["test_minus_first"] == [0, 0, 0]
+
+
+def test_predictions_of_unlabelled_documents_say_what_made_them(work):
+    folder, documents, *_ = work
+    write_json(
+        folder / "data" / "redocred-mini" / "test_blind.json", [dict(one, labels=[]) for one in documents["test"]]
+    )
+    words = [
+        folder / "data",
+        NAME,
+        "--results_dir",
+        folder / "results",
+        "--blind",
+        "map",
+        folder / "blind" / "map.json",
+    ]
+    decisions.main([*map(str, words), "--output", str(folder / "three.json")])
+    predictions, said = read(folder / "blind" / "map.json"), (folder / "blind" / "map.txt").read_text()
+    scores = score(predictions, documents["test"])
+    assert scores["f1"] == pytest.approx(read(folder / "three.json")["runs"][NAME]["ways"]["map"]["test_f1"])
+    assert f"results/runs/{NAME}.json" in said and "decided by: map" in said and "trained at abc" in said
+    with pytest.raises(SystemExit):
+        decisions.main([*map(str, [*words[:2], "another", *words[2:]])])
 
 
 def test_a_rule_completes_predictions(work):
