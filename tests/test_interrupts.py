@@ -1,6 +1,7 @@
 """Ctrl-C is one line, whenever it comes, and whatever other processes a command has started."""
 
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -94,6 +95,26 @@ def test_forked_processes_ignore_it(default_handler):
         os.read(received, 1)
         os.kill(pid, signal.SIGINT)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == (3 if is_within else 4)
+
+
+def test_what_an_interrupt_left_half_made_ends_in_silence(default_handler, monkeypatch):
+    """As a data loader's iterator does, whose end needs what its beginning had not made yet."""
+    said = []
+    monkeypatch.setattr("sys.unraisablehook", said.append)
+
+    class HalfMade:
+        def __init__(self):
+            signal.raise_signal(signal.SIGINT)
+            self.workers = ()
+
+        def __del__(self):
+            ended.append(len(self.workers))
+
+    ended = []
+    with pytest.raises(KeyboardInterrupt), one_interrupt():
+        HalfMade()
+    gc.collect()
+    assert said == ended == []
 
 
 def test_ctrl_c_in_a_training_with_workers(commands, tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 
 _SECONDS = 0.2  # between two looks at what became of an interrupt
@@ -27,9 +28,12 @@ def one_interrupt() -> Iterator[None]:
     watch, hook, before = _Watch(), sys.unraisablehook, signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:  # not where a shell has started the command with Ctrl-C ignored
         signal.signal(signal.SIGINT, watch.interrupt)
-    sys.unraisablehook, _running = _without_interrupts(hook), _running + 1
+    sys.unraisablehook, _running = _without_interrupts(hook, watch), _running + 1
     try:
         yield
+    except KeyboardInterrupt as error:
+        traceback.clear_frames(error.__traceback__)  # what it left half made is finalized here, where the hook is
+        raise
     except Exception as error:
         if watch.is_interrupted:
             raise KeyboardInterrupt from error
@@ -78,8 +82,9 @@ def _is_handled(found):
     return error is not None
 
 
-def _without_interrupts(hook):
-    return lambda lost: None if issubclass(lost.exc_type, KeyboardInterrupt) else hook(lost)
+def _without_interrupts(hook, watch):
+    """A hook that leaves out lost interrupts, and errors after one."""
+    return lambda lost: None if watch.is_interrupted or issubclass(lost.exc_type, KeyboardInterrupt) else hook(lost)
 
 
 def _ignore_in_child():
