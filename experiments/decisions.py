@@ -260,7 +260,8 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
             row["ruler_f1"] = 2 * correct / max(predicted + right, 1)
         result["ways"][way] = row
     for way, file in options.blind or ():
-        write_blind(Path(file), official(blind[way], unlabelled), way, name, record, result["ways"][way])
+        sees = f"{len(files['validation'])} dev documents"
+        write_blind(Path(file), official(blind[way], unlabelled), way, record, result["ways"][way], sees)
     return result
 
 
@@ -273,13 +274,14 @@ def scores_of(decisions: Decisions, split: Split) -> dict[str, tuple[np.ndarray,
     return ordered
 
 
-def write_blind(file: Path, predictions: list[dict], way: str, name: str, record: dict, scores: dict) -> None:
-    """Predictions of unlabelled documents, and beside them a line on what made them."""
+def write_blind(file: Path, predictions: list[dict], way: str, record: dict, scores: dict, sees: str) -> None:
+    """Predictions of unlabelled documents, and beside them a line on what made them and what it saw of complete labels."""
+    name = record["name"]
     write_json(file, predictions)
     dev = f", dev F1 {100 * scores['dev_f1']:.2f} by cross-fitting" if "dev_f1" in scores else ""
     made_by = [
         f"{file.name}: {len(predictions)} predictions of {name} (results/runs/{name}.json) decided by: {way}{dev}",
-        "it saw of complete labels: those of the 100 dev documents",
+        f"it saw of complete labels: those of the {sees}",
         f"decided at commit {commit_of(ROOT)}, trained at {record['commit']}: {record['command']}",
     ]
     write_text(file.with_suffix(".txt"), f"{'; '.join(made_by)}\n")

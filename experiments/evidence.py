@@ -2,12 +2,13 @@
 Scores what finished runs say about evidence, or trains models of folds for it.
 
     python experiments/evidence.py score DATA outputs/grid/RUN ... --output results/evidence.json
+    python experiments/evidence.py cost DATA outputs/grid/RUN results/evidence.json --output results/cost.json
     python experiments/evidence.py folds DATA outputs/evidence-folds --output results/evidence_folds.json -- FLAGS
 
 `score` takes checkpoints that a grid kept (`--keep`). Everything is tuned on the dev documents: one offset, the evidence
 threshold on the facts that it leaves, and the fusion threshold. On the test documents, it scores relations with one offset and
 with fusion, and evidence: with all annotated facts given; of the facts that are predicted, right and annotated; and as the
-leaderboard does.
+leaderboard does. `cost` says how many times as long fusion takes, with what `score` has tuned.
 
 `folds` trains one model without each fold of DocRED's own training documents, in which 90 % of the facts have evidence, and
 scores the sentences of the annotated facts of that fold. The threshold of a fold is the best one of the four other folds. What
@@ -25,23 +26,27 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import run_docre
-from experiments.decisions import counts_of, read_files
-from experiments.run_grid import ROOT
+from experiments.decisions import read_files
+from experiments.one_run import document_counts
+from experiments.run_grid import EVALUATION, ROOT
 from experiments.tables import bootstrap_difference
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer, CommTrainingArguments
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.cutoffs import tune_offset
+from modeling_comm.evaluation.evidence_scores import sentence_rates
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.incomplete_labels.probability_map import FOLDS, fold_of
-from modeling_comm.incomplete_labels.rules import Fact, facts_of
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.utils.files import read_json, write_json
 
 UNTRAINED = (
-    0.2  # the evidence threshold of models without an `evidence_weight` while facts are predicted, before it is tuned
+    0.2  # the evidence threshold, before it is tuned, of models that have none: those without an `evidence_weight`
 )
+WAYS = ("one offset", "fusion", "fusion near the threshold")
+NEAR = 1.0  # the margin below which a pair is near the threshold
+TIMED = 40  # documents
 
 
 def trainer_of(folder: Path) -> CommTrainer:
@@ -74,21 +79,19 @@ def score_run(folder: Path, data: Path, records: Path) -> dict:
     trainer = trainer_of(folder)
     decision = trainer.processing_class.decision
     ways, counts = {}, {}
-    for way in ("one offset", "fusion", "fusion near the threshold"):
+    for way in WAYS:
         if way == "one offset":
             tuned = {"offset": trainer.tune_threshold_offset(files["validation"])}
             tuned["evidence_threshold"] = trainer.tune_evidence_threshold(files["validation"])
         else:
-            decision.fusion_range = None if way == "fusion" else 1.0
+            decision.fusion_range = None if way == "fusion" else NEAR
             tuned = {"fusion_threshold": trainer.tune_fusion_threshold(files["validation"])}
-        start = time.perf_counter()
         output = trainer.predict(files["test"])
-        seconds = time.perf_counter() - start
         predictions = official_predictions(output.predictions, files["test"], trainer.processing_class.id2label)
         scores = score(predictions, files["test"], ign_reference=reference)
-        counts[way] = counts_of(_facts_by_document(predictions, files["test"]), list(map(facts_of, files["test"])))
+        counts[way] = _counts(predictions, files["test"])
         difference = bootstrap_difference(counts[way], counts["one offset"])
-        ways[way] = tuned | {"seconds": seconds, "minus_one_offset": difference}
+        ways[way] = tuned | {"minus_one_offset": difference}
         ways[way] |= {key: scores[key] for key in ("f1", "ign_f1", "precision", "recall")}
         if way == "one offset":
             ways[way] |= {key: scores[key] for key in ("evidence", "evidence_of_correct")}
@@ -98,11 +101,26 @@ def score_run(folder: Path, data: Path, records: Path) -> dict:
     }
 
 
-def _facts_by_document(predictions, documents):
-    found = {document["title"]: set() for document in documents}
-    for one in predictions:
-        found[one["title"]].add(Fact(one["h_idx"], one["t_idx"], one["r"]))
-    return list(found.values())
+def _counts(predictions, documents):
+    """As [`bootstrap_difference`] takes them."""
+    counts = document_counts(predictions, documents)
+    return np.array([[counts[key] for key in ("correct", "predicted", "gold")]]).transpose(0, 2, 1)
+
+
+def cost_of(folder: Path, data: Path, ways: dict, rounds: int = 2) -> dict[str, float]:
+    """How many times as long each way takes as deciding once, with what was tuned: the best of the rounds, in turns."""
+    trainer = trainer_of(folder)
+    decision = trainer.processing_class.decision
+    decision.evidence_threshold = ways["one offset"]["evidence_threshold"]
+    documents, seconds = read_json(data / EVALUATION / "test_revised.json")[:TIMED], {}
+    for _ in range(rounds):
+        for way, tuned in ways.items():
+            decision.fusion_threshold = tuned.get("fusion_threshold")
+            decision.fusion_range = NEAR if way == WAYS[-1] else None
+            start = time.perf_counter()
+            trainer.predict(documents)
+            seconds.setdefault(way, []).append(time.perf_counter() - start)
+    return {way: min(times) / min(seconds["one offset"]) for way, times in seconds.items()}
 
 
 def score_table(runs: dict[str, dict]) -> str:
@@ -117,7 +135,7 @@ def score_table(runs: dict[str, dict]) -> str:
         "near the threshold",
         "minus offset",
     ]
-    columns += ["times the seconds", "near", "evidence F1, facts given", "of right facts: P", "R", "F1", "official F1"]
+    columns += ["evidence F1, facts given", "of right facts: P", "R", "F1", "official F1"]
     rows = []
     for name, run in runs.items():
         offset, fusion, near = run["ways"].values()
@@ -127,7 +145,6 @@ def score_table(runs: dict[str, dict]) -> str:
         for way in (fusion, near):
             low = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in way["minus_one_offset"]))
             cells += [f"{100 * way['f1']:.1f}", low]
-        cells += [f"{way['seconds'] / offset['seconds']:.1f}" for way in (fusion, near)]
         evidence = [offset["evidence_f1_given_facts"], right["precision"], right["recall"], right["f1"]]
         cells += [f"{100 * value:.1f}" for value in (*evidence, offset["evidence"]["f1"])]
         rows.append([name, *cells])
@@ -184,16 +201,9 @@ def shares_of(trainer: CommTrainer, documents: list[dict]) -> list[dict]:
 
 def rates(facts: Sequence[dict], threshold: float) -> dict[str, float]:
     """Precision, recall and F1 of the sentences above the threshold."""
-    given = [
-        ({number for number, share in enumerate(one["shares"]) if share > threshold}, one["evidence"]) for one in facts
-    ]
-    correct = sum(len(found.intersection(evidence)) for found, evidence in given)
-    predicted, annotated = (sum(len(one[place]) for one in given) for place in (0, 1))
-    return {
-        "precision": correct / max(predicted, 1),
-        "recall": correct / max(annotated, 1),
-        "f1": 2 * correct / max(predicted + annotated, 1),
-    }
+    above = [{number for number, share in enumerate(one["shares"]) if share > threshold} for one in facts]
+    found = sentence_rates([(sentences, one["evidence"]) for sentences, one in zip(above, facts, strict=True)])
+    return dict(zip(("precision", "recall", "f1"), found, strict=True))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -203,18 +213,24 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    of_runs, of_folds = commands.add_parser("score"), commands.add_parser("folds")
-    for command in (of_runs, of_folds):
+    of_runs, of_cost, of_folds = map(commands.add_parser, ("score", "cost", "folds"))
+    for command in (of_runs, of_cost, of_folds):
         command.add_argument("data", type=Path, help="folder of the data sets, as for the grid")
         command.add_argument("--output", type=Path, required=True, help="JSON file of all scores")
     of_runs.add_argument("folders", type=Path, nargs="+", help="output folders of finished runs")
     of_runs.add_argument("--records", type=Path, default=ROOT / "results" / "runs", help="(%(default)s)")
+    of_cost.add_argument("folder", type=Path, help="output folder of a finished run")
+    of_cost.add_argument("scores", type=Path, help="file of its scores")
     of_folds.add_argument("folder", type=Path, help="where models and files of the folds are written")
     options = parser.parse_args(words[:at])
     if options.command == "score":
         runs = {folder.name: score_run(folder, options.data, options.records) for folder in options.folders}
         print(score_table(runs))
         result = {"runs": runs}
+    elif options.command == "cost":
+        ways = read_json(options.scores)["runs"][options.folder.name]["ways"]
+        result = {"run": options.folder.name, "documents": TIMED, "times": cost_of(options.folder, options.data, ways)}
+        print(result["times"])
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
         result = score_folds(options.data, options.folder, words[at + 1 :])

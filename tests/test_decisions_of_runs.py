@@ -57,7 +57,13 @@ def work(tmp_path_factory):
     one_run.write_margins(folder / "results" / "margins" / f"{NAME}.npz", {**results, "blind": results["test"]})
     (folder / "results" / "runs").mkdir()
     hashes = {split: file_sha256(folder / "data" / name) for split, name in FILES.items()}
-    record = {"axes": {"setting": "mixed"}, "sha256": {**hashes, "weights": "any"}, "offset": -2.5, "commit": "abc"}
+    record = {
+        "axes": {"setting": "mixed"},
+        "sha256": {**hashes, "weights": "any"},
+        "offset": -2.5,
+        "commit": "abc",
+        "name": NAME,
+    }
     record["command"] = "python run_docre.py --loss atl"
     (folder / "results" / "runs" / f"{NAME}.json").write_text(json.dumps(record))
     (folder / "scratch.json").write_text(json.dumps([*map(turned, documents["test"]), documents["validation"][0]]))
@@ -145,6 +151,7 @@ def test_predictions_of_unlabelled_documents_say_what_made_them(work):
     scores = score(predictions, documents["test"])
     assert scores["f1"] == pytest.approx(read(folder / "three.json")["runs"][NAME]["ways"]["map"]["test_f1"])
     assert f"results/runs/{NAME}.json" in said and "decided by: map" in said and "trained at abc" in said
+    assert f"those of the {len(documents['validation'])} dev documents" in said
     with pytest.raises(SystemExit):
         decisions.main([*map(str, [*words[:2], "another", *words[2:]])])
 

@@ -1,6 +1,6 @@
 """Scores of predicted evidence: which sentences prove a fact."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..decoding import Predictions
@@ -35,9 +35,9 @@ def evidence_metrics(
         for (head, tail, _), evidence in gold.items():
             scores = (result.sentence_scores or {}).get((head, tail), ())
             given.append(({number for number, share in enumerate(scores) if share > threshold}, evidence))
-    precision, recall, f1 = _rates(found)
+    precision, recall, f1 = sentence_rates(found)
     metrics = {"evidence_precision": precision, "evidence_recall": recall, "evidence_f1": f1}
-    return metrics | {"evidence_f1_given_facts": _rates(given)[-1]}
+    return metrics | {"evidence_f1_given_facts": sentence_rates(given)[-1]}
 
 
 def best_evidence_threshold(
@@ -68,9 +68,17 @@ def best_evidence_threshold(
     return max(threshold, 0.0)
 
 
-def _rates(facts):
-    """Precision, recall and F1 over facts, each given as its predicted and its annotated sentences; 0 where there are none."""
-    correct = sum(len(found & gold) for found, gold in facts)
+def sentence_rates(facts: Sequence[tuple[Collection[int], Collection[int]]]) -> tuple[float, float, float]:
+    """
+    Rates of evidence over facts.
+
+    Args:
+        facts (`Sequence[tuple[set[int], set[int]]]`): of each fact its predicted and its annotated sentences.
+
+    Returns:
+        `tuple[float, float, float]`: precision, recall and F1 of the sentences; 0 where there are none.
+    """
+    correct = sum(len(set(found).intersection(gold)) for found, gold in facts)
     predicted, annotated = (sum(len(fact[place]) for fact in facts) for place in (0, 1))
     precision, recall = (correct / max(number, 1) for number in (predicted, annotated))
     return precision, recall, 2 * correct / max(predicted + annotated, 1)
