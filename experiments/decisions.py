@@ -206,13 +206,13 @@ def counts_of(facts: list[set[Fact]], gold: list[set[Fact]]) -> np.ndarray:
 
 def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]) -> dict:
     """All scores of a run's ways to decide. `first` has by ruler the counts of the first run's one offset, which sets them."""
-    name, _, other = name.partition("=")
+    name, takes_another, other = name.partition("=")
     record = read_record(name, options)
     files = read_files(record, options.data)
     relations = relation_labels(options.data / EVALUATION)[0][1:]
     with np.load(options.results_dir / "margins" / f"{name}.npz") as arrays:
         test = Split.read(arrays, "test", files["test"], relations)
-        if other:
+        if takes_another:
             required = {"own threshold": 0.0, "one offset": read_record(other, options)["offset"]}
             decisions, kept_of_dev = Decisions(required, mine_rules(files["validation"]), None, {}), None
         else:
@@ -221,6 +221,8 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
         if options.blind:
             unlabelled = read_json(options.data / EVALUATION / "test_blind.json")
             blind = decisions.of(Split.read(arrays, "blind", unlabelled, relations), relations)
+            if unknown := [way for way, _ in options.blind if way not in blind]:
+                raise ValueError(f"--blind: found {unknown}; expected ways to decide {name}: {', '.join(blind)}")
     on_dev, on_test, ordered = decisions.on_dev, decisions.of(test, relations), scores_of(decisions, test)
     reference = load_ign_reference(files["train"])
     gold = np.concatenate([one.ravel() for one in test.labels])
@@ -232,7 +234,7 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
         chosen, theirs, ruler = second_ruler(read_json(options.scratch), test.documents, left_out)
         of_rulers["ruler"] = (chosen, theirs)
     result = {"kept": {"dev": kept_of_dev, "test": test.kept}, "second_ruler": ruler, "ways": {}}
-    result |= {"offset_of": other} if other else {}
+    result |= {"offset_of": other} if takes_another else {}
     counts = {
         (way, split): counts_of([facts[index] for index in indices], right)
         for way, facts in on_test.items()
@@ -288,7 +290,12 @@ def write_blind(file: Path, predictions: list[dict], way: str, record: dict, sco
 
 
 def read_record(name: str, options: argparse.Namespace) -> dict:
-    return read_json(options.results_dir / "runs" / f"{name}.json")
+    file = options.results_dir / "runs" / f"{name}.json"
+    if not file.is_file():
+        raise ValueError(
+            f"found no run {name!r}: {file} is not there; expected a finished run that has kept its margins"
+        )
+    return read_json(file)
 
 
 def read_files(record: dict, data: Path) -> dict[str, list[dict]]:

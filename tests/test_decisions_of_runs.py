@@ -152,6 +152,11 @@ def test_predictions_of_unlabelled_documents_say_what_made_them(work):
     assert scores["f1"] == pytest.approx(read(folder / "three.json")["runs"][NAME]["ways"]["map"]["test_f1"])
     assert f"results/runs/{NAME}.json" in said and "decided by: map" in said and "trained at abc" in said
     assert f"those of the {len(documents['validation'])} dev documents" in said
+    for words_of_run, found in ((["nosuchrun"], "'nosuchrun'"), ([f"{NAME}="], "no run ''")):
+        with pytest.raises(ValueError, match=found):
+            decisions.main([str(folder / "data"), *words_of_run, "--results_dir", str(folder / "results")])
+    with pytest.raises(ValueError, match="expected ways to decide"):
+        decisions.main([*map(str, [*words[:5], "nosuchway", folder / "blind" / "none.json"])])
     with pytest.raises(SystemExit):
         decisions.main([*map(str, [*words[:2], "another", *words[2:]])])
 

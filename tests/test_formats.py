@@ -481,6 +481,12 @@ def test_the_lists_of_relations_in_a_folder_are_no_documents(tmp_path):
         assert len(json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))) == 2
 
 
+def test_a_folder_of_lists_alone_says_so(tmp_path):
+    (tmp_path / "rel2id.json").write_text('{"Na": 0}')
+    with pytest.raises(FileNotFoundError, match=r"none among its 1 files \(1 with a name of DocRED's lists"):
+        input_files(tmp_path)
+
+
 def test_the_command_splits_by_the_titles(tmp_path, capsys):
     documents = [{**read(FIXTURES / "two_documents.json")[0][0], "title": f"Letter {number}"} for number in range(200)]
     (tmp_path / "all.json").write_text(json.dumps(documents))

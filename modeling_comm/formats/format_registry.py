@@ -171,7 +171,8 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected a file or a folder, found none")
         return [(str(path), chosen or _guess(path))]
-    files = sorted(file for file in path.rglob("*") if file.is_file() and file.name not in _NOT_DOCUMENTS)
+    everything = sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for file in everything if file.name not in _NOT_DOCUMENTS]
     if chosen is not None:
         found = [(str(file), chosen) for file in files if _has_suffix(file, chosen)]
     else:
@@ -179,7 +180,11 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
         found = [(str(file), form) for file in files for form in matching_formats(file) if _has_suffix(file, form)]
     if not found:
         expected = f"files that end in {' or '.join(chosen.suffixes)}" if chosen else "files in a format that is known"
-        raise FileNotFoundError(f"{path}: expected {expected}, found none among its {len(files)} files")
+        lists = len(everything) - len(files)
+        passed_over = f" ({lists} with a name of DocRED's lists, such as rel_info.json)" if lists else ""
+        raise FileNotFoundError(
+            f"{path}: expected {expected}, found none among its {len(everything)} files{passed_over}"
+        )
     names = sorted({form.name for _, form in found})
     if len(names) > 1:
         raise ValueError(f"{path}: found files of several formats ({', '.join(names)}), expected one; see --format")
