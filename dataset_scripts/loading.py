@@ -204,7 +204,7 @@ def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelatio
         model, processor = load_checkpoint(arguments.model)
         _warn_of_other_candidates(data.entry, processor)
         return model, processor
-    return new_model(arguments.model, *load_labels(arguments, data), data.entry.candidates)
+    return new_model(arguments.model, *load_labels(arguments, data), data.entry.candidates, data.entry.entity_types)
 
 
 def _warn_of_other_candidates(entry, processor):
@@ -223,7 +223,7 @@ def describe_data(arguments: Arguments, data: Data) -> str:
             _, processor = load_model(arguments, data)
         except NoRelationsError:  # what a tokenizer drops does not depend on them
             labels = [data.entry.null_label, "unknown"]
-            _, processor = new_model(arguments.model, labels, {}, data.entry.candidates)
+            _, processor = new_model(arguments.model, labels, {}, data.entry.candidates, data.entry.entity_types)
         _, reports = encode_splits(data.splits, processor, arguments)
     described = {split: describe_documents(data.documents(split), data.entry.candidates) for split in data.splits}
     has_labels = any(counts["relations"] for counts in described.values())

@@ -82,6 +82,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         relation_names (`dict[str, str]`, *optional*): readable names of labels, e.g. `{"P17": "country"}`.
         markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
             vocabularies only) or `"none"`.
+        marker_types (`Sequence[str]`, *optional*): entity types that `"entity_type"` markers tell apart, 25 at most; by default
+            DocRED's, as in DocuNet. An entity of another type is an error.
         window_size (`int`, defaults to 512): length in subword tokens, special tokens included, of what the backbone sees at
             once.
         window_stride (`int`, defaults to 128): subword tokens that neighbouring windows of a longer document share at least
@@ -128,10 +130,12 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         directed: bool | None = True,
         symmetric: Iterable[str] | None = None,
         inverse: Mapping[str, str] | None = None,
+        marker_types: Sequence[str] | None = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
+        self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types
         self.window_size = window_size
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
@@ -143,7 +147,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         self.candidates = CandidatePairs(candidate_pairs, directed is not False, symmetric or (), inverse or {})
         super().__init__(tokenizer)
         check_processor_settings(self)
-        self._traits = read_tokenizer(tokenizer, markers, word_leading_space)
+        self._traits = read_tokenizer(tokenizer, markers, word_leading_space, self.marker_types)
 
     @classmethod
     def from_pretrained(

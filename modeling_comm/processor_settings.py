@@ -7,7 +7,7 @@ from transformers.utils import logging
 
 from .configuration_comm import validate_labels
 from .settings import AtLeast, InRange, Setting, check_field
-from .subword_tokens import MARKERS
+from .subword_tokens import MARKERS, MOST_MARKER_TYPES
 
 if TYPE_CHECKING:
     from .processing_comm import CommProcessor
@@ -30,6 +30,14 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     validate_labels(processor)
     processor.candidates.check_labels(processor.relations)
     check("markers", Literal[MARKERS])
+    types = processor.marker_types
+    if types is not None:
+        check_field(
+            processor, "marker_types", processor.markers == "entity_type", "None where markers is not 'entity_type'"
+        )
+        fits = isinstance(types, list) and all(isinstance(kind, str) and kind for kind in types)
+        fits = fits and 0 < len(types) == len(set(types)) <= MOST_MARKER_TYPES
+        check_field(processor, "marker_types", fits, f"1 to {MOST_MARKER_TYPES} different entity types")
     check("word_leading_space", bool)
     check("window_end_tokens", int, InRange(1, 3))
     check("window_size", int, AtLeast(8))

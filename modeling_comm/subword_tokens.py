@@ -1,6 +1,7 @@
 """Subword tokens of a document's words and the markers around its mentions: what encoding needs of a tokenizer."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,11 @@ from .documents import Document
 
 MARKERS = ("star", "entity_type", "none")
 # The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
-# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. A checkpoint carries it; no data set's entry changes it.
-_TYPE_MARKERS = {"ORG": 1, "LOC": 3, "TIME": 5, "PER": 7, "MISC": 9, "NUM": 11, "-": 0}
+# `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. K is 1, 3, 5 ... for the types in their order, by default
+# these, and 0 for entities without a type.
+MARKER_TYPES = ("ORG", "LOC", "TIME", "PER", "MISC", "NUM")
+MOST_MARKER_TYPES = 25
+_NO_TYPE = "-"
 _CLOSING = 50
 _ANY_TYPE = "*"
 
@@ -36,13 +40,19 @@ class TokenizerTraits:
     markers: dict[str, tuple[int, int]]
 
 
-def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leading_space: bool) -> TokenizerTraits:
+def read_tokenizer(
+    tokenizer: PreTrainedTokenizerBase,
+    markers: str,
+    word_leading_space: bool,
+    marker_types: Sequence[str] | None = None,
+) -> TokenizerTraits:
     """
     Finds out what encoding needs to know of a tokenizer.
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the backbone's, a fast one or one written in Python.
-        markers (`str`), word_leading_space (`bool`): as in [`~processing_comm.CommProcessor`].
+        markers (`str`), word_leading_space (`bool`), marker_types (`Sequence[str]`, *optional*): as in
+            [`~processing_comm.CommProcessor`].
 
     Raises:
         ValueError: the tokenizer cannot serve.
@@ -64,7 +74,7 @@ def read_tokenizer(tokenizer: PreTrainedTokenizerBase, markers: str, word_leadin
         end_id,
         tokenizer.unk_token_id,
         " " if word_leading_space and byte_level else "",
-        dict(_read_markers(tokenizer, markers)),
+        dict(_read_markers(tokenizer, markers, marker_types or MARKER_TYPES)),
     )
 
 
@@ -76,7 +86,7 @@ def _byte_level_settings(tokenizer) -> list[dict[str, Any]]:
     return [part for part in settings.get("pretokenizers", [settings]) if part["type"] == "ByteLevel"]
 
 
-def _read_markers(tokenizer, markers):
+def _read_markers(tokenizer, markers, types):
     def marker_id(token):
         index = tokenizer.convert_tokens_to_ids(token)
         if index is None or index == tokenizer.unk_token_id:
@@ -90,7 +100,8 @@ def _read_markers(tokenizer, markers):
         star = marker_id("*")
         yield _ANY_TYPE, (star, star)
     elif markers == "entity_type":
-        for kind, number in _TYPE_MARKERS.items():
+        numbers = {_NO_TYPE: 0} | {kind: 2 * index + 1 for index, kind in enumerate(types)}
+        for kind, number in numbers.items():
             yield kind, (marker_id(f"[unused{number}]"), marker_id(f"[unused{number + _CLOSING}]"))
 
 
@@ -130,7 +141,7 @@ def marker_ids(
             if ids is None:
                 raise ValueError(
                     f"document {document['title']!r}, entity {entity}: type is {mention['type']!r}; entity_type markers exist "
-                    f"for {sorted(markers)}"
+                    f"for {sorted(markers)} (marker_types)"
                 )
             opening.setdefault((mention["sent_id"], mention["pos"][0]), [ids[0]])
             closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [ids[1]])

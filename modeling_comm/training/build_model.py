@@ -16,6 +16,7 @@ from ..other_labels import take_fields_of_loss
 from ..processing_comm import CommProcessor
 from ..processor_settings import tuned_for_labels
 from ..relation_encoders import get_relation_encoder
+from ..subword_tokens import MARKER_TYPES
 from .script_arguments import ModelArguments, given_fields, given_settings
 
 logger = logging.get_logger(__name__)
@@ -32,6 +33,7 @@ def new_model(
     labels: Sequence[str],
     relation_names: Mapping[str, str],
     candidates: CandidatePairs = ALL_PAIRS,
+    entity_types: Sequence[str] = (),
 ) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
     """
     A new model around a bare encoder, and its processor.
@@ -41,6 +43,7 @@ def new_model(
         labels (`Sequence[str]`): in the order of the model's outputs, the threshold class first.
         relation_names (`Mapping[str, str]`): readable names of the labels, as far as they have any.
         candidates (`CandidatePairs`, *optional*): the pairs that the model is asked about; by default all.
+        entity_types (`Sequence[str]`): the data set's, for `--markers entity_type`.
     """
     source, hub = arguments.model_name_or_path, _hub_arguments(arguments)
     model = CommForDocumentRelationExtraction.from_backbone(
@@ -56,6 +59,7 @@ def new_model(
         model.config,
         trust_remote_code=arguments.trust_remote_code,
         **_settings_of_labels(labels, relation_names, candidates),
+        **_types_to_mark(arguments, entity_types),
         **given_settings(arguments),
         **hub,
     )
@@ -127,6 +131,13 @@ def _settings_of_labels(labels, relation_names, candidates):
     candidates = candidates.of_labels(labels)
     names = {name: relation_names[name] for name in (*labels, *candidates.inverse) if name in relation_names}
     return {"relation_names": names, **vars(candidates)}
+
+
+def _types_to_mark(arguments, entity_types):
+    """`marker_types` where the markers that the arguments ask for do not know the data set's entity types."""
+    if arguments.markers != "entity_type" or arguments.marker_types or set(entity_types) <= set(MARKER_TYPES):
+        return {}
+    return {"marker_types": list(entity_types)}
 
 
 def prepare_for_training(

@@ -72,6 +72,12 @@ class ModelArguments:
         metadata={"help": "Ask a second time only about pairs whose highest margin is no farther from 0 (all)."},
     )
     markers: str | None = field(default=None, metadata={"help": "Mention markers: star, entity_type or none (star)."})
+    marker_types: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Entity types that entity_type markers tell apart (the data set's, where its entry has some)."
+        },
+    )
     window_size: int | None = field(
         default=None, metadata={"help": "Subword tokens that the backbone sees at once (512)."}
     )
