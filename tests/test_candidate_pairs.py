@@ -330,6 +330,7 @@ register_dataset(
             for split, file in (("train", "train"), ("validation", "dev"), ("test", "test"))
         },
         null_label="NR",
+        entity_types=("Chemical", "Gene", "Disease"),
         candidate_pairs=(("Chemical", "Disease"), ("Disease", "Disease")),
         symmetric=("P27",),
         inverse={"P569": "P131"},
@@ -349,7 +350,7 @@ def test_a_data_set_is_trained_and_scored_on_its_pairs(tmp_path, capsys):
     flags = ["--extensions", tmp_path / "entry.py", "--dataset_config", "side_effects", "--data_dir", tmp_path]
     flags += ["--cache_dir", tmp_path / "cache", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true"]
     model = ["--model_name_or_path", save_backbone(tmp_path / "encoder"), "--emb_size", 16, "--block_size", 4]
-    model += ["--window_size", 64]
+    model += ["--window_size", 64, "--markers", "entity_type"]
     (metrics,) = run_script(
         *(
             *flags,
@@ -367,6 +368,7 @@ def test_a_data_set_is_trained_and_scored_on_its_pairs(tmp_path, capsys):
     assert list(processor.id2label.values()) == ["NR", "P17", "P27", "P131"]  # which has the place of P569
     assert processor.candidates.candidate_pairs == (("Chemical", "Disease"), ("Disease", "Disease"))
     assert processor.candidates.inverse == {"P569": "P131"}
+    assert processor.marker_types == ["Chemical", "Gene", "Disease"]
     scores = json.loads((tmp_path / "run" / "test_scores.json").read_text())["scores"]
     # Of five labels one is ignored; that of a gene can only be missed.
     assert scores["gold"] == 16 and scores["field_scores"]["pair"]["gold"] == 16

@@ -111,6 +111,41 @@ def test_entity_type_markers():
         processor(document)
 
 
+def test_entity_type_markers_of_other_types(tmp_path):
+    """The types are marked in their order, and the checkpoint keeps them."""
+    with pytest.raises(ValueError, match="unused61"):
+        tiny_processor(tokenizer=word_piece_tokenizer(unused=60), markers="entity_type", marker_types=tuple("abcdef"))
+    tiny_processor(markers="entity_type", marker_types=("GPE", "PER")).save_pretrained(tmp_path)
+    processor = CommProcessor.from_pretrained(tmp_path)
+    assert processor.marker_types == ["GPE", "PER"]
+    document = {"title": "T", "sents": [["Bergen", "north", "town"]]}
+    document["vertexSet"] = [
+        [mention(document, 0, word, word + 1, kind)] for word, kind in enumerate(("PER", "-", "GPE"))
+    ]
+    pieces = processor.tokenizer.convert_ids_to_tokens(processor.encode([document])[0]["input_ids"])
+    expected = "[CLS] [unused3] Bergen [unused53] [unused0] north [unused50] [unused1] town [unused51] [SEP]"
+    assert pieces == expected.split()
+    document["vertexSet"][0][0]["type"] = "ORG"
+    with pytest.raises(
+        ValueError, match=r"'ORG'; entity_type markers exist for \['-', 'GPE', 'PER'\] \(marker_types\)"
+    ):
+        processor(document)
+
+
+def test_default_types_of_markers_are_numbered_as_in_docunet():
+    named = tiny_processor(markers="entity_type", marker_types=["ORG", "LOC", "TIME", "PER", "MISC", "NUM"])
+    document = random_document(3)
+    same = tiny_processor(markers="entity_type").encode([document])
+    assert named.encode([document])[0]["input_ids"] == same[0]["input_ids"]
+
+
+@pytest.mark.parametrize("types", ["PER", [], ["PER", "PER"], [""], [1], 5, [f"T{number}" for number in range(26)]])
+def test_wrong_types_of_markers(types):
+    with pytest.raises(SettingError, match="1 to 25 different entity types") as error:
+        tiny_processor(markers="entity_type", marker_types=types)
+    assert error.value.field == "marker_types"
+
+
 def test_words_without_pieces():
     """White space and control characters give no subword token. A mention of nothing else has no state to read, unless markers
     are around it."""
@@ -472,6 +507,7 @@ def test_wrong_arguments_are_named(processor):
     ("field", "value"),
     [
         ("markers", "stars"),
+        ("marker_types", ["PER"]),  # of markers that tell no types apart
         ("window_stride", 30),
         ("window_stride", -1),
         ("window_size", 4),

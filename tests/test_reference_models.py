@@ -4,7 +4,8 @@ import json
 
 import pytest
 from fresh_process import run_fresh, write_expected
-from helpers import ROOT, SAMPLE, save_backbone
+from golden import backbone_folder
+from helpers import ROOT, SAMPLE, SHARED, save_backbone
 from hub_server import HubServer
 
 from experiments.reference_models import best_seed, main, read_models
@@ -14,14 +15,24 @@ NAME = "comm-bert-atlop-redocred"
 LIST = ROOT / "experiments" / "reference_models.yaml"
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """The Hub after two calls, the folder of the model, and the repository's commits after each."""
+def encoder_and_data(kind, folder):
+    """A tiny encoder on the project's own sample, or a pretrained one on real documents."""
+    if kind == "tiny":
+        return save_backbone(folder / "encoder"), SAMPLE
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real documents in {SHARED} (set COMM_SHARED to their folder)")
+    return backbone_folder("minilm"), SHARED / "data" / "redocred-mini"
+
+
+@pytest.fixture(scope="module", params=["tiny", "minilm"])
+def published(request, tmp_path_factory):
+    """The Hub after two calls, the folder of the model, the repository's commits after each, and the folder of the data."""
     folder = tmp_path_factory.mktemp("reference")
+    encoder, data = encoder_and_data(request.param, folder)
     (folder / "models.yaml").write_text(f"{NAME}: {{recipe: bert_atlop_redocred, seeds: [1, 2]}}", encoding="utf-8")
     short = [
         "--model_name_or_path",
-        save_backbone(folder / "encoder"),
+        encoder,
         "--emb_size",
         16,
         "--block_size",
@@ -30,7 +41,7 @@ def published(tmp_path_factory):
     ]
     short += ["--max_train_documents", 6, "--max_eval_documents", 4, "--max_predict_documents", 4]
     short += ["--num_train_epochs", 2, "--head_learning_rate", "1e-2", "--disable_tqdm", "true"]
-    words = ["--models", folder / "models.yaml", "--data_dir", SAMPLE, "--output_dir", folder / "runs"]
+    words = ["--models", folder / "models.yaml", "--data_dir", data, "--output_dir", folder / "runs"]
     words += ["--push_to_hub", "org", "--", *short, "--cache_dir", folder / "cache"]
     code = """
 from hub_server import use_hub
@@ -44,7 +55,7 @@ assert main(sys.argv[2:]) == 0
         for _ in range(2):
             run_fresh(code, server.address, *words, home=folder)
             commits.append(len(server.repositories[f"org/{NAME}"].commits))
-        yield server, folder / "runs" / NAME, commits, folder
+        yield server, folder / "runs" / NAME, commits, data
 
 
 def test_best_seed_is_pushed_once_with_the_card_of_all(published):
@@ -63,13 +74,13 @@ def test_best_seed_is_pushed_once_with_the_card_of_all(published):
 
 @pytest.mark.parametrize("package", [True, False])
 def test_loaded_back_by_name(published, tmp_path, package):
-    server, folder, _, home = published
-    best = folder / f"seed-{best_seed(folder, read_models(home / 'models.yaml')[NAME])}"
+    server, folder, _, data = published
+    best = folder / f"seed-{best_seed(folder, read_models(folder.parents[1] / 'models.yaml')[NAME])}"
     model, processor = (
         CommForDocumentRelationExtraction.from_pretrained(best).eval(),
         CommProcessor.from_pretrained(best),
     )
-    documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:3]
+    documents = json.loads((data / "test_revised.json").read_text(encoding="utf-8"))[:3]
     write_expected(tmp_path / "expected", model, processor, documents)
     run_fresh(
         f"""
