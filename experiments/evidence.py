@@ -8,7 +8,7 @@ Scores what finished runs say about evidence, or trains models of folds for it.
 `score` takes checkpoints that a grid kept (`--keep`). Everything is tuned on the dev documents: one offset, the evidence
 threshold on the facts that it leaves, and the fusion threshold. On the test documents, it scores relations with one offset and
 with fusion, and evidence: with all annotated facts given; of the facts that are predicted, right and annotated; and as the
-leaderboard does. `cost` says how many times as long fusion takes, with what `score` has tuned.
+leaderboard does. A model that was not trained for evidence is asked once only. `cost` says how many times as long fusion takes, with what `score` has tuned.
 
 `folds` trains one model without each fold of DocRED's own training documents, in which 90 % of the facts have evidence, and
 scores the sentences of the annotated facts of that fold. The threshold of a fold is the best one of the four other folds. What
@@ -79,7 +79,8 @@ def score_run(folder: Path, data: Path, records: Path) -> dict:
     trainer = trainer_of(folder)
     decision = trainer.processing_class.decision
     ways, counts = {}, {}
-    for way in WAYS:
+    trained = trainer.model.config.evidence_weight > 0
+    for way in WAYS if trained else WAYS[:1]:
         if way == "one offset":
             tuned = {"offset": trainer.tune_threshold_offset(files["validation"])}
             tuned["evidence_threshold"] = trainer.tune_evidence_threshold(files["validation"])
@@ -123,6 +124,11 @@ def cost_of(folder: Path, data: Path, ways: dict, rounds: int = 2) -> dict[str, 
     return {way: min(times) / min(seconds["one offset"]) for way, times in seconds.items()}
 
 
+def fusion_cells(way: dict) -> list[str]:
+    difference = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in way["minus_one_offset"]))
+    return [f"{100 * way['f1']:.1f}", difference]
+
+
 def score_table(runs: dict[str, dict]) -> str:
     columns = [
         "run",
@@ -138,13 +144,13 @@ def score_table(runs: dict[str, dict]) -> str:
     columns += ["evidence F1, facts given", "of right facts: P", "R", "F1", "official F1"]
     rows = []
     for name, run in runs.items():
-        offset, fusion, near = run["ways"].values()
+        offset = run["ways"]["one offset"]
         right = offset["evidence_of_correct"]
         shown = [run["f1"], run["ign_f1"], run["average_precision"], offset["f1"]]
         cells = [f"{100 * value:.1f}" for value in shown]
-        for way in (fusion, near):
-            low = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in way["minus_one_offset"]))
-            cells += [f"{100 * way['f1']:.1f}", low]
+        for asked_twice in WAYS[1:]:
+            way = run["ways"].get(asked_twice)
+            cells += fusion_cells(way) if way else ["", ""]
         evidence = [offset["evidence_f1_given_facts"], right["precision"], right["recall"], right["f1"]]
         cells += [f"{100 * value:.1f}" for value in (*evidence, offset["evidence"]["f1"])]
         rows.append([name, *cells])
