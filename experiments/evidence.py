@@ -8,7 +8,8 @@ Scores what finished runs say about evidence, or trains models of folds for it.
 `score` takes checkpoints that a grid kept (`--keep`). Everything is tuned on the dev documents: one offset, the evidence
 threshold on the facts that it leaves, and the fusion threshold. On the test documents, it scores relations with one offset and
 with fusion, and evidence: with all annotated facts given; of the facts that are predicted, right and annotated; and as the
-leaderboard does. A model that was not trained for evidence is asked once only. `cost` says how many times as long fusion takes, with what `score` has tuned.
+leaderboard does. A model that was not trained for evidence is asked once only. `cost` says how many times as long fusion takes,
+with what `score` has tuned.
 
 `folds` trains one model without each fold of DocRED's own training documents, in which 90 % of the facts have evidence, and
 scores the sentences of the annotated facts of that fold. The threshold of a fold is the best one of the four other folds. What

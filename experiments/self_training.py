@@ -8,7 +8,8 @@ that they have not seen, and a last model is trained on the union.
 What comes after `--` are flags of `run_docre.py`, the same for all trainings. --train_file is needed; --output_dir, --do_train
 and --fit_probability_map are added. A fold's model adds the facts that it gives a probability above --least_probability, by a map
 that was fitted on the validation documents. The models of a later round are trained on the labels of the round before; what they
-add comes to the given labels, which stay. The last model is in WORK_DIR/final. The same command resumes.
+add comes to the given labels, which stay. The last model is in WORK_DIR/final; with --labels_only there is none, and its labels
+are in WORK_DIR/round-ROUNDS/labels.json. The same command resumes.
 """
 
 import argparse
@@ -90,6 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--complete", type=Path, help="documents with complete labels, some the same: to say how right they are"
     )
+    parser.add_argument("--labels_only", action="store_true", help="do not train the last model")
     options, flags = parser.parse_args(words[:at]), words[at + 1 :]
     train_file = parse_arguments([*flags, "--output_dir", "unused"]).data.train_file
     if train_file is None:
@@ -106,7 +108,9 @@ def main(argv: list[str] | None = None) -> None:
             report |= {"before": compare_labels(given, complete), "after": compare_labels(documents, complete)}
         write_json(folder / "report.json", report)
         print(f"round {number}: {Completion.between(given, documents)}")
-    train(flags, options.work_dir / f"round-{options.rounds}" / "labels.json", options.work_dir / "final", train_file)
+    if not options.labels_only:
+        labels = options.work_dir / f"round-{options.rounds}" / "labels.json"
+        train(flags, labels, options.work_dir / "final", train_file)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ def work(tmp_path_factory):
         folder / "complete.json",
     ]
     words = [str(word) for word in (*own, "--", *flags)]
+    self_training.main(["--labels_only", *words])
+    assert not (folder / "work" / "final").exists()
     self_training.main(words)
     return folder, words
 
