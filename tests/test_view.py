@@ -709,6 +709,22 @@ def test_gold_facts_beside_predictions(page, tmp_path):
         assert not page.locator("#verdict").is_visible() and "✓" not in page.locator("#rows").text_content()
 
 
+def test_a_symmetric_fact_has_no_direction(page, tmp_path):
+    """It has no arrow, and is right in whichever direction it is labelled."""
+    record = make_record("Anna Bo", ["Anna", "Bo"], [(0, 1, "P26", 0.9)])
+    record["triples"][0]["symmetric"] = True
+    truth = {"title": record["title"], "vertexSet": [[{"name": name, "sent_id": 0}] for name in ("Anna", "Bo")]}
+    path = tmp_path / "page.html"
+    path.write_text(
+        render_html([record], truth=[{**truth, "labels": [{"h": 1, "t": 0, "r": "P26"}]}]), encoding="utf-8"
+    )
+    with visit(page, path):
+        assert page.locator("#summary").text_content() == "1 document, 1 fact; 1 right, 0 wrong, 0 missed"
+        page.locator("#rows tr").click()
+        assert page.locator("#choice .fact").text_content().count("↔") == 2
+        assert not page.locator(".edge polygon").count()
+
+
 def test_gold_facts_of_other_entities_are_refused():
     document = {"title": "Oslo", "vertexSet": [[{"name": "Anna", "sent_id": 0}]], "labels": []}
     with pytest.raises(DocumentError) as error:

@@ -125,7 +125,7 @@ def _page_data(record: PredictionRecord):
                 "name": triple["relation_name"],
                 "score": triple["score"],
                 "explanation": [[sentence["sentence"], sentence["weight"]] for sentence in triple["explanation"]],
-                **({"evidence": triple["evidence"]} if "evidence" in triple else {}),
+                **{name: triple[name] for name in ("evidence", "symmetric") if name in triple},
             }
             for triple in record["triples"]
         ],
@@ -139,9 +139,12 @@ def _judge(data: dict, document: LabelledDocument, names: Mapping[str, str], ind
     names = dict(names) | {triple["relation"]: triple["name"] for triple in data["triples"]}
     predicted = set()
     for triple in data["triples"]:
-        fact = triple["head"], triple["tail"], triple["relation"]
-        triple["gold"] = fact in document.facts
-        predicted.add(fact)
+        ends = [(triple["head"], triple["tail"])]
+        if triple.get("symmetric"):  # may be labelled in the other direction
+            ends.append(ends[0][::-1])
+        facts = {(*pair, triple["relation"]) for pair in ends}
+        triple["gold"] = not facts.isdisjoint(document.facts)
+        predicted |= facts
     for head, tail, relation in document.facts:
         if (head, tail, relation) not in predicted:
             name = names.get(relation, relation)

@@ -187,7 +187,8 @@ const hint = () =>
 
 function describeFact(triple) {
   const relation = html("bdi", { class: "relation-name", dir: "auto" }, cut(relationOf(triple), 120));
-  const parts = [entityTag(triple.head), " → ", relation, " → ", entityTag(triple.tail)];
+  const arrow = triple.symmetric ? " ↔ " : " → ";
+  const parts = [entityTag(triple.head), arrow, relation, arrow, entityTag(triple.tail)];
   const fact = html(
     "p",
     { class: "fact" },
