@@ -355,6 +355,8 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.blind and len(options.names) != 1:
         parser.error(f"--blind: found {len(options.names)} runs; expected one")
+    if not options.data.is_dir():
+        parser.error(f"data: found no folder {options.data}")
     names = options.names or sorted(file.stem for file in (options.results_dir / "margins").glob("*.npz"))
     first: dict[str, np.ndarray] = {}
     results = {name.partition("=")[0]: compare(name, options, first) for name in names}

@@ -132,7 +132,7 @@ def test_a_run_that_was_trained_on_dev_takes_the_offset_of_another(work):
     assert first["ways"]["one offset"]["test_minus_first"] == [0, 0, 0]
 
 
-def test_predictions_of_unlabelled_documents_say_what_made_them(work):
+def test_predictions_of_unlabelled_documents_say_what_made_them(work, capsys):
     folder, documents, *_ = work
     write_json(
         folder / "data" / "redocred-mini" / "test_blind.json", [dict(one, labels=[]) for one in documents["test"]]
@@ -159,6 +159,9 @@ def test_predictions_of_unlabelled_documents_say_what_made_them(work):
         decisions.main([*map(str, [*words[:5], "nosuchway", folder / "blind" / "none.json"])])
     with pytest.raises(SystemExit):
         decisions.main([*map(str, [*words[:2], "another", *words[2:]])])
+    with pytest.raises(SystemExit):
+        decisions.main([str(folder / "nodata"), NAME])
+    assert "found no folder" in capsys.readouterr().err
 
 
 def test_a_rule_completes_predictions(work):

@@ -485,6 +485,8 @@ def test_a_folder_of_lists_alone_says_so(tmp_path):
     (tmp_path / "rel2id.json").write_text('{"Na": 0}')
     with pytest.raises(FileNotFoundError, match=r"none among its 1 files \(1 with a name of DocRED's lists"):
         input_files(tmp_path)
+    with pytest.raises(ValueError, match="found one of DocRED's lists, which hold no documents"):
+        input_files(tmp_path / "rel2id.json")
 
 
 def test_the_command_splits_by_the_titles(tmp_path, capsys):

@@ -197,6 +197,8 @@ def _guess(path):
         forms = [form for form in forms if _has_suffix(path, form)] or forms
     if len(forms) != 1:
         found = f"one that looks like {' and '.join(form.name for form in forms)}" if forms else "an unknown one"
+        if not forms and path.name in _NOT_DOCUMENTS:
+            found = "one of DocRED's lists, which hold no documents"
         raise ValueError(f"{path}: expected a file in one format that is known, found {found}; see --format")
     return forms[0]
 
