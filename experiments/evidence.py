@@ -30,6 +30,7 @@ import run_docre
 from experiments.decisions import read_files
 from experiments.one_run import document_counts
 from experiments.run_grid import EVALUATION, ROOT
+from experiments.self_training import check_settings
 from experiments.tables import bootstrap_difference
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer, CommTrainingArguments
 from modeling_comm.decoding import official_predictions
@@ -40,7 +41,7 @@ from modeling_comm.incomplete_labels.probability_map import FOLDS, fold_of
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.training.script_arguments import parse_arguments
-from modeling_comm.utils.files import read_json, write_json
+from modeling_comm.utils.files import file_sha256, read_json, write_json
 
 UNTRAINED = (
     0.2  # the evidence threshold, before it is tuned, of models that have none: those without an `evidence_weight`
@@ -163,7 +164,9 @@ def score_table(runs: dict[str, dict]) -> str:
 
 def score_folds(data: Path, folder: Path, flags: list[str]) -> dict:
     """Trains the models of all folds and scores the sentences that each gives to the facts of its fold."""
-    documents = read_json(data / "docred-mini" / "train_annotated.json")
+    train_file = data / "docred-mini" / "train_annotated.json"
+    check_settings(folder / "settings.json", {"flags": flags, "train_sha256": file_sha256(train_file)})
+    documents = read_json(train_file)
     fold, shares = fold_of(len(documents)), []
     for number in range(FOLDS):
         place, file = folder / f"fold-{number}", folder / f"fold-{number}-shares.json"

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 
-from modeling_comm.utils.imports import of_extra
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.tables import add_arguments, read_tables
 from modeling_comm.losses import cmm_loss
+from modeling_comm.utils.imports import of_extra
 
 GAMMAS = (0, 1, 1.2, 1.4, 1.6, 2)
 MARGINS = (0, 0.1, 0.2, 0.3, 0.4)

@@ -16,10 +16,9 @@ from collections import Counter, defaultdict
 from itertools import permutations
 from pathlib import Path
 
-from modeling_comm.utils.files import read_json, write_json
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from modeling_comm.utils.files import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -91,6 +91,9 @@ def read_grid(path) -> list[Cell]:
     if unknown:
         raise ValueError(f"{path}: blind or excluded names {unknown}, which are not in the grid")
     blind = {f"{group}-seed{first_seed[group]}": name for name, group in shared["blind"].items()}
+    no_offset = sorted(name for name in blind if arguments[name].get("eval_strategy") == "no")
+    if no_offset:
+        raise ValueError(f"{path}: blind names {no_offset}, which have no offset, because their eval_strategy is 'no'")
     return [replace(cell, blind=blind.get(cell.name), excluded=shared["excluded"].get(cell.name)) for cell in cells]
 
 

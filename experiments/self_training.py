@@ -23,7 +23,16 @@ from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, Comm
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import Completion, Fact, compare_labels, facts_of
 from modeling_comm.training.script_arguments import parse_arguments
-from modeling_comm.utils.files import read_json, write_json
+from modeling_comm.utils.files import file_sha256, read_json, write_json
+from modeling_comm.utils.unchanged import check_unchanged
+
+
+def check_settings(file: Path, settings: dict) -> None:
+    """What a folder has of folds belongs to the settings that it began with."""
+    if file.is_file():
+        check_unchanged(read_json(file), settings, file.parent, "Choose another folder, or delete it")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, settings)
 
 
 def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> None:
@@ -96,6 +105,11 @@ def main(argv: list[str] | None = None) -> None:
     train_file = parse_arguments([*flags, "--output_dir", "unused"]).data.train_file
     if train_file is None:
         raise ValueError("after --: --train_file is missing")
+    check_settings(
+        options.work_dir / "settings.json",
+        {"folds": options.folds, "least_probability": options.least_probability, "flags": flags}
+        | {"train_sha256": file_sha256(train_file)},
+    )
     given = documents = read_json(train_file)
     complete = read_json(options.complete) if options.complete else []
     for number in range(1, options.rounds + 1):

@@ -71,7 +71,7 @@ class RelationTypes:
         Args:
             documents (`Iterable[Document]`): in DocRED's format.
             candidates (`CandidatePairs`, *optional*): of the processor; facts count in the direction that it asks about, as it
-                predicts them.
+                predicts them, symmetric ones in both: in other documents, the tail may be the entity that is first.
         """
         types, pairs = set(), {}
         for document in documents:
@@ -80,7 +80,8 @@ class RelationTypes:
             for (head, tail, relation), _ in candidates.labels(document):
                 kind = kinds[head], kinds[tail]
                 if None not in kind:
-                    pairs.setdefault(relation, set()).add(kind)
+                    both = (kind, kind[::-1]) if candidates.is_symmetric(relation) else (kind,)
+                    pairs.setdefault(relation, set()).update(both)
         return cls(tuple(sorted(types)), {relation: tuple(sorted(pairs[relation])) for relation in sorted(pairs)})
 
     @classmethod

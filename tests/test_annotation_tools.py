@@ -435,6 +435,7 @@ def test_brat(caplog):
         ("PER 2 10\tAda Vale", "PER 2 10;11 14\tAda Vale", 1),
         ("R1\tborn_in Arg1:T1 Arg2:T2", "R1\tborn_in Arg1:T1", 15),
         ("A1\tSure T1", "X1\tSure T1", 9),
+        ("*\tTeam T2 T4", "*\t", 14),
     ],
 )
 def test_what_is_wrong_in_brat_is_named_by_its_line(old, new, line, tmp_path):
@@ -578,7 +579,8 @@ def region(text, name, word, kind):
 
 
 def test_corrections_keep_the_rest_of_the_original(tmp_path, astral):
-    original = {**astral, "ignored_pairs": [[1, 2], [5, 0]]}
+    original = {**astral, "ignored_pairs": [[1, 2], [5, 0]], "untyped_entities": [1, 5]}
+    original["entity_ids"] = [[f"Q{entity}"] for entity in range(len(astral["vertexSet"]))]
 
     def change(task, results):
         text = task["data"]["text"]
@@ -597,7 +599,13 @@ def test_corrections_keep_the_rest_of_the_original(tmp_path, astral):
     assert document["sents"][:sent_id] == original["sents"][:sent_id]
     assert document["labels"] == [*original["labels"][:3], {"h": 0, "t": 6, "r": "P27", "evidence": []}]
     assert document["ignored_pairs"] == [[1, 2]]
-    assert report.dropped == {"ignored pairs of an entity without a mention": 1}
+    lost = len(original["vertexSet"]) - 5
+    assert document["entity_ids"] == [*([f"Q{entity}"] for entity in range(5)), [], []]
+    assert document["untyped_entities"] == [1]
+    assert report.dropped == {
+        "ignored pairs of an entity without a mention": 1,
+        "ids of an entity without a mention": lost,
+    }
 
 
 def test_what_does_not_fit_the_original_is_named(tmp_path, astral):
@@ -667,6 +675,8 @@ def test_labels_have_readable_names_that_are_ids_again():
     labels = collect_labels([record], names, "coreference")
     # A name that two share, or that is an id, cannot be told again.
     assert labels.relations == {"P1": "met", "P2": "P2", "P3": "P3", "P4": "P4"}
+    # An import looks at the names of all relations, those of the other documents, too.
+    assert collect_labels([record], {**names, "P8": "met"}, "coreference").relations["P1"] == "P1"
     with pytest.raises(ValueError, match="--coreference_relation"):
         collect_labels([record], names, "met")
     with pytest.raises(ValueError, match="two documents called 'vale'"):
@@ -797,7 +807,15 @@ def test_the_command_keeps_what_the_originals_have(tmp_path, capsys):
     assert json.loads((tmp_path / "dev.json").read_text(encoding="utf-8")) == json.loads(
         source.read_text(encoding="utf-8")
     )
+    (tmp_path / "dev.json").rename(tmp_path / "again.json")
     assert "format doccano" in capsys.readouterr().err
+    names = ("--rel_info", SAMPLE / "rel_info.json")  # people see names, and the evidence of what they left stays
+    words = ("export", "--format", "doccano", "--input", source, "--output", tmp_path / "names.jsonl", *names)
+    assert run(*words) == 0 and "country" in (tmp_path / "names.jsonl").read_text(encoding="utf-8")
+    (tmp_path / "rel_info.json").write_bytes((SAMPLE / "rel_info.json").read_bytes())
+    assert run("import", "--input", tmp_path / "names.jsonl", *arguments[2:]) == 0
+    assert (tmp_path / "dev.json").read_text(encoding="utf-8") == (tmp_path / "again.json").read_text(encoding="utf-8")
+    capsys.readouterr()
     assert run("import", *arguments[:2], "--output", source, "--original", source) == 2
     assert "would be written over the input" in capsys.readouterr().err
 

@@ -337,10 +337,11 @@ def test_arguments_that_are_closest_to_a_run_win(tmp_path):
         ({"loss": "atl", "setting": "docred"}, {}, "setting is none of"),
         ({"loss": "atl", "emb_size": [1, 2]}, {}, "two kinds of arguments"),
         ({"loss": "atl"}, {"blind": {"x": "mixed-atl"}}, "mixed-atl"),
+        ({"loss": "atl", "eval_strategy": "no"}, {"blind": {"x": "mixed-atl-atlop-minilm"}}, "no offset"),
         ({"loss": "atl"}, {"excluded": {"atl": "slow"}}, "excluded names .*not in the grid"),
         ({"loss": "atl"}, {"exlude": []}, "found .*exlude"),
     ],
-    ids=["cmm", "setting", "name", "blind", "excluded", "key"],
+    ids=["cmm", "setting", "name", "blind", "blind without an offset", "excluded", "key"],
 )
 def test_wrong_grids(tmp_path, block, more, said):
     with pytest.raises(ValueError, match=said):

@@ -264,6 +264,23 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     error_of(lambda d: d.pop("id"), ValueError)
 
 
+def test_a_number_is_an_id_in_bioc(tmp_path):
+    pytest.importorskip("bioc", reason="needs the extra bioc")
+    content = (FIXTURES / "two_texts.bioc.json").read_text(encoding="utf-8")
+    (tmp_path / "texts.bioc.json").write_text(content.replace('"D900001"', "900001"))
+    (first, _), _ = read(tmp_path / "texts.bioc.json")
+    assert first["entity_ids"] == [["900001"], ["D910001"]] and len(first["labels"]) == 1
+
+
+@pytest.mark.parametrize(("label", "field"), [({"relation": "P17"}, "labels[0].r"), ({"r": ["P17"]}, "labels[0].r")])
+def test_a_label_without_a_relation_is_no_null_label(label, field, tmp_path):
+    document = read(FIXTURES / "two_documents.json")[0][0]
+    (tmp_path / "one.json").write_text(json.dumps([{**document, "labels": [{"h": 0, "t": 1, **label}]}]))
+    with pytest.raises(DocumentError) as error:
+        read(tmp_path / "one.json", "docred")
+    assert error.value.field == field
+
+
 @requires_shared
 def test_real_bioc_is_what_pubtator_is():
     pytest.importorskip("bioc", reason="needs the extra bioc")

@@ -131,6 +131,7 @@ def spoil(document):
     wrong["labels"].insert(1, {"h": 0, "t": 0, "r": "P17"})
     wrong["labels"].insert(0, {"h": 1, "t": 2, "r": "P17"})
     wrong["ignored_pairs"], right["ignored_pairs"] = [[0, 2], [1, 2], [5, 0]], [[0, 1], [4, 0]]
+    wrong["untyped_entities"], right["untyped_entities"] = [0, 1, 5], [0, 4]
     return wrong, right
 
 

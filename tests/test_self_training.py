@@ -95,6 +95,12 @@ def test_the_same_command_trains_nothing_again(work):
     assert len(files) == 4 and [file.stat().st_mtime_ns for file in files] == before
 
 
+def test_other_settings_are_refused_where_folds_are(work):
+    _, words = work
+    with pytest.raises(ValueError, match=r"least_probability was 0\.3, is 0\.8"):
+        self_training.main(["0.8" if word == "0.3" else word for word in words])
+
+
 def test_a_training_file_is_needed(tmp_path):
     with pytest.raises(ValueError, match="--train_file"):
         self_training.main(["--work_dir", str(tmp_path), "--", "--do_train"])

@@ -723,6 +723,8 @@ def test_a_symmetric_fact_has_no_direction(page, tmp_path):
         page.locator("#rows tr").click()
         assert page.locator("#choice .fact").text_content().count("↔") == 2
         assert not page.locator(".edge polygon").count()
+    page_of_ignored = render_html([record], truth=[{**truth, "labels": [], "ignored_pairs": [[1, 0]]}])
+    assert '"gold"' not in page_of_ignored  # neither right nor wrong
 
 
 def test_gold_facts_of_other_entities_are_refused():

@@ -77,6 +77,9 @@ def _drop_entity(document, entity):
     ids = document.get("entity_ids")
     if isinstance(ids, (list, tuple)):
         document["entity_ids"] = _without(ids, entity)
+    untyped = document.get("untyped_entities")
+    if isinstance(untyped, (list, tuple)):
+        document["untyped_entities"] = [number - (number > entity) for number in untyped if number != entity]
     pairs = document.get("ignored_pairs")
     if isinstance(pairs, (list, tuple)):
         kept = [_renumbered(list(pair), range(len(pair)), entity) for pair in pairs if isinstance(pair, (list, tuple))]

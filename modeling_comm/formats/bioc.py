@@ -88,7 +88,8 @@ def _annotated(document, report, index, path):
             text += "\n" * (part.offset - len(text)) + (part.text or "")
     for place, part in _all_parts(document):
         for number, annotation in enumerate(part.annotations):
-            ids = next((annotation.infons[name] for name in _ID_FIELDS if annotation.infons.get(name)), "")
+            # A number is an id, too.
+            ids = next((str(annotation.infons[name]) for name in _ID_FIELDS if annotation.infons.get(name)), "")
             ids_of[annotation.id] = ids
             if len(annotation.locations) != 1:
                 report.drop("mentions in several pieces")
@@ -100,7 +101,7 @@ def _annotated(document, report, index, path):
         for number, relation in enumerate(part.relations):
             field, infons = f"{place}relations[{number}]", relation.infons
             nodes = [ids_of.get(node.refid, node.refid) for node in relation.nodes]
-            pair = [infons[name] for name in ("entity1", "entity2") if name in infons] or nodes
+            pair = [str(infons[name]) for name in ("entity1", "entity2") if name in infons] or nodes
             if len(pair) != 2 or not infons.get("type"):
                 found = shown({"infons": infons, "nodes": nodes})
                 raise DocumentError(path, index, title, field, found, "a relation with a type and two entities")

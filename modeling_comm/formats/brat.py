@@ -95,7 +95,7 @@ def _read(path, report, options):
             (_, head), (_, tail) = ends
             links.append(Link(head, tail, relations.get(label, label), f"line {number}"))
         elif kind == "*":
-            label, *members = rest.split()
+            label, *members = rest.split() or fail(number, line, "a set, *<TAB>Equiv T1 T2")
             if label != EQUIVALENCE:
                 report.drop(f"sets of the type {label}")
             else:

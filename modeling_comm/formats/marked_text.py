@@ -2,7 +2,7 @@
 one becomes the other."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,6 +92,8 @@ class MarkedTextOptions:
         text_field (`str`, defaults to `"text"`): the field of the text, where tools let users choose.
         original (`OriginalDocuments`, *optional*): the documents that were annotated, whose tokens, sentences, evidence and other
             fields are kept.
+        relation_ids (`dict[str, str]`): ids of relations by the readable names that people saw in the tool;
+            [`~reading.read_documents`] fills it.
     """
 
     coreference_relation: str | None = None
@@ -99,6 +101,7 @@ class MarkedTextOptions:
     offset_unit: str | None = None
     text_field: str = "text"
     original: OriginalDocuments | None = field(default=None, repr=False)
+    relation_ids: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.entities not in ENTITY_WAYS:
@@ -159,7 +162,12 @@ def finish_marked_text(
         same += _same_names(marked, index, source)
     entity_of = _joined(len(marked.spans), same)
     facts = [
-        (entity_of[places[link.head]], link.relation, entity_of[places[link.tail]], link.field)
+        (
+            entity_of[places[link.head]],
+            options.relation_ids.get(link.relation, link.relation),
+            entity_of[places[link.tail]],
+            link.field,
+        )
         for link in links
         if not options.is_coreference(link.relation)
     ]

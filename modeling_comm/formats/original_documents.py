@@ -95,6 +95,17 @@ def annotate_original(
             vertex_set[-1].append({**kept, "name": name, "sent_id": sent_id, "pos": pos, "type": kind})
     document: Any = {**original, "sents": words.sents, "vertexSet": vertex_set}
     document["labels"] = _labels(original, facts, number_of, new_of)
+    old_of = {new: old for old, new in new_of.items()}
+    if ids := original.get("entity_ids"):
+        document["entity_ids"] = [ids[old_of[new]] if new in old_of else [] for new in range(len(vertex_set))]
+        lost = sum(bool(of_entity) for old, of_entity in enumerate(ids) if old not in new_of)
+        report.drop("ids of an entity without a mention", lost)
+    if untyped := original.get("untyped_entities"):
+        document["untyped_entities"] = [
+            new
+            for new in sorted(new_of[old] for old in untyped if old in new_of)
+            if vertex_set[new][0]["type"] == original["vertexSet"][old_of[new]][0]["type"]
+        ]
     if pairs := original.get("ignored_pairs"):
         document["ignored_pairs"] = [[new_of[h], new_of[t]] for h, t in pairs if {h, t} <= set(new_of)]
         lost = len(pairs) - len(document["ignored_pairs"])

@@ -94,10 +94,11 @@ def collect_labels(
         types.update(span.type for span in annotation.marked.spans)
         found |= of_item
     labels.names = {relation: names.get(relation, name) for relation, name in sorted(found.items())}
-    shared = Counter(labels.names.values())
+    known = {**names, **labels.names}  # an import reads names of all of them
+    shared = Counter(known.values())
     for relation, name in labels.names.items():
         labels.relations[relation] = (
-            name if shared[name] == 1 and (name == relation or name not in found) else relation
+            name if shared[name] == 1 and (name == relation or name not in known) else relation
         )
     labels.types = sorted(types)
     if twice := [title for title, times in Counter(labels.titles).items() if times > 1]:

@@ -55,9 +55,9 @@ def read_documents(
     if on_bad_document not in ON_BAD_DOCUMENT:
         raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     report = ImportReport() if report is None else report
-    null_labels = NULL_LABELS | {null_label}
+    null_labels = NULL_LABELS if null_label is None else NULL_LABELS | {null_label}
     files = input_files(path, format)
-    options = _resolved(options or MarkedTextOptions(), files)
+    options = replace(_resolved(options or MarkedTextOptions(), files), relation_ids=relation_ids or {})
     titles: set[str] = set()
     for file, form in files:
         where = {"source": source or file, "relations": relations}
@@ -117,11 +117,13 @@ def _finished(item, report, index, path, null_labels, relation_ids):
     """A document whose labels are facts between two entities, each once."""
     document = document_of_text(item, report, index=index, source=path) if isinstance(item, AnnotatedText) else item
     labels = document.get("labels") if isinstance(document, dict) else None
-    if not isinstance(labels, list) or not all(isinstance(label, dict) for label in labels):
+    if not isinstance(labels, list) or not all(
+        isinstance(label, dict) and isinstance(label.get("r"), str) for label in labels
+    ):
         return document  # the check of documents says what is wrong with it, if anything
     kept = {}
     for label in labels:
-        if (relation := label.get("r")) in relation_ids:
+        if (relation := label["r"]) in relation_ids:
             label = {**label, "r": relation_ids[relation]}
         fact = tuple(label.get(name) for name in ("h", "t", "r"))
         if fact[2] in null_labels:

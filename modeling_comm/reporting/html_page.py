@@ -143,8 +143,9 @@ def _judge(data: dict, document: LabelledDocument, names: Mapping[str, str], ind
         if triple.get("symmetric"):  # may be labelled in the other direction
             ends.append(ends[0][::-1])
         facts = {(*pair, triple["relation"]) for pair in ends}
-        triple["gold"] = not facts.isdisjoint(document.facts)
         predicted |= facts
+        if document.ignored.isdisjoint(ends):  # else it is not scored
+            triple["gold"] = not facts.isdisjoint(document.facts)
     for head, tail, relation in document.facts:
         if (head, tail, relation) not in predicted:
             name = names.get(relation, relation)
