@@ -148,6 +148,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             training.resume_from_checkpoint or progress.checkpoint,
             keep_threshold_offset=arguments.model.threshold_offset is not None,
             keep_evidence_threshold=arguments.model.evidence_threshold is not None,
+            keep_fusion_threshold=arguments.model.fusion_threshold is not None,
         ).metrics
         metrics |= tune_decisions(trainer, arguments.run)
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too

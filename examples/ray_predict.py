@@ -19,7 +19,7 @@ BATCH_SIZE = 8
 
 _TEXT, _INDEX = pa.string(), pa.int32()
 _MENTION = pa.struct([("start", _INDEX), ("end", _INDEX), ("sentence", _INDEX)])
-_ENTITY = pa.struct([("name", _TEXT), ("type", _TEXT), ("mentions", pa.list_(_MENTION))])
+_ENTITY = pa.struct([("name", _TEXT), ("type", _TEXT), ("mentions", pa.list_(_MENTION)), ("ids", pa.list_(_TEXT))])
 _EXPLANATION = pa.struct([("sentence", _INDEX), ("weight", pa.float64())])
 _TRIPLE = pa.struct(
     [
@@ -29,6 +29,10 @@ _TRIPLE = pa.struct(
         ("relation_name", _TEXT),
         ("score", pa.float64()),
         ("explanation", pa.list_(_EXPLANATION)),
+        ("evidence", pa.list_(_INDEX)),
+        ("probability", pa.float64()),
+        ("symmetric", pa.bool_()),
+        ("derived", _TEXT),  # JSON, because premises mix numbers and texts
     ]
 )
 # Named here, because Ray would infer another schema from a block whose documents all lack triples.
@@ -79,7 +83,12 @@ class Predictor:
         found = [
             {"id": item.id, "error": errors[item.place]} if item.place in errors else next(records) for item in items
         ]
-        return pa.Table.from_pylist([{**row, "lost": list(row.get("lost", {}).items())} for row in found], SCHEMA)
+        for row in found:
+            row["lost"] = list(row.get("lost", {}).items())
+            for triple in row.get("triples", ()):
+                if "derived" in triple:
+                    triple["derived"] = json.dumps(triple["derived"], ensure_ascii=False)
+        return pa.Table.from_pylist(found, SCHEMA)
 
     def _item(self, number, row):
         """A row as what `comm-docre predict` predicts."""

@@ -96,15 +96,15 @@ class DecisionSettings:
             expected = "'none': this model was trained without a type_constraint, and knows no types"
             raise SettingError(type(self).__name__, "type_constraint", value, expected)
 
-    def clear_tuned(self, keep_offset: bool = False) -> None:
+    def clear_tuned(self, keep_offset: bool = False, keep_fusion: bool = False) -> None:
         """
-        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and
-        `fusion_threshold`.
+        Removes what was tuned for other weights, and says so: `threshold_offset`, unless `keep_offset`, `probability_map` and,
+        unless `keep_fusion`, `fusion_threshold`.
         """
         if self.threshold_offset and not keep_offset:
             logger.warning("threshold_offset is set to 0; %.3f was tuned for other weights", self.threshold_offset)
             self.threshold_offset = 0.0
-        for name in ("probability_map", "fusion_threshold"):
+        for name in ("probability_map", *(() if keep_fusion else ("fusion_threshold",))):
             if getattr(self, name) is not None:
                 logger.warning("%s is removed; it was made for other weights", name)
                 setattr(self, name, None)

@@ -3,6 +3,7 @@ named-entity tools, annotation tools and data frames hand these over."""
 
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def read_document_input(
     item = {key: _plain(value) for key, value in item.items()}
     item = {key: value for key, value in item.items() if value is not None}
     if "vertexSet" in item or ("text" not in item and "sents" in item):
-        return text_from_document(_complete(item), index=index)
+        read = text_from_document(_complete(item), index=index)
+        return read if "title" in item else replace(read, title="")
     _refuse_exports(checker, item)
     text, title = checker.read(item, "text", str, "", "a text, or sents and vertexSet"), item.get("title")
     check_text(checker, text, title)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What stands for the second margin of a pair that has no evidence, or is not in the second pass with it.
 MISSING_MARGIN = -10.0
 _PREDICTED_ANYWAY = 1e4
+NEVER_PREDICTED = -1e4
 _PAIRS_AT_ONCE = 4096  # whose shares of all sentences are in memory
 _DOCUMENTS_AT_ONCE = 16  # of the second pass
 
@@ -160,13 +161,14 @@ def fuse_evidence(
             `evidence_threshold`, `fusion_threshold` and `fusion_range` are used.
         outputs (`CommOutput`): of the model for these documents, with `output_documents=True`.
         features (`Sequence[DocumentFeatures]`): the documents of the batch as [`CommProcessor.encode`] gave them.
-        rule (`Callable`, *optional*): makes one margin of two, instead of [`fuse_margins`] with the processor's threshold.
+        rule (`Callable`, *optional*): makes one rank of two margins, instead of [`fuse_margins`] with the processor's threshold.
+            A relation of a pair that is asked about once then ranks before all others or is [`NEVER_PREDICTED`]: no threshold
+            changes it.
 
     Returns:
         logits `(P, R + 1)` float32 for the outputs' pairs, that of the threshold class 0: the relations' are fused margins.
     """
     settings = processor.decision
-    rule = partial(fuse_margins, threshold=settings.fusion_threshold) if rule is None else rule
     pair_index = outputs["pair_index"]
     first = relation_margins(outputs["logits"], settings.decision_threshold)
     asked = torch.ones(len(first), dtype=torch.bool, device=first.device)
@@ -181,7 +183,11 @@ def fuse_evidence(
         whole = torch.tensor([row for row in whole if row is not None], dtype=torch.long)
         second[whole] = torch.maximum(second[whole], margins[known])
     second = torch.where(torch.isinf(second), MISSING_MARGIN, second)
-    fused = torch.where(asked[:, None], rule(first, second), first)
+    if rule is None:
+        once, rule = first, partial(fuse_margins, threshold=settings.fusion_threshold)
+    else:
+        once = torch.where(first > 0, _PREDICTED_ANYWAY, NEVER_PREDICTED)
+    fused = torch.where(asked[:, None], rule(first, second), once)
     return torch.cat([torch.zeros_like(fused[:, :1]), fused], 1)
 
 

@@ -266,14 +266,18 @@ def _is_abbreviation(text):
 
 
 def _in_brackets(text, long, short):
-    """Returns whether `short` follows `long` in brackets and takes its letters from there, the first one first."""
-    letters = iter(long["text"].casefold())
-    wanted = normalize_name(short["text"])
-    return (
-        _OPENING.fullmatch(text, long["end"], max(long["end"], short["start"])) is not None
-        and long["text"][0].casefold() == wanted[0]
-        and all(letter in letters for letter in wanted)
+    """Returns whether `short` follows `long` in brackets and takes its letters from there, the first one first. Some
+    abbreviations have a letter of the article in them."""
+    name, wanted = long["text"].casefold(), normalize_name(short["text"])
+    return _OPENING.fullmatch(text, long["end"], max(long["end"], short["start"])) is not None and any(
+        _has_letters(form, wanted) for form in (name, _ARTICLE.sub("", name))
     )
+
+
+def _has_letters(name, wanted):
+    """Returns whether a name has the letters that are wanted, in their order, the first one first."""
+    letters = iter(name)
+    return name[0] == wanted[0] and all(letter in letters for letter in wanted)
 
 
 def _initials(key):

@@ -409,7 +409,7 @@ def _predict_window(predict, window, batch_size):
 
 
 def _sizes(example):
-    feature, title = example["feature"], example["document"].title
+    feature, title = example["feature"], example["document"].document["title"]
     numbers = len(feature["input_ids"]), len(feature["mention_positions"]), feature["num_entities"]
     return [DocumentSize(example["index"], title, *numbers)]
 

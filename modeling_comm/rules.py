@@ -1,10 +1,12 @@
 """Rules between relations, applied to the facts of a document until nothing new follows.
 
 A rule has one or two conditions and one conclusion over the variables x, y and z, written as `P17(x, y) => P131(x, y)` or
-`P131(x, y) & P131(y, z) => P131(x, z)`. `incomplete_labels/rules.py` of the library mines rules and reads files of them.
+`P131(x, y) & P131(y, z) => P131(x, z)`; a name with a space or one of `(),&=>"` is in quotes, `"works for"(x, y)`, as JSON has
+them. `incomplete_labels/rules.py` of the library mines rules and reads files of them.
 """
 
 import functools
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
@@ -14,7 +16,8 @@ from typing import NamedTuple
 from .settings import SettingError
 
 _EXAMPLE = "'P131(x, y) & P17(y, z) => P17(x, z)'"
-_ATOM = re.compile(r"\s*([^\s(),&=>]+)\s*\(\s*([xyz])\s*,\s*([xyz])\s*\)\s*")
+_BARE = re.compile(r"""[^\s(),&=>"]+""")
+_ATOM = re.compile(rf"""\s*({_BARE.pattern}|"(?:[^"\\]|\\.)*")\s*\(\s*([xyz])\s*,\s*([xyz])\s*\)\s*(&|=>|$)""")
 
 
 class Fact(NamedTuple):
@@ -33,7 +36,8 @@ class Atom(NamedTuple):
     tail: str
 
     def __str__(self) -> str:
-        return f"{self.relation}({self.head}, {self.tail})"
+        name = self.relation if _BARE.fullmatch(self.relation) else json.dumps(self.relation, ensure_ascii=False)
+        return f"{name}({self.head}, {self.tail})"
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,18 @@ class Rule:
         Raises:
             ValueError: the text has another form.
         """
-        before, arrow, after = text.partition("=>")
-        atoms = [_ATOM.fullmatch(part) for part in (*before.split("&"), after)]
-        if not arrow or not all(atoms):
+        atoms, signs, place = [], [], 0
+        while (match := _ATOM.match(text, place)) and (not signs or signs[-1]):
+            name, head, tail, sign = match.groups()
+            try:
+                atoms.append(Atom(json.loads(name) if name.startswith('"') else name, head, tail))
+            except ValueError:  # no text of JSON
+                break
+            signs.append(sign)
+            place = match.end()
+        if len(signs) < 2 or signs[-2:] != ["=>", ""] or {*signs[:-2]} - {"&"}:
             raise ValueError(f"rule {text!r} is not understood; expected a form such as {_EXAMPLE}")
-        *conditions, conclusion = [Atom(*match.groups()) for match in atoms]
+        *conditions, conclusion = atoms
         return cls(tuple(conditions), conclusion, confidence, support)
 
 

@@ -12,7 +12,7 @@ from .documents import Document
 MARKERS = ("star", "entity_type", "none")
 # The definition of `markers="entity_type"`, by which checkpoints of the original DocuNet around BERT can be converted:
 # `[unusedK]` opens a mention of a type, `[unused(K + 50)]` closes it. K is 1, 3, 5 ... for the types in their order, by default
-# these, and 0 for entities without a type.
+# these, and 0 for entities without a type: where the vocabulary has no 0, as BERT's cased ones, these are not marked.
 MARKER_TYPES = ("ORG", "LOC", "TIME", "PER", "MISC", "NUM")
 MOST_MARKER_TYPES = 25
 _NO_TYPE = "-"
@@ -29,15 +29,15 @@ class TokenizerTraits:
         start_id, end_id (`int`): ids of the special tokens around a text.
         unknown_id (`int`, *optional*): id of the token for what the vocabulary lacks.
         leading_space (`str`): what is put before every word: a space, or nothing.
-        markers (`dict[str, tuple[int, int]]`): ids of the opening and the closing marker, by entity type; `"*"` is for any type.
-            Empty where mentions are not marked.
+        markers (`dict[str, tuple[int, int] | None]`): ids of the opening and the closing marker, by entity type; `"*"` is any.
+            Empty where mentions are not marked; None for a type whose mentions are not.
     """
 
     start_id: int
     end_id: int
     unknown_id: int | None
     leading_space: str
-    markers: dict[str, tuple[int, int]]
+    markers: dict[str, tuple[int, int] | None]
 
 
 def read_tokenizer(
@@ -87,20 +87,26 @@ def _byte_level_settings(tokenizer) -> list[dict[str, Any]]:
 
 
 def _read_markers(tokenizer, markers, types):
+    def has(token):
+        return tokenizer.convert_tokens_to_ids(token) not in (None, tokenizer.unk_token_id)
+
     def marker_id(token):
-        index = tokenizer.convert_tokens_to_ids(token)
-        if index is None or index == tokenizer.unk_token_id:
+        if not has(token):
             raise ValueError(
                 f"markers={markers!r} need the token {token!r}, which {type(tokenizer).__name__}'s vocabulary lacks; "
                 "expected markers='star' or 'none'"
             )
-        return index
+        return tokenizer.convert_tokens_to_ids(token)
 
     if markers == "star":
         star = marker_id("*")
         yield _ANY_TYPE, (star, star)
     elif markers == "entity_type":
-        numbers = {_NO_TYPE: 0} | {kind: 2 * index + 1 for index, kind in enumerate(types)}
+        if not has("[unused0]"):
+            yield _NO_TYPE, None
+        numbers = ({_NO_TYPE: 0} if has("[unused0]") else {}) | {
+            kind: 2 * place + 1 for place, kind in enumerate(types)
+        }
         for kind, number in numbers.items():
             yield kind, (marker_id(f"[unused{number}]"), marker_id(f"[unused{number + _CLOSING}]"))
 
@@ -119,7 +125,7 @@ def tokenize_words(
 
 
 def marker_ids(
-    document: Document, markers: dict[str, tuple[int, int]]
+    document: Document, markers: dict[str, tuple[int, int] | None]
 ) -> tuple[dict[tuple[int, int], list[int]], dict[tuple[int, int], list[int]]]:
     """
     Marker ids before and after boundary words, by sentence and word: one per word, that of the first mention that starts or ends
@@ -127,7 +133,7 @@ def marker_ids(
 
     Args:
         document (`Document`): the document.
-        markers (`dict[str, tuple[int, int]]`): as in [`TokenizerTraits`].
+        markers (`dict[str, tuple[int, int] | None]`): as in [`TokenizerTraits`].
 
     Raises:
         ValueError: there is no marker for an entity's type.
@@ -135,14 +141,18 @@ def marker_ids(
     opening, closing = {}, {}
     if not markers:
         return opening, closing
+    untyped = set(document.get("untyped_entities") or ())
     for entity, mentions in enumerate(document["vertexSet"]):
         for mention in mentions:
-            ids = markers.get(_ANY_TYPE) or markers.get(mention["type"])
-            if ids is None:
+            kind = _ANY_TYPE if _ANY_TYPE in markers else _NO_TYPE if entity in untyped else mention["type"]
+            if kind not in markers:
                 raise ValueError(
                     f"document {document['title']!r}, entity {entity}: type is {mention['type']!r}; entity_type markers exist "
                     f"for {sorted(markers)} (marker_types)"
                 )
+            ids = markers[kind]
+            if ids is None:
+                continue
             opening.setdefault((mention["sent_id"], mention["pos"][0]), [ids[0]])
             closing.setdefault((mention["sent_id"], mention["pos"][1] - 1), [ids[1]])
     return opening, closing

@@ -63,12 +63,12 @@ WORDS = [
 ]
 
 
-def word_piece_tokenizer(unused=64, star=True, pad="[PAD]"):
+def word_piece_tokenizer(unused=64, star=True, pad="[PAD]", first_unused=0):
     """BERT's kind, cased, made in memory: every second word of `WORDS` is one piece, the others are cut into characters.
-    It has `unused` tokens `[unusedK]`, and `*` if wanted."""
+    It has tokens `[unusedK]` from `first_unused` to below `unused`, and `*` if wanted."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     characters = sorted({character for word in WORDS for character in word})
-    tokens = [*special, *(f"[unused{k}]" for k in range(unused)), *("*" if star else "")]
+    tokens = [*special, *(f"[unused{k}]" for k in range(first_unused, unused)), *("*" if star else "")]
     tokens += [*characters, *(f"##{character}" for character in characters), *WORDS[::2]]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))

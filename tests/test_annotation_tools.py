@@ -681,8 +681,8 @@ def test_labels_have_readable_names_that_are_ids_again():
         collect_labels([record], names, "met")
     with pytest.raises(ValueError, match="two documents called 'vale'"):
         collect_labels([record, record], {}, "coreference")
-    titles = collect_labels([{**record, "id": 7}, {**record, "title": ""}], {}, "coreference").titles
-    assert titles == ["7", "document 2"]
+    records = [{**record, "id": 7}, {**record, "title": ""}, {**record, "id": 0}]
+    assert collect_labels(records, {}, "coreference").titles == ["7", "document 2", "0"]
 
 
 def test_brat_has_names_of_letters_alone(tmp_path):

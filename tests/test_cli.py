@@ -297,6 +297,19 @@ def test_evaluate_refuses_records_of_other_entities(predict, tmp_path, capsys, o
     assert "out.jsonl" in error_line(capsys)
 
 
+def test_evaluate_refuses_two_records_of_one_title(predict, tmp_path, capsys):
+    given = documents(3)
+    source, output = tmp_path / "in.json", tmp_path / "out.jsonl"
+    source.write_text(json.dumps(given))
+    assert predict(source, "docred") == 0
+    first, second, third = map(json.loads, output.read_text(encoding="utf-8").splitlines())
+    copy = write_lines(tmp_path / "copy.jsonl", [first, second, {**third, "title": first["title"]}])
+    capsys.readouterr()
+    assert run("evaluate", "--predictions", copy, "--truth", source) == 2
+    line = error_line(capsys)
+    assert "copy.jsonl, line 3: found" in line and f"{first['title']!r} of line 1 again" in line
+
+
 def test_evaluate_refuses_records_that_are_not_all_there(predict, interrupted, tmp_path, capsys):
     given = documents(4)
     source, output = tmp_path / "in.json", tmp_path / "out.jsonl"

@@ -64,12 +64,7 @@ def test_two_processes_train_and_score_as_one(name, flags, tmp_path):
     if name == "accelerate":
         training += ["--tune_threshold_offset", "--evidence_weight", "0.5"]
     step = ["--gradient_accumulation_steps", str(accumulated), "--per_device_train_batch_size"]
-    command = [*launcher(name), "run_docre.py", *training, *step, size, "--output_dir", tmp_path / "two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    launched = subprocess.run(
-        [str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
-    )
-    assert launched.returncode == 0, launched.stderr[-5000:]
+    launched = launch(name, *training, *step, size, "--output_dir", tmp_path / "two")
     run_script(*training, *step, str(2 * size), "--output_dir", str(tmp_path / "one"))
     two, one = tmp_path / "two", tmp_path / "one"
     assert launched.stderr.count("world size 2, device cpu") == 1, "one process says it"
@@ -82,6 +77,24 @@ def test_two_processes_train_and_score_as_one(name, flags, tmp_path):
     assert any(entry.get("evidence_loss") for entry in read(two / "run.json")["log"]) == (name == "accelerate")
     newest = max(two.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert last_complete_checkpoint(two, world_size=2) == str(newest)
+
+
+def test_processes_score_the_model_that_is_saved(flags, tmp_path):
+    """While they train, their statistics of a normalisation over a batch differ."""
+    step = ["--per_device_train_batch_size", 1, "--eval_strategy", "no", "--save_strategy", "no"]
+    docunet = [*flags, "--relation_encoder", "docunet", "--do_train", *step]
+    launch("torchrun", *docunet, "--output_dir", tmp_path / "two")
+    check_evaluation(tmp_path / "two", flags, tmp_path / "alone")
+
+
+def launch(name, *flags):
+    command = [*launcher(name), "run_docre.py", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    launched = subprocess.run(
+        [str(word) for word in command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180
+    )
+    assert launched.returncode == 0, launched.stderr[-5000:]
+    return launched
 
 
 def read(path):

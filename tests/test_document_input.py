@@ -178,6 +178,7 @@ def test_fields_of_docred_that_may_be_left_out(without):
         for mention, full in zip(entity, expected, strict=True):
             assert mention == {**full, "type": "MISC" if without == "type" else full["type"]}
     assert read.document["title"] == ("untitled" if without == "title" else document["title"])
+    assert read.title == ("" if without == "title" else document["title"])
 
 
 @pytest.mark.parametrize("broken", [{"pos": [5, 999]}, {"pos": 3}, {"sent_id": 99}, {"sent_id": "0"}])

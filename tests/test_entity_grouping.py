@@ -50,6 +50,10 @@ def names(text, entities):
         ("[ORG:University of Oslo] ([ORG:UiO]), [ORG:UIO]", [["University of Oslo", "UiO", "UIO"]]),
         ("the [ORG:Bank of the North] and [ORG:BN], [ORG:BOTN]", [["Bank of the North", "BN", "BOTN"]]),
         ("[ORG:Volkswagen] ([ORG:VW]) sold [ORG:V.W.]", [["Volkswagen", "VW", "V.W."]]),
+        (
+            "[ORG:The Volkswagen Group] ([ORG:VW]), [ORG:The Oslo Line] ([ORG:TOL])",
+            [["The Volkswagen Group", "VW"], ["The Oslo Line", "TOL"]],
+        ),
         ("[ORG:Volkswagen] ([ORG:BMW]) or [ORG:Viking]", [["Volkswagen"], ["BMW"], ["Viking"]]),
         (
             "[LOC:United States]. [ORG:Union Stores]. [ORG:US] [LOC:US]",
@@ -78,6 +82,7 @@ def names(text, entities):
             "mostly_capitals",
             "small_words",
             "letters_in_brackets",
+            "letters_after_an_article",
             "other_in_brackets",
             "most_recent_initials",
             "no_amounts",

@@ -318,18 +318,22 @@ def trainer_of(model, processor, folder, **options):
     return CommTrainer(model=model, args=arguments, processing_class=processor, **options)
 
 
-def test_threshold_with_the_best_f1_is_chosen(documents, tmp_path):  # noqa: F811
-    model, processor = fusing_system(fusion_threshold=None)
+@pytest.mark.parametrize("fusion_range", [None, 1.0])
+def test_threshold_with_the_best_f1_is_chosen(documents, fusion_range, tmp_path):  # noqa: F811
+    """Whatever the threshold, relations of pairs outside the range are predicted where their margin is above 0."""
+    model, processor = fusing_system(fusion_threshold=None, fusion_range=fusion_range)
     trainer = trainer_of(model, processor, tmp_path)
     threshold = trainer.tune_fusion_threshold(documents)
     assert threshold == processor.decision.fusion_threshold
     found = trainer.predict(documents).metrics["test_f1"]
     assert found > 0
-    for other in np.linspace(threshold - 1, threshold + 1, 21):
+    for other in (*np.linspace(threshold - 1, threshold + 1, 21), -3, 0, 3):
         processor.decision.fusion_threshold = float(other)
         assert trainer.predict(documents).metrics["test_f1"] <= found + 1e-9
     # Other weights do away with it.
     trainer.train_dataset = trainer_of(model, processor, tmp_path, train_dataset=documents).train_dataset
+    trainer.train(keep_fusion_threshold=True)
+    assert processor.decision.fusion_threshold == 3
     trainer.train()
     assert processor.decision.fusion_threshold is None
     processor.decision.evidence_threshold = None

@@ -25,13 +25,14 @@ from dataset_scripts.builder import find_data_files
 from modeling_comm import CommTrainer, CommTrainingArguments, UnknownFieldError
 from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
-from modeling_comm.reporting.card_tables import without_folders
+from modeling_comm.reporting.card_tables import results_table, without_folders
 from modeling_comm.reporting.model_card import (
     read_run,
     render_model_card,
     trainer_record,
     write_model_card,
 )
+from modeling_comm.reporting.run_record import summarize
 from modeling_comm.training.script_arguments import parse_arguments
 
 TABLE_1 = sorted(
@@ -156,6 +157,14 @@ def test_results(card, record, scores):
         assert found[relation] == [name, *counts, *rates, percent(prior["per_relation"][relation]["f1"])]
     gold = [int(row[2].replace(",", "")) for row in relations[2:]]
     assert gold == sorted(gold, reverse=True)
+
+
+def test_a_metric_that_one_seed_lacks():
+    """Such as the cross-fitted F1 of a map that could not be fitted."""
+    summary = summarize([{"eval_f1": 0.1}, {"eval_f1": 0.3, "eval_macro_f1": 0.2}])
+    assert summary["eval_macro_f1"] == {"mean": 0.2, "std": None, "runs": [None, 0.2]}
+    shown = str(results_table(summary, None, [1, 2]))
+    assert "validation, seed 1" in shown and "validation, seed 2" in shown
 
 
 def test_data(card, record):

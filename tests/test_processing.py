@@ -132,6 +132,21 @@ def test_entity_type_markers_of_other_types(tmp_path):
         processor(document)
 
 
+def test_entities_without_a_type_are_marked_as_such():
+    """The stand-in for a type that nobody has given is no type. BERT's cased vocabularies have no `[unused0]`."""
+    document = {"title": "T", "sents": [["Bergen", "town"]], "untyped_entities": [1]}
+    document["vertexSet"] = [[mention(document, 0, 0, 1, "LOC")], [mention(document, 0, 1, 2, "MISC")]]
+    processor = tiny_processor(markers="entity_type", marker_types=["LOC"])
+    feature = processor.encode([document])[0]
+    pieces = processor.tokenizer.convert_ids_to_tokens(feature["input_ids"])
+    assert pieces == ["[CLS]", "[unused1]", "Bergen", "[unused51]", "[unused0]", "town", "[unused50]", "[SEP]"]
+    cased = tiny_processor(tokenizer=word_piece_tokenizer(first_unused=1), markers="entity_type")
+    feature = cased.encode([document])[0]
+    pieces = cased.tokenizer.convert_ids_to_tokens(feature["input_ids"])
+    assert pieces == ["[CLS]", "[unused3]", "Bergen", "[unused53]", "town", "[SEP]"]
+    assert feature["mention_positions"] == [1, 4]
+
+
 def test_default_types_of_markers_are_numbered_as_in_docunet():
     named = tiny_processor(markers="entity_type", marker_types=["ORG", "LOC", "TIME", "PER", "MISC", "NUM"])
     document = random_document(3)

@@ -34,6 +34,11 @@ def derived(facts, *rules):
         ("P17(x, y) => P131(x, y)", [("P17", "x", "y")], ("P131", "x", "y")),
         ("P361(x,y)=>P527(y,x)", [("P361", "x", "y")], ("P527", "y", "x")),
         ("a(x, y) & b(y, z) => c(z, x)", [("a", "x", "y"), ("b", "y", "z")], ("c", "z", "x")),
+        (
+            '"works for"(x, y) & b(y, z) => "a \\"=> & (b)"(z, x)',
+            [("works for", "x", "y"), ("b", "y", "z")],
+            ('a "=> & (b)', "z", "x"),
+        ),
     ],
 )
 def test_a_rule_is_read_and_written(text, conditions, conclusion):
@@ -45,7 +50,8 @@ def test_a_rule_is_read_and_written(text, conditions, conclusion):
 @pytest.mark.parametrize(
     "text",
     ["", "a(x, y)", "a(x, y) => b(x, z)", "a(x, x) => b(x, y)", "a(x, y) => b(x, x)", "a(x, q) => b(x, y)", "=> b(x, y)",
-     "a(x, y) & b(y, z) & c(x, z) => d(x, z)", "a b(x, y) => c(x, y)"],
+     "a(x, y) & b(y, z) & c(x, z) => d(x, z)", "a b(x, y) => c(x, y)", "a(x, y) => b(x, y) => c(x, y)", '"a(x, y) => c(x, y)',
+     '"\\q"(x, y) => c(x, y)', "a(x, y) => b(x, y) &", "a(x, y) & b(x, y)", "a(x, y) => b(x, y) c"],
 )  # fmt: skip
 def test_what_is_no_rule(text):
     with pytest.raises(ValueError):
@@ -140,6 +146,9 @@ def test_a_file_of_rules(tmp_path):
     file.write_text(rules_to_text(mined))
     read = read_rules(file)
     assert [(str(rule), rule.support) for rule in read] == [(str(rule), rule.support) for rule in mined]
+    odd = [Rule.parse('"works for"(x, y) => "employs \\"ü\\""(y, x)', 0.9, 7)]
+    file.write_text(rules_to_text(odd), encoding="utf-8")
+    assert read_rules(file) == odd
     file.write_text(rules_to_text([]))
     assert read_rules(file) == []
     file.write_text("- P17(x, y) => P131(x, y)\n- {rule: 'a(x, y) => b(y, x)', confidence: 0.5}\n")

@@ -407,8 +407,7 @@ def test_training_without_validation_documents(work, always, caplog):
             "multiple of block_size",
         ),
         (
-            ["--data_dir", SAMPLE, "--do_train", "--early_stopping_patience", "3", "--eval_strategy", "no"]
-            + ["--load_best_model_at_end", "false"],
+            "--do_train --early_stopping_patience 3 --eval_strategy no --load_best_model_at_end false".split(),
             ValueError,
             "--early_stopping_patience counts evaluations",
         ),

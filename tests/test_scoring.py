@@ -22,7 +22,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
 from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
-from modeling_comm.evaluation.mismatch import translate_relations
+from modeling_comm.evaluation.mismatch import mismatch_warnings, translate_relations
 from modeling_comm.evaluation.scoring import (
     FactError,
     PredictionError,
@@ -435,6 +435,15 @@ def test_golden(real, name):
         compared = {name: value for name, value in benchmark["values"].items() if name in ours}
         assert len(compared) == 8  # the script returns F1 of all four, P and R of frequent and long tail only
         assert {name: ours[name] for name in compared} == pytest.approx(compared, abs=1e-6)
+
+
+def test_a_relation_with_labels_on_ignored_pairs_alone_is_known():
+    entities = [[{"name": name, "sent_id": 0}] for name in ("a", "b", "c")]
+    labels = [{"h": 0, "t": 1, "r": "P17"}]
+    truth = [{"title": "t", "vertexSet": entities, "labels": labels, "ignored_pairs": [[0, 1]]}]
+    facts = [{"title": "t", "h_idx": 0, "t_idx": 2, "r": "P17"}]
+    result = score(facts, truth)
+    assert result["unknown_relations"] == 1 and mismatch_warnings(result, facts, truth) == []
 
 
 @requires_shared

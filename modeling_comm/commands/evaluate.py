@@ -42,7 +42,7 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is in neither format, or `predict` has not finished it.
+        ValueError: it is in neither format, two records have the same title, or `predict` has not finished it.
     """
     try:
         with open_text(path) as file:
@@ -51,13 +51,18 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
             if first == "{":
                 check_finished(path)
                 file.seek(0)
-                facts, entities, not_selected = [], {}, 0
+                facts, entities, lines, not_selected = [], {}, {}, 0
                 for number, line in enumerate(file, 1):
                     if not line.strip():
                         continue
                     record = _read_record(line, f"{path}, line {number}")
+                    title = record["title"]
+                    # By titles alone triples are told apart: those of one record would count for the other's document.
+                    if (first_line := lines.setdefault(title, number)) != number:
+                        found, expected = f"{title!r} of line {first_line} again", "a title that no other record has"
+                        raise ValueError(f"{path}, line {number}: found the title {found}, expected {expected}")
                     facts += _official(record)
-                    entities[record["title"]] = [entity["name"] for entity in record["entities"]]
+                    entities[title] = [entity["name"] for entity in record["entities"]]
                     not_selected += record["lost"].get("triples_not_selected", 0)
                 if not_selected:
                     found = f"{not_selected:,} triples of the model were left out by a selection such as --min_score or --top_k"

@@ -106,7 +106,9 @@ def mismatch_warnings(
         if 2 * result[key] <= total:
             continue
         found = (fact[field] for fact in facts)  # type: ignore[literal-required]
-        example = next(one for one in found if one not in known)
+        example = next((one for one in found if one not in known), None)
+        if example is None:  # relations whose labels are all on ignored pairs are known
+            continue
         there = f"such as {next(iter(known))!r}" if known else "of which there are none"
         what = {"title": "titles", "r": "relations"}[field]
         hint = {

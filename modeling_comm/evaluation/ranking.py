@@ -136,23 +136,26 @@ class CandidateRanking:
         best, worst = (float((new * hits / (hits + others)).sum() / (hits[-1] + missed)) for others in (low, high))
         return AveragePrecision((best + worst) / 2, (best - worst) / 2)
 
-    def best_offset(self, missed: int = 0) -> tuple[float, float]:
-        """As [`~modeling_comm.evaluation.cutoffs.tune_offset`] of all candidates; `missed` gold facts are none of them. Where
-        candidates are counted, it is the best of the bins' lower edges; its F1 is exact all the same."""
+    def best_offset(self, missed: int = 0, least: float = -np.inf) -> tuple[float, float]:
+        """As [`~modeling_comm.evaluation.cutoffs.tune_offset`] of all candidates; `missed` gold facts are none of them, and those
+        that score `least` or lower are predicted by no offset. Where candidates are counted, it is the best of the bins' lower
+        edges; its F1 is exact all the same."""
         values, hits, low, high = self._cumulate()
+        all_gold, reached = sum(map(len, self._gold)) + missed, values > least
+        values, hits, low, high = values[reached], hits[reached], low[reached], high[reached]
         if not len(values):
-            return (float(self._highest) if len(self) else 0.0), 0.0
+            return (self.highest if len(self) else 0.0), 0.0
         if self._counts is not None:  # every gold score of the bin is taken with its lowest one
             bins = _bins(values)
             last = np.append(bins[1:] != bins[:-1], True)
-            f1 = 2 * hits[last] / (hits[last] + high[last] + hits[-1] + missed)
+            f1 = 2 * hits[last] / (hits[last] + high[last] + all_gold)
             best = int(np.argmax(f1))
             edge = _lower_edges(bins[last][best : best + 1])[0]
             return float(np.nextafter(edge, np.float32(-np.inf))), float(f1[best])
-        f1 = 2 * hits / (hits + low + hits[-1] + missed)
+        f1 = 2 * hits / (hits + low + all_gold)
         best = int(np.argmax(f1))
         upper = values[best]
-        below = [scores[scores < upper].max(initial=-np.inf) for scores in (*self._others, values)]
+        below = [scores[scores < upper].max(initial=-np.inf) for scores in (*self._others, *self._gold)]
         lower = max(below)
         return half_way(np.float32(lower), upper), float(f1[best])
 

@@ -155,7 +155,9 @@ def _parts_of_record(record, number):
     facts = [(t["head"], t["relation"], t["tail"], t.get("evidence") or ()) for t in record["triples"]]
     names = {triple["relation"]: triple["relation_name"] for triple in record["triples"]}
     scores = [triple.get("probability", triple["score"]) for triple in record["triples"]]
-    title = str(record.get("id") or record["title"] or f"document {number}")
+    title = record["title"] or f"document {number}"
+    if (identifier := record.get("id")) not in (None, ""):  # 0 is one
+        title = str(identifier)
     return record["text"], title, entities, facts, names, sum(scores) / len(scores) if scores else None
 
 

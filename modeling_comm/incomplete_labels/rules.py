@@ -4,6 +4,7 @@ Labels that annotators left out often follow from those they gave: Re-DocRED add
 `modeling_comm/rules.py` says what a rule is.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from numbers import Real
@@ -86,7 +87,7 @@ def rules_to_text(rules: Iterable[Rule]) -> str:
     """The content of a file that [`read_rules`] reads, the most confident rules first."""
     lines = []
     for rule in sorted(rules, key=lambda rule: (-(rule.confidence or 0), -(rule.support or 0), str(rule))):
-        lines.append(f'- rule: "{rule}"')
+        lines.append(f"- rule: {json.dumps(str(rule), ensure_ascii=False)}")
         lines += [f"  confidence: {rule.confidence:.4f}"] if rule.confidence is not None else []
         lines += [f"  support: {rule.support}"] if rule.support is not None else []
     return "\n".join(lines or ["[]"]) + "\n"

@@ -239,14 +239,12 @@ def write_summary(folder: Path, seeds: list[int], metrics: list[dict[str, float]
 
 
 def summarize(by_seed: list[dict[str, float]]) -> dict[str, dict]:
-    """Mean and standard deviation (of the sample) of every metric over runs."""
-    keys = [key for key, value in by_seed[0].items() if isinstance(value, (int, float))]
-    values = {key: [metrics[key] for metrics in by_seed if key in metrics] for key in keys}
-    return {
-        key: {
-            "mean": statistics.fmean(found),
-            "std": statistics.stdev(found) if len(found) > 1 else None,
-            "runs": found,
-        }
-        for key, found in values.items()
-    }
+    """Mean and standard deviation (of the sample) of every metric over the runs that have it; in `runs`, the others have None."""
+    keys = dict.fromkeys(key for one in by_seed for key, value in one.items() if isinstance(value, (int, float)))
+    summary = {}
+    for key in keys:
+        runs = [metrics.get(key) for metrics in by_seed]
+        found = [value for value in runs if value is not None]
+        deviation = statistics.stdev(found) if len(found) > 1 else None
+        summary[key] = {"mean": statistics.fmean(found), "std": deviation, "runs": runs}
+    return summary

@@ -143,10 +143,14 @@ def _types_to_mark(arguments, entity_types):
 def prepare_for_training(
     model: CommForDocumentRelationExtraction, processor: CommProcessor, arguments: ModelArguments
 ) -> None:
-    """Converts weights to float32, and removes what was tuned for other weights: a map to probabilities, and an offset unless a
-    flag gives one."""
+    """Converts weights to float32, and removes what was tuned for other weights: a map to probabilities, and an offset and a
+    threshold of fusion unless a flag gives them."""
     model.float()  # weights of half precision would lose most steps to rounding; --bf16 and --fp16 compute in it
-    processor.decision.clear_tuned(keep_offset=arguments.threshold_offset is not None)
+    keep = {
+        "keep_offset": arguments.threshold_offset is not None,
+        "keep_fusion": arguments.fusion_threshold is not None,
+    }
+    processor.decision.clear_tuned(**keep)
     if arguments.evidence_threshold is None:
         processor.decision.reset_evidence_threshold(default_evidence_threshold(model.config.evidence_weight))
 

@@ -8,9 +8,8 @@ from transformers.utils import logging
 
 from ..evaluation.evidence_scores import best_evidence_threshold
 from ..evidence import count_evidence_pairs, default_evidence_threshold
-from ..evidence_fusion import rank_for_fusion
+from ..evidence_fusion import NEVER_PREDICTED, rank_for_fusion
 from .encode_dataset import check_labelled, encode_dataset
-from .evaluation import unknown_facts
 
 logger = logging.get_logger(__name__)
 
@@ -102,6 +101,7 @@ class EvidenceTraining(Trainer):
         decision.probability_map, decision.threshold_offset = None, 0.0  # candidates are ranked by the sum of margins
         loader = self.get_eval_dataloader(eval_dataset)
         check_labelled(loader.dataset.documents, "tuning", "tune_fusion_threshold needs them")
-        ranking = self._evaluate_batches(loader, fusion_rule=rank_for_fusion).ranking
-        decision.fusion_threshold, _ = ranking.best_offset(unknown_facts(loader.dataset.documents))
+        evaluated = self._evaluate_batches(loader, fusion_rule=rank_for_fusion)
+        missed = evaluated.facts_out_of_reach(loader.dataset.documents)
+        decision.fusion_threshold, _ = evaluated.ranking.best_offset(missed, NEVER_PREDICTED)
         return decision.fusion_threshold

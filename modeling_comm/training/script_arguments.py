@@ -392,6 +392,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         "--early_stopping_patience counts evaluations in training, and there is none with --eval_strategy no; leave one out",
     ),
     (
+        lambda a: a.given("tune_fusion_threshold") and a.given("threshold_offset", "fusion_threshold"),
+        "--tune_fusion_threshold chooses what decides; leave out --threshold_offset and --fusion_threshold",
+    ),
+    (
         lambda a: a.given("complete_labels") and not a.given("do_train"),
         "--complete_labels needs --do_train: training labels are completed",
     ),

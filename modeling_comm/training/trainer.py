@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput
@@ -330,6 +330,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         *,
         keep_threshold_offset: bool = False,
         keep_evidence_threshold: bool = False,
+        keep_fusion_threshold: bool = False,
         **kwargs: Any,
     ) -> TrainOutput:
         """
@@ -342,8 +343,9 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
                 set to 0, because it was tuned for other weights; `probability_map` is removed in any case.
             keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
                 set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
+            keep_fusion_threshold (`bool`, defaults to `False`): keeps the processor's `fusion_threshold`, which is else removed.
         """
-        self.processing_class.decision.clear_tuned(keep_offset=keep_threshold_offset)
+        self.processing_class.decision.clear_tuned(keep_threshold_offset, keep_fusion_threshold)
         if not keep_evidence_threshold:
             self._reset_evidence_threshold()
         learn_relation_types(self.processing_class, self.train_dataset)
@@ -451,6 +453,10 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         if self.place_model_on_device:
             model = model.to(self.args.device)
         model.eval()
+        if self.args.world_size > 1:
+            # DDP shares them at the next training step only, and one model is to be scored: that which is saved.
+            for buffer in model.buffers():
+                broadcast(buffer)
         evaluated = EvaluatedDocuments(keep_margins, self.args.world_size)
         for batch in dataloader:
             if indices := batch["document_index"]:
