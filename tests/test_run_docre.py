@@ -407,7 +407,15 @@ def test_training_without_validation_documents(work, always, caplog):
             "multiple of block_size",
         ),
         (
-            "--do_train --early_stopping_patience 3 --eval_strategy no --load_best_model_at_end false".split(),
+            [
+                "--do_train",
+                "--early_stopping_patience",
+                "3",
+                "--eval_strategy",
+                "no",
+                "--load_best_model_at_end",
+                "false",
+            ],
             ValueError,
             "--early_stopping_patience counts evaluations",
         ),
