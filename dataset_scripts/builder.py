@@ -136,6 +136,7 @@ class Documents(datasets.GeneratorBasedBuilder):
 
     VERSION = datasets.Version("1.1.0")  # part of the cache's key: a change of rows or checks is a new version
     BUILDER_CONFIG_CLASS = DocumentsConfig
+    is_streamed = False  # then each pass logs what it leaves out
 
     def _info(self):
         sources = self.config.sources or {}
@@ -170,8 +171,14 @@ class Documents(datasets.GeneratorBasedBuilder):
                 keep_entities=split == "test",  # predictions name them by their numbers
             )
         index = -1
-        for index, document in enumerate(documents):
-            yield index, _to_row(document)
+        try:
+            for index, document in enumerate(documents):
+                yield index, _to_row(document)
+        finally:  # nobody reads the provenance of a stream, and it need not be read to its end
+            if self.is_streamed:
+                _warn_of_left_out(source, dropped, report.dropped if report else {})
+                for error in skipped if report else ():  # of DocRED's format they are logged where they are read
+                    logger.warning("Skipped: %s", error)
         provenance[split]["skipped"] = [vars(error) for error in skipped]
         if dropped:
             provenance[split]["dropped"] = dict(dropped)
@@ -216,7 +223,7 @@ def load_splits(
             default all that `data_files` has, or the first three as far as `data_dir` or the entry has them.
         on_bad_document, relations: as in [`~modeling_comm.data.reading.iterate_documents`].
         streaming (`bool`, defaults to `False`): read the files while iterating, in bounded memory and without a copy
-            on disk. Skipped documents are then logged but not in the provenance.
+            on disk. What is left out is then logged in each pass but not in the provenance.
         cache_dir (`str`, *optional*): where `datasets` keeps what it has prepared. A changed file is prepared again.
 
     Returns:
@@ -243,6 +250,7 @@ def load_splits(
         format=get_dataset(name).format,
     )
     if streaming:
+        builder.is_streamed = True
         return builder.as_streaming_dataset()
     try:
         builder.download_and_prepare()
@@ -252,12 +260,7 @@ def load_splits(
         raise
     loaded = builder.as_dataset()
     for split, file in read_provenance(loaded).items():
-        if parts := file.get("dropped"):
-            numbers = ", ".join(f"{parts.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
-            logger.warning("%s: left out %s of %d documents", file["source"], numbers, parts["documents"])
-        if parts := file.get("left_out"):
-            numbers = ", ".join(f"{number} {kind}" for kind, number in parts.items())
-            logger.warning("%s: left out %s", file["source"], numbers)
+        _warn_of_left_out(file["source"], file.get("dropped"), file.get("left_out"))
         if file["skipped"]:
             indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
             logger.warning(
@@ -268,6 +271,16 @@ def load_splits(
                 indices,
             )
     return loaded
+
+
+def _warn_of_left_out(source, dropped, left_out):
+    """Says how many parts of documents were left out, as the provenance counts them."""
+    if dropped:
+        numbers = ", ".join(f"{dropped.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
+        logger.warning("%s: left out %s of %d documents", source, numbers, dropped["documents"])
+    if left_out:
+        numbers = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
+        logger.warning("%s: left out %s", source, numbers)
 
 
 def find_data_files(

@@ -1,6 +1,7 @@
 """A map from margins to probabilities in the product: what decides, what is written, and what a checkpoint keeps."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -150,6 +151,35 @@ def test_training_further_removes_the_map(saved, tmp_path, caplog):
     assert processor.decision.probability_map is None and "probability_map" in caplog.text
     with pytest.raises(ValueError, match="labels"):
         fit_map(trainer, [random_document(4, seed=seed, labels=False) for seed in range(5)])
+
+
+@pytest.mark.parametrize(("relations", "mean"), [(2, 0), (30, -3)], ids=["all cells are fitted", "the highest are"])
+def test_what_types_exclude_is_not_decided(relations, mean):
+    """False positives that a type constraint removes, of high margins, and one gold fact among them, which is missed."""
+    draw, results = np.random.default_rng(0), []
+    pairs = torch.tensor([[0, 1], [1, 0]] * 4)
+    for number in range(10):
+        logits = torch.from_numpy(draw.normal(mean, 2, (8, relations + 1)).astype(np.float32))
+        logits[:, 0] = 0
+        labels = logits[:, 1:].numpy() > draw.normal(0, 1, (8, relations))
+        excluded = np.zeros((8, relations), bool)
+        excluded[:3] = True
+        logits[:3, 1:], labels[:3] = 5, False
+        labels[0, 0] = number == 0
+        results.append(Predictions.from_logits(logits, pairs, DecisionSettings(type_constraint="hard"), excluded))
+        results[-1].labels = labels
+    gold, allowed = sum(one.labels.sum() for one in results), 5 * relations
+    trainer = SimpleNamespace(
+        evaluation_documents=lambda given: given,
+        predict=lambda documents, keep_margins: SimpleNamespace(predictions=results),
+        processing_class=SimpleNamespace(decision=DecisionSettings(type_constraint="hard")),
+    )
+    dev = fit_map(trainer, results)["dev"]
+    map_ = trainer.processing_class.decision.probability_map
+    assert map_.slope > 0.5
+    for way in dev.values():
+        assert way["gold"] == gold and way["predicted"] <= 10 * allowed and way["f1"] > 0.5 and way["recall"] < 1
+    assert dev["threshold"]["predicted"] == sum(len(one.triples) for one in results)
 
 
 # The script

@@ -170,6 +170,24 @@ def test_parts_are_left_out_of_a_data_set_and_counted(tmp_path, caplog):
     assert "left out 3 mentions, 3 entities, 6 facts of 3 documents" in caplog.text
 
 
+def test_parts_that_a_stream_leaves_out_are_said(tmp_path, caplog):
+    pairs = [spoil(document) for document in documents(3)]
+    write_json(tmp_path / "train.json", [wrong for wrong, _ in pairs])
+    files = {"train": str(tmp_path / "train.json")}
+    stream = load_splits("local", data_files=files, on_bad_document="drop_part", streaming=True)["train"]
+    assert len(list(stream)) == 3
+    assert caplog.messages == [f"{files['train']}: left out 3 mentions, 3 entities, 6 facts of 3 documents"]
+    caplog.clear()
+    assert len(list(stream.take(1))) == 1
+    assert "left out" in caplog.text, "also of a pass that ends early"
+    caplog.clear()
+    lines = ["1|t|Aspirin heals", "1|a|Pain.", "1\t0\t7\tAspirin\tChemical\tD1", "1\tCID\tD1\tD1", "", ""]
+    (tmp_path / "train.pubtator").write_text("\n".join(lines), encoding="utf-8")
+    files = {"train": str(tmp_path / "train.pubtator")}
+    assert len(list(load_splits("local", data_files=files, streaming=True)["train"])) == 1
+    assert caplog.messages == [f"{files['train']}: left out 1 facts of an entity with itself"]
+
+
 # ------------------------------------------------------------------------------------------ names that are not UTF-8
 
 

@@ -406,12 +406,30 @@ def test_training_without_validation_documents(work, always, caplog):
             ValueError,
             "multiple of block_size",
         ),
+        (
+            [
+                "--do_train",
+                "--early_stopping_patience",
+                "3",
+                "--eval_strategy",
+                "no",
+                "--load_best_model_at_end",
+                "false",
+            ],
+            ValueError,
+            "--early_stopping_patience counts evaluations",
+        ),
+        (
+            ["--train_file", SAMPLE / "dev_revised.json", "--do_train", "--early_stopping_patience", "3"],
+            ValueError,
+            "--early_stopping_patience needs a validation split",
+        ),
         (["--data_dir", SAMPLE, "--do_eval", "--ign_reference", "no.json"], FileNotFoundError, "no.json"),
         (["--data_dir", SAMPLE, "--do_eval", "--on_bad_document", "keep"], ValueError, "on_bad_document.*'keep'"),
     ],
 )
 def test_clear_errors(work, always, flags, error, message):
-    model = [] if "--do_train" in flags and "--data_dir" in flags else ["--model_name_or_path", work / "encoder"]
+    model = [] if flags[-1] == "--do_train" and "--data_dir" in flags else ["--model_name_or_path", work / "encoder"]
     with pytest.raises(error, match=message):
         run(*always, *model, *flags, "--output_dir", work / "wrong")
 

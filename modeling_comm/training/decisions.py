@@ -4,11 +4,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset
 
 from ..decoding import Predictions
 from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_on_dev, report_on_test
-from ..incomplete_labels.probability_map import CannotFitError, fit_probability_map
+from ..incomplete_labels.probability_map import OUT_OF_REACH, CannotFitError, fit_probability_map
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json, write_json
 from .script_arguments import RunArguments
@@ -39,7 +40,7 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str |
     results = trainer.predict(trainer.evaluation_documents(eval_dataset), keep_margins=True).predictions
     if any(one.labels is None for one in results):
         raise ValueError("fit_map: found documents without labels; expected labels in all of them")
-    margins, labels = [one.margins for one in results], [one.labels for one in results]
+    margins, labels = _decidable(results)
     fitted = fit_probability_map(margins, labels)
     decision = trainer.processing_class.decision
     decision.threshold_offset, decision.probability_map = 0.0, fitted.map
@@ -102,7 +103,7 @@ def compare_on_test(trainer: CommTrainer, results: Sequence[Predictions]) -> Non
     """Adds the scores of labelled test documents to `decisions.json`, where a run has fitted a map."""
     map_ = trainer.processing_class.decision.probability_map
     if (report := read_decisions(trainer)) is not None and all(one.labels is not None for one in results):
-        margins, labels = [one.margins for one in results], [one.labels for one in results]
+        margins, labels = _decidable(results)
         _write(trainer, report_on_test(report, map_, margins, labels))
 
 
@@ -112,6 +113,16 @@ def read_decisions(trainer: CommTrainer) -> dict | None:
     if trainer.processing_class.decision.probability_map is None or not file.is_file():
         return None
     return read_json(file)
+
+
+def _decidable(results):
+    """Margins and labels `(p, R)` of each document. What `type_constraint` excludes is never predicted, whatever its margin, so
+    it has one that no cut is below; a gold fact of this kind counts as missed."""
+    margins = [
+        one.margins if one.excluded is None else np.where(one.excluded, np.float32(OUT_OF_REACH), one.margins)
+        for one in results
+    ]
+    return margins, [one.labels for one in results]
 
 
 def _write(trainer, report):

@@ -342,6 +342,8 @@ class Arguments:
         """The split that each given flag cannot do without."""
         needs = {"do_train": "train", "do_predict_teacher": "train", "do_eval": "validation", "do_predict": "test"}
         needs |= dict.fromkeys(TUNING_FLAGS, "validation")
+        if self.training.do_train:
+            needs["early_stopping_patience"] = "validation"
         return {flag: split for name, split in needs.items() for flag in self.given(name)}
 
 
@@ -384,6 +386,10 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
     (
         lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
         "--fit_probability_map chooses an offset for each relation; leave out --tune_threshold_offset and --threshold_offset",
+    ),
+    (
+        lambda a: a.given("early_stopping_patience") and a.training.do_train and a.training.eval_strategy == "no",
+        "--early_stopping_patience counts evaluations in training, and there is none with --eval_strategy no; leave one out",
     ),
     (
         lambda a: a.given("tune_fusion_threshold") and a.given("threshold_offset", "fusion_threshold"),
