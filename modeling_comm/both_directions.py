@@ -1,49 +1,44 @@
 """Predicted triples of symmetric and inverse relations, which a model is asked about once, shown in both directions."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
 
 from .candidate_pairs import CandidatePairs
+from .decoding import Triple
 
-_Triple = TypeVar("_Triple", bound=Mapping[str, Any])
+
+def labels_both_ways(id2label: Mapping[int, str], candidates: CandidatePairs) -> dict[int, str]:
+    """
+    The labels of what [`show_both_ways`] gives.
+
+    Args:
+        id2label (`Mapping[int, str]`): the model's labels, the threshold class first.
+        candidates (`CandidatePairs`): which relations have an inverse.
+
+    Returns:
+        `dict[int, str]`: the model's labels, and after them the inverse relations, which it is not asked about.
+    """
+    return {**id2label, **dict(enumerate(candidates.inverse, len(id2label)))}
 
 
-def show_both_ways(
-    triples: list[_Triple], relation_names: Mapping[str, str], candidates: CandidatePairs
-) -> list[_Triple]:
+def show_both_ways(triples: list[Triple], id2label: Mapping[int, str], candidates: CandidatePairs) -> list[Triple]:
     """
     Triples with those that say the same in the other direction.
 
     Args:
-        triples (`list[TripleInWords]`): as [`~decoding.Predictions.in_words`] gives them, by head, tail and falling score.
-        relation_names (`Mapping[str, str]`): readable names of relations.
+        triples (`list[Triple]`): what was predicted for a document.
+        id2label (`Mapping[int, str]`): what [`labels_both_ways`] gave.
         candidates (`CandidatePairs`): which relations are symmetric, and which have an inverse.
 
     Returns:
-        `list[TripleInWords]`: in the same order. What is added is `derived` from the triple that it repeats, with its score.
+        `list[Triple]`: the triples, and then the others: each follows from the triple that it repeats, with its margin,
+        probability and evidence.
     """
-    added = [other for triple in triples for other in _mirrored(triple, relation_names, candidates)]
-    return sorted(triples + added, key=_place) if added else triples
-
-
-def _place(triple):
-    return triple["head"], triple["tail"], -triple["score"]
-
-
-def _mirrored(triple, relation_names, candidates) -> Iterator[Any]:
-    premise = triple["head"], triple["tail"], triple["relation"]
-    for head, tail, relation in candidates.mirrored(*premise):
-        names = [triple["head_name"], triple["tail_name"]]
-        if turned := head != triple["head"]:
-            names.reverse()
-        rule = f"{triple['relation']}(x, y) => {relation}({'y, x' if turned else 'x, y'})"
-        yield {
-            **triple,
-            "head": head,
-            "tail": tail,
-            "relation": relation,
-            "relation_name": relation_names.get(relation, relation),
-            "derived": {"rule": rule, "premises": [list(premise)]},
-            "head_name": names[0],
-            "tail_name": names[1],
-        }
+    label2id = {label: index for index, label in id2label.items()}
+    added = []
+    for triple in triples:
+        name = id2label[triple.label]
+        for head, tail, relation in candidates.mirrored(triple.head, triple.tail, name):
+            other = triple._replace(head=head, tail=tail, label=label2id[relation])
+            rule = f"{name}(x, y) => {relation}({'y, x' if head != triple.head else 'x, y'})"
+            added.append(other._replace(rule=rule, premises=((triple.head, triple.tail, triple.label),)))
+    return triples + added

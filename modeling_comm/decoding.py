@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
-from .both_directions import show_both_ways
 from .candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types, ignored_pairs
 from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
@@ -31,7 +30,7 @@ class Triple(NamedTuple):
         evidence (`tuple[int, ...]`, *optional*): the sentences that prove it, None where no evidence is predicted.
         probability (`float`, *optional*): where the model has a map to probabilities.
         rule (`str`, *optional*): the rule by which it follows from other triples; margin and probability are then the model's
-            own, which did not suffice.
+            own, which did not suffice, or those of the triple that it says in the other direction.
         premises (`tuple`): `(head, tail, label)` of these other triples.
     """
 
@@ -273,12 +272,10 @@ class Predictions(Mapping):
         document: Document,
         id2label: Mapping[int, str],
         relation_names: Mapping[str, str],
-        shown_both_ways: CandidatePairs = ALL_PAIRS,
     ) -> list[TripleInWords]:
-        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them; those of symmetric and inverse
-        relations of `shown_both_ways` also in the other direction, as derived from the first."""
+        """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        words: list[Any] = [
+        return [
             {
                 "head": triple.head,
                 "tail": triple.tail,
@@ -293,7 +290,6 @@ class Predictions(Mapping):
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
-        return show_both_ways(words, relation_names, shown_both_ways)
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:

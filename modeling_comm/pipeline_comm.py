@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
+from .both_directions import labels_both_ways, show_both_ways
 from .candidate_pairs import ALL_PAIRS
 from .configuration_comm import IS_REMOTE_CODE, TASK
 from .document_input import is_document, read_document_input
@@ -86,6 +87,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_model(model.config)
         self._related_pairs = RelatedPairs()
+        self._postprocess_params: dict[str, Any] = {}
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
 
     def __call__(
@@ -222,9 +224,19 @@ class DocumentRelationExtractionPipeline(Pipeline):
         if unknown := sorted(selection.keys() - set(TripleSelection.field_names())):
             raise TypeError(_unknown_argument(unknown[0], self._sanitize_parameters))
         chosen = TripleSelection(**selection)
-        chosen.label_ids(self.processor.id2label, self.processor.relation_names)  # refuses unknown relations at once
         postprocess |= {name: getattr(chosen, name) for name, value in selection.items() if value is not None}
+        self._check_relations({**self._postprocess_params, **postprocess})
         return preprocess, forward, postprocess
+
+    def _check_relations(self, postprocess_params):
+        """Refuses relations that are not among those shown at once, not only after the first batch."""
+        shown = self._shown(postprocess_params.get("both_directions", False))
+        wanted = TripleSelection(relations=postprocess_params.get("relations"))
+        wanted.label_ids(labels_both_ways(self.processor.id2label, shown), self.processor.relation_names)
+
+    def _shown(self, both_directions):
+        """The relations that are shown in both directions."""
+        return self.processor.candidates if both_directions else ALL_PAIRS
 
     # ---------------------------------------------------------------------------------------------- from many to many
 
@@ -296,13 +308,17 @@ class DocumentRelationExtractionPipeline(Pipeline):
         outputs, examples = model_outputs["outputs"], model_outputs["examples"]
         documents = [example["document"].document for example in examples]
         predictions = self.processor.decide(outputs, documents, threshold_offset, rules, type_constraint)
-        id2label, names = self.processor.id2label, self.processor.relation_names
-        left_out = self._select(wanted, predictions, examples)
-        shown = self.processor.candidates if both_directions else ALL_PAIRS
+        shown, names = self._shown(both_directions), self.processor.relation_names
+        labels = labels_both_ways(self.processor.id2label, shown)
+        for decided in predictions:
+            if warning := self._related_pairs.add(decided.triples, len(decided.pairs)):
+                logger.warning(warning)
+            # Before the selection, which is about what the record shows.
+            decided.triples = show_both_ways(decided.triples, labels, shown)
+        left_out = self._select(wanted, labels, predictions, examples)
         symmetric = self.processor.candidates.is_symmetric
         triples = [
-            decided.in_words(document, id2label, names, shown)
-            for decided, document in zip(predictions, documents, strict=True)
+            decided.in_words(document, labels, names) for decided, document in zip(predictions, documents, strict=True)
         ]
         records: list[Any] = []
         for index, (example, found) in enumerate(zip(examples, triples, strict=True)):
@@ -334,13 +350,11 @@ class DocumentRelationExtractionPipeline(Pipeline):
             )
         return records
 
-    def _select(self, selection, predictions, examples):
+    def _select(self, selection, labels, predictions, examples):
         """Takes the triples that are not wanted out of the predictions; returns how many of each document."""
-        wanted, left_out = selection.label_ids(self.processor.id2label, self.processor.relation_names), []
+        wanted, left_out = selection.label_ids(labels, self.processor.relation_names), []
         for decided, example in zip(predictions, examples, strict=True):
             entities = example["document"].entities
-            if warning := self._related_pairs.add(decided.triples, len(decided.pairs)):
-                logger.warning(warning)
             before = len(decided.triples)
             decided.triples = selection.select(decided.triples, [entity["type"] for entity in entities], wanted)
             left_out.append(before - len(decided.triples))

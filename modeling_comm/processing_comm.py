@@ -19,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import ModelOutput, logging
 
+from .both_directions import labels_both_ways, show_both_ways
 from .candidate_pairs import ALL_PAIRS, CandidatePairs
 from .configuration_comm import (
     IS_REMOTE_CODE,
@@ -409,10 +410,12 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         warn_of_removed(predictions, self.decision)
+        shown = self.candidates if both_directions else ALL_PAIRS
+        labels = labels_both_ways(self.id2label, shown)
+        for one in predictions:
+            one.triples = show_both_ways(one.triples, labels, shown)
         return [
-            one.in_words(
-                document, self.id2label, self.relation_names, self.candidates if both_directions else ALL_PAIRS
-            )
+            one.in_words(document, labels, self.relation_names)
             for one, document in zip(predictions, documents, strict=True)
         ]
 

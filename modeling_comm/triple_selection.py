@@ -110,7 +110,8 @@ class TripleSelection:
         Label ids of the relations that are wanted.
 
         Args:
-            id2label (`Mapping[int, str]`): The model's labels, the threshold class first.
+            id2label (`Mapping[int, str]`): The model's labels, the threshold class first; with both directions, those of
+                [`~both_directions.labels_both_ways`].
             relation_names (`Mapping[str, str]`): Readable names by label.
 
         Returns:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from helpers import random_document, run_script, save_backbone, tiny_config, tiny_model, tiny_processor
+from helpers import random_document, run_script, save_backbone, tiny_config, tiny_model, tiny_processor, tiny_system
 
 import comm_docre
 from modeling_comm import CommProcessor, DocumentRelationExtractionPipeline, document_from_text
@@ -16,6 +16,7 @@ from modeling_comm.features import LOSSES_OF_ENCODING, without_relations
 from modeling_comm.losses import available_losses, loss_from_config
 from modeling_comm.settings import SettingError
 from modeling_comm.training.checks import check_loss_of_symmetric
+from modeling_comm.triple_selection import UnknownRelationError
 
 
 def typed(types, labels=(), seed=0, **fields):
@@ -267,6 +268,40 @@ def test_the_pipeline_shows_both_directions_when_asked():
     assert all(one["symmetric"] is True for one in both["triples"] if one["relation"] == "P27")
     with pytest.raises(ValueError, match="both_directions"):
         extract(document, both_directions="yes")
+
+
+def test_triples_of_both_directions_are_selected():
+    processor = tiny_processor(symmetric=["P27"], inverse={"P40": "P17"}, relation_names={"P40": "child"})
+    extract = DocumentRelationExtractionPipeline(
+        tiny_model(), processor, both_directions=True, threshold_offset=-100.0
+    )
+    document = typed(["ORG", "PER", "ORG"])
+    everything = extract(document)["triples"]
+    selections = [
+        ({"head_types": "PER"}, [one for one in everything if one["head"] == 1]),
+        ({"relations": "Child"}, [one for one in everything if one["relation"] == "P40"]),
+    ]
+    for selection, expected in selections:
+        record = extract(document, **selection)
+        assert record["triples"] == expected and any("derived" in one for one in expected)
+        assert record["lost"]["triples_not_selected"] == len(everything) - len(expected)
+    assert len(extract(document, relations="P27", top_k=1)["triples"]) == 1
+    with pytest.raises(UnknownRelationError):
+        extract(document, relations="child", both_directions=False)
+
+
+def test_the_command_selects_relations_that_it_shows_both_ways(tmp_path, capsys):
+    config, processor = tiny_system(inverse={"P40": "P17"})
+    for part in (tiny_model(config), processor):
+        part.save_pretrained(tmp_path / "model")
+    source, output = tmp_path / "in.json", tmp_path / "out.jsonl"
+    source.write_text(json.dumps([typed(["PER"] * 3)]))
+    files = ("--model", tmp_path / "model", "--input", source, "--format", "docred", "--output", output)
+    words = ["predict", *map(str, files), *("--device", "cpu", "--threshold_offset", "-100", "--relations", "P40")]
+    assert comm_docre.main(words) == 2 and "'P40'" in capsys.readouterr().err
+    assert comm_docre.main([*words, "--both_directions"]) == 0
+    (record,) = map(json.loads, output.read_text().splitlines())
+    assert [one["relation"] for one in record["triples"]] == ["P40"] * 6
 
 
 def test_types_that_the_model_is_not_asked_about_are_said(caplog):

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from transformers import pipeline
 
+from ..both_directions import labels_both_ways
+from ..candidate_pairs import ALL_PAIRS
 from ..configuration_comm import __version__
 from ..deployment.quantization import quantize_backbone
 from ..extensions import import_extensions
@@ -59,8 +61,9 @@ def _check(args, processes):
             except (ValueError, ImportError) as error:
                 raise ValueError(f"--{flag} {error}") from error
         if flag == "model":
+            shown = checked.candidates if args.both_directions else ALL_PAIRS
             with _naming_flag():
-                selection.label_ids(checked.id2label, checked.relation_names)
+                selection.label_ids(labels_both_ways(checked.id2label, shown), checked.relation_names)
     if args.format != "txt" and Path(args.input).is_dir():
         raise ValueError(f"--input {args.input}: found a folder, expected a file; only --format txt takes folders")
     if args.quantize and args.dtype != "float32":
