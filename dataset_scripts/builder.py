@@ -52,10 +52,11 @@ FEATURES = datasets.Features(
         "has_labels": datasets.Value("bool"),
         "ignored_pairs": datasets.List(_INTEGERS),
         "entity_ids": datasets.List(datasets.List(datasets.Value("string"))),
+        "untyped_entities": _INTEGERS,
     }
 )
 # Fields that few documents have. A row without one has `None`.
-_OPTIONAL = ("ignored_pairs", "entity_ids")
+_OPTIONAL = ("ignored_pairs", "entity_ids", "untyped_entities")
 
 
 def _to_row(document):
@@ -126,15 +127,15 @@ class DocumentsConfig(datasets.BuilderConfig):
 
 class Documents(datasets.GeneratorBasedBuilder):
     """
-    One row for each document: `title`, `sents`, `vertexSet`, `labels`, `has_labels`, `ignored_pairs` and `entity_ids`. `labels`
-    is `None` where the file has none (`has_labels` is false), which is not the same as an empty list, a document in which
-    nothing is related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
+    One row for each document: `title`, `sents`, `vertexSet`, `labels`, `has_labels`, `ignored_pairs`, `entity_ids` and
+    `untyped_entities`. `labels` is `None` where the file has none (`has_labels` is false), which is not the same as an empty
+    list, a document in which nothing is related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
     [`to_document`] turns a row back.
 
     [`load_splits`] is the easy way to use it.
     """
 
-    VERSION = datasets.Version("1.1.0")  # part of the cache's key: a change of rows or checks is a new version
+    VERSION = datasets.Version("1.2.0")  # part of the cache's key: a change of rows or checks is a new version
     BUILDER_CONFIG_CLASS = DocumentsConfig
     is_streamed = False  # then each pass logs what it leaves out
 

@@ -72,7 +72,7 @@ class Document(TypedDict):
     title: str
     sents: list[list[str]]
     vertexSet: list[list[Mention]]
-    untyped_entities: NotRequired[list[int]]
+    untyped_entities: NotRequired[list[int] | None]
     labels: NotRequired[list[Fact] | None]
     ignored_pairs: NotRequired[list[list[int]] | None]
     entity_ids: NotRequired[list[list[str]] | None]
@@ -292,6 +292,7 @@ def validate_document(
         for position, mention in enumerate(mentions):
             _check_mention(checker, mention, f"vertexSet[{number}][{position}]", sents, require)
     _check_ids(checker, document, len(entities))
+    _check_untyped(checker, document, len(entities))
     _check_ignored_pairs(checker, document, len(entities))
     if "labels" in require or document.get("labels") is not None:
         labels = checker.read(document, "labels", _LIST, "", "a list of labels, or no such field if unlabelled")
@@ -316,6 +317,16 @@ def _check_ids(checker, document, entities):
         for place, identifier in enumerate(of_entity):
             field = f"entity_ids[{number}][{place}]"
             checker.check_text(checker.check(identifier, str, field, "an id (a text)"), field)
+
+
+def _check_untyped(checker, document, entities):
+    if document.get("untyped_entities") is None:
+        return
+    expected = f"the index of an entity (an integer, 0 <= index < {entities})"
+    untyped = checker.read(document, "untyped_entities", _LIST, "", "a list of entities' indices, or no such field")
+    for number, index in enumerate(untyped):
+        if not isinstance(index, Integral) or isinstance(index, bool) or not 0 <= index < entities:
+            checker.fail(f"untyped_entities[{number}]", index, expected)
 
 
 def _check_ignored_pairs(checker, document, entities):

@@ -231,6 +231,9 @@ def test_entities_that_share_a_mention():
         ("entity_ids", [["D1"]], "entity_ids"),
         ("entity_ids", ["D1", [], []], "entity_ids[0]"),
         ("entity_ids", [["D1"], [], [2]], "entity_ids[2][0]"),
+        ("untyped_entities", "all", "untyped_entities"),
+        ("untyped_entities", [0, 3], "untyped_entities[1]"),
+        ("untyped_entities", [[0]], "untyped_entities[0]"),
     ],
 )
 def test_wrong_fields_are_named(field, value, named):

@@ -8,12 +8,14 @@ import torch
 from helpers import ROOT, random_document, run_script, save_backbone, tiny_model, tiny_system
 from transformers import AutoProcessor, pipeline
 
+from dataset_scripts.builder import load_splits, to_document
 from modeling_comm import CommProcessor, SettingError
 from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.document_input import read_document_input
 from modeling_comm.relation_types import RelationTypes, entity_types
 from modeling_comm.training.build_model import load_checkpoint
+from modeling_comm.training.encode_dataset import encode_dataset, learn_relation_types
 from modeling_comm.training.script_arguments import ModelArguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -195,6 +197,21 @@ def test_training_learns_the_types_and_scores_with_them(tmp_path):
     assert trainer.tune_threshold_offset(everything) == decision.threshold_offset > -100.0
     decision.type_constraint = "none"
     assert "eval_removed_by_types" not in trainer.evaluate(everything)
+
+
+def test_entities_without_a_type_stay_so_in_a_data_set(tmp_path):
+    documents = [
+        document("PER", "MISC", "LOC", labels=[(0, "P19", 1), (0, "P26", 2)], untyped_entities=[1]),
+        TRAINING[0],
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(documents), encoding="utf-8")
+    files = {"train": str(tmp_path / "train.json")}
+    rows = load_splits("local", data_files=files, cache_dir=str(tmp_path / "cache"))["train"]
+    assert list(map(to_document, rows)) == documents
+    _, processor = tiny_system(id2label=LABELS, type_constraint="hard")
+    learn_relation_types(processor, encode_dataset(rows, processor))
+    assert processor.decision.relation_types == RelationTypes.of_documents(documents)
+    assert "MISC" not in processor.decision.relation_types.types
 
 
 def test_documents_without_labels_or_in_a_stream(tmp_path):
