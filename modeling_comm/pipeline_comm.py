@@ -120,7 +120,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 default the checkpoint's own, which is 0 unless it was tuned.
             type_constraint (`str`, *optional*): with `"hard"` a relation is predicted only between types of head and tail that it
                 had in training, if the checkpoint knows these; `"none"` does without; by default the checkpoint's own. Entities
-                without a type are never left out.
+                without a type are never left out. Rules are applied afterwards: what they add is not held back.
             rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
                 added to them, and says so; by default the checkpoint's own, none with `[]`.
             both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations, and of undirected
