@@ -19,7 +19,7 @@ from modeling_comm.formats import ImportReport, matching_formats, read_documents
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
 
-from .provenance import FileProvenance, read_provenance, write_provenance
+from .provenance import FileProvenance, left_out_in_words, read_provenance, write_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,7 @@ class Documents(datasets.GeneratorBasedBuilder):
                 yield index, _to_row(document)
         finally:  # nobody reads the provenance of a stream, and it need not be read to its end
             if self.is_streamed:
-                _warn_of_left_out(source, dropped, report.dropped if report else {})
+                _warn_of_left_out({"source": source, "dropped": dropped, "left_out": report.dropped if report else {}})
                 for error in skipped if report else ():  # of DocRED's format they are logged where they are read
                     logger.warning("Skipped: %s", error)
         provenance[split]["skipped"] = [vars(error) for error in skipped]
@@ -260,7 +260,7 @@ def load_splits(
         raise
     loaded = builder.as_dataset()
     for split, file in read_provenance(loaded).items():
-        _warn_of_left_out(file["source"], file.get("dropped"), file.get("left_out"))
+        _warn_of_left_out(file)
         if file["skipped"]:
             indices = ", ".join(str(skipped["index"]) for skipped in file["skipped"])
             logger.warning(
@@ -273,14 +273,9 @@ def load_splits(
     return loaded
 
 
-def _warn_of_left_out(source, dropped, left_out):
-    """Says how many parts of documents were left out, as the provenance counts them."""
-    if dropped:
-        numbers = ", ".join(f"{dropped.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
-        logger.warning("%s: left out %s of %d documents", source, numbers, dropped["documents"])
-    if left_out:
-        numbers = ", ".join(f"{number} {kind}" for kind, number in left_out.items())
-        logger.warning("%s: left out %s", source, numbers)
+def _warn_of_left_out(file):
+    for parts in left_out_in_words(file):
+        logger.warning("%s: left out %s", file["source"], parts)
 
 
 def find_data_files(

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 from datasets import Dataset, IterableDataset
 
+from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.incomplete_labels.rules import Completion, complete_labels, read_rules
 
 from .builder import to_document
@@ -13,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def complete_split(
-    rows: Dataset | IterableDataset, path: str, relations: Collection[str]
+    rows: Dataset | IterableDataset, path: str, relations: Collection[str], candidates: CandidatePairs = ALL_PAIRS
 ) -> tuple[Dataset | IterableDataset, Completion | None]:
     """
     Completes the labels of documents.
@@ -22,6 +23,8 @@ def complete_split(
         rows (`Dataset` or `IterableDataset`): documents as [`~.builder.load_splits`] reads them.
         path (`str`): file of rules.
         relations (`Collection[str]`): the known relations.
+        candidates (`CandidatePairs`, *optional*): of the data set's entry, see
+            [`~modeling_comm.incomplete_labels.rules.complete_labels`].
 
     Returns:
         the documents with what follows among their labels, and what was added; None of a stream.
@@ -30,7 +33,7 @@ def complete_split(
         OSError, ValueError: see [`~modeling_comm.incomplete_labels.rules.read_rules`].
     """
     rules = read_rules(path, relations)
-    completed = rows.map(_complete_row, fn_kwargs={"rules": rules}, features=rows.features)
+    completed = rows.map(_complete_row, fn_kwargs={"rules": rules, "candidates": candidates}, features=rows.features)
     if isinstance(rows, IterableDataset):
         return completed, None
     added = Completion.between(map(to_document, rows), map(to_document, completed))
@@ -38,9 +41,9 @@ def complete_split(
     return completed, added
 
 
-def _complete_row(row: Mapping, rules) -> dict:
+def _complete_row(row: Mapping, rules, candidates) -> dict:
     if not row["has_labels"]:
         return {"labels": row["labels"]}
-    labels = complete_labels(to_document(row), rules)["labels"][len(row["labels"]) :]
+    labels = complete_labels(to_document(row), rules, candidates)["labels"][len(row["labels"]) :]
     added = [{**{key: label[key] for key in ("h", "t", "r")}, "evidence": None} for label in labels]
     return {"labels": [*row["labels"], *added]}

@@ -10,6 +10,8 @@ from modeling_comm.configuration_comm import __version__
 from modeling_comm.data import DatasetSource
 from modeling_comm.reporting.markdown import join_cells
 
+from .provenance import left_out_in_words
+
 _TEMPLATE = Path(__file__).with_name("dataset_card.md")
 _MARK = "<!-- Written by `python -m dataset_scripts.publish`"  # how the template begins
 
@@ -133,6 +135,7 @@ def _content(record):
             notes.append(
                 f"* `{split}`: {skipped:,} documents of the file are malformed and left out (`record.json` lists them)."
             )
+        notes += [f"* `{split}`: left out of documents of the file are {parts}." for parts in left_out_in_words(file)]
         official = file.get("official_documents", found + skipped)
         if found + skipped != official:
             notes.append(

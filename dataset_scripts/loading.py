@@ -109,7 +109,9 @@ def load_data(arguments: Arguments) -> Data:
             data.splits[split] = data.splits[split].take(limit)
     if options.complete_labels and "train" in data.splits:
         relations = load_labels(arguments, data)[0][1:]
-        data.splits["train"], added = complete_split(data.splits["train"], options.complete_labels, relations)
+        data.splits["train"], added = complete_split(
+            data.splits["train"], options.complete_labels, relations, data.entry.candidates
+        )
         data.completion = {"rules": options.complete_labels, "sha256": file_sha256(options.complete_labels)}
         data.completion |= added._asdict() if added else {}
     return data

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import datasets
 
@@ -49,3 +49,14 @@ def read_provenance(loaded: datasets.DatasetDict | datasets.Dataset | Mapping) -
     """
     some_split = next(iter(loaded.values())) if isinstance(loaded, Mapping) else loaded
     return json.loads(some_split.info.description)
+
+
+def left_out_in_words(file: Mapping[str, Any]) -> list[str]:
+    """What a [`FileProvenance`], or the record of a published file, says was left out of documents: `dropped` and `left_out`."""
+    words = []
+    if dropped := file.get("dropped"):
+        numbers = ", ".join(f"{dropped.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
+        words.append(f"{numbers} of {dropped['documents']} documents")
+    if left_out := file.get("left_out"):
+        words.append(", ".join(f"{number} {kind}" for kind, number in left_out.items()))
+    return words

@@ -50,7 +50,7 @@ from modeling_comm.utils.writer import write_bytes, write_text
 from .builder import FEATURES, load_splits, relation_labels, to_document
 from .dataset_card import check_card, default_config, read_source, render_card
 from .describe import describe_documents
-from .provenance import FileProvenance, read_provenance, write_provenance
+from .provenance import FileProvenance, left_out_in_words, read_provenance, write_provenance
 
 _RECORD = "record.json"
 
@@ -85,7 +85,7 @@ def publish(
 
     Returns:
         `dict`: the record beside the rows (`record.json`): by split the source file, its SHA-256, what was
-        skipped and the statistics.
+        skipped and left out, and the statistics.
 
     Raises:
         ValueError: arguments or documents do not fit, the repository is public though `private` is asked for, or it has a card
@@ -152,6 +152,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
             "skipped": [
                 {key: value for key, value in skipped.items() if key != "source"} for skipped in found["skipped"]
             ],
+            **_left_out(found),
             "statistics": describe_documents(map(to_document, loaded[split]), entry.candidates),
         }
         source = own or entry.files[split].source
@@ -172,6 +173,11 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
     }
     write_json(folder / _RECORD, record)
     return record
+
+
+def _left_out(file):
+    """Counts of what was left out of documents, where there are any."""
+    return {key: file[key] for key in ("dropped", "left_out") if file.get(key)}
 
 
 def _copy_licences(data_dir, folder):
@@ -273,7 +279,10 @@ def load_published(
     )
     provenance = {
         split: FileProvenance(
-            source=f"{source}/{config}/{path.name}", sha256=file_sha256(path), skipped=files[split]["skipped"]
+            source=f"{source}/{config}/{path.name}",
+            sha256=file_sha256(path),
+            skipped=files[split]["skipped"],
+            **_left_out(files[split]),
         )
         for split, path in paths.items()
     }
@@ -327,6 +336,7 @@ def main(argv: list[str] | None = None) -> int:
         print(
             f"{split}: {statistics['documents']} documents, {statistics['triples']} facts"
             + (f"; {skipped} malformed documents left out" if skipped else "")
+            + "".join(f"; left out {parts}" for parts in left_out_in_words(file))
         )
     for place in filter(None, (arguments["output_dir"], arguments["repo_id"])):
         print(f"published: {place}")

@@ -210,6 +210,20 @@ def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
     assert read_provenance(loaded)["train"]["skipped"] == [skipped]
 
 
+def test_parts_that_are_left_out_are_reported(tmp_path, data, write_to):
+    fact = {"h": 0, "t": 99, "r": "P17", "evidence": []}
+    write(data, train_revised=[TRAIN[0], {**TRAIN[1], "labels": [*TRAIN[1]["labels"], fact]}, TRAIN[2]])
+    record = write_to(on_bad_document="drop_part")
+    assert (
+        record["files"]["train"]["dropped"] == {"facts": 1, "documents": 1}
+        and "dropped" not in record["files"]["test"]
+    )
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "* `train`: left out of documents of the file are 0 mentions, 0 entities, 1 facts of 1 documents." in card
+    loaded, _ = load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
+    assert read_provenance(loaded)["train"]["dropped"] == {"facts": 1, "documents": 1}
+
+
 def test_documents_of_ones_own(tmp_path, write_to):
     (tmp_path / "about.md").write_text(CARD, encoding="utf-8")
     files = {"train_revised": "train", "dev_revised": "dev", "test_revised": "test"}

@@ -360,11 +360,12 @@ def test_finished_labelling_stays_as_it_is(tmp_path, folder, monkeypatch):
         ({"id2label": {0: "Na", 1: "P27", 2: "P17", 3: "P131", 4: "P1"}}, {}, {"labels"}),
         ({"loss": "balanced_softmax"}, {}, {"decision_threshold"}),
         ({"markers": "none"}, {}, {"markers"}),
+        ({"markers": "entity_type", "marker_types": ["PER", "LOC"]}, {}, {"markers", "marker_types"}),
         ({"window_size": 48, "window_stride": 16}, {}, {"window_size", "window_stride"}),
         ({}, {"max_length": 30}, {"max_length"}),
         ({}, {"shard_size": 5}, {"shard_size"}),
     ],
-    ids=["teacher", "labels", "threshold", "markers", "windows", "max_length", "shard_size"],
+    ids=["teacher", "labels", "threshold", "markers", "marker_types", "windows", "max_length", "shard_size"],
 )
 def test_other_settings_in_the_same_folder(tmp_path, folder, finished, fields, settings, changed):
     again = tmp_path / "again"

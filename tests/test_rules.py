@@ -6,6 +6,8 @@ import random
 import pytest
 from helpers import SHARED, random_document, requires_shared
 
+from dataset_scripts.loading import load_data
+from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.incomplete_labels.rules import (
     Atom,
     Fact,
@@ -17,6 +19,7 @@ from modeling_comm.incomplete_labels.rules import (
     read_rules,
     rules_to_text,
 )
+from modeling_comm.training.script_arguments import parse_arguments
 
 
 def document(*facts, entities=6):
@@ -90,6 +93,45 @@ def test_completed_labels_say_what_they_follow_from():
         *one["labels"],
         {"h": 1, "t": 0, "r": "b", "evidence": [], "rule": "a(x, y) => b(y, x)", "premises": [[0, 1, "a"]]},
     ]
+
+
+def test_labels_are_completed_in_both_directions_of_what_says_the_same():
+    """What the labels say is as it was, also in what follows from it; a new fact has the direction that is asked about."""
+
+    def completed(candidates, rule, *facts, types="xxx"):
+        one = document(*facts, entities=len(types))
+        one["vertexSet"] = [[{"name": "a", "type": kind}] for kind in types]
+        labels = complete_labels(one, [Rule.parse(rule)], candidates)["labels"]
+        assert labels[: len(facts)] == one["labels"]
+        return [(one["h"], one["r"], one["t"], one["premises"]) for one in labels[len(facts) :]]
+
+    facts, rule = ((1, "s", 0), (1, "p", 2)), "s(x, y) & p(y, z) => p(x, z)"
+    assert completed(ALL_PAIRS, rule, *facts) == []
+    symmetric = CandidatePairs(symmetric=["s"])
+    assert completed(symmetric, rule, *facts) == [(0, "p", 2, [[1, 0, "s"], [1, 2, "p"]])]
+    assert completed(symmetric, "p(x, y) => s(y, x)", (0, "p", 1), (1, "s", 2)) == [(0, "s", 1, [[0, 1, "p"]])]
+    assert completed(symmetric, "s(x, y) => s(y, x)", *facts) == [], "nothing new"
+    inverse = CandidatePairs(inverse={"has": "part"})
+    chain = "part(x, y) & part(y, z) => part(x, z)"
+    assert completed(inverse, chain, (1, "has", 0), (1, "part", 2)) == [
+        (0, "part", 2, [[1, 0, "has"], [1, 2, "part"]])
+    ]
+    undirected = CandidatePairs(directed=False, candidate_pairs=[("y", "x")])
+    assert completed(undirected, "s(x, y) => p(x, y)", (0, "s", 1), types="xy") == [(1, "p", 0, [[0, 1, "s"]])]
+
+
+def test_training_labels_are_completed_as_the_entry_declares(tmp_path):
+    """The pairs of BioRED are undirected."""
+    one = {**document((1, "s", 0), (1, "p", 2), entities=3), "sents": [["a"] * 3]}
+    one["vertexSet"] = [[{"name": "a", "sent_id": 0, "pos": [at, at + 1], "type": "Gene"}] for at in range(3)]
+    (tmp_path / "train.json").write_text(json.dumps([one]), encoding="utf-8")
+    (tmp_path / "rules.yaml").write_text("- s(x, y) & p(y, z) => p(x, z)", encoding="utf-8")
+    flags = ["--train_file", tmp_path / "train.json", "--complete_labels", tmp_path / "rules.yaml", "--do_train"]
+    flags += ["--use_cpu", "--output_dir", tmp_path, "--cache_dir", tmp_path / "cache", "--dataset_config"]
+    local, biored = (load_data(parse_arguments([*map(str, flags), name])) for name in ("local", "biored"))
+    assert list(local.documents("train")) == [one] and local.completion["added"] == 0
+    (completed,) = biored.documents("train")
+    assert completed["labels"][:2] == one["labels"] and completed["labels"][2:] == [{"h": 0, "t": 2, "r": "p"}]
 
 
 def test_mined_rules_by_hand():

@@ -715,6 +715,7 @@ def test_other_settings_in_the_same_folder(work, new_model):
         (["--learning_rate", "0.1"], {"learning_rate": (5e-5, 0.1)}),
         (["--gradient_accumulation_steps", "2"], {"documents_per_step": (2, 4)}),
         (["--max_train_documents", "4"], {"max_train_documents": (6, 4)}),
+        (["--on_bad_document", "drop_part"], {"on_bad_document": (None, "drop_part")}),
         (["--train_file", SAMPLE / "test_revised.json"], None),
         (["--seed", "1"], {"seed": (42, 1)}),
         (["--neftune_noise_alpha", "5"], {"neftune_noise_alpha": (None, 5.0)}),

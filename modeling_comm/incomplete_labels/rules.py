@@ -11,7 +11,8 @@ from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
-from ..documents import shown
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types
+from ..documents import Document, shown
 from ..rules import Atom, Derived, Fact, Rule, derive_facts
 
 __all__ = [
@@ -98,26 +99,30 @@ def facts_of(document: Mapping) -> set[Fact]:
     return {Fact(label["h"], label["t"], label["r"]) for label in document.get("labels") or ()}
 
 
-def complete_labels(document: Mapping, rules: Iterable[Rule]) -> dict:
+def complete_labels(document: Document, rules: Iterable[Rule], candidates: CandidatePairs = ALL_PAIRS) -> dict:
     """
     A document whose labels are completed by rules.
 
     Args:
         document (`dict`): in DocRED's format, with labels.
         rules (`Iterable[Rule]`): see [`derive_facts`].
+        candidates (`CandidatePairs`, *optional*): says which relations rules read in both directions, and which as the inverse
+            of another. By default none.
 
     Returns:
-        `dict`: a copy whose `labels` also have what follows. Such a label has no evidence, a text `rule`, and in `premises`
-            the facts
-        `[head, tail, relation]` that it follows from.
+        `dict`: a copy whose `labels` also have what follows, in the direction that a model is asked about. Such a label has no
+            evidence, a text `rule`, and in `premises` the facts `[head, tail, relation]` that it follows from, those of the
+            document as its labels have them.
     """
-    added = [
-        {
-            **{"h": one.fact.head, "t": one.fact.tail, "r": one.fact.relation, "evidence": []},
-            **{"rule": str(one.rule), "premises": [list(premise) for premise in one.premises]},
-        }
-        for one in derive_facts(facts_of(document), rules)
-    ]
+    one_way = candidates.symmetric or not candidates.directed
+    asked = candidates.matrix(entity_types(document)) if one_way else None
+    given = {candidates.turn(*fact, asked): fact for fact in sorted(facts_of(document))}
+    added = []
+    for fact, rule, premises in derive_facts(map(Fact._make, given), rules, candidates.is_symmetric):
+        head, tail, relation = candidates.turn(*fact, asked)
+        turned = [candidates.turn(*premise, asked) for premise in premises]
+        from_ = [list(given.get(premise, premise)) for premise in turned]
+        added.append({"h": head, "t": tail, "r": relation, "evidence": [], "rule": str(rule), "premises": from_})
     return {**document, "labels": [*document["labels"], *added]}
 
 

@@ -74,6 +74,8 @@ def run_settings(
     settings = {key: value for key, value in given.items() if key not in ("token", "cache_dir")}
     settings |= {key: getattr(data, key) for key in ("max_length", "max_train_documents", "max_eval_documents")}
     settings |= {key: getattr(data, key) for key in ("train_split", "streaming")}
+    # An earlier version stored nothing: None, which a missing setting is taken for, is the default.
+    settings["on_bad_document"] = None if data.on_bad_document == "error" else data.on_bad_document
     settings |= {key: value for key, value in vars(arguments.distillation).items() if key != "do_predict_teacher"}
     if teacher_logits:
         settings["teacher_sha256"] = TeacherLogits(teacher_logits).settings["teacher_sha256"]

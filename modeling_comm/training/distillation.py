@@ -42,7 +42,7 @@ _FINISHED = ("documents", "encoding", "record")  # fields that are added once al
 _POSITION = "teacher_position"
 _IDENTITY = ("title", "sents", "vertexSet", "ignored_pairs")
 # Settings that decide, beside the teacher's weights, which logits a document gets.
-_READING = ("markers", "window_size", "window_stride", "window_end_tokens", "word_leading_space")
+_READING = ("markers", "marker_types", "window_size", "window_stride", "window_end_tokens", "word_leading_space")
 
 
 def document_key(document: Mapping[str, Any]) -> bytes:
