@@ -43,7 +43,7 @@ class DecisionSettings:
             is predicted iff its probability exceeds the map's cut. `threshold_offset` is then a further margin beyond that.
             `--fit_probability_map` of the training script makes one. Without it no probability is known.
         type_constraint (`str`, defaults to `"none"`): with `"hard"` a relation is predicted only between types of head and tail
-            that `relation_types` has for it.
+            that `relation_types` has for it. Rules are applied afterwards: what they add is not held back.
         relation_types (`RelationTypes` or `dict`, *optional*): the types that each relation was seen between.
             [`CommTrainer.train`] fills it where `type_constraint` is `"hard"`.
 

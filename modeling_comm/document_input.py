@@ -2,7 +2,7 @@
 named-entity tools, annotation tools and data frames hand these over."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ def read_document_input(
     ner: Callable | None = None,
     coreference: Callable | None = None,
     sentence_splitter: Callable | None = None,
+    known_types: Collection[str] = (),
 ) -> TextDocument:
     """
     One input of the pipeline as a document in DocRED's format with its text.
@@ -50,6 +51,7 @@ def read_document_input(
             Arrays (of NumPy, pandas, Arrow) are lists, and None and NaN are fields that are left out.
         index (`int`, *optional*): its position, for messages.
         ner, coreference, sentence_splitter (`Callable`, *optional*): as of the pipeline.
+        known_types (`Collection[str]`, *optional*): as in [`~text_to_document.document_from_text`].
 
     Raises:
         DocumentError: it does not fit.
@@ -84,10 +86,10 @@ def read_document_input(
                 expected = "entities, or mentions, or a pipeline with ner=... that finds them"
                 raise NoEntitiesError(*checker.where, "entities", "None", expected)
             mentions = find_mentions(ner, text, sentence_splitter)
-        entities = group_mentions(text, mentions, coreference, title, index=index)
+        entities = group_mentions(text, mentions, coreference, title, known_types=known_types, index=index)
     elif field == "mentions":
         checker.fail(field, item[field], "no such field beside entities, which hold the mentions")
-    return document_from_text(text, entities, title, sentence_splitter, index=index)
+    return document_from_text(text, entities, title, sentence_splitter, known_types=known_types, index=index)
 
 
 def is_document(inputs: Any) -> bool:

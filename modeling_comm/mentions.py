@@ -3,12 +3,12 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
 from .configuration_comm import usable_positions
-from .documents import DocumentChecker
+from .documents import DocumentChecker, docred_type
 from .text_to_document import as_mention, check_text, read_spans, read_type, split_sentences, type_field
 
 # Named-entity models often confuse these with each other.
@@ -104,6 +104,7 @@ def group_mentions(
     coreference: Callable | None = None,
     title: str | None = None,
     *,
+    known_types: Collection[str] = (),
     index: int | None = None,
     source: str | None = None,
 ) -> list[dict]:
@@ -129,6 +130,8 @@ def group_mentions(
         coreference (`Callable`, *optional*): replaces the rules: takes the text and the mentions (each with its `text`; sorted,
             each span once) and gives entities as lists of indices of mentions. A mention in none of them is an entity alone.
         title (`str`, *optional*), index (`int`, *optional*), source (`str`, *optional*): of the document, for messages.
+        known_types (`Collection[str]`, *optional*): types of the model's own, which do not become DocRED's. The rules read
+            them as DocRED's all the same.
 
     Returns:
         entities as [`~text_to_document.document_from_text`] takes them: `{"mentions", "type"}`; the type is the
@@ -143,7 +146,7 @@ def group_mentions(
     spans = read_spans(checker, text, mentions, "mentions")
     types, confirmed = {}, set()
     for number, (span, mention) in enumerate(zip(spans, map(as_mention, mentions), strict=True)):
-        types[span] = types.get(span) or read_type(checker, mention, f"mentions[{number}]")
+        types[span] = types.get(span) or read_type(checker, mention, f"mentions[{number}]", known_types)
         if isinstance(mention.get("text"), str):
             confirmed.add(span)
     flat = [
@@ -151,7 +154,7 @@ def group_mentions(
         for start, end in sorted(types)
     ]
     if coreference is None:
-        groups = _group_by_name(text, flat)
+        groups = _group_by_name(text, [{**one, "type": one["type"] and docred_type(one["type"])} for one in flat])
     else:
         groups = _check_groups(checker, coreference(text, [dict(mention) for mention in flat]), len(flat))
     groups = sorted(map(sorted, groups))

@@ -107,7 +107,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 - a text or `{"text", "title"}`, whose mentions `ner` finds, or
                 - a spaCy `Doc`, its JSON, or a line of Prodigy's.
 
-                Offsets count characters, the end exclusive; type, name and title may be left out or None. A data frame of
+                Offsets count characters, the end exclusive; type, name and title may be left out or None. Types of a text's
+                entities become DocRED's, unless the checkpoint knows them by their own name. A data frame of
                 pandas is a list of its rows. See [`~document_input.read_document_input`] for all forms.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
@@ -119,7 +120,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 default the checkpoint's own, which is 0 unless it was tuned.
             type_constraint (`str`, *optional*): with `"hard"` a relation is predicted only between types of head and tail that it
                 had in training, if the checkpoint knows these; `"none"` does without; by default the checkpoint's own. Entities
-                without a type are never left out.
+                without a type are never left out. Rules are applied afterwards: what they add is not held back.
             rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`: what follows from the predicted triples is
                 added to them, and says so; by default the checkpoint's own, none with `[]`.
             both_directions (`bool`, defaults to `False`): give triples of symmetric and inverse relations, and of undirected
@@ -280,7 +281,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         sentence_splitter: Callable | None = None,
     ) -> dict[str, Any]:
         """One input as an encoded document."""
-        document = read_document_input(input_, index, ner, coreference, sentence_splitter)
+        known_types = _known_types(self.processor)
+        document = read_document_input(input_, index, ner, coreference, sentence_splitter, known_types)
         (feature,) = self.processor.encode([document.document])
         return {"index": index, "document": document, "feature": feature}
 
@@ -451,6 +453,13 @@ def _load_processor(model, name=None):
             f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"
         )
     return AutoProcessor.from_pretrained(name, **{"trust_remote_code": False, **loaded_with})
+
+
+def _known_types(processor):
+    """The entity types that a checkpoint tells apart by name. Its candidate pairs are not among them: these read a label and
+    DocRED's type for it as the same."""
+    seen = processor.decision.relation_types
+    return {*(processor.marker_types or ()), *(seen.types if seen else ())}
 
 
 def _entity(entity):

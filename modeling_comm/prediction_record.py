@@ -58,8 +58,8 @@ class RecordDerivation(TypedDict):
 
     Attributes:
         rule (`str`): the rule, such as `"P131(x, y) & P17(y, z) => P17(x, z)"`.
-        premises (`list[list[int | str]]`): `[head, tail, relation]` of the other triples of the record, in the order of the
-            rule's conditions.
+        premises (`list[list[int | str]]`): `[head, tail, relation]` of the other triples, in the order of the rule's
+            conditions. A selection may have left them out of the record.
     """
 
     rule: str

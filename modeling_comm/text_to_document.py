@@ -8,7 +8,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NotRequired, TypedDict, cast
@@ -27,9 +27,10 @@ _LIST = (list, tuple)
 _TYPE_FIELDS = ("type", "entity_group", "label")
 
 
-def read_type(checker: DocumentChecker, record: Mapping, field: str) -> str | None:
+def read_type(checker: DocumentChecker, record: Mapping, field: str, known_types: Collection[str] = ()) -> str | None:
     """
-    The type of an entity or a mention, of `type`, `entity_group` or `label`, as DocRED's where it has that; or None.
+    The type of an entity or a mention, of `type`, `entity_group` or `label`, as DocRED's where it has that and the type is not
+    one of the `known_types`; or None.
 
     Raises:
         DocumentError: it is no text.
@@ -37,7 +38,8 @@ def read_type(checker: DocumentChecker, record: Mapping, field: str) -> str | No
     name, kind = type_field(record)
     if kind is None:
         return None
-    return docred_type(checker.check(kind, str, f"{field}.{name}", "a text, or no such field")) or None
+    checker.check(kind, str, f"{field}.{name}", "a text, or no such field")
+    return (kind if kind in known_types else docred_type(kind)) or None
 
 
 def type_field(record: Mapping) -> tuple[str | None, Any]:
@@ -217,6 +219,7 @@ def document_from_text(
     title: str | None = None,
     sentence_splitter: Callable[[str], Iterable[tuple[int, int]]] | None = None,
     *,
+    known_types: Collection[str] = (),
     index: int | None = None,
     source: str | None = None,
 ) -> TextDocument:
@@ -236,6 +239,7 @@ def document_from_text(
         title (`str`, *optional*): the document's title.
         sentence_splitter (`Callable`, *optional*): takes the text and gives sentences as spans `[start, end)` in order, all of
             the text but white space in one of them; [`split_sentences`] by default.
+        known_types (`Collection[str]`, *optional*): types of the model's own, which do not become DocRED's.
         index (`int`, *optional*), source (`str`, *optional*): where the document is from, for messages.
 
     Raises:
@@ -257,11 +261,12 @@ def document_from_text(
         _check_ids(checker, entity, field)
         spans.append(read_spans(checker, text, mentions, f"{field}.mentions"))
         of_mentions = [
-            read_type(checker, as_mention(mention), f"{field}.mentions[{place}]")
+            read_type(checker, as_mention(mention), f"{field}.mentions[{place}]", known_types)
             for place, mention in enumerate(mentions)
         ]
         given = Counter(kind for kind in of_mentions if kind)
-        kinds.append(read_type(checker, entity, field) or (given.most_common(1)[0][0] if given else None))
+        kind = read_type(checker, entity, field, known_types)
+        kinds.append(kind or (given.most_common(1)[0][0] if given else None))
         unconfirmed += [span for span, mention in zip(spans[-1], mentions, strict=True) if not _gives_text(mention)]
     _check_word_borders(checker, text, unconfirmed)
     sentences = _sentences(checker, text, sentence_splitter or split_sentences, spans)

@@ -62,6 +62,31 @@ def test_forms_of_entities(item):
     assert read.title == ""
 
 
+@pytest.mark.parametrize("form", ["mentions", "entities", "ner"])
+def test_a_type_that_the_model_knows_stays(form):
+    item = {"text": TEXT}
+    if form == "mentions":
+        item["mentions"] = SPANS
+    elif form == "entities":
+        item["entities"] = [{"mentions": [SPANS[0]]}, {"mentions": [SPANS[1]], "type": SPANS[1]["label"]}]
+    read = read_document_input(item, ner=lambda text: SPANS, known_types={"GPE", "DATE"})
+    assert entities(read) == [("Ada Vale", "PER"), ("Oslo", "GPE")]
+    assert read.document["vertexSet"][1][0]["type"] == "GPE"
+
+
+def test_the_checkpoint_says_which_types_stay():
+    # "GPE" is what the training documents called it: the constraint holds for a text as for a document in their format.
+    types = {"types": ["GPE", "PER"], "pairs": {label: [["PER", "GPE"]] for label in LABELS.values() if label != "Na"}}
+    config, processor = tiny_system(relation_types=types, type_constraint="hard")
+    extract = DocumentRelationExtractionPipeline(tiny_model(config), processor, threshold_offset=-100.0)
+    record = extract({"text": TEXT, "mentions": SPANS})
+    assert [entity["type"] for entity in record["entities"]] == ["PER", "GPE"]
+    assert {(one["head"], one["tail"]) for one in record["triples"]} == {(0, 1)}
+    config, processor = tiny_system(markers="entity_type", marker_types=["PERSON", "GPE"])
+    marked = DocumentRelationExtractionPipeline(tiny_model(config), processor)
+    assert [one["type"] for one in marked({"text": TEXT, "mentions": SPANS})["entities"]] == ["PERSON", "GPE"]
+
+
 def test_sentences_of_spacy_are_used():
     sents = [{"start": 0, "end": 17}, {"start": 17, "end": len(TEXT)}]
     assert read_document_input({"text": TEXT, "ents": SPANS, "sents": sents}).sentences == [(0, 17), (18, len(TEXT))]

@@ -110,6 +110,10 @@ def test_types():
     text, mentions = read("[GPE:Oslo] [ORG:Oslo] [ORG:Oslo] [Oslo] and [Nile], [GENE:BRCA]")
     mentions[4]["type"] = ""
     assert [entity["type"] for entity in group_mentions(text, mentions)] == ["ORG", None, "GENE"]
+    # What a model calls them itself does not change who is joined.
+    text, mentions = read("[GPE:Oslo] [GPE:Oslo] [ORG:Oslo], [PERSON:Ada Quill], [PERSON:Quill]")
+    entities = group_mentions(text, mentions, known_types=["GPE", "PERSON"])
+    assert [entity["type"] for entity in entities] == ["GPE", "PERSON"]
 
 
 def test_spans_that_overlap_or_occur_twice():
