@@ -129,7 +129,8 @@ class Documents(datasets.GeneratorBasedBuilder):
     """
     One row for each document: `title`, `sents`, `vertexSet`, `labels`, `has_labels`, `ignored_pairs`, `entity_ids` and
     `untyped_entities`. `labels` is `None` where the file has none (`has_labels` is false), which is not the same as an empty
-    list, a document in which nothing is related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions in Re-DocRED, are not kept.
+    list, a document in which nothing is related. Fields beyond DocRED's own, such as the `global_pos` and `index` of mentions
+    in Re-DocRED, are not kept.
     [`to_document`] turns a row back.
 
     [`load_splits`] is the easy way to use it.
