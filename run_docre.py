@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modeling_comm.commands.errors import command, discard_closed_output
-from modeling_comm.training.script_arguments import Arguments, ModelArguments, check_arguments, parse_arguments
+from modeling_comm.training.refused_arguments import check_arguments
+from modeling_comm.training.script_arguments import Arguments, ModelArguments, parse_arguments
 from modeling_comm.utils.progress import without_bars
 
 if TYPE_CHECKING:

@@ -275,7 +275,7 @@ class Predictions(Mapping):
     ) -> list[TripleInWords]:
         """The triples as [`CommProcessor.post_process_relation_extraction`] returns them."""
         triples = sorted(self.triples, key=lambda triple: (triple.head, triple.tail, -triple.rank))
-        return [
+        words: list[Any] = [
             {
                 "head": triple.head,
                 "tail": triple.tail,
@@ -290,6 +290,7 @@ class Predictions(Mapping):
             }
             for triple, score in zip(triples, scores_of(triples), strict=True)
         ]
+        return words
 
 
 def scores_of(triples: Sequence[Triple]) -> list[float]:

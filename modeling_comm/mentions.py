@@ -149,7 +149,7 @@ def group_mentions(
         types[span] = types.get(span) or read_type(checker, mention, f"mentions[{number}]", known_types)
         if isinstance(mention.get("text"), str):
             confirmed.add(span)
-    flat = [
+    flat: list[dict[str, Any]] = [
         {"start": start, "end": end, "type": types[start, end], "text": text[start:end]}
         for start, end in sorted(types)
     ]

@@ -1,0 +1,71 @@
+"""Flags of `run_docre.py` that do not go together."""
+
+from collections.abc import Callable
+
+from .script_arguments import TUNING_FLAGS, Arguments, DistillationArguments
+
+# Combinations of flags that are refused: when, and what the user is told.
+_REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
+    (
+        lambda a: not a.given("do_train", "do_eval", "do_predict", "do_predict_teacher", "describe_data"),
+        "nothing to do; expected one of --do_train, --do_eval, --do_predict, --do_predict_teacher, --describe_data",
+    ),
+    (
+        lambda a: a.given("do_predict_teacher") and a.given("do_train", "do_eval", "do_predict"),
+        "--do_predict_teacher is a call of its own; leave out --do_train, --do_eval and --do_predict",
+    ),
+    (
+        lambda a: a.given("do_predict_teacher") and not a.given("teacher_logits"),
+        "--do_predict_teacher needs --teacher_logits, the folder that it writes to",
+    ),
+    (
+        lambda a: a.given("teacher_logits") and not a.given("do_predict_teacher", "do_train"),
+        "--teacher_logits is used with --do_train or --do_predict_teacher only",
+    ),
+    (
+        lambda a: not a.given("teacher_logits") and a.distillation != DistillationArguments(),
+        "--distillation_weight and --distillation_raw_logits need --teacher_logits",
+    ),
+    (
+        lambda a: not a.given("describe_data", "model_name_or_path"),
+        "--model_name_or_path is missing; expected a bare encoder or a COMM checkpoint",
+    ),
+    *(
+        (
+            lambda a, flag=flag: a.given(flag) and not a.given("do_train"),
+            f"--{flag} needs --do_train: it follows a training",
+        )
+        for flag in TUNING_FLAGS
+    ),
+    (
+        lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
+        "--fit_probability_map chooses an offset for each relation; leave out --tune_threshold_offset and --threshold_offset",
+    ),
+    (
+        lambda a: a.given("early_stopping_patience") and a.training.do_train and a.training.eval_strategy == "no",
+        "--early_stopping_patience counts evaluations in training, and there is none with --eval_strategy no; leave one out",
+    ),
+    (
+        lambda a: a.given("tune_fusion_threshold") and a.given("threshold_offset", "fusion_threshold"),
+        "--tune_fusion_threshold chooses what decides; leave out --threshold_offset and --fusion_threshold",
+    ),
+    (
+        lambda a: a.given("complete_labels") and not a.given("do_train"),
+        "--complete_labels needs --do_train: training labels are completed",
+    ),
+    (
+        lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
+        "--push_to_hub with several --seeds: each run would overwrite the one before; push the run of one --seed",
+    ),
+    (
+        lambda a: a.given("train_distant_file") and a.data.train_split != "train_distant",
+        "--train_distant_file is read with --train_split train_distant only",
+    ),
+)
+
+
+def check_arguments(arguments: Arguments) -> None:
+    """Raises `ValueError` where flags contradict each other or one that another needs is missing."""
+    for is_refused, message in _REFUSED:
+        if is_refused(arguments):
+            raise ValueError(message)
