@@ -98,17 +98,16 @@ def _read_markers(tokenizer, markers, types):
             )
         return tokenizer.convert_tokens_to_ids(token)
 
+    def unused(number):
+        return marker_id(f"[unused{number}]"), marker_id(f"[unused{number + _CLOSING}]")
+
     if markers == "star":
         star = marker_id("*")
         yield _ANY_TYPE, (star, star)
     elif markers == "entity_type":
-        if not has("[unused0]"):
-            yield _NO_TYPE, None
-        numbers = ({_NO_TYPE: 0} if has("[unused0]") else {}) | {
-            kind: 2 * place + 1 for place, kind in enumerate(types)
-        }
-        for kind, number in numbers.items():
-            yield kind, (marker_id(f"[unused{number}]"), marker_id(f"[unused{number + _CLOSING}]"))
+        yield _NO_TYPE, unused(0) if has("[unused0]") else None
+        for place, kind in enumerate(types):
+            yield kind, unused(2 * place + 1)
 
 
 def tokenize_words(
