@@ -422,8 +422,9 @@ def _add_rules(parser):
 
 _COMPLETE = """
 Completes the labels of documents by rules, and says how many facts that adds. Each label that is added names its rule and
-the facts that it follows from. With --complete, precision and recall of the labels are given, as they were and completed, on
-the documents that both files have.
+the facts that it follows from. With --dataset_config, rules read its symmetric, undirected and inverse relations in both
+directions. With --complete, precision and recall of the labels are given, as they were and completed, on the documents that
+both files have.
 
 example:
   %(prog)s --documents train.json --rules rules.yaml --output completed.json --complete train_revised.json
@@ -435,6 +436,12 @@ def _add_complete(parser):
     parser.add_argument("--rules", required=True, help="file of rules, as `comm-docre rules` writes it")
     parser.add_argument("--output", required=True, help="the documents with completed labels")
     parser.add_argument("--complete", help="documents with complete labels, some of them the same, to compare with")
+    parser.add_argument(
+        "--dataset_config", default="local", help="the registered data set of the documents (%(default)s)"
+    )
+    parser.add_argument(
+        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- export

@@ -6,6 +6,7 @@ import random
 import pytest
 from helpers import SHARED, random_document, requires_shared
 
+import comm_docre
 from dataset_scripts.loading import load_data
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.incomplete_labels.rules import (
@@ -132,6 +133,11 @@ def test_training_labels_are_completed_as_the_entry_declares(tmp_path):
     assert list(local.documents("train")) == [one] and local.completion["added"] == 0
     (completed,) = biored.documents("train")
     assert completed["labels"][:2] == one["labels"] and completed["labels"][2:] == [{"h": 0, "t": 2, "r": "p"}]
+    words = ["complete", "--documents", tmp_path / "train.json", "--rules", tmp_path / "rules.yaml"]
+    words += ["--dataset_config", "biored", "--output", tmp_path / "completed.json"]
+    assert comm_docre.main([*map(str, words)]) == 0
+    (completed,) = json.loads((tmp_path / "completed.json").read_text(encoding="utf-8"))
+    assert [(one["h"], one["r"], one["t"]) for one in completed["labels"][2:]] == [(0, "p", 2)]
 
 
 def test_mined_rules_by_hand():

@@ -4,7 +4,9 @@ import argparse
 import sys
 from functools import partial
 
+from ..data.dataset_entry import get_dataset
 from ..data.reading import read_labelled
+from ..extensions import import_extensions
 from ..incomplete_labels.rules import Completion, compare_labels, complete_labels, read_rules
 from ..utils.files import write_json
 from ..utils.writer import is_standard_output
@@ -13,10 +15,12 @@ from .errors import refuse_overwriting
 
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
+    import_extensions(args.extensions)
+    candidates = get_dataset(args.dataset_config).candidates
     refuse_overwriting([args.output], [args.documents, args.rules, *filter(None, [args.complete])])
     documents, rules = read_labelled(args.documents), read_rules(args.rules)
     complete = read_labelled(args.complete) if args.complete else None
-    completed = [complete_labels(document, rules) for document in documents]
+    completed = [complete_labels(document, rules, candidates) for document in documents]
     write_json(args.output, completed)
     report = partial(print, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
     added = Completion.between(documents, completed)
