@@ -12,7 +12,7 @@ from modeling_comm import load_metric
 from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.data import DatasetEntry, DatasetFile, get_dataset, register_dataset
 from modeling_comm.evaluation.field_scores import FactSets, field_scores, register_score, score_data_set
-from modeling_comm.evaluation.scoring import load_ign_reference, score
+from modeling_comm.evaluation.scoring import format_scores, load_ign_reference, score
 from modeling_comm.evaluation.type_prior import TypePrior
 from modeling_comm.formats import read_documents
 from modeling_comm.settings import NameTakenError, SettingError
@@ -146,6 +146,20 @@ def test_cdr_and_gda_as_their_scorers(name, file):
         golden["atlop_f1_percent"], rel=1e-6
     )
     assert result["f1"] * 100 == pytest.approx(golden["atlop_f1_percent"], rel=2e-5)
+
+
+def test_scores_of_dwie_are_printed(tmp_path):
+    """`ign_recall` has a row of its own beside that of DocRED's Ign, where there is a reference."""
+    entities = [[{"name": name, "sent_id": 0, "type": "GPE"}] for name in ("Bonn", "Oslo", "Rome")]
+    labels = [{"h": head, "t": tail, "r": "vs"} for head, tail in ((0, 1), (1, 2))]
+    documents = [{"title": "t", "sents": [["Bonn", "Oslo", "Rome"]], "vertexSet": entities, "labels": labels}]
+    (tmp_path / "train.json").write_text(json.dumps([{**documents[0], "labels": labels[:1]}]))
+    reference = load_ign_reference(tmp_path / "train.json")
+    found = [prediction(0, 1, "vs", "t"), prediction(1, 2, "vs", "t"), prediction(2, 0, "vs", "t")]
+    result = score_data_set(get_dataset("dwie"), found, documents, reference)
+    (row,) = (line for line in format_scores(result, baseline=result).splitlines() if line.startswith("ign recall"))
+    assert row.split()[2:5] == ["66.67", "100.00", "80.00"]
+    assert "ign recall" not in format_scores(score_data_set(get_dataset("dwie"), found, documents))
 
 
 @requires_shared

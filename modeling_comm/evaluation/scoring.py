@@ -433,8 +433,8 @@ def format_scores(
     width = max(map(len, (*rows, " " * 11)))
 
     def rates_of(of, key):  # Ign has no recall of its own: the plain one holds
-        of = {**of, **(of.get("field_scores") or {})}
-        return [of[key][n] if key in of else of.get(f"{key}{n}", of[n]) for n in ("precision", "recall", "f1")]
+        found = {**of, **(of.get("field_scores") or {})}.get(key)
+        return [found[n] if found else of.get(f"{key}{n}", of[n]) for n in ("precision", "recall", "f1")]
 
     lines = [f"{'':{width}}{'P':>8}{'R':>8}{'F1':>8}{'gold':>9}{'predicted':>11}{'correct':>9}"]
     lines[0] += f"  {baseline_name} F1" if baseline else ""
