@@ -1388,9 +1388,10 @@ def test_killed_before_every_call_that_makes_something_last(killer, words, tmp_p
 
 def test_killed_at_any_time(killer, words, tmp_path):
     """By the clock, while it loads, predicts or writes."""
-    started = time.monotonic()
-    assert killer([*words, "--restart"]) == 3
-    whole = time.monotonic() - started
+    for _ in range(2):  # the first one reads files that are in the system's cache afterwards
+        started = time.monotonic()
+        assert killer([*words, "--restart"]) == 3
+        whole = time.monotonic() - started
     (tmp_path / "out.jsonl.settings.json").unlink()
     (tmp_path / "out.jsonl").unlink()
     killed = 0
