@@ -91,6 +91,22 @@ def atl_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean"
     return reduce_losses(-positive_term - negative_term, reduction)
 
 
+@register_loss("cross_entropy")
+def cross_entropy_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
+    """
+    Cross-entropy with one softmax over all relations and NA, which is column 0: `-sum_P log softmax(t)_r / |P|`, and
+    `-log softmax(t)_0` without a gold relation.
+
+    For data with one relation for each pair, together with `max_relations_per_pair = 1`: the relations of a pair
+    compete, where the other losses compare each with TH alone. Several gold relations share the probability, so the
+    minimum is `log |P|` then.
+    """
+    logits, positive = check_inputs(logits, labels)
+    gold = torch.cat([~positive.any(dim=1, keepdim=True), positive], dim=1)
+    likelihood = torch.where(gold, logits.log_softmax(dim=1), 0.0).sum(dim=1)
+    return reduce_losses(-likelihood / gold.sum(dim=1), reduction)
+
+
 @register_loss("balanced_softmax", decision_threshold="zero", reference="DocuNet, Zhang et al. 2021")
 def balanced_softmax_loss(logits: torch.Tensor, labels: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
     """

@@ -95,6 +95,7 @@ CASES = [
     Case("sat", {}, of_rows("sat_stable")),
     Case("atl", {}, of_mean("atl")),
     Case("balanced_softmax", {}, of_mean("balanced")),
+    Case("cross_entropy", {}),
     Case("aml", {"margin": 1.0}, of_rows("aml")),
     Case("afl", {"gamma": 0.0}),
     Case("afl", {"gamma": 0.5, "weight": "paper"}),
@@ -321,6 +322,18 @@ def test_atl_minimum_is_the_entropy_of_its_positives():
     logits = torch.tensor([[0.0, 60, 60, 60, -60, -60]], dtype=torch.float64)
     labels = torch.tensor([[0, 1, 1, 1, 0, 0]])
     assert get_loss("atl").function(logits, labels).item() == pytest.approx(3 * math.log(3))
+
+
+def test_cross_entropy_is_that_of_one_label_and_shares_several():
+    logits, _ = make_pairs(scale=10, dtype=torch.float64)
+    gold = torch.arange(len(logits)) % logits.shape[1]  # NA among them
+    labels = torch.nn.functional.one_hot(gold, logits.shape[1])
+    values, gradient = loss_and_gradient(get_loss("cross_entropy").function, logits, labels)
+    expected = torch.nn.functional.cross_entropy(logits, gold, reduction="none")
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(gradient, logits.softmax(dim=1) - labels)
+    shared = get_loss("cross_entropy").function(torch.tensor([[0.0, 60, 60, -60]]), torch.tensor([[0, 1, 1, 0]]))
+    assert shared.item() == pytest.approx(math.log(2))
 
 
 def test_hingeabl_group_without_weight_adds_nothing():
