@@ -402,8 +402,9 @@ def _add_convert(parser):
 _RULES = """
 Mines rules between relations from well-labelled documents: a relation that implies another one on the same pair or on the
 reversed pair, and chains of two relations. Each rule comes with its confidence (the share of the places where its conditions
-hold in which its conclusion holds, too) and its support (the number of these places). OUTPUT is a YAML file to read,
-shorten and add to; lines such as `- P131(x, y) & P17(y, z) => P17(x, z)` are rules of your own.
+hold in which its conclusion holds, too) and its support (the number of these places). With --dataset_config, facts of its
+symmetric, undirected and inverse relations hold in both directions. OUTPUT is a YAML file to read, shorten and add to; lines
+such as `- P131(x, y) & P17(y, z) => P17(x, z)` are rules of your own.
 
 example:
   %(prog)s --documents dev.json --output rules.yaml
@@ -418,6 +419,16 @@ def _add_rules(parser):
     parser.add_argument("--min_confidence", type=float, default=0.8, help="least confidence (%(default)s)")
     parser.add_argument("--min_support", type=int, default=5, help="least support (%(default)s)")
     parser.add_argument("--no_chains", action="store_true", help="no rules of two conditions")
+    _add_dataset(parser)
+
+
+def _add_dataset(parser):
+    parser.add_argument(
+        "--dataset_config", default="local", help="the registered data set of the documents (%(default)s)"
+    )
+    parser.add_argument(
+        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
+    )
 
 
 _COMPLETE = """
@@ -436,12 +447,7 @@ def _add_complete(parser):
     parser.add_argument("--rules", required=True, help="file of rules, as `comm-docre rules` writes it")
     parser.add_argument("--output", required=True, help="the documents with completed labels")
     parser.add_argument("--complete", help="documents with complete labels, some of them the same, to compare with")
-    parser.add_argument(
-        "--dataset_config", default="local", help="the registered data set of the documents (%(default)s)"
-    )
-    parser.add_argument(
-        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
-    )
+    _add_dataset(parser)
 
 
 # -------------------------------------------------------------------------------------------------------------- export

@@ -27,6 +27,10 @@ class Fact(NamedTuple):
     tail: int
     relation: str
 
+    def ways(self, is_symmetric: Callable[[str], bool]) -> tuple["Fact", ...]:
+        """The directions in which the fact says the same: its own one, and the other if `is_symmetric` says so."""
+        return (self, Fact(self.tail, self.head, self.relation)) if is_symmetric(self.relation) else (self,)
+
 
 class Atom(NamedTuple):
     """A relation between two of the variables `"x"`, `"y"` and `"z"`."""
@@ -149,7 +153,7 @@ def derive_facts(
         one that says the same as another. Each premise is a given fact or comes earlier in the list, one of a symmetric
         relation perhaps in the other direction.
     """
-    known = {way for fact in facts for way in _ways(Fact(*fact), is_symmetric)}
+    known = {way for fact in facts for way in Fact(*fact).ways(is_symmetric)}
     rules, derived = list(rules), []
     while True:
         by_relation = defaultdict(list)
@@ -161,15 +165,10 @@ def derive_facts(
                 fact = Fact(binding[rule.conclusion.head], binding[rule.conclusion.tail], rule.conclusion.relation)
                 if fact.head != fact.tail and fact not in known and fact not in new:
                     derived.append(Derived(fact, rule, premises))
-                    new.update(_ways(fact, is_symmetric))
+                    new.update(fact.ways(is_symmetric))
         if not new:
             return derived
         known |= new
-
-
-def _ways(fact, is_symmetric):
-    """A fact in the directions in which it says the same."""
-    return (fact, Fact(fact.tail, fact.head, fact.relation)) if is_symmetric(fact.relation) else (fact,)
 
 
 def _matches(conditions, by_relation):

@@ -121,6 +121,28 @@ def test_labels_are_completed_in_both_directions_of_what_says_the_same():
     assert completed(undirected, "s(x, y) => p(x, y)", (0, "s", 1), types="xy") == [(1, "p", 0, [[0, 1, "s"]])]
 
 
+def test_rules_of_relations_that_hold_in_both_directions_are_mined_once():
+    """Half of the facts were written in the other direction, which hides the rules from those who do not know it."""
+    facts = [(2 * n, "p", 2 * n + 1) if n % 2 else (2 * n + 1, "p", 2 * n) for n in range(6)]
+    facts += [(2 * n, "s", 2 * n + 1) for n in range(6)]
+    documents = [document(*facts, entities=12)]
+    assert mine_rules(documents, 0.9, 5) == []
+    found = mine_rules(documents, 0.9, 5, candidates=CandidatePairs(symmetric=["s"]))
+    assert [(str(rule), rule.confidence, rule.support) for rule in found] == [("p(x, y) => s(x, y)", 1.0, 6)]
+    found = mine_rules(documents, 0.9, 5, candidates=CandidatePairs(directed=False))
+    assert [(str(rule), rule.support) for rule in found] == [("p(x, y) => s(x, y)", 6), ("s(x, y) => p(x, y)", 6)]
+    turned = [document(*((t, "has", h) for h, _, t in facts[:6]), *facts[6:], entities=12)]
+    entry = CandidatePairs(symmetric=["s"], inverse={"has": "p"})
+    assert [str(rule) for rule in mine_rules(turned, 0.9, 5, candidates=entry)] == ["p(x, y) => s(x, y)"]
+
+
+def test_a_chain_of_relations_that_hold_in_both_directions_is_mined_once():
+    documents = [document((1, "s", 0), (1, "t", 2), (2, "u", 0), entities=3) for _ in range(5)]
+    found = [str(rule) for rule in mine_rules(documents, 0.9, 5, candidates=CandidatePairs(directed=False))]
+    chains = ["s(x, y) & t(y, z) => u(x, z)", "s(x, y) & u(y, z) => t(x, z)", "t(x, y) & u(y, z) => s(x, z)"]
+    assert found == chains
+
+
 def test_training_labels_are_completed_as_the_entry_declares(tmp_path):
     """The pairs of BioRED are undirected."""
     one = {**document((1, "s", 0), (1, "p", 2), entities=3), "sents": [["a"] * 3]}

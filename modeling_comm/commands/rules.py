@@ -4,7 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..data.dataset_entry import get_dataset
 from ..data.reading import read_labelled
+from ..extensions import import_extensions
 from ..incomplete_labels.rules import mine_rules, rules_to_text
 from ..utils.writer import is_standard_output, write_text
 from .errors import refuse_overwriting
@@ -12,9 +14,11 @@ from .errors import refuse_overwriting
 
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
+    import_extensions(args.extensions)
+    candidates = get_dataset(args.dataset_config).candidates
     refuse_overwriting([args.output], [args.documents])
     documents = read_labelled(args.documents)
-    rules = mine_rules(documents, args.min_confidence, args.min_support, chains=not args.no_chains)
+    rules = mine_rules(documents, args.min_confidence, args.min_support, not args.no_chains, candidates)
     heading = f"# Mined from {len(documents)} documents of {Path(args.documents).name}, confidence >= {args.min_confidence:g}, "
     heading += f"support >= {args.min_support}.\n"
     write_text(args.output, heading + rules_to_text(rules))

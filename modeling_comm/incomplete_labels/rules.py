@@ -127,7 +127,11 @@ def complete_labels(document: Document, rules: Iterable[Rule], candidates: Candi
 
 
 def mine_rules(
-    documents: Iterable[Mapping], min_confidence: float = 0.8, min_support: int = 5, chains: bool = True
+    documents: Iterable[Mapping],
+    min_confidence: float = 0.8,
+    min_support: int = 5,
+    chains: bool = True,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> list[Rule]:
     """
     Finds rules in well-labelled documents: a relation that implies another one on the same pair or on the reversed pair, and
@@ -138,6 +142,9 @@ def mine_rules(
         min_confidence (`float`, defaults to 0.8): least share of the conditions' places in which the conclusion holds.
         min_support (`int`, defaults to 5): least number of places in which both hold.
         chains (`bool`, defaults to `True`): whether rules of two conditions are looked for.
+        candidates (`CandidatePairs`, *optional*): says which relations hold in both directions, and which as the inverse of
+            another, for which no rules are looked for. By default none. The two directions of a pair are one place of a rule
+            whose conclusion holds in both.
 
     Returns:
         `list[Rule]`: the most confident ones first. A rule whose conclusion repeats a condition is left out.
@@ -149,39 +156,61 @@ def mine_rules(
         raise ValueError(f"min_confidence is {min_confidence}; expected a number from 0 to 1")
     if min_support < 1:
         raise ValueError(f"min_support is {min_support}; expected an integer of 1 or more")
-    places, both = defaultdict(int), defaultdict(int)
+    # Of conditions: their places, and those of conclusions that hold in both directions.
+    places, unordered, both = defaultdict(int), defaultdict(int), defaultdict(int)
     for document in documents:
-        facts = facts_of(document)
+        given = {Fact(*candidates.turn(*fact)) for fact in facts_of(document)}
+        facts = {way for fact in given for way in fact.ways(candidates.is_symmetric)}
         relations = defaultdict(set)  # of each pair
         for fact in facts:
             relations[fact.head, fact.tail].add(fact.relation)
-        found: dict[tuple[Atom, ...], set] = defaultdict(set)  # pairs (x, last variable) in which the conditions hold
-        for fact in facts:
-            found[(Atom(fact.relation, "x", "y"),)].add((fact.head, fact.tail))
-        if chains:
-            starting = defaultdict(list)
-            for fact in facts:
-                starting[fact.head].append(fact)
-            for first in facts:
-                for second in starting[first.tail]:
-                    if second.tail != first.head:
-                        chain = (Atom(first.relation, "x", "y"), Atom(second.relation, "y", "z"))
-                        found[chain].add((first.head, second.tail))
-        for conditions, pairs in found.items():
+        for conditions, pairs in _pairs_of_conditions(facts, chains).items():
             places[conditions] += len(pairs)
+            unordered[conditions] += len({frozenset(pair) for pair in pairs})
+            held: dict[Atom, set] = defaultdict(set)  # the places of each conclusion
             last = "y" if len(conditions) == 1 else "z"
             for head, tail in pairs:
                 for relation in relations.get((head, tail), ()):
-                    both[conditions, Atom(relation, "x", last)] += 1
+                    one_place = candidates.is_symmetric(relation)
+                    held[Atom(relation, "x", last)].add(frozenset((head, tail)) if one_place else (head, tail))
                 if len(conditions) == 1:
                     for relation in relations.get((tail, head), ()):
-                        both[conditions, Atom(relation, "y", "x")] += 1
-    rules = [
-        Rule(conditions, conclusion, count / places[conditions], count)
-        for (conditions, conclusion), count in both.items()
-        if conclusion not in conditions and count >= min_support and count >= min_confidence * places[conditions]
-    ]
+                        held[Atom(relation, "y", "x")].add((head, tail))
+            for conclusion, where in held.items():
+                both[conditions, conclusion] += len(where)
+    rules = []
+    for (conditions, conclusion), count in both.items():
+        one_place = candidates.is_symmetric(conclusion.relation)
+        repeated = _is_turned(conditions, conclusion, candidates.is_symmetric)
+        of = (unordered if one_place else places)[conditions]
+        if not repeated and conclusion not in conditions and count >= max(min_support, min_confidence * of):
+            rules.append(Rule(conditions, conclusion, count / of, count))
     return sorted(rules, key=lambda rule: (-rule.confidence, -rule.support, str(rule)))
+
+
+def _is_turned(conditions, conclusion, is_symmetric):
+    """Whether another rule that is looked for says the same, because relations hold in both directions."""
+    both_ways = [is_symmetric(atom.relation) for atom in (*conditions, conclusion)]
+    if len(conditions) == 1:
+        return conclusion.head == "y" and any(both_ways)
+    return all(both_ways) and conditions[0].relation > conditions[1].relation
+
+
+def _pairs_of_conditions(facts, chains):
+    """The pairs (x, last variable) of a document's entities for which conditions hold, by conditions."""
+    found: dict[tuple[Atom, ...], set] = defaultdict(set)
+    for fact in facts:
+        found[(Atom(fact.relation, "x", "y"),)].add((fact.head, fact.tail))
+    if chains:
+        starting = defaultdict(list)
+        for fact in facts:
+            starting[fact.head].append(fact)
+        for first in facts:
+            for second in starting[first.tail]:
+                if second.tail != first.head:
+                    chain = (Atom(first.relation, "x", "y"), Atom(second.relation, "y", "z"))
+                    found[chain].add((first.head, second.tail))
+    return found
 
 
 class Completion(NamedTuple):
