@@ -2,6 +2,7 @@
 named-entity tools, annotation tools and data frames hand these over."""
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -46,7 +47,8 @@ def read_document_input(
               `ents`, Prodigy in `spans`, and both are read. All other fields are the user's own;
             - a spaCy `Doc`, or a `Span` of one: its entities are the mentions, unless no component has looked for them, and its
               sentences are used if it has any;
-            - DocRED's format; `title`, and `name` and `type` of mentions, may be left out.
+            - DocRED's format; `title`, and `name` and `type` of mentions, may be left out. A mention without a type has the most
+              frequent one of its entity's others, `"MISC"` where there is none.
 
             Arrays (of NumPy, pandas, Arrow) are lists, and None and NaN are fields that are left out.
         index (`int`, *optional*): its position, for messages.
@@ -131,7 +133,9 @@ def _complete(document):
     completed = {"title": "untitled", **document}
     if isinstance(entities, list):
         completed["vertexSet"] = [
-            [_complete_mention(mention, sents) for mention in mentions] if isinstance(mentions, list) else mentions
+            [_complete_mention(mention, sents, _most_frequent_type(mentions)) for mention in mentions]
+            if isinstance(mentions, list)
+            else mentions
             for mentions in entities
         ]
         if untyped := [number for number, mentions in enumerate(entities) if _is_untyped(mentions)]:
@@ -144,7 +148,14 @@ def _is_untyped(mentions):
     return bool(given) and not any(type_field(mention)[1] for mention in given)
 
 
-def _complete_mention(mention, sents):
+def _most_frequent_type(mentions):
+    """What an entity's mentions without a type are, as in a text's entities."""
+    kinds = [type_field(mention)[1] for mention in mentions if isinstance(mention, Mapping)]
+    found = Counter(kind for kind in kinds if isinstance(kind, str)).most_common(1)
+    return found[0][0] if found else NO_TYPE
+
+
+def _complete_mention(mention, sents, kind):
     if not isinstance(mention, Mapping):
         return mention
     given = {key: value for key, value in mention.items() if value is not None}
@@ -154,7 +165,7 @@ def _complete_mention(mention, sents):
             given["name"] = " ".join(sents[given["sent_id"]][start:end])
         except (KeyError, IndexError, TypeError, ValueError):
             return given
-    return {"type": type_field(given)[1] or NO_TYPE, **given}
+    return {"type": type_field(given)[1] or kind, **given}
 
 
 def _without_kind(span):
@@ -165,7 +176,8 @@ def _without_kind(span):
 
 def _mention_field(item):
     """The field with a text's mentions. spaCy's `spans` may also be groups of spans by name, which are no mentions."""
-    return next((name for name in _MENTION_FIELDS if name in item and not isinstance(item[name], Mapping)), None)
+    groups = {"spans"} if isinstance(item.get("spans"), Mapping) else set()
+    return next((name for name in _MENTION_FIELDS if name in item and name not in groups), None)
 
 
 def _given_sentences(checker, item):

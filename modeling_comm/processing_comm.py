@@ -392,6 +392,9 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         """
         Triples of every document, from the model's output for exactly these documents.
 
+        A `fusion_threshold` is not looked at: asking twice needs the model. Where there is one, the logits have to be those of
+        [`~evidence_fusion.fuse_evidence`], as the pipeline's are; with others this warns, once.
+
         Args:
             outputs (`CommOutput`): with `logits` `(P, R + 1)` and `pair_index` `(P, 3)`. These may be some of the pairs, where
                 the model was given fewer in `pair_index`. Evidence also needs `documents`.
@@ -408,6 +411,12 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             ValueError: outputs and documents do not belong together, or logits are not finite.
         """
         documents = cast(list[Document], [documents] if isinstance(documents, dict) else list(documents))
+        # Fused logits have 0 for the threshold class.
+        if self.decision.fusion_threshold is not None and outputs["logits"][:, 0].any():
+            logger.warning_once(
+                "fusion_threshold is set, but these logits are of one pass over the documents: other triples than the pipeline's. "
+                "Expected logits of modeling_comm.evidence_fusion.fuse_evidence, or fusion_threshold = None"
+            )
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         warn_of_removed(predictions, self.decision)
         shown = self.candidates if both_directions else ALL_PAIRS

@@ -152,6 +152,12 @@ def test_right_offsets_inside_words(text, names):
 LONG = "preOslo is subBergen or nonLima. " + "And so on. " * 20
 
 
+def test_a_mapping_of_columns_is_no_list_of_mentions():
+    columns = {"start": [0, 18], "end": [8, 22]}
+    with pytest.raises(DocumentError, match="field mentions: found .*, expected a list of mentions"):
+        read_document_input({"text": TEXT, "mentions": columns})
+
+
 def test_offsets_that_may_count_words_need_the_text():
     """In a long text, small offsets may be indices of words; the text of each mention proves that they are not."""
     names = ["Oslo", "Bergen", "Lima"]
@@ -204,6 +210,17 @@ def test_fields_of_docred_that_may_be_left_out(without):
             assert mention == {**full, "type": "MISC" if without == "type" else full["type"]}
     assert read.document["title"] == ("untitled" if without == "title" else document["title"])
     assert read.title == ("" if without == "title" else document["title"])
+
+
+def test_a_mention_without_type_has_that_of_its_entity():
+    def types(*given):
+        mentions = [{"sent_id": 0, "pos": [0, 1], **({"type": kind} if kind else {})} for kind in given]
+        read = read_document_input({"sents": [["Oslo"]], "vertexSet": [mentions]})
+        return [one["type"] for one in read.document["vertexSet"][0]], read.document.get("untyped_entities")
+
+    assert types(None, "LOC") == (["LOC", "LOC"], None)
+    assert types("PER", "LOC", None, "LOC") == (["PER", "LOC", "LOC", "LOC"], None)
+    assert types(None, None) == (["MISC", "MISC"], [0])
 
 
 @pytest.mark.parametrize("broken", [{"pos": [5, 999]}, {"pos": 3}, {"sent_id": 99}, {"sent_id": "0"}])

@@ -250,6 +250,20 @@ def test_same_triples_in_any_batch_from_pipeline_and_trainer(documents, tmp_path
     assert facts(extractor(documents)) != one_by_one
 
 
+def test_logits_of_one_pass_are_said(documents, caplog):  # noqa: F811
+    model, processor = fusing_system()
+    with torch.no_grad():
+        outputs = model(**processor(documents[:1]), output_documents=True)
+    once = outputs.logits
+    outputs["logits"] = fuse_evidence(model, processor, outputs, processor.encode(documents[:1]))
+    processor.post_process_relation_extraction(outputs, documents[:1])
+    assert "fusion_threshold" not in caplog.text
+    outputs["logits"] = once
+    for _ in range(2):
+        processor.post_process_relation_extraction(outputs, documents[:1])
+    assert caplog.text.count("fusion_threshold is set, but these logits are of one pass") == 1
+
+
 def test_candidate_pairs_alone_are_asked_about(documents):  # noqa: F811
     """Some pairs are none by their types, and others are not asked about a symmetric relation: not in the second pass either."""
     model, processor = fusing_system()
