@@ -35,7 +35,7 @@ _SMALLER = (
     "a shorter document, fewer entities, or half the memory a number with dtype=torch.bfloat16 (`--dtype bfloat16`)"
 )
 # Number of batches that are read ahead, and within which documents are sorted by length.
-_LOOKAHEAD_BATCHES = 8
+LOOKAHEAD_BATCHES = 8
 # What a record takes over of a triple in words.
 _TRIPLE_FIELDS = ("head", "tail", "relation", "relation_name", "score", "probability", "derived")
 
@@ -258,7 +258,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             return self.postprocess({"outputs": outputs, "examples": chosen}, **postprocess_params)
 
         examples = examples()
-        size = batch_size * _LOOKAHEAD_BATCHES if batch_size > 1 else 1
+        size = batch_size * LOOKAHEAD_BATCHES if batch_size > 1 else 1
         window = failure = None
         while failure is None and (window is None or len(window) == size):
             window = []

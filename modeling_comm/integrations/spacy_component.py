@@ -18,14 +18,13 @@ except ImportError as error:
     raise ImportError(f"the component needs 'spacy'{of_extra('text')}") from error
 from transformers import pipeline
 
-from .. import pipeline_comm  # noqa: F401  # registers the task
 from ..configuration_comm import TASK
+from ..pipeline_comm import LOOKAHEAD_BATCHES  # registers the task, too
 from ..prediction_record import PredictionRecord
+from ..settings import SettingError
 
 # The record of the prediction: plain values, which spaCy saves with the document.
 RECORD = "comm_docre"
-# Number of batches that are read ahead, and within which documents are sorted by length.
-_LOOKAHEAD_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -158,6 +157,7 @@ def make_component(
         "top_k": top_k,
         "relations": relations,
     }
+    extractor._sanitize_parameters(**settings)  # now, not at the first document
     return RelationComponent(name, extractor, batch_size, settings)
 
 
@@ -170,9 +170,14 @@ class RelationComponent:
         extractor (`DocumentRelationExtractionPipeline`): predicts.
         batch_size (`int`): documents that it sees at once in [`pipe`].
         settings (`dict`): of each call of it.
+
+    Raises:
+        SettingError: `batch_size` is less than 1.
     """
 
     def __init__(self, name: str, extractor: Callable, batch_size: int, settings: dict):
+        if batch_size < 1:  # no document would be read
+            raise SettingError("comm_docre", "batch_size", batch_size, "an integer >= 1")
         self.name, self.extractor, self.batch_size, self.settings = name, extractor, batch_size, settings
         self._handle_error = raise_error
 
@@ -200,7 +205,7 @@ class RelationComponent:
             batch_size (`int`): spaCy's own, not used: the component has a setting for the documents that the model sees at once.
         """
         stream = iter(stream)
-        while docs := list(itertools.islice(stream, _LOOKAHEAD_BATCHES * self.batch_size)):
+        while docs := list(itertools.islice(stream, LOOKAHEAD_BATCHES * self.batch_size)):
             try:
                 records = self.extractor(docs, batch_size=self.batch_size, **self.settings)
             except Exception:  # of one of them; spaCy's error handler may leave that out and go on

@@ -160,6 +160,14 @@ def test_what_is_wrong_is_said(model):
     assert good[0]._.relations
 
 
+@pytest.mark.parametrize(
+    "setting", [{"batch_size": 0}, {"min_score": 2.0}, {"top_k": 0}, {"relations": ["nonsense"]}, {"max_sentences": -1}]
+)
+def test_wrong_settings_are_said_before_the_first_document(model, setting):
+    with pytest.raises(ValueError, match=next(iter(setting))):
+        make_nlp(model, **setting)
+
+
 def test_spacy_finds_the_component_by_its_entry_point():
     """As `pip install` registers it."""
     setup = configparser.ConfigParser()
