@@ -52,9 +52,10 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
-from .processor_settings import check_processor_settings, without_tuned
+from .processor_settings import check_processor_settings, settings_for_labels
 from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
+from .settings import nearest_names
 from .subword_tokens import read_tokenizer, tokenize_words
 from .windows import (
     entities_of_windows,
@@ -160,7 +161,13 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         Args:
             trust_remote_code (`bool`, defaults to `False`): whether code that the tokenizer's files name may run. Without
                 it such a tokenizer is refused; nothing is asked on the terminal.
+            kwargs: settings in place of the saved ones, and what Transformers and the tokenizer take.
+
+        Raises:
+            TypeError: an argument is nearly a setting's name: it is misspelt.
+            ValueError: a setting does not fit.
         """
+        cls._refuse_misspelt("from_pretrained", kwargs)
         trusted = trust_remote_code is True  # Transformers asks where it is None
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
 
@@ -204,12 +211,26 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             config ([`CommConfig`]): the model's.
             trust_remote_code (`bool`, defaults to `False`): as in [`from_pretrained`].
             settings: as in [`from_config`]; others, such as `revision` and `token`, are for `AutoTokenizer.from_pretrained`.
+
+        Raises:
+            TypeError: an argument is nearly a setting's name: it is misspelt.
+            ValueError: as in [`from_config`].
         """
         own = {name: settings.pop(name) for name in cls.setting_names() if name in settings}
+        cls._refuse_misspelt("from_backbone", settings)
         trusted = trust_remote_code is True  # Transformers asks where it is None
         return cls.from_config(
             AutoTokenizer.from_pretrained(backbone, trust_remote_code=trusted, **settings), config, **own
         )
+
+    @classmethod
+    def _refuse_misspelt(cls, function, given):
+        """Tokenizers have arguments of their own and drop others without a word, so only what is nearly a setting is refused."""
+        known = inspect.signature(cls).parameters
+        for name in given:
+            if name not in known and not name.startswith("_") and (near := nearest_names(name, cls.setting_names())):
+                expected = " or ".join(map(repr, near))
+                raise TypeError(f"CommProcessor.{function}: found the argument {name!r}, expected {expected}?")
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> tuple[dict, dict]:
@@ -219,7 +240,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
             config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
             settings |= {field: config[field] for field in missing & set(config)}
-        return without_tuned(settings, kwargs.get("id2label")), unused
+        return settings_for_labels(settings, kwargs.get("id2label")), unused
 
     @classmethod
     def setting_names(cls) -> tuple[str, ...]:
@@ -414,8 +435,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         # Fused logits have 0 for the threshold class.
         if self.decision.fusion_threshold is not None and outputs["logits"][:, 0].any():
             logger.warning_once(
-                "fusion_threshold is set, but these logits are of one pass over the documents: other triples than the pipeline's. "
-                "Expected logits of modeling_comm.evidence_fusion.fuse_evidence, or fusion_threshold = None"
+                "fusion_threshold is set, but these logits are of one pass over the documents: other triples than the "
+                "pipeline's. Expected logits of modeling_comm.evidence_fusion.fuse_evidence, or fusion_threshold = None"
             )
         predictions = self.decide(outputs, documents, threshold_offset, rules)
         warn_of_removed(predictions, self.decision)

@@ -1,13 +1,16 @@
 """A processor's settings: which values fit, and which were chosen for a model's relations and fit no others."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from transformers.utils import logging
 
+from .candidate_pairs import CandidatePairs
 from .configuration_comm import validate_labels
+from .documents import docred_type
 from .settings import AtLeast, InRange, Setting, check_field
-from .subword_tokens import MARKERS, MOST_MARKER_TYPES
+from .subword_tokens import MARKER_TYPES, MARKERS, MOST_MARKER_TYPES
 
 if TYPE_CHECKING:
     from .processing_comm import CommProcessor
@@ -38,6 +41,9 @@ def check_processor_settings(processor: "CommProcessor") -> None:
         fits = isinstance(types, list) and all(isinstance(kind, str) and kind for kind in types)
         fits = fits and 0 < len(types) == len(set(types)) <= MOST_MARKER_TYPES
         check_field(processor, "marker_types", fits, f"1 to {MOST_MARKER_TYPES} different entity types")
+    asked = processor.candidates.candidate_pairs
+    fits = not asked or any(marked_types(processor, pair) for pair in asked)
+    check_field(processor, "marker_types", fits, f"the types of a candidate pair among them, of {asked}")
     check("word_leading_space", bool)
     check("window_end_tokens", int, InRange(1, 3))
     check("window_size", int, AtLeast(8))
@@ -55,19 +61,64 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     check_field(processor, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
 
 
+def marked_types(processor: "CommProcessor", pair: Sequence[str]) -> tuple[str, ...] | None:
+    """The types of head and tail of a candidate pair as the processor's markers call them; None where they do not know both."""
+    if processor.markers != "entity_type":
+        return tuple(pair)
+    names = {docred_type(kind): kind for kind in processor.marker_types or MARKER_TYPES}
+    found = [names.get(docred_type(kind)) for kind in pair]
+    return None if None in found else tuple(map(str, found))
+
+
 def tuned_for_labels(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a processor that were chosen for a model's relations and fit no others; the values are what they are where
     nothing was chosen."""
     return {name: untuned for name, untuned in _UNTUNED.items() if settings.get(name) not in (None, untuned, [])}
 
 
-def without_tuned(settings: dict, id2label: dict[int, str] | None) -> dict:
-    """The saved settings of a processor that is loaded for other labels: what was chosen for the saved ones, in their order, is
-    left out, with a warning."""
+def settings_of_labels(
+    labels: Collection[str], relation_names: Mapping[str, str], candidates: CandidatePairs
+) -> dict[str, Any]:
+    """
+    The settings of a processor that depend on the labels of its model.
+
+    Args:
+        labels (`Collection[str]`): the model's.
+        relation_names (`Mapping[str, str]`): readable names, perhaps of other labels, too; those are left out.
+        candidates ([`CandidatePairs`]): the pairs that the model is asked about. Symmetric and inverse relations that it does
+            not have are left out.
+
+    Returns:
+        `dict`: `relation_names`, and the fields of [`CandidatePairs`].
+    """
+    candidates = candidates.of_labels(labels)
+    names = {name: relation_names[name] for name in (*labels, *candidates.inverse) if name in relation_names}
+    return {"relation_names": names, **vars(candidates)}
+
+
+def settings_for_labels(settings: dict, id2label: Mapping[int, str] | None) -> dict:
+    """
+    The saved settings of a processor that is loaded for other labels. What was chosen for the saved ones, in their order, is left
+    out, and so is what is said of labels that are gone, and an inverse relation that is a label now; both with a warning.
+
+    Args:
+        settings (`dict`): as `processor_config.json` has them.
+        id2label (`Mapping[int, str]`, *optional*): the labels, by default the saved ones.
+    """
     saved = settings.get("id2label") or {}
-    if id2label is None or list(id2label.values()) == list(saved.values()):
+    if not isinstance(id2label, Mapping) or list(id2label.values()) == list(saved.values()):
         return settings
     tuned = tuned_for_labels(settings)
+    labels = list(id2label.values())
+    given = {name: settings[name] for name in CandidatePairs.field_names() if settings.get(name) is not None}
+    candidates = CandidatePairs(**given)
+    inverse = {name: kept for name, kept in candidates.inverse.items() if name not in labels}
+    candidates = dataclasses.replace(candidates, inverse=inverse)
+    of_labels = settings_of_labels(labels, settings.get("relation_names") or {}, candidates)
+    kept = {name: of_labels[name] for name in ("relation_names", "symmetric", "inverse") if settings.get(name)}
+    gone = [name for name in kept if len(kept[name]) < len(settings[name])]
     if tuned:
         logger.warning("id2label is not the saved one: %s, which belong to that, are left out", ", ".join(tuned))
-    return {name: value for name, value in settings.items() if name not in tuned}
+    if gone:
+        logger.warning("id2label is not the saved one: what %s say of other labels is left out", ", ".join(gone))
+    return {name: value for name, value in settings.items() if name not in tuned} | kept

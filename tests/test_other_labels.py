@@ -134,6 +134,18 @@ def test_a_processor_for_other_labels_has_nothing_that_was_tuned(tmp_path, caplo
     assert renamed.decision.threshold_offset == 0 and "threshold_offset" in caplog.text
 
 
+def test_a_processor_for_other_labels_says_nothing_of_those_that_are_gone(tmp_path, caplog):
+    names = {"P17": "country", "P27": "citizenship", "P150": "contains"}
+    _, processor = tiny_system(relation_names=names, symmetric=["P27"], inverse={"P150": "P131", "P1": "P17"})
+    processor.save_pretrained(tmp_path)
+    other = CommProcessor.from_pretrained(tmp_path, id2label={0: "Na", 1: "P17", 2: "P150", 3: "treats"})
+    assert other.relation_names == {"P17": "country", "P150": "contains"}
+    assert (other.candidates.symmetric, other.candidates.inverse) == ((), {"P1": "P17"})
+    assert "relation_names, symmetric, inverse say of other labels" in caplog.text
+    same = CommProcessor.from_pretrained(tmp_path, id2label={**LABELS, 5: "treats"})
+    assert (same.relation_names, same.candidates) == (names, processor.candidates)
+
+
 @pytest.mark.parametrize("loader", [CommForDocumentRelationExtraction, AutoModel])
 def test_settings_of_the_loss_by_relation_come_with_the_labels(tmp_path, loader):
     """They name relations that the checkpoint does not have."""

@@ -161,6 +161,25 @@ def test_wrong_types_of_markers(types):
     assert error.value.field == "marker_types"
 
 
+def test_markers_know_a_candidate_pair():
+    marked = {"markers": "entity_type", "marker_types": ["CHEMICAL", "PERSON"]}
+    tiny_processor(**marked, candidate_pairs=[("CHEMICAL", "Gene"), ("PER", "CHEMICAL")])
+    with pytest.raises(SettingError, match="the types of a candidate pair among them") as error:
+        tiny_processor(**marked, candidate_pairs=[("CHEMICAL", "Gene")])
+    assert error.value.field == "marker_types"
+
+
+def test_a_misspelt_setting_is_refused(tmp_path):
+    processor = tiny_processor()
+    processor.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match="'threshold_ofset', expected 'threshold_offset'"):
+        CommProcessor.from_pretrained(tmp_path, threshold_ofset=1.0)
+    with pytest.raises(TypeError, match="'windowsize', expected 'window_size'"):
+        CommProcessor.from_backbone(tmp_path, tiny_config(), windowsize=64)
+    loaded = CommProcessor.from_pretrained(tmp_path, threshold_offset=1.0, force_download=False, use_fast=True)
+    assert loaded.decision.threshold_offset == 1
+
+
 def test_words_without_pieces():
     """White space and control characters give no subword token. A mention of nothing else has no state to read, unless markers
     are around it."""

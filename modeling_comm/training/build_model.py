@@ -14,7 +14,7 @@ from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..other_labels import take_fields_of_loss
 from ..processing_comm import CommProcessor
-from ..processor_settings import tuned_for_labels
+from ..processor_settings import settings_of_labels, tuned_for_labels
 from ..relation_encoders import get_relation_encoder
 from ..subword_tokens import MARKER_TYPES
 from .script_arguments import ModelArguments, given_fields, given_settings
@@ -58,7 +58,7 @@ def new_model(
         source,
         model.config,
         trust_remote_code=arguments.trust_remote_code,
-        **_settings_of_labels(labels, relation_names, candidates),
+        **settings_of_labels(labels, relation_names, candidates),
         **_types_to_mark(arguments, entity_types),
         **given_settings(arguments),
         **hub,
@@ -120,17 +120,10 @@ def load_checkpoint(
         gone = tuned_for_labels(processor.settings)
         if gone:
             logger.warning("%s: %s, made for other relations, are removed", source, ", ".join(gone))
-        of_labels = _settings_of_labels(labels, relation_names, candidates)
+        of_labels = settings_of_labels(labels, relation_names, candidates)
         settings = {**processor.settings, **gone, **of_labels, **settings}
         return model, CommProcessor(processor.tokenizer, id2label=model.config.id2label, **settings)
     return model, processor.with_settings(**settings)
-
-
-def _settings_of_labels(labels, relation_names, candidates):
-    """The settings of a processor that depend on the labels of its model."""
-    candidates = candidates.of_labels(labels)
-    names = {name: relation_names[name] for name in (*labels, *candidates.inverse) if name in relation_names}
-    return {"relation_names": names, **vars(candidates)}
 
 
 def _types_to_mark(arguments, entity_types):
