@@ -29,6 +29,7 @@ from .settings import (
     check_names,
     described_arguments,
     nearest_names,
+    plain_number,
 )
 
 logger = logging.get_logger(__name__)
@@ -147,7 +148,8 @@ class CommConfig(SavedTogether, PreTrainedConfig):
             none. DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
         evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
             with `"related"`, over all pairs with a relation, as in DREEAM's code.
-        comm_version (`str`, *optional*): library version that wrote the configuration.
+        comm_version (`str`, *optional*): library version that wrote the configuration. Another one than this library's is a
+            warning; the attribute, and what is saved, is this library's own.
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
     Raises:
@@ -187,8 +189,8 @@ class CommConfig(SavedTogether, PreTrainedConfig):
             if not _is_known(field, known):
                 raise UnknownFieldError(field, value, known)
         for setting in settings:
-            setattr(self, setting.field, kwargs.pop(setting.field, copy.copy(setting.default)))
-        self.comm_version = self.comm_version or __version__
+            setattr(self, setting.field, plain_number(kwargs.pop(setting.field, copy.copy(setting.default))))
+        written_by, self.comm_version = self.comm_version or __version__, __version__
         kwargs.pop("custom_pipelines", None)  # written by `to_dict`
         if IS_REMOTE_CODE:
             self.custom_pipelines = copy.deepcopy(_PIPELINES)
@@ -199,9 +201,9 @@ class CommConfig(SavedTogether, PreTrainedConfig):
             self.label2id = None
         if self.label2id is None:
             self.label2id = {label: index for index, label in self.id2label.items()}
-        if _minor(self.comm_version) != _minor(__version__):
+        if _minor(written_by) != _minor(__version__):
             warnings.warn(
-                f"This configuration was written by modeling_comm {self.comm_version}; this is {__version__}. Fields that "
+                f"This configuration was written by modeling_comm {written_by}; this is {__version__}. Fields that "
                 "it does not know have this version's defaults.",
                 stacklevel=3,
             )

@@ -12,7 +12,7 @@ from .documents import Document
 from .loss_registry import DECISION_THRESHOLDS
 from .probabilities import ProbabilityMap
 from .relation_types import TYPE_CONSTRAINTS, RelationTypes
-from .settings import AtLeast, InRange, SettingError, declared_by_dataclass
+from .settings import AtLeast, InRange, SettingError, declared_by_dataclass, plain_number
 
 logger = logging.get_logger(__name__)
 
@@ -64,6 +64,7 @@ class DecisionSettings:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _MADE_BY:
             value = _MADE_BY[name].of_setting(value)
+        value = plain_number(value)
         setting = _DECISION_SETTINGS.get(name)
         if setting and not setting.fits(value):
             raise SettingError(type(self).__name__, name, value, setting.expected)

@@ -48,7 +48,10 @@ def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None =
 
     if not isinstance(ner, Pipeline):
         return _mentions(ner(text))
-    sentences = [(start, end) for start, end in (sentence_splitter or split_sentences)(text)]
+    sentences = (sentence_splitter or split_sentences)(text)
+    if not isinstance(sentences, Iterable):
+        raise ValueError(f"sentence_splitter gave {sentences!r:.100}; expected spans (start, end) of sentences")
+    sentences = [(start, end) for start, end in sentences]
     found = ner([text[start:end] for start, end in sentences], **_windows(ner)) if sentences else []
     return [
         {**mention, "start": mention["start"] + offset, "end": mention["end"] + offset}
@@ -173,6 +176,8 @@ def _entity(mentions, confirmed):
 
 def _check_groups(checker, groups, size):
     expected = f"lists of indices of mentions (integers, 0 <= index < {size}), each in one list at most"
+    if not isinstance(groups, Iterable):
+        checker.fail("coreference", groups, expected)
     groups = [list(checker.check(group, (list, tuple, set), "coreference", expected)) for group in groups]
     seen = [number for group in groups for number in group]
     for number in seen:

@@ -18,6 +18,7 @@ import textwrap
 import types
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _WORDS = {bool: "true or false", int: "an integer", float: "a finite number", str: "text"}
@@ -60,6 +61,13 @@ def check_field(holder: Any, field: str, fits: bool, expected: str) -> None:
     """
     if not fits:
         raise SettingError(type(holder).__name__, field, getattr(holder, field), expected)
+
+
+def plain_number(value: Any) -> Any:
+    """A number of NumPy or another library as Python's own, which JSON can hold; anything else, booleans too, as it is."""
+    if isinstance(value, (bool, int, float)):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:

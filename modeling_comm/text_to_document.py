@@ -418,9 +418,14 @@ def _inside_word(text, offset):
 
 def _sentences(checker, text, splitter, spans):
     sentences = []
-    position = 0
-    for span in [*splitter(text), (len(text), len(text))]:
-        start, end = span
+    position, found = 0, splitter(text)
+    if not isinstance(found, Iterable):
+        checker.fail("sentence_splitter", found, "spans (start, end) of sentences")
+    for span in [*found, (len(text), len(text))]:
+        pair = tuple(span) if isinstance(span, Iterable) else ()
+        if len(pair) != 2 or not all(isinstance(offset, Integral) for offset in pair):
+            checker.fail("sentence_splitter", span, "a span (start, end) of a sentence, two integers")
+        start, end = pair
         gap = text[position:start]
         if not position <= start <= end <= len(text) or gap.strip():
             left_out = f", which leaves out {gap!r}" if gap.strip() else ""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .decoding import Triple, scores_of
-from .settings import AtLeast, InRange, Setting, SettingError, check_field
+from .settings import AtLeast, InRange, Setting, SettingError, check_field, plain_number
 from .text_to_document import docred_type
 
 _NUMBERS = tuple(
@@ -78,6 +78,7 @@ class TripleSelection:
 
     def __post_init__(self) -> None:
         for setting in _NUMBERS:
+            object.__setattr__(self, setting.field, plain_number(getattr(self, setting.field)))
             setting.check(self)
         for field in _NAMES:
             value = getattr(self, field)

@@ -333,4 +333,8 @@ def test_another_version_warns(tmp_path, recwarn):
     (tmp_path / "config.json").write_text(json.dumps(saved))
     with pytest.warns(UserWarning, match=rf"99\.1\.0.*{__version__}"):
         loaded = CommConfig.from_pretrained(tmp_path)
-    assert loaded.comm_version == "99.1.0" and loaded.cmm_margin == 0.2
+    assert loaded.comm_version == __version__ and loaded.cmm_margin == 0.2
+    loaded.save_pretrained(tmp_path)
+    recwarn.clear()
+    CommConfig.from_pretrained(tmp_path)  # saved by this version, so no longer warned of
+    assert not [warning for warning in recwarn if "modeling_comm" in str(warning.message)]

@@ -159,8 +159,9 @@ def test_coreference_replaces_the_rules(groups, expected):
         ([[True]], "found True"),
         ([0], "found 0"),
         ([["a"]], "found 'a'"),
+        (None, "found None"),
     ],
-    ids=["range", "twice", "bool", "flat", "text"],
+    ids=["range", "twice", "bool", "flat", "text", "none"],
 )
 def test_coreference_that_does_not_fit(groups, found):
     text, mentions = read("[PER:Ada] of [LOC:Oslo], where [she] was")

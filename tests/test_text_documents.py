@@ -337,8 +337,11 @@ def test_white_space_round_a_mention_is_reported(caplog):
         ([(0, 32)], "She left"),
         ([(0, 40), (30, 51)], "[30, 51]"),
         ([(0, 99)], "[0, 99]"),
+        (None, "found None"),
+        ([5], "found 5"),
+        ([(0, 32.0)], "(0, 32.0)"),
     ],
-    ids=["gap", "end", "overlap", "range"],
+    ids=["gap", "end", "overlap", "range", "none", "number", "floats"],
 )
 def test_sentence_splitters_that_lose_text(spans, found):
     with pytest.raises(DocumentError, match="field sentence_splitter") as error:
