@@ -1,16 +1,16 @@
 """Raw text in, relation triples out: COMM as a Transformers pipeline."""
 
+import dataclasses
 import difflib
 import inspect
 import itertools
-import math
 import os
 from collections.abc import Callable, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel
+from transformers import AutoModel, AutoProcessor, Pipeline, PreTrainedModel, ProcessorMixin
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.utils import logging
 
@@ -26,7 +26,7 @@ from .prediction_record import RECORD_VERSION, PredictionRecord
 from .processing_comm import CommProcessor
 from .rules import Rule, check_rules
 from .saved_folder import replacing_folder
-from .settings import SettingError
+from .settings import SettingError, plain_number
 from .triple_selection import RelatedPairs, TripleSelection, type_warnings
 
 logger = logging.get_logger(__name__)
@@ -65,9 +65,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
 
     Args:
         model ([`CommForDocumentRelationExtraction`]): by `pipeline(...)` also a name or folder.
-        processor ([`CommProcessor`], *optional*): the model's, or its name or folder; by default it is loaded from where
-            the model was. Code that its files name runs only if the model was loaded with `trust_remote_code=True`;
-            nothing is asked.
+        processor ([`CommProcessor`], `str` or `os.PathLike`, *optional*): the model's, or its name or folder; by default it is
+            loaded from where the model was. One of another name does not have the model's `subfolder` and `revision`. Code
+            that its files name runs only if the model was loaded with `trust_remote_code=True`; nothing is asked.
         ner, coreference, sentence_splitter, threshold_offset, type_constraint, rules, both_directions, max_sentences, batch_size,
             and the fields of [`~triple_selection.TripleSelection`]: as in a call, for all calls.
         kwargs: as of any pipeline, such as `device`.
@@ -78,11 +78,17 @@ class DocumentRelationExtractionPipeline(Pipeline):
     _load_feature_extractor = False
     _load_image_processor = False
 
-    def __init__(self, model: PreTrainedModel, processor: CommProcessor | None = None, **kwargs: Any):
+    def __init__(
+        self, model: PreTrainedModel, processor: CommProcessor | str | os.PathLike | None = None, **kwargs: Any
+    ):
         if model.config.model_type != "comm":
             raise ValueError(f"{TASK}: the model is a {type(model).__name__}; expected a COMM model")
-        if processor is None or isinstance(processor, str):
-            processor = _load_processor(model, processor)
+        if processor is None or isinstance(processor, (str, os.PathLike)):
+            processor = _load_processor(model, None if processor is None else os.fspath(processor))
+        # Not by its class: a checkpoint's own code has one of the same name.
+        if not (isinstance(processor, ProcessorMixin) and hasattr(processor, "check_model")):
+            expected = "a CommProcessor, or the name or folder of one"
+            raise ValueError(f"{TASK}: found the processor {processor!r:.100}; expected {expected}")
         if kwargs.get("tokenizer") not in (None, processor.tokenizer):
             raise ValueError(f"{TASK}: found a tokenizer; expected processor=CommProcessor(...), which has its own")
         processor.check_model(model.config)
@@ -158,7 +164,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             found = f"{labels}, and its processor's are {self.processor.id2label}"
             expected = "the same: pipeline(..., processor=CommProcessor.from_config(tokenizer, model.config))"
             raise ValueError(f"{TASK}: the model's labels are {found}; expected {expected}")
-        size = (self._batch_size or 1) if batch_size is None else batch_size
+        size = plain_number((self._batch_size or 1) if batch_size is None else batch_size)
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"batch_size is {size!r}; expected an integer >= 1")
         own = (self._preprocess_params, self._forward_params, self._postprocess_params)
@@ -205,9 +211,9 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 raise ValueError(f"{name} is {value!r}; expected something to call{example}")
         forward, postprocess = {}, {}
         if threshold_offset is not None:
-            if not isinstance(threshold_offset, (int, float)) or not math.isfinite(threshold_offset):
-                raise ValueError(f"threshold_offset is {threshold_offset!r}; expected a finite number")
-            postprocess["threshold_offset"] = threshold_offset
+            postprocess["threshold_offset"] = dataclasses.replace(
+                self.processor.decision, threshold_offset=threshold_offset
+            ).threshold_offset
         if type_constraint is not None:
             self.processor.decision.check_type_constraint(type_constraint)
             postprocess["type_constraint"] = type_constraint
@@ -218,6 +224,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 raise ValueError(f"both_directions is {both_directions!r}; expected true or false")
             postprocess["both_directions"] = both_directions
         if max_sentences is not None:
+            max_sentences = plain_number(max_sentences)
             if isinstance(max_sentences, bool) or not isinstance(max_sentences, int) or max_sentences < 0:
                 raise ValueError(f"max_sentences is {max_sentences!r}; expected an integer >= 0")
             forward["explain"] = max_sentences > 0
@@ -448,6 +455,8 @@ def _load_processor(model, name=None):
         name = config._name_or_path
         # The same commit as the model's, whatever has been published since.
         loaded_with = loaded_with | {"revision": getattr(config, "_commit_hash", None) or loaded_with.get("revision")}
+    elif name != config._name_or_path:  # another place, where the model's folder and commit need not be
+        loaded_with = {key: value for key, value in loaded_with.items() if key not in ("subfolder", "revision")}
     if not name:
         raise ValueError(
             f"{TASK}: a model that was not loaded has no processor; expected processor=CommProcessor(...)"

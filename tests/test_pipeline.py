@@ -5,8 +5,10 @@ import json
 import multiprocessing
 import pickle
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fresh_process import run_fresh
@@ -395,6 +397,7 @@ def test_an_input_that_breaks_off_loses_nothing(extractor, documents, records):
         ),
         ({"threshold_offset": float("nan")}, ValueError, "threshold_offset is nan"),
         ({"threshold_offset": "1"}, ValueError, "threshold_offset is '1'"),
+        ({"threshold_offset": True}, ValueError, "threshold_offset is True"),
         ({"max_sentences": -1}, ValueError, "max_sentences is -1"),
         ({"batchsize": 2}, TypeError, "batchsize"),
     ],
@@ -403,6 +406,14 @@ def test_an_input_that_breaks_off_loses_nothing(extractor, documents, records):
 def test_wrong_arguments(extractor, arguments, error, message):
     with pytest.raises(error, match=message):
         extractor(iter([]), **arguments)  # at once, not when the first result is wanted
+
+
+def test_numbers_of_numpy(extractor, documents):
+    of_numpy = {"threshold_offset": np.float32(0.5), "min_score": np.float32(0.25), "top_k": np.int64(2)}
+    plain = {name: value.item() for name, value in of_numpy.items()}
+    assert extractor(documents[:2], batch_size=np.int64(2), **of_numpy) == extractor(
+        documents[:2], batch_size=2, **plain
+    )
 
 
 @pytest.mark.parametrize("inputs", [None, 5, Path("documents.jsonl"), b"text"], ids=str)
@@ -429,6 +440,8 @@ def test_wrong_components(extractor, saved):
         pipeline(TASK, model=str(saved), tokenizer=other.tokenizer, device="cpu")
     with pytest.raises(ValueError, match="processor"):
         pipeline(TASK, model=tiny_model(config), device="cpu")
+    with pytest.raises(ValueError, match="found the processor 5"):
+        pipeline(TASK, model=str(saved), processor=5, device="cpu")
     with pytest.raises(ValueError, match="BertModel"):
         pipeline(TASK, model=AutoModel.from_config(config.text_config), processor=other, device="cpu")
 
@@ -601,6 +614,15 @@ def test_a_loaded_model_brings_its_processor(saved, documents, records):
     with pytest.raises(SettingError) as error:
         pipeline(TASK, model=model, device="cpu").save_pretrained(saved, push_to_hub=True, repo_id="org/x")
     assert error.value.field == "push_to_hub"
+
+
+def test_a_processor_from_another_place(saved, tmp_path):
+    """The model's subfolder and revision are of the model's place."""
+    shutil.copytree(saved, tmp_path / "model" / "sub")
+    model = AutoModel.from_pretrained(tmp_path / "model", subfolder="sub", revision="main")
+    extractor = pipeline(TASK, model=model, processor=saved, device="cpu")
+    assert isinstance(extractor.processor, CommProcessor)
+    assert isinstance(pipeline(TASK, model=model, device="cpu").processor, CommProcessor)
 
 
 def test_what_is_saved(saved):
