@@ -1,6 +1,6 @@
 """The losses that come with the library. The head of `loss_base.py` says what all of them promise, and their notation."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch.nn.functional import logsigmoid, relu
@@ -15,7 +15,7 @@ from .loss_base import (
 )
 from .loss_registry import available_losses, get_loss, loss_from_config, register_loss
 from .losses_positive_unlabelled import pu_cmm_loss, ssr_pu_loss  # noqa: F401  # importing them registers them
-from .settings import AtLeast, InRange
+from .settings import AtLeast, InRange, SettingError
 
 __all__ = ["available_losses", "get_loss", "is_built_in_loss", "loss_from_config", "register_loss"]
 
@@ -236,6 +236,36 @@ def ncrl_loss(
     if regularizer:
         losses = losses - rescaled_distance(-distance.mean(dim=1), ~positive.any(dim=1), shift)
     return reduce_losses(losses, reduction)
+
+
+def check_loss_of_unasked(config: Any) -> None:
+    """
+    Refuses a loss that cannot leave out a relation which a pair is not asked about, see
+    [`~modeling_comm.features.without_relations`]: one to which it matters how far below the threshold a relation is.
+
+    Args:
+        config (`CommConfig`): names the loss and has its settings.
+
+    Raises:
+        SettingError: the loss is of that kind.
+    """
+    loss, results = loss_from_config(config), []
+    labels = torch.zeros(3, config.num_labels, device="cpu")
+    labels[0, 1] = 1
+    for depth in (100.0, 1000.0):
+        logits = torch.linspace(-1, 1, labels.numel(), device="cpu").view_as(labels).clone()
+        logits[:, -1] = -depth
+        if config.num_labels > 2:
+            results.append(loss(logits, labels, reduction="none"))
+        else:  # the only relation: the other pairs are asked about it
+            results.append(loss(logits[1:], labels[1:], reduction="none"))
+    if not torch.allclose(*results):
+        raise SettingError(
+            "CommConfig",
+            "loss",
+            config.loss,
+            "with symmetric relations among directed ones, a loss to which a relation far below the threshold does not matter",
+        )
 
 
 _BUILT_IN = frozenset(available_losses())

@@ -23,7 +23,7 @@ from .config_checks import plain_errors
 from .configuration_comm import IS_REMOTE_CODE, CommConfig
 from .evidence import evidence_loss
 from .features import without_relations
-from .losses import get_loss, loss_from_config
+from .losses import check_loss_of_unasked, get_loss, loss_from_config
 from .other_labels import HUB_ARGUMENTS, config_fields, copy_label_rows, take_fields_of_loss
 from .pretrained_comm import CommPreTrainedModel, check_sizes
 from .relation_encoder_base import EncodedDocuments
@@ -278,7 +278,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 pairs that have a relation, and how many of its relations each sentence proves. Needed, beside `labels` and
                 `sentences`, where the configuration has an `evidence_weight`.
             asked (`(P, R + 1)` bool, *optional*): the relations that each pair is asked about, by default all. The logits of
-                others are far below the threshold, whatever the model.
+                others are far below the threshold, whatever the model. A loss that cannot leave these out is refused in training,
+                see [`~losses.check_loss_of_unasked`].
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
             num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
@@ -332,6 +333,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
                 f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
             )
             if asked is not None:
+                if labels is not None and self.training:
+                    check_loss_of_unasked(self.config)
                 logits = without_relations(logits, asked)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None

@@ -329,6 +329,14 @@ def test_ids_of_entities_in_a_text():
     assert refused.value.field == "entities[1].ids"
 
 
+def test_the_model_refuses_a_loss_that_cannot_leave_out_relations():
+    config, processor = tiny_system(loss="margin", symmetric=["P27"])
+    model, batch = tiny_model(config), processor([random_document(3)])
+    assert torch.isfinite(model.eval()(**batch).loss)
+    with pytest.raises(SettingError, match="symmetric relations among directed ones"):
+        model.train()(**batch)
+
+
 @pytest.mark.parametrize("loss", available_losses())
 def test_losses_leave_out_what_is_not_asked_or_are_refused(loss):
     config = tiny_config(loss=loss)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from transformers.utils import logging
 
 from ..candidate_pairs import CandidatePairs
 from ..configuration_comm import CommConfig
-from ..losses import loss_from_config
-from ..settings import SettingError
+from ..losses import check_loss_of_unasked
 from .encode_dataset import column_of
 
 # What an evaluation measures, see [`~modeling_comm.training.trainer.evaluate_results`].
@@ -21,7 +19,7 @@ logger = logging.get_logger(__name__)
 def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> None:
     """
     Refuses a loss that cannot leave out a relation which a pair is not asked about, see
-    [`~modeling_comm.features.without_relations`]: one to which it matters how far below the threshold a relation is.
+    [`~modeling_comm.losses.check_loss_of_unasked`].
 
     Args:
         config (`CommConfig`): names the loss and has its settings.
@@ -32,23 +30,7 @@ def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> N
     """
     if not candidates.directed or not candidates.symmetric:
         return
-    loss, results = loss_from_config(config), []
-    labels = torch.zeros(3, config.num_labels)
-    labels[0, 1] = 1
-    for depth in (100.0, 1000.0):
-        logits = torch.linspace(-1, 1, labels.numel()).view_as(labels).clone()
-        logits[:, -1] = -depth
-        if config.num_labels > 2:
-            results.append(loss(logits, labels, reduction="none"))
-        else:  # the only relation: the other pairs are asked about it
-            results.append(loss(logits[1:], labels[1:], reduction="none"))
-    if not torch.allclose(*results):
-        raise SettingError(
-            "CommConfig",
-            "loss",
-            config.loss,
-            "with symmetric relations among directed ones, a loss to which a relation far below the threshold does not matter",
-        )
+    check_loss_of_unasked(config)
 
 
 class NothingToLearnError(ValueError):
