@@ -273,7 +273,10 @@ def _add_evaluate(parser):
         "--dataset_config", default="local", help="the registered data set that TRUTH belongs to (%(default)s)"
     )
     parser.add_argument(
-        "--extensions", nargs="+", metavar="FILE", help="Python files that register a data set of your own"
+        "--extensions",
+        nargs="+",
+        metavar="FILE",
+        help="Python files that register a data set of your own, or, with --end_to_end, the model's relation encoder or loss",
     )
     parser.add_argument(
         "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
@@ -483,6 +486,12 @@ def _add_export(parser):
         help="of OUTPUT (default: by its suffix, onnx for .onnx and torch for .pt2)",
     )
     parser.add_argument("--output", required=True, help="file to write, or folder for brat")
+    parser.add_argument(
+        "--extensions",
+        nargs="+",
+        metavar="FILE",
+        help="your Python files that register the model's relation encoder or loss",
+    )
     tools = parser.add_argument_group("for annotation tools")
     tools.add_argument(
         "--rel_info", help="JSON file {id: name} of relations, for readable names; predictions have their own"

@@ -71,14 +71,25 @@ def test_grids_of_the_documents_sizes_are_not_exported(encoder):
         export_program(tiny_model(config), tiny_processor(config, TOKENIZERS["bert"]()))
 
 
+@pytest.mark.parametrize("pairs", [None, [("Chemical", "PER"), ("Chemical", "Disease")]])
+def test_examples_have_types_that_markers_know(pairs):
+    config = tiny_config()
+    settings = {"markers": "entity_type", "marker_types": ["Chemical", "Disease"], "candidate_pairs": pairs}
+    model, processor = tiny_model(config), tiny_processor(config, TOKENIZERS["bert"](), **settings)
+    assert largest_difference(model, processor, lambda batch: predict(model, batch)) == 0
+
+
 def test_the_command_writes_a_program(tmp_path, capsys):
     config = tiny_config()
-    model, processor = tiny_model(config), tiny_processor(config, TOKENIZERS["bert"]())
+    model = tiny_model(config)
+    processor = tiny_processor(config, TOKENIZERS["bert"](), evidence_threshold=0.2, fusion_threshold=1.0)
     for part in (model, processor):
         part.save_pretrained(tmp_path / "model")
     file = tmp_path / "model.pt2"
     assert comm_docre.main(["export", "--model", str(tmp_path / "model"), "--output", str(file)]) == 0
-    assert "logits differ from the model's by" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "logits differ from the model's by" in said.out
+    assert "evidence_threshold is 0.2, but" in said.err and "fusion_threshold is 1.0, but" in said.err
     batch = processor([random_document(4, words=50, labels=False)])
     found = torch.export.load(file).module()(**batch).logits
     torch.testing.assert_close(found, predict(model, batch), rtol=1e-4, atol=1e-4)

@@ -154,7 +154,7 @@ LONG = "preOslo is subBergen or nonLima. " + "And so on. " * 20
 
 def test_a_mapping_of_columns_is_no_list_of_mentions():
     columns = {"start": [0, 18], "end": [8, 22]}
-    with pytest.raises(DocumentError, match="field mentions: found .*, expected a list of mentions"):
+    with pytest.raises(DocumentError, match=r"field mentions: found .*, expected a list of mentions"):
         read_document_input({"text": TEXT, "mentions": columns})
 
 

@@ -212,13 +212,25 @@ def test_the_command(model, tmp_path, capsys):
         (["--model", "x"], "--ner"),
         (["--model", "x", "--ner", NER, "--predictions", "y"], "--predictions"),
         (["--model", "x", "--ner", NER, "--dataset_config", "cdr"], "without --dataset_config"),
-        (["--model", "x", "--ner", NER, "--extensions", "y.py"], "without --extensions"),
         (["--model", "x", "--ner", NER, "--allow_missing_documents"], "without --allow_missing_documents"),
     ],
 )
 def test_flags_that_do_not_go_together(words, message, capsys):
     assert comm_docre.main(["evaluate", "--end_to_end", "--truth", str(SAMPLE / "test_revised.json"), *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "export"])
+def test_a_file_of_ones_own_is_imported_before_the_model_is_looked_at(command, tmp_path, monkeypatch, capsys):
+    file = tmp_path / f"own_of_{command}.py"
+    file.write_text("raise ValueError('this file was imported')")
+    words = {
+        "evaluate": ["--end_to_end", "--truth", str(SAMPLE / "test_revised.json"), "--ner", NER],
+        "export": ["--output", str(tmp_path / "model.pt2")],
+    }[command]
+    words = [command, *words, "--model", str(tmp_path / "none"), "--extensions", str(file)]
+    assert comm_docre.main(words) == 2
+    assert "this file was imported" in capsys.readouterr().err
 
 
 def test_predictions_are_needed_otherwise(capsys):

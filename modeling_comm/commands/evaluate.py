@@ -217,10 +217,10 @@ def run(args: argparse.Namespace) -> int:
         return run_end_to_end(args)
     if not args.predictions:
         raise ValueError("expected --predictions, or --end_to_end with --model and --ner")
-    import_extensions(args.extensions)
     files = (args.predictions, args.truth, args.train_facts, args.type_prior_train)
     outputs = [path for path in (args.output, args.errors) if path]
-    refuse_overwriting(outputs, filter(None, [*files, args.rel_info]))
+    refuse_overwriting(outputs, filter(None, [*files, args.rel_info, *(args.extensions or ())]))
+    import_extensions(args.extensions)
     if args.errors and Path(args.errors).suffix.lower() not in FORMATS:
         raise ValueError(f"--errors {args.errors}: expected a file that ends in {' or '.join(FORMATS)}")
     entry = get_dataset(args.dataset_config)

@@ -12,6 +12,7 @@ from ..configuration_comm import TASK
 from ..data.dataset_entry import LOCAL
 from ..documents import Document
 from ..evaluation.end_to_end import end_to_end_scores, format_end_to_end, raw_text, text_with_mentions
+from ..extensions import import_extensions
 from ..formats import ImportReport, read_documents
 from ..pipeline_comm import DocumentRelationExtractionPipeline
 from ..utils.files import write_json
@@ -22,7 +23,7 @@ from .predict_models import check_model, check_ner, load_ner
 # Flags of `evaluate` that compare predictions with documents and mean nothing here.
 _OTHERS = (
     *("predictions", "train_facts", "type_prior_train", "rel_info", "errors"),
-    *("extensions", "allow_missing_documents"),
+    "allow_missing_documents",
 )
 # What a document with given entities is predicted from.
 _GIVEN = ("title", "sents", "vertexSet", "untyped_entities", "ignored_pairs")
@@ -68,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--end_to_end goes without {', '.join(given)}: {reason}")
     if missing := [f"--{name}" for name in ("model", "ner") if not getattr(args, name)]:
         raise ValueError(f"--end_to_end needs {' and '.join(missing)}")
-    refuse_overwriting(filter(None, [args.output]), [args.truth, args.model])
+    refuse_overwriting(filter(None, [args.output]), [args.truth, args.model, *(args.extensions or ())])
+    import_extensions(args.extensions)  # before the model, which may need its losses and relation encoders
     report = ImportReport()
     documents = list(read_documents(args.truth, report=report))
     if report.dropped:

@@ -2,12 +2,14 @@
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 
 import torch
 from transformers import AutoModel, AutoProcessor
 
 from ..deployment.export import export_onnx, export_program, largest_difference
+from ..extensions import import_extensions
 from ..saved_folder import replacing_folder
 from ..utils.writer import replacing
 from . import export_annotations
@@ -29,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
         tools = "--format label-studio, doccano or brat"
         expected = tools if of_model else f"--input (--model goes with --format {' or '.join(FORMATS.values())})"
         raise ValueError(f"--format is {args.format or 'not given'}; expected {expected}")
+    if args.extensions and not of_model:
+        raise ValueError(f"--extensions goes without --format {args.format}: it is for the code of a model")
     return _export_model(args) if of_model else export_annotations.run(args)
 
 
@@ -38,15 +42,22 @@ def _export_model(args):
     if form is None:
         expected = f"a file name that ends with {' or '.join(FORMATS)}, or --format"
         raise ValueError(f"--output is {args.output}; expected {expected}")
+    import_extensions(args.extensions)
     try:
         check_model(args.model)
     except ValueError as error:
         raise ValueError(f"--model {error}") from error
     refuse_overwriting(
-        [args.output, f"{args.output}.data"], Path(args.model).glob("*") if Path(args.model).is_dir() else []
+        [args.output, f"{args.output}.data"],
+        [*(Path(args.model).glob("*") if Path(args.model).is_dir() else []), *(args.extensions or ())],
     )
     model = AutoModel.from_pretrained(args.model, dtype="float32").eval()
     processor = AutoProcessor.from_pretrained(args.model)
+    for name, what in (("evidence_threshold", "evidence"), ("fusion_threshold", "a second pass over evidence")):
+        if (value := getattr(processor.decision, name)) is not None:
+            print(
+                f"{args.model}: {name} is {value}, but the program gives logits alone, without {what}", file=sys.stderr
+            )
     if form == "torch":
         program = export_program(model, processor)
         with replacing(args.output) as file:

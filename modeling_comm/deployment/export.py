@@ -14,6 +14,7 @@ from torch.fx.experimental import _config as symbolic_sizes
 
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
+from ..processor_settings import marked_types
 from ..settings import SettingError
 from ..utils.imports import of_extra
 
@@ -150,8 +151,11 @@ def largest_difference(
 
 
 def _example(processor, entities, words):
-    """A batch of documents with these numbers of entities, two mentions each, and words. Their types are candidates."""
-    documents, types = [], (processor.candidates.candidate_pairs or (("PER", "PER"),))[0]
+    """A batch of documents with these numbers of entities, two mentions each, and words. Their types are candidates, and those
+    of markers where mentions are marked by them."""
+    kind = (processor.marker_types or ("PER",))[0]
+    asked = processor.candidates.candidate_pairs or ((kind, kind),)
+    documents, types = [], next(filter(None, (marked_types(processor, pair) for pair in asked)))
     for size, length in zip(entities, words, strict=True):
         starts = [[entity, length - entity - 1] for entity in range(size)]
         vertex_set = [

@@ -161,7 +161,8 @@ def test_what_is_wrong_is_said(model):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"batch_size": 0}, {"min_score": 2.0}, {"top_k": 0}, {"relations": ["nonsense"]}, {"max_sentences": -1}]
+    "setting",
+    [{"batch_size": 0}, {"min_score": 2.0}, {"top_k": 0}, {"relations": ["nonsense"]}, {"max_sentences": -1}],
 )
 def test_wrong_settings_are_said_before_the_first_document(model, setting):
     with pytest.raises(ValueError, match=next(iter(setting))):
