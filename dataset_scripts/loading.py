@@ -199,13 +199,23 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
 
 
 def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
-    """The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder."""
+    """
+    The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder.
+
+    Raises:
+        ValueError: the model is a bare encoder and is not to be trained.
+    """
     if is_comm_checkpoint(arguments.model):
         if arguments.model.ignore_mismatched_sizes:
             return load_checkpoint(arguments.model, *load_labels(arguments, data), data.entry.candidates)
         model, processor = load_checkpoint(arguments.model)
         _warn_of_other_candidates(data.entry, processor)
         return model, processor
+    if not arguments.training.do_train and not arguments.data.describe_data:
+        raise ValueError(
+            f"--model_name_or_path {arguments.model.model_name_or_path} is a bare encoder, whose relation encoder would be random; "
+            "expected a trained model, or --do_train"
+        )
     return new_model(arguments.model, *load_labels(arguments, data), data.entry.candidates, data.entry.entity_types)
 
 
