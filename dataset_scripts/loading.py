@@ -168,6 +168,11 @@ def load_reference(options: DataArguments, data: Data) -> IgnReference | None:
     """The facts that Ign F1 leaves out; None with `--ign_reference none`, or without training documents."""
     if options.ign_reference != "train":
         return None if options.ign_reference == "none" else load_ign_reference(options.ign_reference)
+    if "train" not in data.splits and options.streaming and options.train_split == "train":
+        logger.warning(
+            "no Ign F1: the training documents are streamed, so their facts are not known before; give --ign_reference FILE"
+        )
+        return None
     if "train" not in data.splits:
         logger.info("no Ign F1: there are no training documents whose facts it could leave out, see --ign_reference")
         return None

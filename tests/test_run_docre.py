@@ -966,6 +966,26 @@ def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
         torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
 
 
+def test_record_of_a_streamed_training(work, new_model):
+    """What encoding lost is counted while documents are read: by this call alone, and a later one keeps the counts."""
+    folder = work / "streamed"
+    flags = [*new_model, "--do_train", "--streaming", "--max_steps", "2", "--save_strategy", "steps", "--save_steps", "1"]
+    flags += ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--output_dir", folder]
+    run(*flags)
+    record = read(folder / "run.json")
+    assert record["best_checkpoint_step"] == 2
+    assert record["data"]["encoding"]["train"]["documents"] == 4
+    assert "since_step" not in record["data"]["encoding"]["train"]
+    shutil.rmtree(folder / "checkpoint-2")
+    (folder / "trainer_state.json").unlink()
+    run(*flags)
+    of_train = read(folder / "run.json")["data"]["encoding"]["train"]
+    assert (of_train["documents"], of_train["since_step"]) == (2, 1)
+    run(*flags, "--do_eval")
+    report = read(folder / "run.json")["data"]["encoding"]
+    assert report["train"] == of_train and report["validation"]["documents"] == 3
+
+
 @pytest.mark.parametrize("evaluates", [True, False])
 def test_a_training_shows_one_line_for_each_epoch(work, new_model, evaluates, capsys):
     flags = [] if evaluates else ["--eval_strategy", "no", "--load_best_model_at_end", "false"]
