@@ -218,8 +218,8 @@ def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelatio
         return model, processor
     if not arguments.training.do_train and not arguments.data.describe_data:
         raise ValueError(
-            f"--model_name_or_path {arguments.model.model_name_or_path} is a bare encoder, whose relation encoder would be random; "
-            "expected a trained model, or --do_train"
+            f"--model_name_or_path {arguments.model.model_name_or_path} is a bare encoder, and what is new around it would be "
+            "random; expected a trained model, or --do_train"
         )
     return new_model(arguments.model, *load_labels(arguments, data), data.entry.candidates, data.entry.entity_types)
 

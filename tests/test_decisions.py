@@ -175,7 +175,9 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path):
     trainer = SimpleNamespace(
         evaluation_documents=lambda given: given,
         predict=lambda documents, keep_margins: SimpleNamespace(predictions=results),
-        processing_class=SimpleNamespace(decision=DecisionSettings(type_constraint="hard"), rules=["a(x, y) => b(x, y)"]),
+        processing_class=SimpleNamespace(
+            decision=DecisionSettings(type_constraint="hard"), rules=["a(x, y) => b(x, y)"]
+        ),
         args=SimpleNamespace(output_dir=tmp_path),
         is_world_process_zero=lambda: True,
     )

@@ -213,9 +213,10 @@ def test_facts_that_the_model_is_not_asked_about_count_as_missed():
     # The same facts, as cells that would be predicted last.
     cells = [np.full((missed[0], one.shape[1]), low) for one in margins]
     gold = [np.eye(one.shape[1], dtype=bool)[:1].repeat(missed[0], 0) for one in margins]
-    with_cells = [np.concatenate(both) for both in zip(margins, cells, strict=True)], [
-        np.concatenate(both) for both in zip(labels, gold, strict=True)
-    ]
+    with_cells = (
+        [np.concatenate(both) for both in zip(margins, cells, strict=True)],
+        [np.concatenate(both) for both in zip(labels, gold, strict=True)],
+    )
     offset, predicted = cross_fitted_offset(margins, labels, missed=missed)
     expected, of_cells = cross_fitted_offset(*with_cells)
     assert offset == expected < cross_fitted_offset(margins, labels)[0]

@@ -969,7 +969,17 @@ def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
 def test_record_of_a_streamed_training(work, new_model):
     """What encoding lost is counted while documents are read: by this call alone, and a later one keeps the counts."""
     folder = work / "streamed"
-    flags = [*new_model, "--do_train", "--streaming", "--max_steps", "2", "--save_strategy", "steps", "--save_steps", "1"]
+    flags = [
+        *new_model,
+        "--do_train",
+        "--streaming",
+        "--max_steps",
+        "2",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "1",
+    ]
     flags += ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--output_dir", folder]
     run(*flags)
     record = read(folder / "run.json")

@@ -30,8 +30,8 @@ def cross_fitted_offset(
         margins (`Sequence[np.ndarray]`): for each document `(p, R)`, the logits minus the threshold's.
         labels (`Sequence[np.ndarray]`): for each document `(p, R)` bool, the gold relations.
         folds (`int`, defaults to 5): number of folds, see [`~.probability_map.fold_of`].
-        missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels, because
-            the model is not asked about them. By default there are none.
+        missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels,
+            because the model is not asked about them. By default there are none.
 
     Returns:
         the offset of all documents, and for each document `(p, R)` bool, whether a relation's margin exceeds the offset that is
@@ -69,7 +69,7 @@ def decision_scores(
         counts += [(decided & gold).sum(0), decided.sum(0), gold.sum(0)]
     correct, found, gold = counts
     by_relation = 2 * correct / np.maximum(found + gold, 1)
-    total = counts.sum(1) + (0, 0, missed)
+    total = counts.sum(1) + np.array([0, 0, missed])
     return {
         "precision": float(total[0] / max(total[1], 1)),
         "recall": float(total[0] / max(total[2], 1)),

@@ -75,8 +75,8 @@ def fit_probability_map(
         labels (`Sequence[np.ndarray]`): for each document `(p, R)` bool, the gold relations.
         strengths (`Sequence[float]`): candidates for the strength.
         folds (`int`, defaults to 5): number of folds, at least 3; see [`fold_of`].
-        missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels, because
-            the model is not asked about them. They count for the cut. By default there are none.
+        missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels,
+            because the model is not asked about them. They count for the cut. By default there are none.
 
     Raises:
         CannotFitError: there are fewer documents than folds, a fold's other documents have no gold relation, or higher margins

@@ -86,7 +86,7 @@ def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, f
     flags = ("tune_threshold_offset", "fit_probability_map", "tune_fusion_threshold")
     if trainer.processing_class.rules and (given := [f"--{name}" for name in flags if getattr(arguments, name)]):
         logger.warning(
-            "%s: chosen without the processor's rules, which then complete what is decided; another value may be better with them",
+            "%s: chosen without the processor's rules, which complete what is decided; another value may be better with them",
             " and ".join(given),
         )
     if arguments.tune_fusion_threshold:
