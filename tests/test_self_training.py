@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import SAMPLE, learning_backbone, random_document, whole_word_tokenizer
+from helpers import SAMPLE, learning_backbone, random_document, tiny_model, tiny_processor, whole_word_tokenizer
 from transformers import AutoModel
 
 from experiments import self_training
@@ -120,6 +120,24 @@ def test_what_labels_say_in_the_other_direction_and_what_types_exclude_is_not_ad
     assert added() == [(0, 1, "sibling"), (1, 0, "born in")]
     assert added(symmetric=["sibling"]) == [(1, 0, "born in")]
     assert added(excluded) == [(0, 1, "sibling")]
+
+
+def test_documents_are_labelled_as_they_are_trained(monkeypatch, tmp_path):
+    seen, encode = {}, self_training.encode_dataset
+
+    def load(arguments):
+        seen["attention"] = arguments.attn_implementation
+        return tiny_model(), tiny_processor(probability_map=ProbabilityMap(1.0, (0.0,) * 4))
+
+    def encode_cut(documents, processor, max_length=None, **options):
+        seen["max_length"] = max_length
+        return encode(documents, processor, max_length, **options)
+
+    monkeypatch.setattr(self_training, "load_checkpoint", load)
+    monkeypatch.setattr(self_training, "encode_dataset", encode_cut)
+    flags = ["--max_length", "30", "--attn_implementation", "eager", "--use_cpu"]
+    assert len(self_training.label(tmp_path, [random_document(3)], flags, 0.5)) == 1
+    assert seen == {"attention": "eager", "max_length": 30}
 
 
 def test_a_training_file_is_needed(tmp_path):
