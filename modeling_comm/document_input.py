@@ -22,6 +22,8 @@ from .text_to_document import (
 
 # Where the mentions of a text are: ours, spaCy's `Doc.to_json()`, Prodigy's lines.
 _MENTION_FIELDS = ("mentions", "ents", "spans")
+# An annotator's answers to a line of Prodigy's whose annotations do not count.
+NOT_ACCEPTED = ("reject", "ignore")
 
 
 class NoEntitiesError(DocumentError):

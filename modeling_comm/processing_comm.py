@@ -52,6 +52,7 @@ from .features import (
     what_was_lost,
 )
 from .losses import get_loss
+from .other_labels import HUB_ARGUMENTS
 from .processor_settings import check_processor_settings, settings_for_labels
 from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
@@ -67,8 +68,6 @@ from .windows import (
 )
 
 logger = logging.get_logger(__name__)
-
-_HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 class CommProcessor(SavedTogether, ProcessorMixin):
@@ -237,7 +236,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         settings, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         missing = set(PROCESSOR_FIELDS) - set(settings)
         if missing:  # saved when the configuration held them
-            hub = {name: kwargs[name] for name in _HUB_ARGUMENTS if name in kwargs}
+            hub = {name: kwargs[name] for name in (*HUB_ARGUMENTS, "force_download") if name in kwargs}
             config, _ = PreTrainedConfig.get_config_dict(pretrained_model_name_or_path, **hub)
             settings |= {field: config[field] for field in missing & set(config)}
         return settings_for_labels(settings, kwargs.get("id2label")), unused

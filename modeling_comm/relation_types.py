@@ -75,7 +75,7 @@ class RelationTypes:
         """
         types, pairs = set(), {}
         for document in documents:
-            kinds = entity_types(document)
+            kinds = given_types(document)
             types.update(kind for kind in kinds if kind is not None)
             for (head, tail, relation), _ in candidates.labels(document):
                 kind = kinds[head], kinds[tail]
@@ -138,14 +138,14 @@ class RelationTypes:
                 table[:free, :free, index - 1] = True
                 for head, tail in seen:
                     table[number[head], number[tail], index - 1] = False
-        kinds = [[number.get(kind, free) for kind in entity_types(document)] for document in documents]
+        kinds = [[number.get(kind, free) for kind in given_types(document)] for document in documents]
         starts = np.cumsum([0, *map(len, kinds)])[:-1]
         flat = np.array([kind for of_document in kinds for kind in of_document], np.int64)
         document, head, tail = np.asarray(pair_index).T
         return table[flat[starts[document] + head], flat[starts[document] + tail]]
 
 
-def entity_types(document: Document) -> list[str | None]:
+def given_types(document: Document) -> list[str | None]:
     """The type of each entity's first mention; None where nobody has given one."""
     untyped = set(document.get("untyped_entities") or ())
     return [

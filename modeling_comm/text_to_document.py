@@ -179,6 +179,18 @@ class TextDocument:
     entities: list[TextEntity]
 
 
+def token_spans(document: Document) -> list[list[tuple[int, int]]]:
+    """Characters of each token in a document's text, as [`text_from_document`] joins it."""
+    position, spans = 0, []
+    for sentence in document["sents"]:
+        spans.append([])
+        for token in sentence:
+            spans[-1].append((position, position + len(token)))
+            position += len(token) + 1
+        position += not sentence  # joining puts a space around an empty sentence, too
+    return spans
+
+
 def text_from_document(document: Document, *, index: int | None = None, source: str | None = None) -> TextDocument:
     """
     A DocRED document with its text: tokens, and sentences, joined by single spaces. Its labels are left out.
@@ -189,23 +201,17 @@ def text_from_document(document: Document, *, index: int | None = None, source: 
     kept = ("title", "sents", "vertexSet", "untyped_entities", "ignored_pairs", "entity_ids")
     document = cast(Document, {key: value for key, value in document.items() if key in kept})
     validate_document(document, index=index, source=source)
-    position, sentences, starts = 0, [], []
-    for sentence in document["sents"]:
-        starts.append([])
-        first = position
-        for token in sentence:
-            starts[-1].append(position)
-            position += len(token) + 1
-        sentences.append((first, max(first, position - 1)))
-        position += not sentence  # joining puts a space around an empty sentence too
+    tokens, sentences, end = token_spans(document), [], -1
+    for spans in tokens:
+        start, end = (spans[0][0], spans[-1][1]) if spans else (end + 1, end + 1)
+        sentences.append((start, end))
     text = " ".join(" ".join(sentence) for sentence in document["sents"])
     entities: list[TextEntity] = []
     for number, mentions in enumerate(document["vertexSet"]):
         found: list[TextMention] = []
         for mention in mentions:
             sent_id, (first, last) = mention["sent_id"], mention["pos"]
-            start = starts[sent_id][first]
-            end = starts[sent_id][last - 1] + len(document["sents"][sent_id][last - 1])
+            start, end = tokens[sent_id][first][0], tokens[sent_id][last - 1][1]
             found.append({"start": start, "end": end, "text": text[start:end], "sentence": int(sent_id)})
         entities.append({"name": entity_name(document, number), "type": mentions[0]["type"], "mentions": found})
         if document.get("entity_ids"):

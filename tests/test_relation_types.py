@@ -13,7 +13,7 @@ from modeling_comm import CommProcessor, SettingError
 from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.document_input import read_document_input
-from modeling_comm.relation_types import RelationTypes, entity_types
+from modeling_comm.relation_types import RelationTypes, given_types
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.encode_dataset import encode_dataset, learn_relation_types
 from modeling_comm.training.script_arguments import ModelArguments
@@ -81,7 +81,7 @@ def test_what_is_excluded():
 def test_of_unknown_types_nothing_is_excluded():
     assert not {one for one in excluded(document("PER", "SHIP", "PER", "NUM")) if 1 in one[:2]}, "no type of training"
     untyped = document("PER", "LOC", "PER", "NUM", untyped_entities=[1])
-    assert entity_types(untyped) == ["PER", None, "PER", "NUM"]
+    assert given_types(untyped) == ["PER", None, "PER", "NUM"]
     assert not {one for one in excluded(untyped) if 1 in one[:2]}
     assert {one for one in excluded(untyped) if 1 not in one[:2]}
 
@@ -106,7 +106,7 @@ def test_of_unknown_types_nothing_is_excluded():
 def test_inputs_say_which_entities_have_no_type(given):
     read = read_document_input(given)
     assert [entity["type"] for entity in read.entities] == ["MISC", "PER"]
-    assert entity_types(read.document) == [None, "PER"]
+    assert given_types(read.document) == [None, "PER"]
 
 
 def test_decisions_leave_out_and_count_what_is_excluded():

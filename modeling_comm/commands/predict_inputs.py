@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ..document_input import NOT_ACCEPTED
 from ..documents import shown, validate_document
 from ..utils.files import iterate_json_array, open_text
 
 STANDARD_STREAM = "-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _JSON_SUFFIXES = {".json", ".jsonl"}
-_NOT_ACCEPTED = ("reject", "ignore")  # answers of a Prodigy line whose spans its annotator did not accept
 
 
 class Item(NamedTuple):
@@ -189,7 +189,7 @@ def _checked(item, docred):
     elif not isinstance(value, dict):
         error = f"found {type(value).__name__}, expected a text or an object (an array of documents: --format docred)"
         return item._replace(document=None, error=error)
-    elif "spans" in value and value.get("answer") in _NOT_ACCEPTED:
+    elif "spans" in value and value.get("answer") in NOT_ACCEPTED:
         return item._replace(document=None)
     return item
 

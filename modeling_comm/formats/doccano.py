@@ -14,12 +14,17 @@ from ..utils.writer import replacing
 from .annotated_text import AnnotatedText
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import (
+    COREFERENCE_FIELD,
+    Link,
+    MarkedSpan,
+    MarkedText,
+    MarkedTextOptions,
+    finish_marked_text,
+    read_each,
+)
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import UTF16, Utf16Offsets, find_span
-
-# Comes back in an export: the relation that links mentions of one entity. See `label_studio.py`.
-COREFERENCE_FIELD = "coreference_relation"
 
 
 def looks_like_doccano(head: bytes, path: str) -> bool:

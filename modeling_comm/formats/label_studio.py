@@ -15,12 +15,18 @@ from ..utils.writer import replacing, write_bytes
 from .annotated_text import AnnotatedText
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import (
+    COREFERENCE_FIELD,
+    Link,
+    MarkedSpan,
+    MarkedText,
+    MarkedTextOptions,
+    finish_marked_text,
+    read_each,
+)
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import CHARACTERS, find_span, unit_of_spans
 
-# In `data`: the relation that links mentions of one entity. Written by the export, it says so where there is no such link, too.
-COREFERENCE_FIELD = "coreference_relation"
 _LABELS, _TEXT = "label", "text"
 
 

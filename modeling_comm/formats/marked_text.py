@@ -15,6 +15,9 @@ from .original_documents import OriginalDocuments, annotate_original
 
 # What relations that link mentions of one entity are called, in any case, unless `--coreference_relation` says otherwise.
 COREFERENCE_RELATIONS = ("coreference", "coref")
+# In lines and tasks of annotation tools: the relation that links mentions of one entity. Exports write it, and it comes back; it
+# says so where there is no such link, too.
+COREFERENCE_FIELD = "coreference_relation"
 # How mentions become entities.
 ENTITY_WAYS = ("auto", "links", "names", "both")
 

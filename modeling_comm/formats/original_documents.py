@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..documents import Document, DocumentError, shown
-from ..text_to_document import NO_TYPE, text_from_document
+from ..text_to_document import NO_TYPE, text_from_document, token_spans
 from .import_report import ImportReport
 
 
@@ -32,18 +32,6 @@ class OriginalDocuments:
     def find(self, title: str) -> Document | None:
         """The document of this title, if there is one."""
         return self._by_title.get(title)
-
-
-def token_spans(document: Document) -> list[list[tuple[int, int]]]:
-    """Characters of each token in a document's text, as [`~modeling_comm.text_to_document.text_from_document`] joins it."""
-    position, spans = 0, []
-    for sentence in document["sents"]:
-        spans.append([])
-        for token in sentence:
-            spans[-1].append((position, position + len(token)))
-            position += len(token) + 1
-        position += not sentence  # joining puts a space around an empty sentence, too
-    return spans
 
 
 def annotate_original(

@@ -3,15 +3,13 @@
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 
+from ..document_input import NOT_ACCEPTED
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
 from .annotated_text import AnnotatedText
 from .format_registry import register_format
 from .import_report import ImportReport
 from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
-
-# An annotator's answers to a task whose annotations do not count.
-_REFUSED = ("reject", "ignore")
 
 
 def looks_like_prodigy(head: bytes, path: str) -> bool:
@@ -51,7 +49,7 @@ def read_prodigy(
         number, line = numbered
         checker = DocumentChecker(line, index, path)
         checker.check(line, Mapping, None, "a task: an object with text, spans and relations")
-        if (answer := line.get("answer", "accept")) in _REFUSED:
+        if (answer := line.get("answer", "accept")) in NOT_ACCEPTED:
             report.drop(f"tasks with the answer {answer}")
             return None
         return finish_marked_text(_marked(checker, line, number, options), report, options, index, path)

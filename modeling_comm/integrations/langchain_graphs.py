@@ -16,7 +16,7 @@ try:
 except ImportError as error:
     raise ImportError(f"the graph transformer needs 'langchain-neo4j'{of_extra('langchain')}") from error
 
-from ..prediction_record import PredictionRecord
+from ..prediction_record import PredictionRecord, marked_sentences
 
 
 class CommGraphTransformer:
@@ -76,8 +76,7 @@ def _graph(record: PredictionRecord, source: Document) -> GraphDocument:
         of_entity.append(nodes.setdefault((node.id, node.type), node))
     relationships = []
     for triple in record["triples"]:
-        numbers = triple.get("evidence") or [one["sentence"] for one in triple["explanation"]]
-        sentences = [record["text"][slice(*record["sentences"][number])] for number in numbers]
+        sentences = [record["text"][slice(*record["sentences"][number])] for number in marked_sentences(triple)]
         properties = {name: triple[name] for name in ("relation", "relation_name", "score")}
         relationships.append(
             Relationship(
