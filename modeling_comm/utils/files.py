@@ -26,7 +26,7 @@ def open_text(path: str | os.PathLike) -> TextIO:
     if file.peek(2)[:2] != b"\x1f\x8b":
         return io.TextIOWrapper(file, encoding="utf-8-sig")
     unpacked = gzip.GzipFile(fileobj=file)
-    unpacked.myfileobj = file  # which is closed with it
+    unpacked.myfileobj = file  # type: ignore[assignment]  # which is closed with it
     return io.TextIOWrapper(unpacked, encoding="utf-8-sig")  # type: ignore[arg-type]
 
 
