@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modeling_comm.commands.errors import command, discard_closed_output
-from modeling_comm.training.refused_arguments import check_arguments
+from modeling_comm.training.refused_arguments import check_arguments, check_scored_elsewhere
 from modeling_comm.training.script_arguments import Arguments, ModelArguments, parse_arguments
 from modeling_comm.utils.progress import without_bars
 
@@ -114,6 +114,9 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     started, training = time.time(), arguments.training
     folder, source = Path(training.output_dir), arguments.model.model_name_or_path
 
+    if not training.do_train:
+        check_scored_elsewhere(source, folder)
+
     # Model and processor.
     set_seed(training.seed)
     model, processor = load_model(arguments, data)
@@ -169,6 +172,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     # Record and model card.
     if trainer.stream_report:
         reports["train"] = trainer.gather_stream_report()
+        if progress.resumed_from:  # earlier calls have kept no count of what they read
+            reports["train"]["since_step"] = progress.resumed_from[-1]
     record = RunRecord.of_trainer(
         trainer,
         started,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from datasets import Dataset, IterableDataset
 
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
+from modeling_comm.configuration_comm import __version__
 from modeling_comm.incomplete_labels.rules import Completion, complete_labels, read_rules
 
 from .builder import to_document
@@ -22,7 +23,7 @@ def complete_split(
     Args:
         rows (`Dataset` or `IterableDataset`): documents as [`~.builder.load_splits`] reads them.
         path (`str`): file of rules.
-        relations (`Collection[str]`): the known relations.
+        relations (`Collection[str]`): the model's relations. Rules may also name those that `candidates` reads as an inverse.
         candidates (`CandidatePairs`, *optional*): of the data set's entry, see
             [`~modeling_comm.incomplete_labels.rules.complete_labels`].
 
@@ -32,16 +33,18 @@ def complete_split(
     Raises:
         OSError, ValueError: see [`~modeling_comm.incomplete_labels.rules.read_rules`].
     """
-    rules = read_rules(path, relations)
-    completed = rows.map(_complete_row, fn_kwargs={"rules": rules, "candidates": candidates}, features=rows.features)
+    rules = read_rules(path, [*relations, *candidates.inverse])
+    # The version is part of the cache's key: another one may complete otherwise.
+    how = {"rules": rules, "candidates": candidates, "library": __version__}
+    completed = rows.map(_complete_row, fn_kwargs=how, features=rows.features)
     if isinstance(rows, IterableDataset):
         return completed, None
-    added = Completion.between(map(to_document, rows), map(to_document, completed))
+    added = Completion.between(map(to_document, rows), map(to_document, completed), candidates)
     logger.info("labels completed by %d rules of %s: %s", len(rules), path, added)
     return completed, added
 
 
-def _complete_row(row: Mapping, rules, candidates) -> dict:
+def _complete_row(row: Mapping, rules, candidates, library) -> dict:
     if not row["has_labels"]:
         return {"labels": row["labels"]}
     labels = complete_labels(to_document(row), rules, candidates)["labels"][len(row["labels"]) :]

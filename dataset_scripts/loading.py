@@ -168,6 +168,11 @@ def load_reference(options: DataArguments, data: Data) -> IgnReference | None:
     """The facts that Ign F1 leaves out; None with `--ign_reference none`, or without training documents."""
     if options.ign_reference != "train":
         return None if options.ign_reference == "none" else load_ign_reference(options.ign_reference)
+    if "train" not in data.splits and options.streaming and options.train_split == "train":
+        logger.warning(
+            "no Ign F1: the training documents are streamed, so their facts are not known before; give --ign_reference FILE"
+        )
+        return None
     if "train" not in data.splits:
         logger.info("no Ign F1: there are no training documents whose facts it could leave out, see --ign_reference")
         return None
@@ -199,13 +204,23 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
 
 
 def load_model(arguments: Arguments, data: Data) -> tuple[CommForDocumentRelationExtraction, CommProcessor]:
-    """The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder."""
+    """
+    The model to start from and its processor: a COMM checkpoint, or a new model around a bare encoder.
+
+    Raises:
+        ValueError: the model is a bare encoder and is not to be trained.
+    """
     if is_comm_checkpoint(arguments.model):
         if arguments.model.ignore_mismatched_sizes:
             return load_checkpoint(arguments.model, *load_labels(arguments, data), data.entry.candidates)
         model, processor = load_checkpoint(arguments.model)
         _warn_of_other_candidates(data.entry, processor)
         return model, processor
+    if not arguments.training.do_train and not arguments.data.describe_data:
+        raise ValueError(
+            f"--model_name_or_path {arguments.model.model_name_or_path} is a bare encoder, and what is new around it would be "
+            "random; expected a trained model, or --do_train"
+        )
     return new_model(arguments.model, *load_labels(arguments, data), data.entry.candidates, data.entry.entity_types)
 
 

@@ -19,10 +19,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import run_docre
-from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer
+from modeling_comm import CommTrainer
+from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
+from modeling_comm.data import get_dataset
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import Completion, Fact, compare_labels, facts_of
-from modeling_comm.training.script_arguments import parse_arguments
+from modeling_comm.training.build_model import load_checkpoint
+from modeling_comm.training.encode_dataset import encode_dataset
+from modeling_comm.training.script_arguments import ModelArguments, parse_arguments
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
 
@@ -44,28 +48,38 @@ def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> N
 
 def label(folder: Path, documents: list[dict], flags: list[str], least: float) -> list[dict]:
     """The documents with the facts that the model of a folder gives a probability above `least`, beside their own."""
-    training = parse_arguments([*flags, "--output_dir", str(folder)]).training
+    arguments = parse_arguments([*flags, "--output_dir", str(folder)])
+    training = arguments.training
     training.eval_strategy, training.save_strategy, training.load_best_model_at_end = "no", "no", False
-    processor = CommProcessor.from_pretrained(folder)
+    kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
+    model, processor = load_checkpoint(ModelArguments(str(folder), **kept))
     map_ = processor.decision.probability_map
     if map_ is None:
         raise ValueError(
             f"{folder} has no map to probabilities; expected validation documents that one can be fitted on"
         )
-    model = CommForDocumentRelationExtraction.from_pretrained(folder)
     trainer = CommTrainer(model, training, processing_class=processor)
-    results = trainer.predict(documents, keep_margins=True).predictions
+    encoded = encode_dataset(documents, processor, arguments.data.max_length, allow_unknown_relations=True)
+    results = trainer.predict(encoded, keep_margins=True).predictions
     return [
-        completed(one, result, map_, processor.relations, least)
+        completed(one, result, map_, processor.relations, least, processor.candidates)
         for one, result in zip(documents, results, strict=True)
     ]
 
 
-def completed(document: dict, result, map_, relations: list[str], least: float) -> dict:
-    probabilities, known, added = map_.probabilities(result.margins), facts_of(document), []
-    for row, column in zip(*(probabilities > least).nonzero(), strict=True):
+def completed(
+    document: dict, result, map_, relations: list[str], least: float, candidates: CandidatePairs = ALL_PAIRS
+) -> dict:
+    """The document with the facts above `least` that its labels do not say, in either direction of what says the same, and that
+    the types of head and tail do not exclude."""
+    probabilities, known, added = map_.probabilities(result.margins), facts_of(document, candidates), []
+    above = probabilities > least
+    if result.excluded is not None:
+        above &= ~result.excluded
+    for row, column in zip(*above.nonzero(), strict=True):
         head, tail = result.pairs[row].tolist()
-        if Fact(head, tail, relations[column]) not in known:
+        if (fact := candidates.turn(head, tail, relations[column])) not in known:
+            known.add(Fact(*fact))
             probability = round(float(probabilities[row, column]), 4)
             added.append({"h": head, "t": tail, "r": relations[column], "evidence": [], "probability": probability})
     return {**document, "labels": [*document["labels"], *added]}
@@ -102,7 +116,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--labels_only", action="store_true", help="do not train the last model")
     options, flags = parser.parse_args(words[:at]), words[at + 1 :]
-    train_file = parse_arguments([*flags, "--output_dir", "unused"]).data.train_file
+    data = parse_arguments([*flags, "--output_dir", "unused"]).data
+    train_file, candidates = data.train_file, get_dataset(data.dataset_config).candidates
     if train_file is None:
         raise ValueError("after --: --train_file is missing")
     check_settings(
@@ -117,11 +132,13 @@ def main(argv: list[str] | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         documents = complete_by_folds(documents, given, options, flags, folder, train_file)
         write_json(folder / "labels.json", documents)
-        report = {"added": Completion.between(given, documents)._asdict()}
+        added = Completion.between(given, documents, candidates)
+        report = {"added": added._asdict()}
         if complete:
-            report |= {"before": compare_labels(given, complete), "after": compare_labels(documents, complete)}
+            compared = {"before": given, "after": documents}
+            report |= {name: compare_labels(labels, complete, candidates) for name, labels in compared.items()}
         write_json(folder / "report.json", report)
-        print(f"round {number}: {Completion.between(given, documents)}")
+        print(f"round {number}: {added}")
     if not options.labels_only:
         labels = options.work_dir / f"round-{options.rounds}" / "labels.json"
         train(flags, labels, options.work_dir / "final", train_file)

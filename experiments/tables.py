@@ -265,9 +265,12 @@ def difference_table(rows):
     lines = []
     for losses in groups.values():
         of_cmm = losses.pop("CMM", [])
-        hashes = {run["sha256"]["test"] for row in sum(losses.values(), of_cmm) for run in row.runs}
+        compared = sum(losses.values(), of_cmm)
+        hashes = {run["sha256"]["test"] for row in compared for run in row.runs}
         if len(hashes) > 1:
-            raise ValueError(f"{of_cmm[0].label} and what it is compared with have {len(hashes)} different test files")
+            raise ValueError(
+                f"{compared[0].label} and what it is compared with have {len(hashes)} different test files"
+            )
         for of_other in losses.values() if of_cmm else ():
             for title, splits in DECISIONS.items():
                 pair = [best_on(*choice) for choice in zip(splits, (of_cmm, of_other), strict=True)]

@@ -14,7 +14,7 @@ from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
 from .prediction_record import PredictedTriple
 from .relation_encoder_base import EncodedDocuments
-from .rules import Fact, Rule, derive_facts
+from .rules import Fact, Rule, derive_facts, written_for
 
 logger = logging.get_logger(__name__)
 
@@ -220,7 +220,8 @@ class Predictions(Mapping):
         Args:
             rules (`Sequence[Rule]`): see [`~rules.derive_facts`].
             id2label (`dict[int, str]`): the labels of the rules' relations.
-            candidates (`CandidatePairs`, *optional*): says for which relations rules read facts in both directions.
+            candidates (`CandidatePairs`, *optional*): says for which relations rules read facts in both directions, and which
+                relations of rules are the inverse of another.
             document (`Document`, *optional*): the document, whose types and `ignored_pairs` say in which direction symmetric
                 facts are asked about, or that they are not. Without it they have the lower index first.
         """
@@ -234,7 +235,8 @@ class Predictions(Mapping):
         asked = None if document is None else candidates.matrix(entity_types(document))
         ignored = () if document is None else ignored_pairs(document)
         added, map_ = [], self.settings.probability_map
-        for fact, rule, premises in derive_facts(facts, rules, candidates.is_symmetric):
+        given = written_for(rules, candidates.inverse)
+        for fact, rule, premises in derive_facts(facts, given, candidates.is_symmetric):
             head, tail, relation = candidates.turn(*fact, asked)
             row, label = rows.get((head, tail)), label2id[relation]
             if row is None or candidates.ignores(head, tail, relation, ignored):
@@ -245,7 +247,9 @@ class Predictions(Mapping):
             turned = [candidates.turn(*premise, asked) for premise in premises]
             from_ = tuple((one, other, label2id[name]) for one, other, name in turned)
             margin = float(self.margins[row, label - 1])
-            added.append(Triple(head, tail, label, margin, probability=probability, rule=str(rule), premises=from_))
+            added.append(
+                Triple(head, tail, label, margin, probability=probability, rule=str(given[rule]), premises=from_)
+            )
         return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:

@@ -212,7 +212,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
             self.processor.decision.check_type_constraint(type_constraint)
             postprocess["type_constraint"] = type_constraint
         if rules is not None:
-            postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations)]
+            postprocess["rules"] = [str(rule) for rule in check_rules(rules, self.processor.relations_of_rules)]
         if both_directions is not None:
             if not isinstance(both_directions, bool):
                 raise ValueError(f"both_directions is {both_directions!r}; expected true or false")

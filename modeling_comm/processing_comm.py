@@ -144,8 +144,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         thresholds = (decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold)
         fusion = (fusion_threshold, fusion_range)
         self.decision = DecisionSettings(*thresholds, probability_map, *fusion, type_constraint, relation_types)
-        self.rules = [str(rule) for rule in check_rules(rules or (), self.relations)]
         self.candidates = CandidatePairs(candidate_pairs, directed is not False, symmetric or (), inverse or {})
+        self.rules = [str(rule) for rule in check_rules(rules or (), self.relations_of_rules)]
         super().__init__(tokenizer)
         check_processor_settings(self)
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space, self.marker_types)
@@ -451,7 +451,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         self, predictions: list[Predictions], documents: Sequence[Document], rules: Iterable[str] | None = None
     ) -> list[Predictions]:
         """Adds the triples of these documents that follow by rules, by default by the processor's own."""
-        checked = check_rules(self.rules if rules is None else rules, self.relations)
+        checked = check_rules(self.rules if rules is None else rules, self.relations_of_rules)
         return [
             one.with_rules(checked, self.id2label, self.candidates, document)
             for one, document in zip(predictions, documents, strict=True)
@@ -461,6 +461,11 @@ class CommProcessor(SavedTogether, ProcessorMixin):
     def relations(self) -> list[str]:
         """The labels but that of the threshold class."""
         return [label for index, label in self.id2label.items() if index != 0]
+
+    @property
+    def relations_of_rules(self) -> list[str]:
+        """[`relations`], and those that are read as the inverse of one of them: rules may name both."""
+        return [*self.relations, *self.candidates.inverse]
 
 
 if not IS_REMOTE_CODE:

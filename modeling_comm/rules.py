@@ -9,8 +9,8 @@ import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .settings import SettingError
@@ -100,13 +100,36 @@ class Rule:
         return cls(tuple(conditions), conclusion, confidence, support)
 
 
+def written_for(rules: Iterable[Rule], inverse: Mapping[str, str]) -> dict[Rule, Rule]:
+    """
+    Rules in terms of the relations that facts have: an atom of a relation that is read as the inverse of another one becomes one
+    of that, with its variables exchanged.
+
+    Args:
+        rules (`Iterable[Rule]`): rules of any relations.
+        inverse (`Mapping[str, str]`): as in [`~candidate_pairs.CandidatePairs`].
+
+    Returns:
+        `dict[Rule, Rule]`: the rules as they are applied, in order, each with the rule as it was given.
+    """
+
+    def kept(atom):
+        return Atom(inverse[atom.relation], atom.tail, atom.head) if atom.relation in inverse else atom
+
+    given: dict[Rule, Rule] = {}
+    for rule in rules:
+        atoms = {"conditions": tuple(map(kept, rule.conditions)), "conclusion": kept(rule.conclusion)}
+        given.setdefault(replace(rule, **atoms), rule)  # type: ignore[arg-type]
+    return given
+
+
 def check_rules(rules: Iterable["Rule | str"], relations: Collection[str]) -> tuple[Rule, ...]:
     """
     Rules from their texts, checked against the relations there are.
 
     Args:
         rules (`Iterable[Rule | str]`): rules, or texts that [`Rule.parse`] reads.
-        relations (`Collection[str]`): the known relations.
+        relations (`Collection[str]`): the known relations, those that are read as the inverse of another one among them.
 
     Raises:
         `SettingError`: a rule is not understood, or names an unknown relation.

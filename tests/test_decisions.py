@@ -24,9 +24,10 @@ from modeling_comm.decoding import DecisionSettings, Predictions, flat_ranks
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.probabilities import ProbabilityMap
+from modeling_comm.training.batching import FEATURE_COLUMNS
 from modeling_comm.training.build_model import load_checkpoint
-from modeling_comm.training.decisions import fit_map
-from modeling_comm.training.script_arguments import ModelArguments
+from modeling_comm.training.decisions import compare_on_test, fit_map, tune_decisions
+from modeling_comm.training.script_arguments import ModelArguments, RunArguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
 
@@ -154,8 +155,9 @@ def test_training_further_removes_the_map(saved, tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("relations", "mean"), [(2, 0), (30, -3)], ids=["all cells are fitted", "the highest are"])
-def test_what_types_exclude_is_not_decided(relations, mean):
-    """False positives that a type constraint removes, of high margins, and one gold fact among them, which is missed."""
+def test_what_types_exclude_is_not_decided(relations, mean, tmp_path):
+    """False positives that a type constraint removes, of high margins, and one gold fact among them, which is missed, as are
+    two facts of each document that the model is not asked about."""
     draw, results = np.random.default_rng(0), []
     pairs = torch.tensor([[0, 1], [1, 0]] * 4)
     for number in range(10):
@@ -168,18 +170,39 @@ def test_what_types_exclude_is_not_decided(relations, mean):
         labels[0, 0] = number == 0
         results.append(Predictions.from_logits(logits, pairs, DecisionSettings(type_constraint="hard"), excluded))
         results[-1].labels = labels
-    gold, allowed = sum(one.labels.sum() for one in results), 5 * relations
+    gold, allowed = sum(one.labels.sum() for one in results) + 20, 5 * relations
+    documents = [{**dict.fromkeys(FEATURE_COLUMNS), "unknown_facts": 1, "unasked_facts": 1}] * 10
     trainer = SimpleNamespace(
         evaluation_documents=lambda given: given,
         predict=lambda documents, keep_margins: SimpleNamespace(predictions=results),
-        processing_class=SimpleNamespace(decision=DecisionSettings(type_constraint="hard")),
+        processing_class=SimpleNamespace(
+            decision=DecisionSettings(type_constraint="hard"), rules=["a(x, y) => b(x, y)"]
+        ),
+        args=SimpleNamespace(output_dir=tmp_path),
+        is_world_process_zero=lambda: True,
     )
-    dev = fit_map(trainer, results)["dev"]
+    report = fit_map(trainer, documents)
+    assert report["without_rules"] == ["a(x, y) => b(x, y)"]
+    (tmp_path / "decisions.json").write_text(json.dumps(report))
+    compare_on_test(trainer, results, documents)
+    assert {way["gold"] for way in read(tmp_path / "decisions.json")["test"].values()} == {gold}
+    dev = report["dev"]
     map_ = trainer.processing_class.decision.probability_map
     assert map_.slope > 0.5
     for way in dev.values():
         assert way["gold"] == gold and way["predicted"] <= 10 * allowed and way["f1"] > 0.5 and way["recall"] < 1
     assert dev["threshold"]["predicted"] == sum(len(one.triples) for one in results)
+
+
+def test_what_is_tuned_without_rules_is_said(caplog):
+    trainer = SimpleNamespace(processing_class=SimpleNamespace(rules=[]), tune_threshold_offset=lambda: 0.5)
+    tune_decisions(trainer, RunArguments(tune_threshold_offset=True))
+    assert not caplog.text
+    trainer.processing_class.rules.append("a(x, y) => b(x, y)")
+    tune_decisions(trainer, RunArguments())
+    assert not caplog.text
+    tune_decisions(trainer, RunArguments(tune_threshold_offset=True))
+    assert "--tune_threshold_offset: chosen without the processor's rules" in caplog.text
 
 
 # The script

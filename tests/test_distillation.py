@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm import available_relation_encoders
 from modeling_comm.documents import DocumentError
-from modeling_comm.features import encoding_report
+from modeling_comm.features import encoding_report, without_relations
 from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.distillation import (
     DistillationTrainer,
@@ -629,6 +629,21 @@ def test_distillation_loss_by_hand():
     assert distillation_loss(logits, teacher) == distillation_loss(logits, teacher, "th", False, "mean")
 
 
+@pytest.mark.parametrize(("threshold", "raw"), [("th", False), ("th", True), ("zero", False)])
+def test_relations_that_are_not_asked_about_take_no_part(threshold, raw):
+    asked = torch.tensor([[True, True, False], [True, True, True]])
+    logits, teacher = random_logits(2)[:, :3], random_logits(2, seed=1)[:, :3]
+    masked = [without_relations(one, asked) for one in (logits.requires_grad_(), teacher)]
+    found = distillation_loss(*masked, threshold, raw, "none", asked)
+    kept = distillation_loss(logits[:, :2], teacher[:, :2], threshold, raw, "none")
+    whole = distillation_loss(logits, teacher, threshold, raw, "none")
+    torch.testing.assert_close(found, torch.stack([kept[0], whole[1]]))
+    (gradient,) = torch.autograd.grad(found.sum(), logits)
+    assert gradient[0, 2] == 0
+    nothing = torch.tensor([[True, False], [True, False]])
+    assert distillation_loss(logits[:, :2], teacher[:, :2], "th", False, "sum", nothing) == 0
+
+
 def random_logits(pairs=6, seed=0, dtype=torch.float64):
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(pairs, 5, generator=draw, dtype=torch.float64).to(dtype)
@@ -749,6 +764,19 @@ def test_a_step_that_decides_at_zero(make_trainer, tmp_path):
     folder, system = label(tmp_path / "zero", FEW, make_system(**fields)), make_system(seed=5, **fields)
     expected = by_hand(*copy.deepcopy(system), FEW, stored(folder, FEW), 1.0, False)
     assert_same_step(run_one_step(make_trainer, system, FEW, teacher=TeacherLogits(folder)), expected)
+
+
+def test_a_step_with_a_symmetric_relation(make_trainer, tmp_path):
+    """Each pair is asked about it in one direction; in the other, student and teacher differ in the threshold alone."""
+    folder = label(tmp_path / "symmetric", FEW, make_system(symmetric=["P27"], loss="cmm"))
+    system = make_system(seed=5, symmetric=["P27"], loss="cmm")
+    model, processor = copy.deepcopy(system)
+    outputs, asked = model.train()(**processor(FEW)), processor(FEW)["asked"][:, 1:]
+    difference = outputs.logits - torch.cat(stored(folder, FEW)).float()
+    difference = (difference[:, 1:] - difference[:, :1]).square()
+    expected = torch.stack([row[known].mean() for row, known in zip(difference, asked, strict=True)]).mean()
+    _, term, _ = run_one_step(make_trainer, system, FEW, teacher=TeacherLogits(folder))
+    assert not asked.all() and term == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_fixed_grid_of_the_originals(make_trainer, folder):

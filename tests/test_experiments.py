@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -593,6 +594,16 @@ def test_losses_are_compared_as_chosen_on_dev(tmp_path, capsys):
     write_records(tmp_path / "results", records)
     tables.main(where)
     assert capsys.readouterr().out.count("no: fewer steps than CMM") == 3
+
+
+def test_losses_of_different_test_files_are_not_compared():
+    def row(sha256):
+        run = {"sha256": {"test": sha256}}
+        without = {"has": lambda split: True, "without": lambda *axes: ""}
+        return SimpleNamespace(**without, competitor="ATL", label="ATL", runs=[run])
+
+    with pytest.raises(ValueError, match="ATL and what it is compared with have 2 different test files"):
+        tables.difference_table([row("a"), row("b")])
 
 
 def test_noise_curves(tmp_path):

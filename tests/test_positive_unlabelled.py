@@ -10,6 +10,7 @@ import torch
 from helpers import LABELS, SHARED, random_document, requires_shared, tiny_config, tiny_model, tiny_system
 
 from modeling_comm import SettingError
+from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.incomplete_labels.label_rates import (
     facts_per_label,
     facts_per_label_by_probabilities,
@@ -229,6 +230,19 @@ def test_label_rates_are_counted_over_all_pairs():
 def document(**facts):
     labels = [{"h": 0, "t": number + 1, "r": relation} for relation, count in facts.items() for number in range(count)]
     return {"title": "a", "sents": [["a"]], "vertexSet": [[{"name": "a"}]] * 60, "labels": labels}
+
+
+def test_facts_per_label_counts_facts_that_say_the_same_once():
+    candidates = CandidatePairs(symmetric=["P2"], inverse={"P3": "P1"})
+    incomplete, complete = [document(P1=8, P2=2)] * 20, [document(P1=9, P2=21)] * 10
+    expected = facts_per_label(incomplete, complete, ["P1", "P2"])
+    others = []
+    for one in complete:
+        kinds = {"P1": {"r": "P3"}, "P2": {}}
+        turned = [{**fact, "h": fact["t"], "t": fact["h"], **kinds[fact["r"]]} for fact in one["labels"]]
+        others.append({**one, "labels": [*one["labels"], *turned]})
+    assert facts_per_label(incomplete, others, ["P1", "P2", "P3"], candidates=candidates) == expected
+    assert facts_per_label(incomplete, others, ["P1", "P2"]) != expected
 
 
 def test_facts_per_label_by_hand():

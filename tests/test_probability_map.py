@@ -204,3 +204,27 @@ def test_the_report_compares_three_ways(tmp_path):
     pytest.importorskip("matplotlib")
     plot_reliability(report, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_facts_that_the_model_is_not_asked_about_count_as_missed():
+    margins, labels, *_ = drawn(documents=30)
+    missed = [20] * len(margins)
+    low = min(one.min() for one in margins) - 1
+    # The same facts, as cells that would be predicted last.
+    cells = [np.full((missed[0], one.shape[1]), low) for one in margins]
+    gold = [np.eye(one.shape[1], dtype=bool)[:1].repeat(missed[0], 0) for one in margins]
+    with_cells = (
+        [np.concatenate(both) for both in zip(margins, cells, strict=True)],
+        [np.concatenate(both) for both in zip(labels, gold, strict=True)],
+    )
+    offset, predicted = cross_fitted_offset(margins, labels, missed=missed)
+    expected, of_cells = cross_fitted_offset(*with_cells)
+    assert offset == expected < cross_fitted_offset(margins, labels)[0]
+    found = decision_scores(predicted, labels, sum(missed))
+    among_cells = decision_scores(of_cells, with_cells[1])
+    assert all(found[key] == among_cells[key] for key in ("f1", "precision", "recall", "predicted", "gold"))
+    plain, fitted = fit_probability_map(margins, labels), fit_probability_map(margins, labels, missed=missed)
+    assert fitted.map.cut < plain.map.cut
+    assert fit_probability_map(margins, labels, missed=[0] * len(margins)).map == plain.map
+    report = report_on_dev(fitted, margins, labels, missed)
+    assert {way["gold"] for way in report["dev"].values()} == {found["gold"]}

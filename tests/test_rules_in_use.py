@@ -21,6 +21,7 @@ from transformers import AutoProcessor, pipeline
 
 import comm_docre
 from modeling_comm import SettingError
+from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import load_ign_reference
@@ -57,6 +58,19 @@ def test_triples_that_follow_say_from_which():
     ]
     assert len(completed.official("T", LABELS)) == 4
     assert predictions.with_rules([], LABELS) is predictions
+
+
+def test_rules_may_name_relations_that_are_read_as_others():
+    candidates = CandidatePairs(inverse={"has": "P131"})
+    predictions = Predictions.from_logits(logits((0, 1, 3), (1, 2, 3)), PAIRS, DecisionSettings())
+    rule = "has(x, y) & has(y, z) => has(x, z)"
+    processor = tiny_processor(rules=[rule], inverse={"has": "P131"})
+    (found,) = processor.complete([predictions], [random_document(4)])
+    (derived,) = found.triples[2:]
+    assert (derived[:3], derived.rule, derived.premises) == ((0, 2, 3), rule, ((1, 2, 3), (0, 1, 3)))
+    assert predictions.with_rules([Rule.parse(rule)], LABELS, candidates) == found
+    with pytest.raises(SettingError, match="known relations"):
+        tiny_processor(rules=[rule])
 
 
 def test_what_follows_has_the_models_own_probability():

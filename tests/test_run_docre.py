@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,10 +28,14 @@ from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings
 from modeling_comm.decoding import DecisionSettings
 from modeling_comm.evaluation.scoring import load_ign_reference, score
+from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
+from modeling_comm.training.refused_arguments import check_arguments
 from modeling_comm.training.script_arguments import UnknownArgumentsError
+from modeling_comm.training.script_paths import RESULTS
 from modeling_comm.training.trainer import CommTrainer
+from modeling_comm.training.training_args import CommTrainingArguments
 from modeling_comm.utils.locks import LockedError, locked_folder
 from modeling_comm.utils.unchanged import SettingsChangedError
 
@@ -197,9 +202,10 @@ def test_wrong_type_in_a_file(tmp_path, capsys):
 # ------------------------------------------------------------------------------------------------------------ one run
 
 
-def test_log_says_what_runs_and_what_is_lost(work, new_model, caplog):
+def test_log_says_what_runs_and_what_is_lost(first, work, always, caplog):
+    flags = [*always, *FEW, "--data_dir", SAMPLE, "--model_name_or_path", first[0]]
     with caplog.at_level("INFO"):
-        run(*new_model, "--do_eval", "--max_length", "40", "--output_dir", work / "short")
+        run(*flags, "--do_eval", "--max_length", "40", "--output_dir", work / "short")
     assert "world size 1, device cpu" in caplog.text
     report = read(work / "short" / "run.json")["data"]["encoding"]
     assert {split: report[split]["documents"] for split in report} == {"validation": 3}, (
@@ -332,13 +338,13 @@ def test_predictions_for_documents_without_labels(first, always, work):
     ]
     (work / "own.json").write_text(json.dumps(documents))
     flags = [*always, "--model_name_or_path", folder, "--test_file", work / "own.json", "--do_predict"]
-    (metrics,), printed = run(*flags, "--output_dir", work / "own", "--show_triples", "2")
+    (metrics,), printed = run(*flags, "--output_dir", work / "unlabelled", "--show_triples", "2")
     titles = {document["title"] for document in documents}
     expected = [prediction for prediction in read(folder / "results.json") if prediction["title"] in titles]
-    assert read(work / "own" / "results.json") == expected
+    assert read(work / "unlabelled" / "results.json") == expected
     assert metrics["test_predicted_positives"] == len(expected)
     assert "test_f1" not in metrics
-    assert not (work / "own" / "test_scores.json").exists()
+    assert not (work / "unlabelled" / "test_scores.json").exists()
     assert printed.count("(margin ") == 2
     assert "right" not in printed
     assert "WRONG" not in printed
@@ -400,9 +406,10 @@ def test_training_without_validation_documents(work, always, caplog):
             ValueError,
             "'docret'; expected one of",
         ),
-        (["--data_dir", SAMPLE, "--do_eval", "--loss", "alt"], ValueError, "loss.*'alt'"),
+        (["--data_dir", SAMPLE, "--do_train", "--loss", "alt"], ValueError, "loss.*'alt'"),
+        (["--data_dir", SAMPLE, "--do_predict"], ValueError, "is a bare encoder.*expected a trained model"),
         (
-            ["--data_dir", SAMPLE, "--do_eval", "--emb_size", "20", "--block_size", "8"],
+            ["--data_dir", SAMPLE, "--do_train", "--emb_size", "20", "--block_size", "8"],
             ValueError,
             "multiple of block_size",
         ),
@@ -432,6 +439,34 @@ def test_clear_errors(work, always, flags, error, message):
     model = [] if flags[-1] == "--do_train" and "--data_dir" in flags else ["--model_name_or_path", work / "encoder"]
     with pytest.raises(error, match=message):
         run(*always, *model, *flags, "--output_dir", work / "wrong")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--do_train --threshold_offset 0 --tune_threshold_offset", "leave out --threshold_offset"),
+        ("--do_train --fusion_threshold 0.0 --tune_fusion_threshold", "leave out --threshold_offset and --fusion_thr"),
+        ("--do_train --early_stopping_patience 0", "--early_stopping_patience is 0; expected an integer of 1 or more"),
+        ("--do_train --max_train_documents -1", "--max_train_documents is -1; expected an integer of 1 or more"),
+        ("--do_eval --max_eval_documents 0", "--max_eval_documents is 0"),
+        ("--do_eval --restart", "--restart needs --do_train"),
+        ("--do_predict --ignore_mismatched_sizes", "--ignore_mismatched_sizes needs --do_train"),
+        ("--do_eval --show_triples 3", "--show_triples needs --do_predict"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, message):
+    arguments = run_docre.parse_arguments(["--model_name_or_path", "x", "--use_cpu", *flags.split()])
+    with pytest.raises(ValueError, match=message):
+        check_arguments(arguments)
+
+
+def test_another_model_is_not_scored_in_the_folder_of_a_training(first, always, work):
+    other = shutil.copytree(first[0], work / "other_model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    before = (first[0] / "results.json").read_bytes()
+    flags = [*always, "--data_dir", SAMPLE, "--model_name_or_path", other, "--do_predict", "--threshold_offset", "-2"]
+    with pytest.raises(ValueError, match="choose another --output_dir"):
+        run(*flags, "--output_dir", first[0])
+    assert (first[0] / "results.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -683,8 +718,10 @@ def test_training_from_half_precision_is_in_float32(first, work, always):
     assert read(work / "half_scored" / "run.json")["device"]["precision"] == "bfloat16"
 
 
-def test_finished_training_is_not_repeated(first, monkeypatch):
-    folder, metrics, _, flags = first
+def test_finished_training_is_not_repeated(first, work, monkeypatch):
+    _, metrics, _, flags = first
+    folder = shutil.copytree(first[0], work / "first_again")
+    flags = [folder if flag == first[0] else flag for flag in flags]
     before = {name: (folder / name).read_bytes() for name in ("model.safetensors", "results.json", "settings.json")}
     log = read(folder / "run.json")["log"]
 
@@ -737,8 +774,15 @@ def test_other_settings_in_the_same_folder(work, new_model):
     run(*flags, *again[:2], "--do_eval")
     both = read(folder / "run.json")["metrics"]
     assert {"eval_f1", "test_f1"} <= set(both) and both["test_f1"] == later["metrics"]["test_f1"]
+    assert {"train", "validation", "test"} == set(read(folder / "run.json")["data"]["encoding"])
+    few = work / "few_test.json"
+    few.write_text(json.dumps(read(SAMPLE / "test_revised.json")[:2]))
+    run(*flags, "--test_file", few, "--do_predict")
+    other = read(folder / "run.json")
+    assert other["metrics"]["test_f1"] != both["test_f1"] and other["metrics"]["eval_f1"] == both["eval_f1"]
     run(*flags, "--test_file", SAMPLE / "train_revised.json", "--do_eval")
     assert "test_f1" not in read(folder / "run.json")["metrics"], "of another file"
+    assert "test" not in read(folder / "run.json")["data"]["encoding"]
     run(*flags, "--seed", "1", "--restart")
     assert read(folder / "run.json")["seed"] == 1
     assert (folder / "model.safetensors").read_bytes() != weights
@@ -850,6 +894,35 @@ def test_all_processes_restart_together(first, work):
     assert read(folder / "settings.json") == settings
 
 
+@pytest.mark.parametrize("restart", [True, False])
+def test_results_of_an_earlier_training_are_not_taken_for_those_of_a_new_one(tmp_path, restart, caplog):
+    """A training that is killed before its record is written must not find another one's."""
+    for name in (*RESULTS, "notes.txt", *(["trainer_state.json"] if restart else [])):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "settings.json").write_text('{"seed": 2}')
+    arguments = CommTrainingArguments(str(tmp_path), use_cpu=True)
+    assert find_progress(arguments, {"seed": 2}, restart) == Progress()
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "settings.json"}
+    assert "deleted run.json, evaluation.json" in caplog.text
+
+
+def test_results_of_a_finished_training_stay(tmp_path):
+    for name in (*RESULTS, "trainer_state.json"):
+        (tmp_path / name).write_text("{}")
+    (tmp_path / "settings.json").write_text('{"seed": 2}')
+    assert find_progress(CommTrainingArguments(str(tmp_path), use_cpu=True), {"seed": 2}).finished
+    assert {*RESULTS} <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_the_record_names_the_checkpoint_that_was_kept():
+    state = SimpleNamespace(best_global_step=3, global_step=6)
+    for is_best, kept in ((True, 3), (False, 6)):
+        trainer = SimpleNamespace(args=SimpleNamespace(load_best_model_at_end=is_best), state=state)
+        assert kept_step_of(trainer) == kept
+    state.global_step = 0
+    assert kept_step_of(trainer) is None, "nothing was trained"
+
+
 def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     folder = work / "incomplete"
     flags = [*new_model, "--do_train", "--output_dir", folder]
@@ -891,6 +964,36 @@ def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
     assert read(folder / "run.json")["resumed_from"] == [3]
     for name, tensor in load_file(folder / "model.safetensors").items():
         torch.testing.assert_close(tensor, whole[name], atol=1e-5, rtol=1e-4)
+
+
+def test_record_of_a_streamed_training(work, new_model):
+    """What encoding lost is counted while documents are read: by this call alone, and a later one keeps the counts."""
+    folder = work / "streamed"
+    flags = [
+        *new_model,
+        "--do_train",
+        "--streaming",
+        "--max_steps",
+        "2",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "1",
+    ]
+    flags += ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--output_dir", folder]
+    run(*flags)
+    record = read(folder / "run.json")
+    assert record["best_checkpoint_step"] == 2
+    assert record["data"]["encoding"]["train"]["documents"] == 4
+    assert "since_step" not in record["data"]["encoding"]["train"]
+    shutil.rmtree(folder / "checkpoint-2")
+    (folder / "trainer_state.json").unlink()
+    run(*flags)
+    of_train = read(folder / "run.json")["data"]["encoding"]["train"]
+    assert (of_train["documents"], of_train["since_step"]) == (2, 1)
+    run(*flags, "--do_eval")
+    report = read(folder / "run.json")["data"]["encoding"]
+    assert report["train"] == of_train and report["validation"]["documents"] == 3
 
 
 @pytest.mark.parametrize("evaluates", [True, False])

@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from helpers import SAMPLE, learning_backbone, whole_word_tokenizer
+from helpers import SAMPLE, learning_backbone, random_document, tiny_model, tiny_processor, whole_word_tokenizer
 from transformers import AutoModel
 
 from experiments import self_training
+from modeling_comm.candidate_pairs import CandidatePairs
+from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.incomplete_labels.rules import facts_of
+from modeling_comm.probabilities import ProbabilityMap
 
 
 def read(path):
@@ -99,6 +103,41 @@ def test_other_settings_are_refused_where_folds_are(work):
     _, words = work
     with pytest.raises(ValueError, match=r"least_probability was 0\.3, is 0\.8"):
         self_training.main(["0.8" if word == "0.3" else word for word in words])
+
+
+def test_what_labels_say_in_the_other_direction_and_what_types_exclude_is_not_added():
+    pairs = torch.tensor([[0, 1], [1, 0]])
+    logits = torch.tensor([[0, 5.0, -9.0], [0, -1000.0, 5.0]])
+    excluded = np.array([[False, False], [False, True]])
+    document = {**random_document(2), "labels": [{"h": 1, "t": 0, "r": "sibling"}]}
+    relations, map_ = ["sibling", "born in"], ProbabilityMap(1.0, (0.0, 0.0))
+
+    def added(excluded=None, **candidates):
+        result = Predictions.from_logits(logits, pairs, DecisionSettings(), excluded)
+        found = self_training.completed(document, result, map_, relations, 0.5, CandidatePairs(**candidates))
+        return [(one["h"], one["t"], one["r"]) for one in found["labels"][1:]]
+
+    assert added() == [(0, 1, "sibling"), (1, 0, "born in")]
+    assert added(symmetric=["sibling"]) == [(1, 0, "born in")]
+    assert added(excluded) == [(0, 1, "sibling")]
+
+
+def test_documents_are_labelled_as_they_are_trained(monkeypatch, tmp_path):
+    seen, encode = {}, self_training.encode_dataset
+
+    def load(arguments):
+        seen["attention"] = arguments.attn_implementation
+        return tiny_model(), tiny_processor(probability_map=ProbabilityMap(1.0, (0.0,) * 4))
+
+    def encode_cut(documents, processor, max_length=None, **options):
+        seen["max_length"] = max_length
+        return encode(documents, processor, max_length, **options)
+
+    monkeypatch.setattr(self_training, "load_checkpoint", load)
+    monkeypatch.setattr(self_training, "encode_dataset", encode_cut)
+    flags = ["--max_length", "30", "--attn_implementation", "eager", "--use_cpu"]
+    assert len(self_training.label(tmp_path, [random_document(3)], flags, 0.5)) == 1
+    assert seen == {"attention": "eager", "max_length": 30}
 
 
 def test_a_training_file_is_needed(tmp_path):

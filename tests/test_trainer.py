@@ -9,6 +9,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -34,6 +35,7 @@ from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments
+from modeling_comm.training.hyperparameter_search import HyperparameterSearch
 from modeling_comm.training.predict_split import predict_test
 from modeling_comm.training.results import breaks_tie
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
@@ -925,3 +927,19 @@ def test_other_errors_stay_what_they_are(make_trainer):
     trainer.model.relation_encoder.register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="something else"):
         trainer.train()
+
+
+def test_the_objective_of_a_search_is_that_of_the_checkpoint_that_is_kept():
+    args = SimpleNamespace(metric_for_best_model="f1", load_best_model_at_end=True, greater_is_better=True)
+    trainer = SimpleNamespace(args=args, state=SimpleNamespace(best_metric=None))
+
+    def objective(f1):
+        return HyperparameterSearch.default_compute_objective(trainer, {"eval_f1": f1})
+
+    assert objective(0.3) == 0.3
+    trainer.state.best_metric = 0.5
+    assert (objective(0.3), objective(0.7)) == (0.5, 0.7)
+    args.greater_is_better = False
+    assert objective(0.7) == 0.5
+    args.load_best_model_at_end = False
+    assert objective(0.7) == 0.7, "the last one is kept"

@@ -23,12 +23,12 @@ def run(args: argparse.Namespace) -> int:
     completed = [complete_labels(document, rules, candidates) for document in documents]
     write_json(args.output, completed)
     report = partial(print, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
-    added = Completion.between(documents, completed)
+    added = Completion.between(documents, completed, candidates)
     report(added)
     report("by relation: " + ", ".join(f"{relation} {number:,}" for relation, number in added.by_relation.items()))
     if complete is not None:
         for name, labels in (("as they were", documents), ("completed", completed)):
-            found = compare_labels(labels, complete)
+            found = compare_labels(labels, complete, candidates)
             shares = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in ("precision", "recall", "f1"))
             report(f"labels {name}: {shares} ({found['documents']} of the documents of {args.complete})")
     return 0

@@ -250,7 +250,7 @@ def _load(args):
     rules = args.rules and read_rules(args.rules)
     if rules:
         try:
-            check_rules(rules, extract.processor.relations)
+            check_rules(rules, extract.processor.relations_of_rules)
         except SettingError as error:
             raise ValueError(f"{args.rules}: {error}") from error
     given = ("batch_size", "threshold_offset", "type_constraint", "both_directions")

@@ -18,7 +18,10 @@ WAYS = {"threshold": "own threshold", "offset": "one offset", "map": "map to pro
 
 
 def cross_fitted_offset(
-    margins: Sequence[np.ndarray], labels: Sequence[np.ndarray], folds: int = FOLDS
+    margins: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    folds: int = FOLDS,
+    missed: Sequence[int] | None = None,
 ) -> tuple[float, list[np.ndarray]]:
     """
     The offset with the best micro F1, and what the offsets of the other folds decide.
@@ -27,32 +30,38 @@ def cross_fitted_offset(
         margins (`Sequence[np.ndarray]`): for each document `(p, R)`, the logits minus the threshold's.
         labels (`Sequence[np.ndarray]`): for each document `(p, R)` bool, the gold relations.
         folds (`int`, defaults to 5): number of folds, see [`~.probability_map.fold_of`].
+        missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels,
+            because the model is not asked about them. By default there are none.
 
     Returns:
         the offset of all documents, and for each document `(p, R)` bool, whether a relation's margin exceeds the offset that is
             best on the folds without it.
     """
     fold = fold_of(len(margins), folds)
+    missed = [0] * len(margins) if missed is None else missed
 
     def best(chosen):
         flat = [np.concatenate([all_[index].ravel() for index in chosen]) for all_ in (margins, labels)]
-        return tune_offset(*flat, int(flat[1].sum()))[0]
+        return tune_offset(*flat, int(flat[1].sum()) + sum(missed[index] for index in chosen))[0]
 
     offsets = [best(np.flatnonzero(fold != number)) for number in range(folds)]
     predicted = [one > offsets[number] for one, number in zip(margins, fold, strict=True)]
     return best(range(len(margins))), predicted
 
 
-def decision_scores(predicted: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> dict[str, float]:
+def decision_scores(
+    predicted: Sequence[np.ndarray], labels: Sequence[np.ndarray], missed: int = 0
+) -> dict[str, float]:
     """
     Scores of decisions on all candidate pairs.
 
     Args:
         predicted (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`): for each document `(p, R)` bool.
+        missed (`int`, defaults to 0): number of further gold facts, which the model is not asked about.
 
     Returns:
         `dict[str, float]`: `precision`, `recall` and `f1` over facts, `macro_f1`, the mean over relations that have a gold
-            fact, and the counts `predicted` and `gold`.
+            fact among the labels (the relations of `missed` facts are not known here), and the counts `predicted` and `gold`.
     """
     relations = labels[0].shape[1]
     counts = np.zeros((3, relations))
@@ -60,7 +69,7 @@ def decision_scores(predicted: Sequence[np.ndarray], labels: Sequence[np.ndarray
         counts += [(decided & gold).sum(0), decided.sum(0), gold.sum(0)]
     correct, found, gold = counts
     by_relation = 2 * correct / np.maximum(found + gold, 1)
-    total = counts.sum(1)
+    total = counts.sum(1) + np.array([0, 0, missed])
     return {
         "precision": float(total[0] / max(total[1], 1)),
         "recall": float(total[0] / max(total[2], 1)),
@@ -71,29 +80,38 @@ def decision_scores(predicted: Sequence[np.ndarray], labels: Sequence[np.ndarray
     }
 
 
-def report_on_dev(fitted: FittedMap, margins: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> dict:
+def report_on_dev(
+    fitted: FittedMap,
+    margins: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    missed: Sequence[int] | None = None,
+) -> dict:
     """
     Compares the ways to decide on the documents that a map was fitted on, by cross-fitting.
 
     Args:
         fitted (`FittedMap`): what [`~.probability_map.fit_probability_map`] made of these documents.
-        margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`): as it got them.
+        margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`), missed (`Sequence[int]`, *optional*): as it got them.
 
     Returns:
         `dict`: `offset`, `slope`, `cut`, `strength`, the number of `documents`, and under `dev` the scores of each of [`WAYS`].
     """
-    offset, by_offset = cross_fitted_offset(margins, labels)
+    offset, by_offset = cross_fitted_offset(margins, labels, missed=missed)
     probabilities = {"threshold": [sigmoid(one.astype(np.float64)) for one in margins], "map": fitted.probabilities}
     predicted = {"threshold": [one > 0 for one in margins], "offset": by_offset, "map": fitted.predicted}
     return {
         "documents": len(margins),
         **{"offset": offset, "slope": fitted.map.slope, "cut": fitted.map.cut, "strength": fitted.strength},
-        "dev": _ways(predicted, probabilities, labels),
+        "dev": _ways(predicted, probabilities, labels, missed),
     }
 
 
 def report_on_test(
-    report: dict, map_: ProbabilityMap, margins: Sequence[np.ndarray], labels: Sequence[np.ndarray]
+    report: dict,
+    map_: ProbabilityMap,
+    margins: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    missed: Sequence[int] | None = None,
 ) -> dict:
     """
     Compares the ways to decide on other documents, with what was chosen before.
@@ -101,7 +119,8 @@ def report_on_test(
     Args:
         report (`dict`): what [`report_on_dev`] returned.
         map_ (`ProbabilityMap`): the map.
-        margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`): of the other documents.
+        margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`), missed (`Sequence[int]`, *optional*): of the other
+            documents.
 
     Returns:
         `dict`: the report, with their scores under `test`.
@@ -112,13 +131,13 @@ def report_on_test(
     }
     required = {"threshold": 0.0, "offset": report["offset"], "map": map_.offsets()}
     predicted = {way: [one > least for one in margins] for way, least in required.items()}
-    return {**report, "test": _ways(predicted, probabilities, labels)}
+    return {**report, "test": _ways(predicted, probabilities, labels, missed)}
 
 
-def _ways(predicted, probabilities, labels):
+def _ways(predicted, probabilities, labels, missed):
     scores = {}
     for way, decided in predicted.items():
-        scores[way] = decision_scores(decided, labels)
+        scores[way] = decision_scores(decided, labels, 0 if missed is None else sum(missed))
         if way in probabilities:  # the offset has the threshold's
             flat = [
                 np.concatenate([one.ravel() for one in columns]) for columns in (probabilities[way], decided, labels)

@@ -44,6 +44,7 @@ def facts_per_label(
     relations: Collection[str],
     smoothing: float = SMOOTHING,
     most: float = MOST,
+    candidates: CandidatePairs = ALL_PAIRS,
 ) -> dict[str, float]:
     """
     Estimates the number of facts per labelled fact of each relation from a few completely labelled documents of the same kind.
@@ -58,6 +59,8 @@ def facts_per_label(
         relations (`Collection[str]`): the relations to estimate.
         smoothing (`float`, defaults to 5): facts that are added on both sides, so that a rare relation has about e.
         most (`float`, defaults to 10): the largest estimate.
+        candidates (`CandidatePairs`, *optional*): says which facts are the same, as in [`~.rules.facts_of`]; by default no two
+            are. A relation that is read as the inverse of another has no estimate of its own.
 
     Returns:
         `dict[str, float]`: by relation, for `--pu_cmm_facts_per_label_by_relation`.
@@ -65,10 +68,11 @@ def facts_per_label(
     Raises:
         ValueError: there is no fact on one of the two sides.
     """
-    (found, documents), (true, complete_documents) = _count(incomplete), _count(complete)
+    (found, documents), (true, complete_documents) = (_count(one, candidates) for one in (incomplete, complete))
     for name, counts in (("incomplete", found), ("complete", true)):
         if not counts.total():
             raise ValueError(f"{name}: found no labelled fact; expected documents with labels")
+    relations = [relation for relation in relations if relation not in candidates.inverse]
     overall = (true.total() / complete_documents) / (found.total() / documents)
     expected = {relation: overall * found[relation] / documents * complete_documents for relation in relations}
     return {
@@ -123,7 +127,7 @@ def facts_per_label_by_probabilities(
     return dict(zip(relations, np.clip(1 / means, 1.0, most).tolist(), strict=True))
 
 
-def _count(documents):
+def _count(documents, candidates):
     """Facts by relation, and the number of documents."""
-    facts = [Counter(fact.relation for fact in facts_of(document)) for document in documents]
+    facts = [Counter(fact.relation for fact in facts_of(document, candidates)) for document in documents]
     return sum(facts, Counter()), len(facts)

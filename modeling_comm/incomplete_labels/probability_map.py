@@ -62,6 +62,7 @@ def fit_probability_map(
     labels: Sequence[np.ndarray],
     strengths: Sequence[float] = STRENGTHS,
     folds: int = FOLDS,
+    missed: Sequence[int] | None = None,
 ) -> FittedMap:
     """
     Fits the map on labelled documents that the model was not trained on, by penalised likelihood: `strength / 2` times the sum
@@ -74,6 +75,8 @@ def fit_probability_map(
         labels (`Sequence[np.ndarray]`): for each document `(p, R)` bool, the gold relations.
         strengths (`Sequence[float]`): candidates for the strength.
         folds (`int`, defaults to 5): number of folds, at least 3; see [`fold_of`].
+        missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels,
+            because the model is not asked about them. They count for the cut. By default there are none.
 
     Raises:
         CannotFitError: there are fewer documents than folds, a fold's other documents have no gold relation, or higher margins
@@ -100,7 +103,8 @@ def fit_probability_map(
         place = np.searchsorted(known, of_keys[used])
         columns = (None, of_labels[used], of_margins[used], of_margins[used] * of_labels[used])
         sums = np.stack([np.bincount(place, column, len(known)) for column in columns])
-        parts.append(_Part(of_margins, of_labels, sums, np.array([of_labels[~used].sum(), (~used).sum()])))
+        rest = np.array([of_labels[~used].sum(), (~used).sum()])
+        parts.append(_Part(of_margins, of_labels, sums, rest, 0 if missed is None else sum(missed[i] for i in chosen)))
     relation = known % margins[0].shape[1]
     probabilities, predicted = [None] * len(margins), [None] * len(margins)
     for number in range(folds):
@@ -122,12 +126,14 @@ def _floor(margins, labels):
 
 class _Part(NamedTuple):
     """A fold: its margins and labels `(n, R)`; for each key the number of cells above the floor, of gold ones, and the sums of
-    the margins of both `(4, keys)`; and the numbers of gold cells and of all cells at or below the floor."""
+    the margins of both `(4, keys)`; the numbers of gold cells and of all cells at or below the floor; and that of gold facts
+    without a cell."""
 
     margins: np.ndarray
     labels: np.ndarray
     sums: np.ndarray
     rest: np.ndarray
+    missed: int
 
 
 def _fit_parts(parts, relation, strengths, floor):
@@ -149,7 +155,8 @@ def _fit_parts(parts, relation, strengths, floor):
 
     crossed = [map_of(*fit).probabilities(part.margins) for part, fit in zip(parts, fits, strict=True)]
     gold = np.concatenate([part.labels.ravel() for part in parts])
-    cut, _ = tune_offset(np.concatenate([one.ravel() for one in crossed]), gold, int(gold.sum()))
+    total_gold = int(gold.sum()) + sum(part.missed for part in parts)
+    cut, _ = tune_offset(np.concatenate([one.ravel() for one in crossed]), gold, total_gold)
     least = max(limits["below"], np.finfo(np.float64).tiny)
     return map_of(*_fit(total, relation, strength), float(np.clip(cut, least, 1 - 1e-12))), strength
 

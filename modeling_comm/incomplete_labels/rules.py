@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types
 from ..documents import Document, shown
-from ..rules import Atom, Derived, Fact, Rule, derive_facts
+from ..rules import Atom, Derived, Fact, Rule, derive_facts, written_for
 
 __all__ = [
     "Atom",
@@ -94,9 +94,16 @@ def rules_to_text(rules: Iterable[Rule]) -> str:
     return "\n".join(lines or ["[]"]) + "\n"
 
 
-def facts_of(document: Mapping) -> set[Fact]:
-    """The labelled facts of a document in DocRED's format."""
-    return {Fact(label["h"], label["t"], label["r"]) for label in document.get("labels") or ()}
+def facts_of(document: Mapping, candidates: CandidatePairs = ALL_PAIRS) -> set[Fact]:
+    """
+    The labelled facts of a document in DocRED's format, those that say the same once.
+
+    Args:
+        document (`dict`): in DocRED's format. Labels of its `ignored_pairs` do not count.
+        candidates (`CandidatePairs`, *optional*): says which facts are the same. One of a symmetric relation has the lower index
+            first, whatever the types of its entities, and one of an inverse relation is that of the other. By default no two are.
+    """
+    return {Fact(*candidates.turn(*fact)) for fact, _ in candidates.labels(document)}  # type: ignore[arg-type]
 
 
 def complete_labels(document: Document, rules: Iterable[Rule], candidates: CandidatePairs = ALL_PAIRS) -> dict:
@@ -106,8 +113,8 @@ def complete_labels(document: Document, rules: Iterable[Rule], candidates: Candi
     Args:
         document (`dict`): in DocRED's format, with labels.
         rules (`Iterable[Rule]`): see [`derive_facts`].
-        candidates (`CandidatePairs`, *optional*): says which relations rules read in both directions, and which as the inverse
-            of another. By default none.
+        candidates (`CandidatePairs`, *optional*): says which relations rules read in both directions, and which, in labels and in
+            rules, as the inverse of another. By default none.
 
     Returns:
         `dict`: a copy whose `labels` also have what follows, in the direction that a model is asked about. Such a label has no
@@ -116,13 +123,16 @@ def complete_labels(document: Document, rules: Iterable[Rule], candidates: Candi
     """
     one_way = candidates.symmetric or not candidates.directed
     asked = candidates.matrix(entity_types(document)) if one_way else None
-    given = {candidates.turn(*fact, asked): fact for fact in sorted(facts_of(document))}
-    added = []
+    labels = sorted({(label["h"], label["t"], label["r"]) for label in document["labels"]})
+    given = {candidates.turn(*fact, asked): fact for fact in labels}
+    rules, added = written_for(rules, candidates.inverse), []
     for fact, rule, premises in derive_facts(map(Fact._make, given), rules, candidates.is_symmetric):
         head, tail, relation = candidates.turn(*fact, asked)
         turned = [candidates.turn(*premise, asked) for premise in premises]
         from_ = [list(given.get(premise, premise)) for premise in turned]
-        added.append({"h": head, "t": tail, "r": relation, "evidence": [], "rule": str(rule), "premises": from_})
+        added.append(
+            {"h": head, "t": tail, "r": relation, "evidence": [], "rule": str(rules[rule]), "premises": from_}
+        )
     return {**document, "labels": [*document["labels"], *added]}
 
 
@@ -159,8 +169,7 @@ def mine_rules(
     # Of conditions: their places, and those of conclusions that hold in both directions.
     places, unordered, both = defaultdict(int), defaultdict(int), defaultdict(int)
     for document in documents:
-        given = {Fact(*candidates.turn(*fact)) for fact in facts_of(document)}
-        facts = {way for fact in given for way in fact.ways(candidates.is_symmetric)}
+        facts = {way for fact in facts_of(document, candidates) for way in fact.ways(candidates.is_symmetric)}
         relations = defaultdict(set)  # of each pair
         for fact in facts:
             relations[fact.head, fact.tail].add(fact.relation)
@@ -228,13 +237,16 @@ class Completion(NamedTuple):
     by_relation: dict[str, int]
 
     @classmethod
-    def between(cls, before: Iterable[Mapping], after: Iterable[Mapping]) -> "Completion":
-        """Counts what the second documents have beyond the first ones, which are the same documents in the same order."""
+    def between(
+        cls, before: Iterable[Mapping], after: Iterable[Mapping], candidates: CandidatePairs = ALL_PAIRS
+    ) -> "Completion":
+        """Counts what the second documents have beyond the first ones, which are the same documents in the same order;
+        `candidates` as in [`facts_of`]."""
         documents, given, added = 0, 0, Counter()
         for documents, (first, second) in enumerate(zip(before, after, strict=True), 1):  # noqa: B007
-            known = facts_of(first)
+            known = facts_of(first, candidates)
             given += len(known)
-            added.update(fact.relation for fact in facts_of(second) - known)
+            added.update(fact.relation for fact in facts_of(second, candidates) - known)
         return cls(documents, given, added.total(), dict(added.most_common()))
 
     def __str__(self) -> str:
@@ -242,7 +254,9 @@ class Completion(NamedTuple):
         return f"{self.added:,} facts added to {self.given:,} in {self.documents:,} documents ({largest or 'nothing follows'})"
 
 
-def compare_labels(documents: Iterable[Mapping], complete: Iterable[Mapping]) -> dict[str, float]:
+def compare_labels(
+    documents: Iterable[Mapping], complete: Iterable[Mapping], candidates: CandidatePairs = ALL_PAIRS
+) -> dict[str, float]:
     """
     Precision and recall of labels against complete ones of the same documents, which are found by title.
 
@@ -250,6 +264,7 @@ def compare_labels(documents: Iterable[Mapping], complete: Iterable[Mapping]) ->
         documents (`Iterable[dict]`): the labelled documents to judge.
         complete (`Iterable[dict]`): documents with complete labels. One that has another number of entities than its namesake is
             left out.
+        candidates (`CandidatePairs`, *optional*): says which facts are the same, as in [`facts_of`].
 
     Returns:
         `dict[str, float]`: `documents` (how many are in both), `precision`, `recall` and `f1`; 0 where there are none.
@@ -259,7 +274,7 @@ def compare_labels(documents: Iterable[Mapping], complete: Iterable[Mapping]) ->
     for document in documents:
         other = truth.get(document["title"])
         if other is not None and len(other["vertexSet"]) == len(document["vertexSet"]):
-            facts, right = facts_of(document), facts_of(other)
+            facts, right = facts_of(document, candidates), facts_of(other, candidates)
             found, correct = found + 1, correct + len(facts & right)
             labelled, gold = labelled + len(facts), gold + len(right)
     precision, recall = correct / max(labelled, 1), correct / max(gold, 1)

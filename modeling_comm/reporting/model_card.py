@@ -31,7 +31,7 @@ from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
 from .redaction import redact
-from .run_record import device_record, epoch_log, ign_reference_record, versions
+from .run_record import device_record, epoch_log, ign_reference_record, kept_step_of, versions
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ def trainer_record(trainer: Trainer) -> dict:
         "training_arguments": trainer.args.to_sanitized_dict(),
         "metrics": dict(*[entry for entry in state.log_history if "train_runtime" in entry][-1:]),
         "log": epoch_log(state.log_history),
-        "best_checkpoint_step": state.best_global_step,
+        "best_checkpoint_step": kept_step_of(trainer),
     }
 
 

@@ -129,14 +129,16 @@ class RunRecord(Provenance):
     Attributes:
         seed (`int`): the run's.
         data (`dict`): `config`; `files`, by split the `source`, `sha256` and `skipped` documents; and `encoding`, by split what
-            encoding lost.
+            encoding lost. Of a stream it counts what a training read, a resumed one only what it read after the step
+            `since_step`.
         distillation (`dict`, *optional*): `weight`, `raw_logits`, and `teacher`, the contents of `teacher.json`.
         ign_reference (`dict`, *optional*): see [`ign_reference_record`].
         base_model (`str`, *optional*): the model on the Hub that training started from; None for a local folder.
         config (`dict`), processor (`dict`), training_arguments (`dict`): of the model, of its processor and of the trainer.
         metrics (`dict[str, float]`): of training, evaluation and prediction.
         log (`list[dict]`): see [`epoch_log`].
-        best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept.
+        best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept: the best one, or without
+            `load_best_model_at_end` the last; None where nothing was trained.
         resumed_from (`list[int]`): steps of the checkpoints from which the training was resumed.
         decisions (`dict`, *optional*): where a map to probabilities was fitted, what each way to decide is worth, see
             [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`].
@@ -176,7 +178,7 @@ class RunRecord(Provenance):
             processor=trainer.processing_class.settings,
             training_arguments=trainer.args.to_sanitized_dict(),
             log=epoch_log(trainer.state.log_history),
-            best_checkpoint_step=trainer.state.best_global_step,
+            best_checkpoint_step=kept_step_of(trainer),
             **fields,
         )
 
@@ -197,14 +199,37 @@ class RunRecord(Provenance):
         """
         provenance = {name: getattr(self, name) for name in Provenance.__dataclass_fields__}
         # As JSON has them: a tuple is a list there.
-        now = json.loads(json.dumps([self.data["files"], self.ign_reference]))
-        same_documents = [earlier["data"]["files"], earlier["ign_reference"]] == now
+        now, ign_reference = json.loads(json.dumps([self.data, self.ign_reference]))
+        same_reference, files = earlier["ign_reference"] == ign_reference, earlier["data"]["files"]
+        # A split that this call does not name is that of the training.
+        same = {split for split in files if now["files"].get(split, files[split]) == files[split]}
+
+        def holds(metric):
+            kind = metric.partition("_")[0]
+            of_files = kind not in _SPLITS or _SPLITS[kind] in same
+            return of_files and (same_reference or kind not in _SPLITS or "ign_" not in metric)
+
+        parts = {part: earlier["data"].get(part) or {} for part in ("files", "published", "encoding")}
+        kept = {part: {split: one for split, one in found.items() if split in same} for part, found in parts.items()}
         return replace(
             self,
             **{name: earlier[name] for name in provenance},
-            metrics=(earlier["metrics"] if same_documents else {}) | self.metrics,
+            data=now | {part: found | (now.get(part) or {}) for part, found in kept.items()},
+            metrics={name: value for name, value in earlier["metrics"].items() if holds(name)} | self.metrics,
             scored_by=provenance,
         )
+
+
+# The documents of metrics, by the first word of their names.
+_SPLITS = {"eval": "validation", "test": "test"}
+
+
+def kept_step_of(trainer: Trainer) -> int | None:
+    """Step of the checkpoint that a trainer has kept: the best one, or without `load_best_model_at_end` the last; None where it
+    has not trained."""
+    if trainer.args.load_best_model_at_end:
+        return trainer.state.best_global_step
+    return trainer.state.global_step or None
 
 
 def _peak_memory():

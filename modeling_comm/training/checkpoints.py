@@ -20,6 +20,7 @@ from ..utils.unchanged import check_unchanged
 from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
 from .script_arguments import TUNING_FLAGS, Arguments
+from .script_paths import RESULTS
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
@@ -48,7 +49,7 @@ _DESCRIPTIVE_FIELDS = (
     ),
 )
 _LABEL_FIELDS = ("id2label", "label2id", "relation_names", "num_labels")
-_ADVICE = "Choose another --output_dir, or --restart to delete its checkpoints"
+_ADVICE = "Choose another --output_dir, or --restart to delete its checkpoints and results"
 
 
 def run_settings(
@@ -159,7 +160,10 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
     Args:
         training_args (`CommTrainingArguments`): name the folder and the process.
         settings (`dict`): what identifies the run, see [`run_settings`].
-        restart (`bool`, defaults to `False`): delete the run's checkpoints first, and nothing else.
+        restart (`bool`, defaults to `False`): delete the run's checkpoints first.
+
+    Where the training is not finished, records and results of an earlier one are deleted, see [`~script_paths.RESULTS`], and
+    nothing else is: otherwise they would be taken for those of this training once it is finished.
 
     Raises:
         SettingsChangedError: the folder, or the checkpoint to resume from, is of a run with other settings.
@@ -189,14 +193,23 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
         if progress.checkpoint and "config" in settings:
             saved = config_identity(CommConfig.from_pretrained(progress.checkpoint))
             check_unchanged(saved, settings["config"], progress.checkpoint, _ADVICE)
-        if is_first and not (progress.checkpoint or progress.finished):
-            resumed_file.unlink(missing_ok=True)
+        if is_first and not progress.finished:
+            if not progress.checkpoint:
+                resumed_file.unlink(missing_ok=True)
+            _delete_results(folder)
         if resumed_file.is_file():
             progress.resumed_from = _read_steps(resumed_file)
         if progress.checkpoint and not progress.finished and is_first:
             progress.resumed_from.append(int(Path(progress.checkpoint).name.removeprefix("checkpoint-")))
             write_json(resumed_file, progress.resumed_from)
     return progress
+
+
+def _delete_results(folder):
+    if found := [name for name in RESULTS if (folder / name).is_file()]:
+        logger.warning("%s: deleted %s, which are not of this training", folder, ", ".join(found))
+    for name in found:
+        (folder / name).unlink()
 
 
 def _read_steps(file):

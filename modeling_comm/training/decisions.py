@@ -1,8 +1,9 @@
 """A run's map from margins to probabilities: fitted on the validation documents, compared with other ways to decide."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -12,6 +13,8 @@ from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_o
 from ..incomplete_labels.probability_map import OUT_OF_REACH, CannotFitError, fit_probability_map
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json, write_json
+from .encode_dataset import encode_dataset
+from .evaluation import unknown_facts
 from .script_arguments import RunArguments
 from .trainer import CommTrainer
 
@@ -31,20 +34,26 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str |
             not the test ones, or the name of one of several evaluation sets; by default the trainer's `eval_dataset`.
 
     Returns:
-        `dict`: what [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`] says of it, by cross-fitting.
+        `dict`: what [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`] says of it, by cross-fitting. Where the
+            processor has rules, which complete what the map decides, neither the fit nor the figures know them, and
+            `without_rules` lists them.
 
     Raises:
         CannotFitError: no map can be fitted on these documents.
         ValueError: documents without labels.
     """
-    results = trainer.predict(trainer.evaluation_documents(eval_dataset), keep_margins=True).predictions
+    processor = trainer.processing_class
+    documents = trainer.evaluation_documents(eval_dataset)
+    documents = encode_dataset(documents, processor, allow_unknown_relations=True)
+    results = trainer.predict(documents, keep_margins=True).predictions
     if any(one.labels is None for one in results):
         raise ValueError("fit_map: found documents without labels; expected labels in all of them")
-    margins, labels = _decidable(results)
-    fitted = fit_probability_map(margins, labels)
-    decision = trainer.processing_class.decision
+    margins, labels, missed = _decidable(results, documents)
+    fitted = fit_probability_map(margins, labels, missed=missed)
+    decision = processor.decision
     decision.threshold_offset, decision.probability_map = 0.0, fitted.map
-    return report_on_dev(fitted, margins, labels)
+    report = report_on_dev(fitted, margins, labels, missed)
+    return report | {"without_rules": list(processor.rules)} if processor.rules else report
 
 
 def fit_decisions(trainer: CommTrainer) -> dict[str, float]:
@@ -71,8 +80,15 @@ def fit_decisions(trainer: CommTrainer) -> dict[str, float]:
 
 
 def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, float]:
-    """Tunes on the validation documents what the flags ask for, in the trainer's processor; returns metrics of it."""
+    """Tunes on the validation documents what the flags ask for, in the trainer's processor, before rules complete what is
+    decided; returns metrics of it."""
     metrics = {}
+    flags = ("tune_threshold_offset", "fit_probability_map", "tune_fusion_threshold")
+    if trainer.processing_class.rules and (given := [f"--{name}" for name in flags if getattr(arguments, name)]):
+        logger.warning(
+            "%s: chosen without the processor's rules, which complete what is decided; another value may be better with them",
+            " and ".join(given),
+        )
     if arguments.tune_fusion_threshold:
         if arguments.tune_evidence_threshold:  # before: it says what is asked about a second time
             trainer.tune_evidence_threshold()
@@ -99,12 +115,14 @@ def tuned_values(processor: CommProcessor, arguments: RunArguments) -> dict[str,
     return values
 
 
-def compare_on_test(trainer: CommTrainer, results: Sequence[Predictions]) -> None:
-    """Adds the scores of labelled test documents to `decisions.json`, where a run has fitted a map."""
+def compare_on_test(
+    trainer: CommTrainer, results: Sequence[Predictions], encoded: Dataset | Sequence[Mapping[str, Any]]
+) -> None:
+    """Adds the scores of labelled test documents to `decisions.json`, where a run has fitted a map; `encoded` are the
+    documents with their features."""
     map_ = trainer.processing_class.decision.probability_map
     if (report := read_decisions(trainer)) is not None and all(one.labels is not None for one in results):
-        margins, labels = _decidable(results)
-        _write(trainer, report_on_test(report, map_, margins, labels))
+        _write(trainer, report_on_test(report, map_, *_decidable(results, encoded)))
 
 
 def read_decisions(trainer: CommTrainer) -> dict | None:
@@ -115,14 +133,15 @@ def read_decisions(trainer: CommTrainer) -> dict | None:
     return read_json(file)
 
 
-def _decidable(results):
-    """Margins and labels `(p, R)` of each document. What `type_constraint` excludes is never predicted, whatever its margin, so
-    it has one that no cut is below; a gold fact of this kind counts as missed."""
+def _decidable(results, encoded):
+    """Margins and labels `(p, R)` of each document, and how many gold facts are in neither, because the model is not asked about
+    them. What `type_constraint` excludes is never predicted, whatever its margin, so it has one that no cut is below; a gold
+    fact of this kind counts as missed, too."""
     margins = [
         one.margins if one.excluded is None else np.where(one.excluded, np.float32(OUT_OF_REACH), one.margins)
         for one in results
     ]
-    return margins, [one.labels for one in results]
+    return margins, [one.labels for one in results], [unknown_facts([document]) for document in encoded]
 
 
 def _write(trainer, report):

@@ -328,6 +328,7 @@ def distillation_loss(
     decision_threshold: str = "th",
     raw: bool = False,
     reduction: str = "mean",
+    asked: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """
     Mean squared difference between a student's and a teacher's logits.
@@ -338,6 +339,8 @@ def distillation_loss(
             a constant added to all logits of a pair free, and a student has nothing to learn from it; `"zero"`: as they are.
         raw (`bool`, defaults to `False`): as they are in any case, as KD-DocRE's code does.
         reduction (`str`): `"mean"` over pairs, `"sum"` or `"none"` (`(P,)`); over a pair's columns it is always the mean.
+        asked (`(P, R + 1)` bool, *optional*): the columns that each pair is asked about, see
+            [`~modeling_comm.features.asked_relations`]. The others, whose logits mean nothing, take no part. By default all are.
 
     Returns:
         float32 at least. 0 with a gradient for no pairs.
@@ -350,7 +353,11 @@ def distillation_loss(
     difference = logits.to(dtype) - teacher_logits.to(dtype)
     if decision_threshold == "th" and not raw:
         difference = difference[:, 1:] - difference[:, :1]
-    return reduce_losses(difference.square().mean(dim=-1), reduction)
+        asked = None if asked is None else asked[:, 1:]
+    if asked is None:
+        return reduce_losses(difference.square().mean(dim=-1), reduction)
+    total = difference.where(asked, 0.0).square().sum(dim=-1)
+    return reduce_losses(total / asked.sum(dim=-1).clamp(min=1), reduction)
 
 
 class DistillationTrainer(CommTrainer):
@@ -427,6 +434,7 @@ class DistillationTrainer(CommTrainer):
                 self.processing_class.decision.decision_threshold,
                 self.distillation_raw_logits,
                 reduction="sum",
+                asked=inputs.get("asked"),
             )
             term = term * self.args.world_size  # as the loss, see the parent
             if self.model.config.loss_reduction == "mean":

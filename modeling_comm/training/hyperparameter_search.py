@@ -22,8 +22,9 @@ class HyperparameterSearch(Trainer):
         **kwargs: Any,
     ) -> BestRun | list[BestRun]:
         """
-        As the parent's, with two differences: the objective is `metric_for_best_model`, and the space may hold settings of the
-        model's loss, such as `cmm_margin`, which are set in the model of each trial. The trainer needs `model_init`.
+        As the parent's, with two differences: the objective is `metric_for_best_model` of the checkpoint that a trial keeps, and
+        the space may hold settings of the model's loss, such as `cmm_margin`, which are set in the model of each trial. The
+        trainer needs `model_init`.
 
         Args:
             hp_space (`Callable`, *optional*): a trial's values, by names of training arguments or of settings of the loss.
@@ -42,9 +43,13 @@ class HyperparameterSearch(Trainer):
         )
 
     def default_compute_objective(self, metrics: dict[str, float]) -> float:
-        """The metric that chooses the best checkpoint."""
+        """The metric that chooses the best checkpoint: with `load_best_model_at_end` its best value in the trial so far, which
+        is that of the model that the trial ends with."""
         name = self.args.metric_for_best_model
-        return metrics[name if name.startswith("eval_") else f"eval_{name}"]
+        value, best = metrics[name if name.startswith("eval_") else f"eval_{name}"], self.state.best_metric
+        if best is None or not self.args.load_best_model_at_end:
+            return value
+        return max(best, value) if self.args.greater_is_better else min(best, value)
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         model = super().call_model_init(trial)

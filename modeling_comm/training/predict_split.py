@@ -67,7 +67,7 @@ def predict_test(
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
-        compare_on_test(trainer, output.predictions)
+        compare_on_test(trainer, output.predictions, encoded)
     trainer.log(dict(metrics))  # for TensorBoard and other trackers
     print_triples(output.predictions, documents, processor, show_triples)
     return metrics

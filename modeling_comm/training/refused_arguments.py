@@ -1,6 +1,7 @@
 """Flags of `run_docre.py` that do not go together."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from .script_arguments import TUNING_FLAGS, Arguments, DistillationArguments
 
@@ -38,8 +39,24 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         for flag in TUNING_FLAGS
     ),
     (
+        lambda a: a.given("restart") and not a.given("do_train"),
+        "--restart needs --do_train: it begins a training again",
+    ),
+    (
+        lambda a: a.given("ignore_mismatched_sizes") and not a.given("do_train", "describe_data"),
+        "--ignore_mismatched_sizes needs --do_train: labels that the checkpoint lacks are not trained yet",
+    ),
+    (
+        lambda a: a.run.show_triples and not a.given("do_predict", "describe_data"),
+        "--show_triples needs --do_predict: the triples of test documents are shown",
+    ),
+    (
         lambda a: a.given("fit_probability_map") and a.given("tune_threshold_offset", "threshold_offset"),
         "--fit_probability_map chooses an offset for each relation; leave out --tune_threshold_offset and --threshold_offset",
+    ),
+    (
+        lambda a: a.given("threshold_offset") and a.given("tune_threshold_offset"),
+        "--tune_threshold_offset chooses the offset; leave out --threshold_offset",
     ),
     (
         lambda a: a.given("early_stopping_patience") and a.training.do_train and a.training.eval_strategy == "no",
@@ -64,8 +81,34 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
 )
 
 
+# Numbers of documents and of evaluations.
+_COUNTS = ("max_train_documents", "max_eval_documents", "max_predict_documents", "early_stopping_patience")
+
+
 def check_arguments(arguments: Arguments) -> None:
-    """Raises `ValueError` where flags contradict each other or one that another needs is missing."""
+    """Raises `ValueError` where flags contradict each other, one that another needs is missing, or a number is below 1."""
     for is_refused, message in _REFUSED:
         if is_refused(arguments):
             raise ValueError(message)
+    values = {**vars(arguments.data), **vars(arguments.run)}
+    for name in _COUNTS:
+        if values[name] is not None and values[name] < 1:
+            raise ValueError(f"--{name} is {values[name]}; expected an integer of 1 or more")
+
+
+def check_scored_elsewhere(model: str, folder: Path) -> None:
+    """
+    Refuses to score a model in the folder of another one that was trained there: it would replace that one's results.
+
+    Args:
+        model (`str`): name or folder of the model.
+        folder (`Path`): where its results would be.
+
+    Raises:
+        ValueError: a training has ended in the folder, and the model is another one.
+    """
+    if (folder / "trainer_state.json").is_file() and Path(model).resolve() != folder.resolve():
+        raise ValueError(
+            f"--output_dir {folder} has the results of the model that was trained there, and --model_name_or_path is {model}; "
+            "choose another --output_dir"
+        )

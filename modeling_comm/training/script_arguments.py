@@ -237,7 +237,7 @@ class RunArguments:
         metadata={"help": "Likewise fusion_threshold, for the best F1; pairs are then asked about twice."},
     )
     restart: bool = field(
-        default=False, metadata={"help": "Delete output_dir's checkpoints instead of resuming from them."}
+        default=False, metadata={"help": "Delete output_dir's checkpoints and results instead of resuming."}
     )
     show_triples: int = field(default=0, metadata={"help": "Number of predicted triples to print in words."})
 
@@ -315,9 +315,9 @@ class Arguments:
         return self.run.seeds or [self.training.seed]
 
     def given(self, *names: str) -> list[str]:
-        """Those of these flags that are set, as they are typed."""
+        """Those of these flags that are set, as they are typed. A number of 0 is set, too."""
         values = {name: value for group in vars(self).values() for name, value in vars(group).items()}
-        return [f"--{name}" for name in names if values[name]]
+        return [f"--{name}" for name in names if values[name] not in (None, "") and values[name] is not False]
 
     def for_seed(self, seed: int, output_dir: Path) -> "Arguments":
         """The arguments of the run with this seed, which writes into this folder."""

@@ -6,11 +6,11 @@ from ..commands.errors import refuse_overwriting
 from ..safe_weights import check_name
 from .script_arguments import Arguments
 
+# What a run writes of its results, and a picture of them.
+RESULTS = ("run.json", "evaluation.json", "results.json", "test_scores.json", "decisions.json", "reliability.png")
+
 # Files that a run may write into its folder, checkpoints aside.
-WRITTEN = (
-    *("run.json", "evaluation.json", "results.json", "test_scores.json", "summary.json", "settings.json"),
-    *("trainer_state.json", "README.md"),
-)
+WRITTEN = (*RESULTS, "summary.json", "settings.json", "trainer_state.json", "README.md")
 
 
 def check_paths(arguments: Arguments) -> None:

@@ -485,7 +485,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
                 default the trainer's `eval_dataset`.
 
         Returns:
-            `float`: the offset; `max_relations_per_pair` is left out of account.
+            `float`: the offset; `max_relations_per_pair` and rules are left out of account.
 
         Raises:
             ValueError: documents without labels.
