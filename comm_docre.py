@@ -164,9 +164,12 @@ def _add_predict(parser):
 _VIEW = """
 Writes one self-contained HTML page from the records that `comm-docre predict` wrote. The page shows each document's text
 with its mentions, its triples as a table and as a graph, and the sentences that explain a triple. It needs no network.
+With --truth, it shows which triples are right and which facts were missed. What the records call symmetric is right in both
+directions; with --dataset_config, so is what the data set says of symmetric, undirected and inverse relations.
 
-example:
+examples:
   %(prog)s --input triples.jsonl --output triples.html
+  %(prog)s --input triples.jsonl --truth test.json --output triples.html
 """
 
 
@@ -178,6 +181,10 @@ def _add_view(parser):
         "--truth",
         help="JSON file of labelled documents; the page then shows which predictions are right and which facts were missed",
     )
+    parser.add_argument(
+        "--rel_info", help="JSON file {id: name} of relations; default: rel_info.json beside TRUTH, if there is one"
+    )
+    _add_dataset(parser)
 
 
 # --------------------------------------------------------------------------------------------------------------- graph

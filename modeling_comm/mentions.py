@@ -15,6 +15,7 @@ from .text_to_document import as_mention, check_text, read_spans, read_type, spl
 _NAMES = frozenset(("ORG", "LOC", "MISC"))
 _AMOUNTS = frozenset(("TIME", "NUM"))
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
+_NUMBER = re.compile(r"((?:(?<!\S)[-−])?\d+(?:[.,:/]\d+)+|(?<!\S)[-−]\d+)")  # whose punctuation says something
 _POSSESSIVE = re.compile(r"['’]s?$")
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
@@ -193,11 +194,28 @@ def normalize_name(name: str, kind: str | None = None) -> str:
     """Normalizes a name: two mentions with the same result are one entity, see [`group_mentions`]."""
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     name = " ".join("".join(filter(_is_visible, name)).split())
-    if kind in _AMOUNTS:
+    if is_amount(kind):
         return name
     short = _ARTICLE.sub("", _POSSESSIVE.sub("", name)).replace(".", "")
     words = "".join(character if _in_word(character) else " " for character in short)
     return " ".join(words.split()) or name
+
+
+def is_amount(kind: str | None) -> bool:
+    """Whether entities of this type are dates or numbers, whose names keep articles and punctuation."""
+    return kind in _AMOUNTS
+
+
+def normalize_name_of_any_type(name: str) -> str:
+    """Normalizes a name where its type is not to count: as [`normalize_name`] those of other types than dates and numbers, and
+    what is punctuation in a number stays, so that 10.5 and 105 are two."""
+    before, *others = _NUMBER.split(normalize_name(name, "NUM"))
+    if not others:
+        return normalize_name(name)
+    words = [normalize_name(_ARTICLE.sub("", before))]
+    for number, text in zip(others[::2], others[1::2], strict=True):
+        words += [number, normalize_name(text)]
+    return " ".join(filter(None, words))
 
 
 def _is_visible(character):

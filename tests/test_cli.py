@@ -1,6 +1,7 @@
 """The command `comm-docre`: its four commands in this process, and `predict` in processes that are killed and started again."""
 
 import configparser
+import dataclasses
 import gzip
 import hashlib
 import importlib
@@ -30,6 +31,7 @@ from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
+from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import PredictionError
 from modeling_comm.utils import progress
 from modeling_comm.utils.imports import of_extra
@@ -469,6 +471,82 @@ def test_view(predict, tmp_path, capsys, stdin):
         write_lines(tmp_path / "wrong.jsonl", [read_lines(tmp_path / "out.jsonl")[0], b"", wrong])
         assert run("view", "--input", tmp_path / "wrong.jsonl", "--output", tmp_path / "wrong.html") == 2
         assert message in error_line(capsys) and not (tmp_path / "wrong.html").exists()
+
+
+def test_view_of_wrong_and_unfinished_files(tmp_path, capsys):
+    text = "Anna met Bo."
+    mentions = [[{"start": 0, "end": 4, "sentence": 0}], [{"start": 9, "end": 11, "sentence": 0}]]
+    entities = [{"name": text[m[0]["start"] : m[0]["end"]], "type": "PER", "mentions": m} for m in mentions]
+    record = {"version": 1, "title": "a", "text": text, "sentences": [[0, 12]], "entities": entities}
+    source = write_lines(tmp_path / "in.jsonl", [{**record, "triples": [], "lost": {}}])
+    truth, page = tmp_path / "truth.json", tmp_path / "page.html"
+    words = ["view", "--input", source, "--output", page, "--truth", truth]
+    labelled = {"title": "a", "vertexSet": [[{"name": "Anna", "sent_id": 0}], [{"name": "Bo", "sent_id": 0}]]}
+    for content, message in (
+        ({"a": 1}, "expected a list of documents"),
+        ([{**labelled, "labels": [{"h": 7, "t": 1, "r": "P22"}]}], "labels[0].h"),
+        ([{**labelled, "labels": []}] * 2, "'a' again"),
+    ):
+        truth.write_text(json.dumps(content))
+        assert run(*words) == 2
+        line = error_line(capsys)
+        assert str(truth) in line and message in line and not page.exists()
+    truth.write_text(json.dumps([{**labelled, "labels": []}, {**labelled, "title": "b", "labels": []}]))
+    assert run(*words) == 0
+    assert "warning: in.jsonl: found no record of 1 of the 2 documents" in capsys.readouterr().err
+    fields = ("command", "settings", "read", "input_sha256", "files", "counts")
+    (tmp_path / "in.jsonl.settings.json").write_text(json.dumps({**dict.fromkeys(fields, 0), "finished": False}))
+    assert run(*words) == 2 and "`predict` is not finished" in error_line(capsys)
+
+
+def small_truth(tmp_path, relation="P26", typed=True, **fields):
+    kind = {"type": "PER"} if typed else {}
+    entities = [[{"name": name, "sent_id": 0, **kind}] for name in ("Anna", "Bo")]
+    document = {"title": "a", "vertexSet": entities, "labels": [{"h": 1, "t": 0, "r": relation}], **fields}
+    return write_lines(tmp_path / "truth.json", [[document]])
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_predictions_of_a_pipe(tmp_path, compressed):
+    found = [{"title": "a", "h_idx": 1, "t_idx": 0, "r": "P26"}]
+    record = {"version": 1, "title": "a", "text": "", "sentences": [], "lost": {}, "triples": []}
+    record["entities"] = [{"name": name, "type": "PER", "mentions": []} for name in ("Anna", "Bo")]
+    record["triples"] = [
+        {"head": 1, "tail": 0, "relation": "P26", "relation_name": "spouse", "score": 1, "explanation": []}
+    ]
+    for content in (f" \n{json.dumps(found)}", f"\n{json.dumps(record)}\n"):
+        content = gzip.compress(content.encode()) if compressed else content.encode()
+        source, target = os.pipe()
+        os.write(target, content)
+        os.close(target)
+        result, _ = compare_files(f"/dev/fd/{source}", str(small_truth(tmp_path)))
+        os.close(source)
+        assert result["f1"] == 1
+
+
+def test_evaluate_warns_of_symmetric_relations_that_the_data_set_does_not_know(tmp_path, capsys):
+    found = [{"title": "a", "h_idx": 0, "t_idx": 1, "r": "P26", "symmetric": True}]
+    predictions, truth = write_lines(tmp_path / "found.json", [found]), small_truth(tmp_path)
+    assert compare_files(str(predictions), str(truth))[0]["f1"] == 0
+    assert (
+        "symmetric relations, such as 'P26', which the data set 'local' takes for directed" in capsys.readouterr().err
+    )
+    entry = dataclasses.replace(LOCAL, symmetric=("P26",))
+    assert compare_files(str(predictions), str(truth), entry=entry)[0]["f1"] == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_documents_that_the_type_prior_cannot_count(tmp_path):
+    truth = str(small_truth(tmp_path))
+    predictions = str(write_lines(tmp_path / "found.json", [[{"title": "a", "h_idx": 1, "t_idx": 0, "r": "P26"}]]))
+    (tmp_path / "other").mkdir()
+    train = str(small_truth(tmp_path / "other", typed=False))
+    result, table = compare_files(predictions, truth, train_facts=train)
+    assert result["type_prior"] is None and result["ign_reference"]["known_gold"] == 1
+    assert "type prior: none, it needs the types of entities, and --train_facts has mentions without" in table
+    with pytest.raises(DocumentError, match="type") as error:
+        compare_files(predictions, truth, type_prior_train=train)
+    assert error.value.source == train
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():

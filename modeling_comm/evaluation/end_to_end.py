@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
 from ..documents import Document
-from ..mentions import normalize_name
+from ..mentions import is_amount, normalize_name, normalize_name_of_any_type
 from ..prediction_record import PredictionRecord
 from ..settings import SettingError
 from ..text_to_document import text_from_document
@@ -14,20 +14,31 @@ from .rates import f1_of, rates
 
 # The stages that lose facts, in their order.
 STAGES = ("mentions", "grouping", "model")
+_DUPLICATES = ("gold_entities", "predicted_entities", "gold_facts", "predicted_facts")
 
 
 class _Entity(NamedTuple):
-    """Where an entity is mentioned, as character spans, and its normalised names."""
+    """Where an entity is mentioned, as character spans, and its normalised names: as its type has them, and as any type has."""
 
     spans: frozenset[tuple[int, int]]
+    is_amount: bool
     names: frozenset[str]
+    untyped_names: frozenset[str]
+
+    def shares_name(self, other):
+        # Dates and numbers keep articles and punctuation, which others do not. The types of the two sides may differ.
+        if self.is_amount == other.is_amount:
+            return not self.names.isdisjoint(other.names)
+        return not self.untyped_names.isdisjoint(other.untyped_names)
 
 
 class _Text(NamedTuple):
-    """The entities of a text and facts between them, `(head, tail, relation)`."""
+    """The entities of a text and facts between them, `(head, tail, relation)`, of which no two say the same by the mentions of
+    their entities; and how many do."""
 
     entities: list[_Entity]
-    facts: set[tuple[int, int, str]]
+    facts: list[tuple[int, int, str]]
+    duplicate_facts: int
 
 
 def end_to_end_scores(
@@ -40,7 +51,10 @@ def end_to_end_scores(
     - **Entities** (coreference): right is an entity with exactly the same mentions.
     - **Relations, strict**: right is a triple whose relation is, and whose head and tail are right entities.
     - **Relations, by name**: right is a triple whose relation is, and whose head and tail share a name with those of the fact, as
-      [`~modeling_comm.mentions.normalize_name`] compares them.
+      [`~modeling_comm.mentions.normalize_name`] compares them. Where one is a date or a number and the other is not,
+      [`~modeling_comm.mentions.normalize_name_of_any_type`] does.
+
+    Entities with the same mentions are one, and so are facts between them. The `duplicates` say how many are left out so.
 
     Labels of a document's `ignored_pairs` do not count, nor do triples whose entities are those of such a pair, by the same rule.
 
@@ -53,9 +67,10 @@ def end_to_end_scores(
 
     Returns:
         `dict`: `mentions`, `entities`, `relations_strict` and `relations_by_name` with `precision`, `recall`, `f1` (fractions
-        of 1), `gold`, `predictions` and `correct`; and `facts`, how many of the annotated facts each stage loses under the strict
+        of 1), `gold`, `predictions` and `correct`; `facts`, how many of the annotated facts each stage loses under the strict
         rule: `mentions`, where a mention of head or tail is not found; `grouping`, where all are, and do not form the two
-        entities; `model`, where they do, and the relation is not predicted; and `found`.
+        entities; `model`, where they do, and the relation is not predicted; and `found`; and `duplicates`, numbers of
+        `gold_entities`, `predicted_entities`, `gold_facts` and `predicted_facts` that have the same mentions as another one.
 
     Raises:
         SettingError: there are more or fewer records than documents, or a record is of another text.
@@ -64,12 +79,15 @@ def end_to_end_scores(
         expected = f"as many as documents ({len(documents)})"
         raise SettingError("end_to_end_scores", "records", len(records), expected)
     counts: dict[str, Counter] = {name: Counter() for name in ("mentions", "entities", "relations_strict")}
-    by_name, lost = Counter(), Counter()
+    by_name, lost, duplicates = Counter(), Counter(), Counter()
     for record, document in zip(records, documents, strict=True):
         gold, found = _gold(document, record, candidates), _predicted(record, candidates)
         ignored = ignored_pairs(document)
         mentions = [{span for entity in text.entities for span in entity.spans} for text in (gold, found)]
         entities = [{entity.spans for entity in text.entities} for text in (gold, found)]
+        for side, text, distinct in zip(("gold", "predicted"), (gold, found), entities, strict=True):
+            duplicates[f"{side}_entities"] += len(text.entities) - len(distinct)
+            duplicates[f"{side}_facts"] += text.duplicate_facts
         strict = [{_strict(text, fact, candidates) for fact in text.facts} for text in (gold, found)]
         strict[1] -= {
             _strict(gold, (*pair, relation), candidates) for pair in ignored for relation in _relations(found)
@@ -93,6 +111,7 @@ def end_to_end_scores(
         **numbers,
     }
     result["facts"] = {stage: lost[stage] for stage in (*STAGES, "found")}
+    result["duplicates"] = {name: duplicates[name] for name in _DUPLICATES}
     return result
 
 
@@ -100,21 +119,28 @@ def _gold(document, record, candidates):
     text = text_from_document(document)
     if text.text != record["text"]:
         raise SettingError("end_to_end_scores", "records", record["title"], f"the text of {text.title!r} in its place")
-    return _Text(_entities(text.text, text.entities), {fact for fact, _ in candidates.labels(document)})
+    return _text(_entities(text.text, text.entities), {fact for fact, _ in candidates.labels(document)}, candidates)
 
 
 def _predicted(record, candidates):
     facts = {candidates.turn(triple["head"], triple["tail"], triple["relation"]) for triple in record["triples"]}
-    return _Text(_entities(record["text"], record["entities"]), facts)
+    return _text(_entities(record["text"], record["entities"]), facts, candidates)
+
+
+def _text(entities, facts, candidates):
+    text = _Text(entities, sorted(facts), 0)
+    distinct = {_strict(text, fact, candidates): fact for fact in text.facts}
+    return text._replace(facts=list(distinct.values()), duplicate_facts=len(facts) - len(distinct))
 
 
 def _entities(text, entities):
     found = []
     for entity in entities:
         spans = frozenset((mention["start"], mention["end"]) for mention in entity["mentions"])
-        found.append(
-            _Entity(spans, frozenset(normalize_name(text[start:end], entity["type"]) for start, end in spans))
-        )
+        names = {text[start:end] for start, end in spans}
+        typed = frozenset(normalize_name(name, entity["type"]) for name in names)
+        untyped = frozenset(map(normalize_name_of_any_type, names))
+        found.append(_Entity(spans, is_amount(entity["type"]), typed, untyped))
     return found
 
 
@@ -140,7 +166,7 @@ def _losing_stage(gold, fact, mentions, entities, facts, candidates):
 
 def _by_name(gold, found, ignored, candidates):
     def share_names(pair, other):
-        return all(gold.entities[one].names & found.entities[two].names for one, two in zip(pair, other, strict=True))
+        return all(gold.entities[one].shares_name(found.entities[two]) for one, two in zip(pair, other, strict=True))
 
     def match(pair, triple):
         *ends, relation = triple
@@ -153,7 +179,8 @@ def _by_name(gold, found, ignored, candidates):
         if relation == triple[2] and match(pair, triple)
     ]
     right = {triple for _, triple in pairs}
-    wrong = [triple for triple in found.facts - right if not any(match(pair, triple) for pair in ignored)]
+    others = (triple for triple in found.facts if triple not in right)
+    wrong = [triple for triple in others if not any(match(pair, triple) for pair in ignored)]
     return {
         "facts": len(gold.facts),
         "triples": len(right) + len(wrong),
@@ -195,6 +222,9 @@ def format_end_to_end(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append(
             f"{given}: of {sum(facts.values()):,} facts {facts['found']:,} are found; lost by {parts or 'none'}"
         )
+        duplicates = found.get("duplicates", {}).items()  # which earlier results lack
+        if merged := ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in duplicates if number):
+            lines.append(f"{given}: left out, with the same mentions as another one: {merged}")
     return "\n".join(lines)
 
 

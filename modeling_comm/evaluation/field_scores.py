@@ -33,6 +33,8 @@ class FactSets:
         scores: Mapping[str, Any] | None = None,
     ):
         self.scores = scores or {}
+        # Facts that say the same of the two directions: then a pair without its relation has no direction.
+        self._turns = bool(candidates.symmetric or candidates.inverse)
         self._gold, self._predicted, ignored = [], [], {}
         for document in documents:
             title = document["title"]
@@ -50,15 +52,22 @@ class FactSets:
     def rates(self, *fields: str) -> dict[str, float] | None:
         """
         Precision, recall, F1 and counts over distinct facts of which document, head, tail and these `fields` are compared, such
-        as `"r"`; None where no label or no prediction has one of the fields.
+        as `"r"`; None where no label or no prediction has one of the fields. Without `"r"`, head and tail are compared in
+        their direction, unless the data set has symmetric or inverse relations, which say the same of both directions.
         """
+        turns = self._turns and "r" not in fields
         found = []
         for facts in (self._gold, self._predicted):
             if any(
                 facts and all(record.get(field) is None for _, _, record in facts) for field in fields if field != "r"
             ):
                 return None
-            found.append({(title, *fact[:2], *_values(fact, record, fields)) for title, fact, record in facts})
+            found.append(
+                {
+                    (title, *(sorted(fact[:2]) if turns else fact[:2]), *_values(fact, record, fields))
+                    for title, fact, record in facts
+                }
+            )
         gold, predicted = found
         return rates(len(gold & predicted), len(predicted), len(gold))
 

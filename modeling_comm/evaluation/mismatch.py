@@ -76,15 +76,37 @@ def translate_relations(
     Returns:
         `tuple[list[OfficialPrediction], int]`: the predictions, and how many of them were changed.
     """
-    ids = {name.casefold(): key for key, name in names.items()}
-    changed, result = 0, []
-    for fact in facts:
-        given = fact["r"]
-        meant = next((r for r in (ids.get(given.casefold()), names.get(given)) if r in relations), None)
-        if given not in relations and meant is not None:
-            fact, changed = {**fact, "r": meant}, changed + 1
-        result.append(fact)
-    return result, changed
+    facts = list(facts)
+    meanings = relation_meanings({fact["r"] for fact in facts}, relations, names)
+    result: list[OfficialPrediction] = [
+        {**fact, "r": meanings[fact["r"]]} if fact["r"] in meanings else fact for fact in facts
+    ]
+    return result, sum(fact["r"] in meanings for fact in facts)
+
+
+def relation_meanings(given: Iterable[str], relations: Collection[str], names: Mapping[str, str]) -> dict[str, str]:
+    """
+    What relations that the truth does not have mean there: a name the id that it is of, or an id its name.
+
+    Args:
+        given (`Iterable[str]`): relations of predictions.
+        relations (`Collection[str]`): what the truth calls its relations.
+        names (`Mapping[str, str]`): readable names by id.
+
+    Returns:
+        `dict[str, str]`: the relations of the truth by those that are given; without those that need no translation or have
+        none.
+    """
+    ids: dict[str, list[str]] = {}  # a name may be that of several relations, not all of which the truth has
+    for key, name in names.items():
+        ids.setdefault(name.casefold(), []).append(key)
+    meanings = {}
+    for relation in given:
+        possible = [*ids.get(relation.casefold(), ()), *filter(None, [names.get(relation)])]
+        meant = next((one for one in possible if one in relations), None)
+        if relation not in relations and meant is not None:
+            meanings[relation] = meant
+    return meanings
 
 
 def mismatch_warnings(

@@ -42,7 +42,8 @@ def relation_errors(
 
         - `document`, `h_idx` and `t_idx`, and `head`, `head_type`, `tail` and `tail_type`;
         - `other_relations`: what else the truth says of the pair (of a false positive) or was predicted for it (of a false
-          negative); where there is any, the relations were probably confused;
+          negative), also as an inverse relation, and of a symmetric one in either direction; where there is any, relations were
+          probably confused;
         - `sentences`: the evidence that is labelled or predicted, or else the sentences that mention both, or else the two
           nearest ones that mention head and tail.
 
@@ -68,12 +69,17 @@ def relation_errors(
     errors = {relation: {kind: [] for kind in _KINDS} for relation in counts}
     for kind, facts, others in (("false_positives", predicted, gold), ("false_negatives", gold, predicted)):
         of_pair = {}
-        for title, head, tail, relation in others:
-            of_pair.setdefault((title, head, tail), []).append(names.get(relation, relation))
+        for title, *other in others:
+            for head, tail, relation in (other, *candidates.mirrored(*other)):
+                of_pair.setdefault((title, head, tail), []).append(names.get(relation, relation))
         for fact, evidence in facts.items():
             if fact not in others:
                 entry = _describe(truth[fact[0]], fact, evidence)
-                entry["other_relations"] = sorted(of_pair.get(fact[:3], ()))
+                title, head, tail, relation = fact
+                pairs = [(title, head, tail)]
+                if candidates.is_symmetric(relation):
+                    pairs.append((title, tail, head))
+                entry["other_relations"] = sorted({other for pair in pairs for other in of_pair.get(pair, ())})
                 errors[fact[3]][kind].append(entry)
     result = [
         {"relation": relation, "relation_name": names.get(relation, relation), **counts[relation], **found}

@@ -269,15 +269,15 @@ class _Tally:
 
 
 def _predictions_by_title(predictions, candidates):
-    """The distinct predicted facts of each title with their evidence; the position of each fact, for messages; and how many
-    predictions there are."""
+    """The distinct predicted facts of each title with their evidence; the position of each fact, for messages, and where it was
+    given the other way round, that fact; and how many predictions there are."""
     predicted, positions, given = {}, {}, 0
     for prediction in predictions:
-        (title, *fact), evidence = parse_prediction(prediction, given)
-        fact = candidates.turn(*fact)
+        (title, *stated), evidence = parse_prediction(prediction, given)
+        fact = candidates.turn(*stated)
         if title not in predicted:
             predicted[title], positions[title] = {}, {}
-        positions[title].setdefault(fact, given)
+        positions[title].setdefault(fact, (given, None if fact == tuple(stated) else stated))
         predicted[title].setdefault(fact, frozenset(evidence) or _NOTHING)
         given += 1
     return predicted, positions, given
@@ -362,10 +362,11 @@ def score(
             raise DocumentError(None, index, title, "title", found, expected)
         titles.add(title)
         facts, places = predicted.pop(title, {}), positions.pop(title, {})
-        for head, tail, relation in facts:
-            if max(head, tail) >= len(document.entities):  # raises the error that names it
-                wrong = {"title": title, "h_idx": head, "t_idx": tail, "r": relation}
-                parse_prediction(wrong, places[head, tail, relation], {title: document})
+        for fact in facts:
+            if max(fact[:2]) >= len(document.entities):  # raises the error that names it
+                place, stated = places[fact]
+                wrong = dict(zip(("h_idx", "t_idx", "r"), stated or fact, strict=True))
+                parse_prediction({"title": title, **wrong}, place, {title: document})
         tally.add(document, facts)
     unknown = sum(map(len, predicted.values()))
     for facts in predicted.values():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..mentions import normalize_name
+from ..mentions import normalize_name, normalize_name_of_any_type
 from ..prediction_record import PredictionRecord, RecordEntity
 from ..settings import NameTakenError, SettingError, check_registered_name, full_name
 
@@ -65,14 +65,15 @@ def get_linker(linker: str | Linker) -> Linker:
 @register_linker(DEFAULT_LINKER)
 def link_by_name_and_type(entity: RecordEntity, record: PredictionRecord) -> str | None:
     """The normalized name and the type: `"LOC:oslo"`. None if there is nothing of the name that can be read."""
-    name = link_by_name(entity, record)
-    return name and f"{entity['type']}:{name}"
+    name = normalize_name(entity["name"], entity["type"])
+    return f"{entity['type']}:{name}" if name else None
 
 
 @register_linker("name")
 def link_by_name(entity: RecordEntity, record: PredictionRecord) -> str | None:
-    """The normalized name alone, for named-entity models that give a name now this type and now that one."""
-    return normalize_name(entity["name"], entity["type"]) or None
+    """The normalized name alone, for named-entity models that give a name now this type and now that one; see
+    [`~modeling_comm.mentions.normalize_name_of_any_type`]."""
+    return normalize_name_of_any_type(entity["name"]) or None
 
 
 @register_linker("id")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..reporting.html_page import fill_page, utf16_offsets
 from ..utils.writer import write_text
-from .united_graph import Graph, GraphMention, GraphSentence
+from .united_graph import Graph, GraphMention, GraphSentence, counted
 
 _STYLES = ("page.css", "united.css")
 _SCRIPTS = ("layout.js", "parts.js", "graph.js", "table.js", "united.js")
@@ -39,7 +39,14 @@ class _PageData:
         triples = [self._edge(edge) for edge in self._graph.edges]
         counts = self._graph.counts
         return {
-            "summary": f"{counts.documents:,} documents, {len(self._graph.entities):,} entities, {len(triples):,} facts",
+            "summary": ", ".join(
+                counted(number, nouns)
+                for number, nouns in (
+                    (counts.documents, ("document", "documents")),
+                    (len(self._graph.entities), ("entity", "entities")),
+                    (len(triples), ("fact", "facts")),
+                )
+            ),
             "entities": [
                 {
                     "name": entity.name,

@@ -40,7 +40,8 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
     Args:
         graph ([`~modeling_comm.graph.united_graph.Graph`]): The graph.
         entities (`str`, defaults to `"urn:comm-docre:entity:"`): What IRIs of entities begin with; the id follows,
-            percent-encoded.
+            percent-encoded. In the library's own namespaces, which begin with `urn:comm-docre:`, an underscore comes before an
+            id that does not begin with a letter.
         relations (`str`, defaults to `"urn:comm-docre:relation:"`): The same for relations. DocRED's are Wikidata's:
             `"http://www.wikidata.org/prop/direct/"`.
 
@@ -59,7 +60,9 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
         rdf.bind(prefix, namespace)
 
     def iri(start, *names):
-        return rdflib.URIRef(start + ".".join(map(_local_name, names)))
+        # The IRIs of a namespace of others are what these say they are.
+        local = _local_name if start.startswith(BASE) else _quoted
+        return rdflib.URIRef(start + ".".join(map(local, names)))
 
     def say(node, /, **objects):
         """Adds the objects, lists of them too, that are not None; a text is a literal."""
@@ -117,8 +120,12 @@ def to_rdflib(graph: Graph, entities: str = f"{BASE}entity:", relations: str = f
 
 def _local_name(name):
     """A name in an IRI. rdflib takes as long to write names that do not begin with a letter as there are other such names."""
-    quoted = quote(name, safe="", errors="backslashreplace")
+    quoted = _quoted(name)
     return quoted if quoted[:1].isalpha() else f"_{quoted}"
+
+
+def _quoted(name):
+    return quote(name, safe="", errors="backslashreplace")
 
 
 def _digest(*texts):

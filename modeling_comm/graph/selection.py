@@ -52,7 +52,9 @@ class GraphSelection:
         that is."""
         if self.min_score and triple["score"] < self.min_score:
             return "below_min_score"
-        if self.relations is not None and not any(_is_relation(name, triple) for name in self.relations):
+        if self.relations is not None and not any(
+            _is_named(name, triple["relation"], triple["relation_name"]) for name in self.relations
+        ):
             return "of_other_relations"
         if not (has_type(self.head_types, head["type"]) and has_type(self.tail_types, tail["type"])):
             return "of_other_types"
@@ -69,12 +71,13 @@ class GraphSelection:
         known = {name.casefold(): name for pair in relations.items() for name in reversed(pair)}
         found = []
         for name in self.relations or ():
-            if name.casefold() not in known:
+            if not any(_is_named(name, relation, readable) for relation, readable in relations.items()):
                 close = difflib.get_close_matches(name.casefold(), known, n=1, cutoff=0.6)
                 meant = f"; is {known[close[0]]!r} meant?" if close else ""
                 found.append(f"relations: no triple has the relation {name!r}{meant}")
         return found + type_warnings(TripleSelection(head_types=self.head_types, tail_types=self.tail_types), types)
 
 
-def _is_relation(name, triple):
-    return name == triple["relation"] or name.casefold() == triple["relation_name"].casefold()
+def _is_named(wanted, relation, readable):
+    """Ids have a case, readable names have none."""
+    return wanted == relation or wanted.casefold() == readable.casefold()

@@ -31,6 +31,7 @@ PROVENANCE_COLUMNS = {
     **{"head_id": "text", "relation": "text", "tail_id": "text", "document": "text", "title": "text"},
     **{"score": "number", "probability": "number", "marked_by": "text", "sentence_numbers": "integers"},
     **{"sentences": "texts", "head_mentions": "mentions", "tail_mentions": "mentions", "rule": "text"},
+    "symmetric": "truth",
 }
 
 
@@ -76,6 +77,7 @@ def provenance_rows(graph: Graph) -> Iterator[dict[str, Any]]:
                 "head_mentions": list(place.head_mentions),
                 "tail_mentions": list(place.tail_mentions),
                 "rule": place.rule,
+                "symmetric": edge.symmetric,
             }
 
 

@@ -1,5 +1,6 @@
 """Unites the triples of many documents, one after another, in memory that grows with the graph."""
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from operator import attrgetter
@@ -39,8 +40,9 @@ def build_graph(
     Args:
         records (`Iterable[PredictionRecord]`): what the pipeline returns or
             [`~modeling_comm.prediction_record.parse_record`] has checked, one per document. A document goes by the record's
-            `id`, or else its title, or else its position, from 1, as `"#3"`. One that comes again, with the same name and text,
-            does not count again; of one with the same name and another text the name gets a number.
+            `id`, or else its title, or else its position among all that were given, from 1, as `"#3"`. One that comes again, with
+            the same name and text, or without a name and with the same text, does not count again; of one with the same name and
+            another text the name gets a number.
         linker (`str` or `Callable`, defaults to `"name_and_type"`): which entities are one: `"name_and_type"` (without case,
             articles, invisible characters and punctuation, see [`~modeling_comm.mentions.group_mentions`]), `"name"` (types may
             differ), `"id"` (the first of an entity's `ids`), another name that
@@ -49,14 +51,14 @@ def build_graph(
         selection ([`~modeling_comm.graph.selection.GraphSelection`], *optional*): which triples and edges are wanted; all by
             default.
         max_provenance (`int`, defaults to 20): an edge keeps the places where it was found in at most this many documents, those
-            with the best scores. All count in its support.
+            with the best scores, of equals the first. All count in its support.
 
     Returns:
         [`~modeling_comm.graph.united_graph.Graph`]
 
     Raises:
         SettingError: there is no such linker, or a value does not fit.
-        ValueError: the linker gave something that is no text.
+        ValueError: the linker failed, or gave something that is no text; the message names document and entity.
 
     Example:
 
@@ -94,7 +96,9 @@ class GraphBuilder:
         self._linker = get_linker(linker)
         self._counts = GraphCounts()
         self._texts = {}  # by name of a document, what tells its text from others
+        self._texts_without_name = set()
         self._entities, self._edges = {}, {}
+        self._alone = set()  # ids of entities that were not linked to any
 
     def add(self, record: PredictionRecord) -> None:
         """Adds the triples of a document."""
@@ -116,7 +120,7 @@ class GraphBuilder:
                 continue
             for end in (triple["head"], triple["tail"]):
                 if end not in ids:
-                    ids[end] = self._id(record, end, document)
+                    ids[end] = self._id(record, end, document, ids)
             edge, turned = self._key(triple, ids, found)
             counts.same_in_document += edge in found
             if edge not in found or _is_better(triple, found[edge]):
@@ -127,8 +131,8 @@ class GraphBuilder:
             self._add_edge(edge, provenance)
 
     def graph(self) -> Graph:
-        """The graph of what was added so far; no more can be added."""
-        counts = self._counts
+        """The graph of what was added so far; no more can be added. Called again, it gives the same."""
+        counts = dataclasses.replace(self._counts)
         counts.merged_entities = counts.document_entities - len(self._entities)
         edges = []
         for edge in self._edges.values():
@@ -165,9 +169,15 @@ class GraphBuilder:
 
     def _document(self, record):
         """What the record's document is called; None if it was added before."""
-        name = wanted = str(record.get("id", record["title"])).strip() or f"#{self._counts.documents + 1}"
         text = hashlib.blake2b(record["text"].encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        number = 1
+        wanted = str(record.get("id", "")).strip() or record["title"].strip()
+        if not wanted:
+            if text in self._texts_without_name:
+                self._counts.repeated_documents += 1
+                return None
+            self._texts_without_name.add(text)
+            wanted = f"#{self._counts.documents + self._counts.repeated_documents + 1}"
+        name, number = wanted, 1
         while name in self._texts:
             if self._texts[name] == text:
                 self._counts.repeated_documents += 1
@@ -177,21 +187,33 @@ class GraphBuilder:
         self._texts[name] = text
         return GraphDocument(name, record["title"])
 
-    def _id(self, record, index, document):
-        """What the linker calls an entity of a document."""
+    def _id(self, record, index, document, ids):
+        """What the linker calls an entity of a document, whose other entities have these `ids` so far."""
         entity = record["entities"][index]
-        given = self._linker(entity, record)
+        given = self._linked(entity, record, document)
+        if given is None:
+            given = link_by_name_and_type(entity, record)
+            if given is None:
+                self._counts.without_name += 1
+                alone = f"{document.id}:{index}"
+                while alone in self._entities or alone in ids.values():
+                    alone += "'"
+                self._alone.add(alone)
+                return alone
+            self._counts.not_linked += 1
+        while given in self._alone:  # or it would be one with an entity that is to stay alone
+            given += "'"
+        return given
+
+    def _linked(self, entity, record, document):
+        where = f"for the entity {entity['name']!r} of document {document.id!r}"
+        try:
+            given = self._linker(entity, record)
+        except Exception as error:  # a user's function may raise anything
+            raise ValueError(f"the linker raised {type(error).__name__}: {error} {where}") from error
         if given is not None and not (isinstance(given, str) and given):
-            expected = "a text that is not empty, or None"
-            raise ValueError(f"the linker gave {shown(given)} for the entity {entity['name']!r}; expected {expected}")
-        if given is not None:
-            return given
-        by_name = link_by_name_and_type(entity, record)
-        if by_name is None:
-            self._counts.without_name += 1
-            return f"{document.id}:{index}"
-        self._counts.not_linked += 1
-        return by_name
+            raise ValueError(f"the linker gave {shown(given)} {where}; expected a text that is not empty, or None")
+        return given
 
     def _add_entities(self, record, ids):
         of_document = set()  # what counts once, however many entities of the document are this one
@@ -220,7 +242,7 @@ class GraphBuilder:
         if len(edge.provenance) < self.max_provenance:
             edge.provenance.append(provenance)
             return
-        weakest = min(range(len(edge.provenance)), key=lambda place: edge.provenance[place].score)
+        weakest = min(range(len(edge.provenance)), key=lambda place: (edge.provenance[place].score, -place))
         if provenance.score > edge.provenance[weakest].score:
             del edge.provenance[weakest]
             edge.provenance.append(provenance)
@@ -239,8 +261,9 @@ class _Parts:
         marked_by = "evidence" if triple.get("evidence") else "attention" if numbers else "mentions"
         return Provenance(
             document,
-            triple["score"],
-            triple.get("probability"),
+            # JSON's 1 is an integer, of which GraphML would make another attribute.
+            float(triple["score"]),
+            None if triple.get("probability") is None else float(triple["probability"]),
             marked_by,
             tuple(map(self._sentence, numbers or _sentences_of(head, tail))),
             head,

@@ -135,7 +135,8 @@ class GraphCounts:
 
     Attributes:
         documents, triples (`int`): what was read.
-        repeated_documents (`int`): documents that had come before, with the same id and text; nothing of them is counted here.
+        repeated_documents (`int`): documents that had come before, with the same name and text; nothing of them is counted
+            here.
         below_min_score, of_other_relations, of_other_types (`int`): triples that were left out, each counted under the first
             of these reasons that holds.
         same_in_document (`int`): triples that say in other words of their document, or of a symmetric relation in the other
@@ -195,11 +196,11 @@ class Graph:
             dashes (`str`, defaults to `""`): what stands before the names of settings: `"--"` on the command line.
         """
         counts = self.counts
-        came = f"{_of(len(self.entities), _ENTITIES)}, {_of(len(self.edges), _EDGES)}"
-        parts = [f"{_of(counts.documents, _DOCUMENTS)}, {_of(counts.triples, _TRIPLES)} -> {came}"]
+        came = f"{counted(len(self.entities), _ENTITIES)}, {counted(len(self.edges), _EDGES)}"
+        parts = [f"{counted(counts.documents, _DOCUMENTS)}, {counted(counts.triples, _TRIPLES)} -> {came}"]
         for field_name, nouns, rest in _NOTES:
             if number := getattr(counts, field_name):
-                parts.append(f"{_of(number, nouns)} {rest.format(dashes)}")
+                parts.append(f"{counted(number, nouns)} {rest.format(dashes)}")
         return "; ".join(parts)
 
 
@@ -222,5 +223,6 @@ _NOTES = (
 )
 
 
-def _of(number, nouns):
+def counted(number: int, nouns: tuple[str, str]) -> str:
+    """A number with its noun, whose singular and plural are given."""
     return f"{number:,} {nouns[number != 1]}"

@@ -3,15 +3,18 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..documents import Document
-from ..evaluation.mismatch import check_same_entities
-from ..evaluation.scoring import LabelledDocument, parse_documents
 from ..prediction_record import PredictionRecord, parse_record
+from .judged_triples import GoldFacts
+
+logger = logging.getLogger(__name__)
 
 _PARTS = Path(__file__).with_name("page")
 _STYLES = ("page.css",)
@@ -23,6 +26,8 @@ def render_html(
     title: str = "Relations",
     truth: Iterable[Document] = (),
     relation_names: Mapping[str, str] | None = None,
+    candidates: CandidatePairs = ALL_PAIRS,
+    warn: Callable[[str], None] | None = None,
 ) -> str:
     """
     One HTML page that shows documents with their triples. It needs no network and no other file, and allows itself none: its
@@ -33,15 +38,22 @@ def render_html(
             wrote, one per document. They are checked.
         title (`str`, defaults to `"Relations"`): the page's title.
         truth (`Iterable[dict]`, *optional*): labelled documents in DocRED's format, each with a title of its own. A record with
-            the title of one of them shows which of its triples are right and which gold facts were missed.
-        relation_names (`Mapping[str, str]`, *optional*): readable names for gold facts of relations that were not predicted.
+            the title of one of them shows which of its triples are right and which gold facts were missed. Facts of a relation
+            that any record calls `symmetric` are the same in both directions.
+        relation_names (`Mapping[str, str]`, *optional*): readable names by id, for gold facts of relations that were not
+            predicted. Triples that have a name for an id are read as that id.
+        candidates ([`~modeling_comm.candidate_pairs.CandidatePairs`], *optional*): the data set's, which say what facts are the
+            same: those of inverse relations, which records do not tell.
+        warn (`Callable[[str], None]`, *optional*): is given what does not fit together, in words: records without truth, truth
+            without a record, and relations that the truth does not have. By default it is logged.
 
     Returns:
         `str`: the page, to be written as UTF-8.
 
     Raises:
-        DocumentError: a record is malformed, or has other entities than the document of its title in `truth` (a
-            [`~modeling_comm.evaluation.scoring.PredictionError`]); the message names the record and the field.
+        DocumentError: a record is malformed, has the title of another one and of a document in `truth`, or has other entities
+            than that document (a [`~modeling_comm.evaluation.scoring.PredictionError`]); the message names the record and the
+            field. Or a document in `truth` is malformed or has the title of another one; `source` is then `"truth"`.
 
     Example:
 
@@ -54,15 +66,11 @@ def render_html(
 
     ```
     """
-    gold, names = (
-        {document.title: document for document in parse_documents(truth, source="truth")},
-        relation_names or {},
-    )
-    documents = []
-    for index, record in enumerate(records):
-        documents.append(_page_data(parse_record(record, index)))
-        if record["title"] in gold:
-            _judge(documents[-1], gold[record["title"]], names, index)
+    gold = GoldFacts(truth, relation_names, candidates)
+    documents = [_page_data(parse_record(record, index)) for index, record in enumerate(records)]
+    if gold:
+        for warning in gold.judge(documents):
+            (warn or logger.warning)(warning)
     return fill_page("page.html", _STYLES, _SCRIPTS, {"title": title, "documents": documents})
 
 
@@ -131,23 +139,3 @@ def _page_data(record: PredictionRecord):
         ],
         "lost": record["lost"],
     }
-
-
-def _judge(data: dict, document: LabelledDocument, names: Mapping[str, str], index: int):
-    """Adds to a record's data which triples are right, and the gold facts that were missed."""
-    check_same_entities([entity["name"] for entity in data["entities"]], document, "the truth", index=index)
-    names = dict(names) | {triple["relation"]: triple["name"] for triple in data["triples"]}
-    predicted = set()
-    for triple in data["triples"]:
-        ends = [(triple["head"], triple["tail"])]
-        if triple.get("symmetric"):  # may be labelled in the other direction
-            ends.append(ends[0][::-1])
-        facts = {(*pair, triple["relation"]) for pair in ends}
-        predicted |= facts
-        if document.ignored.isdisjoint(ends):  # else it is not scored
-            triple["gold"] = not facts.isdisjoint(document.facts)
-    for head, tail, relation in document.facts:
-        if (head, tail, relation) not in predicted:
-            name = names.get(relation, relation)
-            missed = {"head": head, "tail": tail, "relation": relation, "name": name, "score": 0, "explanation": []}
-            data["triples"].append({**missed, "missed": True})

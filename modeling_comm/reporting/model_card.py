@@ -136,10 +136,25 @@ def write_model_card(
 # -------------------------------------------------------------------------------------------------------------- records
 
 
-def _read_object(file, field):
+# What a card reads of a record, in every version of it.
+_RECORD_FIELDS = ("training_arguments", "config", "data", "seed", "log")
+
+
+def _read_object(file, *fields):
     content = read_json(file)
-    if not isinstance(content, dict) or field not in content:
-        raise ValueError(f"{file}: found {shown(content)}, expected what run_docre.py writes, with {field!r}")
+    missing = [field for field in fields if not isinstance(content, dict) or field not in content]
+    if missing:
+        raise ValueError(f"{file}: found {shown(content)}, expected what run_docre.py writes, with {missing[0]!r}")
+    return content
+
+
+def _read_scores(file):
+    content = _read_object(file, "scores", "type_prior")
+    if not isinstance(content["scores"], dict) or not {"f1", "per_relation"} <= content["scores"].keys():
+        found = shown(content["scores"])
+        raise ValueError(
+            f"{file}: found the scores {found}, expected what run_docre.py writes, with 'f1' and 'per_relation'"
+        )
     return content
 
 
@@ -164,16 +179,17 @@ def read_run(
     """
     folder = Path(folder)
     if record is None and (folder / "run.json").is_file():
-        record = _read_object(folder / "run.json", "training_arguments")
+        record = _read_object(folder / "run.json", *_RECORD_FIELDS)
     if record is None:
         if not (folder / "summary.json").is_file():
             raise FileNotFoundError(
                 f"{folder}: expected run.json or summary.json, which run_docre.py writes, found neither"
             )
-        summary = _read_object(folder / "summary.json", "seeds")
-        return _read_object(folder / f"seed-{summary['seeds'][0]}" / "run.json", "training_arguments"), None, summary
-    scores = read_json(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
-    if scores and scores["scores"]["f1"] != record["metrics"].get("test_f1"):
+        summary = _read_object(folder / "summary.json", "seeds", "metrics")
+        first = folder / f"seed-{summary['seeds'][0]}" / "run.json"
+        return _read_object(first, *_RECORD_FIELDS), None, summary
+    scores = _read_scores(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
+    if scores and scores["scores"]["f1"] != (record.get("metrics") or {}).get("test_f1"):
         logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)
         scores = None
     return record, scores, None
@@ -241,6 +257,7 @@ def _eval_results(record, metrics, seeds):
             value = metrics.get(f"{prefix}_{key}")
             if value is None:
                 continue
+            mean_of = sum(one is not None for one in value["runs"]) if seeds > 1 else 1
             results.append(
                 EvalResult(
                     task_type=TASK,
@@ -251,11 +268,18 @@ def _eval_results(record, metrics, seeds):
                     ),
                     dataset_split=split,
                     metric_type=key,
-                    metric_name=f"{label}, mean of {seeds} seeds" if seeds > 1 else label,
+                    metric_name=f"{label}{_over_seeds(seeds, mean_of)}",
                     metric_value=round(value["mean"] if seeds > 1 else value, 4),
                 )
             )
     return results
+
+
+def _over_seeds(seeds, found):
+    """What a value is of, where a run has several seeds, of which perhaps not all have it."""
+    if seeds == 1:
+        return ""
+    return f", mean of {found} seeds" if found > 1 else f", of one of {seeds} seeds"
 
 
 # ----------------------------------------------------------------------------------------------------------- template

@@ -60,8 +60,6 @@ def versions() -> dict[str, str | None]:
 def device_record(args: TrainingArguments, dtype: torch.dtype) -> dict:
     """Device, number of processes, threads, precision (of autocast, else the model's `dtype`) and peak memory (bytes) of this
     process so far."""
-    import torch  # the rest of this module serves commands that do without
-
     cuda = args.device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(args.device) if cuda else f"{platform.machine()} CPU",
@@ -258,9 +256,15 @@ def write_summary(folder: Path, seeds: list[int], metrics: list[dict[str, float]
     summary = summarize(metrics)
     write_json(folder / "summary.json", {"seeds": seeds, "metrics": summary})
     shown = ((key, summary[key]) for key in ("eval_f1", "test_f1", "test_ign_f1") if key in summary)
-    return "\n".join(
-        f"{key}: {100 * values['mean']:.2f} +- {100 * values['std']:.2f} over seeds {seeds}" for key, values in shown
-    )
+    return "\n".join(f"{key}: {_mean_of_seeds(seeds, values)}" for key, values in shown)
+
+
+def _mean_of_seeds(seeds, values):
+    """A metric in words: over the seeds whose runs have it, and of one alone without a deviation."""
+    found = [seed for seed, value in zip(seeds, values["runs"], strict=True) if value is not None]
+    if values["std"] is None:
+        return f"{100 * values['mean']:.2f} of seed {found[0]} alone"
+    return f"{100 * values['mean']:.2f} +- {100 * values['std']:.2f} over seeds {found}"
 
 
 def summarize(by_seed: list[dict[str, float]]) -> dict[str, dict]:

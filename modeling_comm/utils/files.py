@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from ..documents import DocumentError
+from ..documents import DocumentError, shown
 from .writer import write_text
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
@@ -19,10 +20,14 @@ _LONGEST_PIECE = 16
 
 
 def open_text(path: str | os.PathLike) -> TextIO:
-    """A JSON file to read as text, also if it is compressed by gzip, whatever its name."""
-    with open(path, "rb") as file:
-        compressed = file.read(2) == b"\x1f\x8b"
-    return (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig")
+    """A JSON file to read as text, also if it is compressed by gzip, whatever its name. It is opened once: a pipe, which can be
+    read once only, may be given, too."""
+    file = open(path, "rb")  # noqa: SIM115  # closed with what is returned
+    if file.peek(2)[:2] != b"\x1f\x8b":
+        return io.TextIOWrapper(file, encoding="utf-8-sig")
+    unpacked = gzip.GzipFile(fileobj=file)
+    unpacked.myfileobj = file  # type: ignore[assignment]  # which is closed with it
+    return io.TextIOWrapper(unpacked, encoding="utf-8-sig")  # type: ignore[arg-type]
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -32,6 +37,14 @@ def read_json(path: str | os.PathLike) -> Any:
             return json.load(file)
     except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
+
+
+def read_json_list(path: str | os.PathLike, expected: str) -> list:
+    """The content of a JSON file that holds a list; `expected` says of what, for the `ValueError` where it does not."""
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ValueError(f"{path}: found {shown(content)}, expected {expected}")
+    return content
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

@@ -103,11 +103,16 @@ function countFacts() {
 
 /** In words, how the predictions that are shown compare with the gold facts, if there are any. */
 function judgement() {
-  const judged = data.documents.flatMap(({ triples }) => triples).filter((triple) => verdictOf(triple));
-  if (!judged.length) return "";
-  const gold = judged.filter(({ gold, missed }) => gold || missed).length;
-  const right = judged.filter((triple) => triple.gold && isShown(triple)).length;
-  const wrong = judged.filter((triple) => triple.gold === false && isShown(triple)).length;
+  // Triples that say the same, such as a symmetric one in both directions, are one fact.
+  const facts = (counts) =>
+    data.documents.reduce((sum, { triples }) => {
+      const found = triples.map((triple, index) => (counts(triple) ? (triple.same ?? index) : -1));
+      return sum + new Set(found.filter((index) => index >= 0)).size;
+    }, 0);
+  if (!facts((triple) => verdictOf(triple))) return "";
+  const gold = facts(({ gold, missed }) => gold || missed);
+  const right = facts((triple) => triple.gold && isShown(triple));
+  const wrong = facts((triple) => triple.gold === false && isShown(triple));
   const numbers = [right, wrong, gold - right].map((number) => number.toLocaleString("en"));
   return `; ${numbers[0]} right, ${numbers[1]} wrong, ${numbers[2]} missed`;
 }
