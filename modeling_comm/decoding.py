@@ -101,7 +101,7 @@ def _decide_margins(margins, pairs, settings, excluded=None):
         predicted, ranks = predicted & ~excluded, ranks.masked_fill(excluded, -math.inf)
     most = settings.max_relations_per_pair
     if most is not None and most < margins.shape[1]:
-        kept = torch.zeros_like(predicted).scatter(1, ranks.topk(most, dim=1).indices, True)
+        kept = _highest(ranks, most)
         by_cap = int((predicted & ~kept).sum())
         predicted &= kept
     row, relation = predicted.nonzero(as_tuple=True)
@@ -112,6 +112,11 @@ def _decide_margins(margins, pairs, settings, excluded=None):
         known = map(_probability, ranks[row, relation].tolist())
         triples = [triple._replace(probability=one) for triple, one in zip(triples, known, strict=True)]
     return triples, {"removed_by_cap": by_cap, "removed_by_types": by_types}
+
+
+def _highest(ranks, most):
+    """Which relations of each pair `(p, R)` are the `most` highest."""
+    return torch.zeros_like(ranks, dtype=torch.bool).scatter(1, ranks.topk(most, dim=1).indices, True)
 
 
 def _probability(logit):
@@ -206,6 +211,17 @@ class Predictions(Mapping):
         predictions = dataclasses.replace(self, triples=triples, settings=settings, **removed)
         predictions.find_evidence()
         return predictions
+
+    def within_cap(self) -> np.ndarray | None:
+        """Which relations of the pairs `(p, R)` `max_relations_per_pair` leaves, whatever the threshold; None if it leaves all.
+        Needs `margins`."""
+        most = self.settings.max_relations_per_pair
+        if most is None or most >= self.margins.shape[1]:
+            return None
+        ranks = torch.from_numpy(flat_ranks([self]).reshape(self.margins.shape))
+        if self.excluded is not None:
+            ranks = ranks.masked_fill(torch.from_numpy(self.excluded), -math.inf)
+        return _highest(ranks, most).numpy()
 
     def with_rules(
         self,

@@ -53,10 +53,9 @@ from .features import (
 )
 from .losses import get_loss
 from .other_labels import HUB_ARGUMENTS
-from .processor_settings import check_processor_settings, settings_for_labels
+from .processor_settings import check_processor_settings, refuse_misspelt, settings_for_labels
 from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
-from .settings import nearest_names
 from .subword_tokens import read_tokenizer, tokenize_words
 from .windows import (
     entities_of_windows,
@@ -166,7 +165,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             TypeError: an argument is nearly a setting's name: it is misspelt.
             ValueError: a setting does not fit.
         """
-        cls._refuse_misspelt("from_pretrained", kwargs)
+        refuse_misspelt("CommProcessor.from_pretrained", kwargs, cls.setting_names())
         trusted = trust_remote_code is True  # Transformers asks where it is None
         return super().from_pretrained(pretrained_model_name_or_path, *args, trust_remote_code=trusted, **kwargs)
 
@@ -216,20 +215,11 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             ValueError: as in [`from_config`].
         """
         own = {name: settings.pop(name) for name in cls.setting_names() if name in settings}
-        cls._refuse_misspelt("from_backbone", settings)
+        refuse_misspelt("CommProcessor.from_backbone", settings, cls.setting_names())
         trusted = trust_remote_code is True  # Transformers asks where it is None
         return cls.from_config(
             AutoTokenizer.from_pretrained(backbone, trust_remote_code=trusted, **settings), config, **own
         )
-
-    @classmethod
-    def _refuse_misspelt(cls, function, given):
-        """Tokenizers have arguments of their own and drop others without a word, so only what is nearly a setting is refused."""
-        known = inspect.signature(cls).parameters
-        for name in given:
-            if name not in known and not name.startswith("_") and (near := nearest_names(name, cls.setting_names())):
-                expected = " or ".join(map(repr, near))
-                raise TypeError(f"CommProcessor.{function}: found the argument {name!r}, expected {expected}?")
 
     @classmethod
     def get_processor_dict(cls, pretrained_model_name_or_path: str | PathLike, **kwargs: Any) -> tuple[dict, dict]:

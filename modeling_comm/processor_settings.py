@@ -9,7 +9,7 @@ from transformers.utils import logging
 from .candidate_pairs import CandidatePairs
 from .configuration_comm import validate_labels
 from .documents import docred_type
-from .settings import AtLeast, InRange, Setting, check_field
+from .settings import AtLeast, InRange, Setting, check_field, nearest_names
 from .subword_tokens import MARKER_TYPES, MARKERS, MOST_MARKER_TYPES
 
 if TYPE_CHECKING:
@@ -59,6 +59,21 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     check_field(processor, "relation_names", fits, "a dict of label to name")
     unknown = sorted(set(names) - labels, key=str)
     check_field(processor, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
+
+
+def refuse_misspelt(function: str, given: Collection[str], settings: Collection[str]) -> None:
+    """
+    Raises `TypeError` where an argument is nearly the name of a setting. Tokenizers have arguments of their own and drop others
+    without a word, so others are not refused.
+
+    Args:
+        function (`str`): its name, for the message.
+        given (`Collection[str]`): the names of its arguments.
+        settings (`Collection[str]`): the names of a processor's settings.
+    """
+    for name in set(given) - {*settings, "tokenizer", "id2label"}:
+        if not name.startswith("_") and (near := nearest_names(name, settings)):
+            raise TypeError(f"{function}: found the argument {name!r}, expected {' or '.join(map(repr, near))}?")
 
 
 def marked_types(processor: "CommProcessor", pair: Sequence[str]) -> tuple[str, ...] | None:

@@ -370,6 +370,21 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     assert trainer.processing_class.decision.threshold_offset == offset
 
 
+def test_tuned_offset_knows_how_many_relations_a_pair_may_have(make_trainer):
+    """No other offset decides better, once only the best relation of each pair is kept."""
+    trainer = make_trainer(system=tiny_system(text_fields=NO_DROPOUT, max_relations_per_pair=1))
+    results = trainer.predict(DEV, keep_margins=True).predictions
+
+    def f1_at(offset):
+        decided = [one.at_offset(offset) for one in results]
+        facts = official_predictions(decided, DEV, trainer.processing_class.id2label)
+        return score(facts, DEV)["f1"]
+
+    margins = np.unique(np.concatenate([one.margins.max(axis=1) for one in results]))
+    best = max(map(f1_at, [*np.nextafter(margins, -np.inf), margins[-1]]))
+    assert f1_at(trainer.tune_threshold_offset()) == pytest.approx(best) and best > 0
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_training_clears_an_offset_of_other_weights(make_trainer, keep):
     trainer = make_trainer(system=tiny_system(threshold_offset=0.5), max_steps=1)

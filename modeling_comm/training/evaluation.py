@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..decoding import (
@@ -82,16 +83,19 @@ class EvaluatedDocuments:
         keep_margins (`bool`, defaults to `False`): also keeps `pairs`, `margins` and `labels` of each document: 150 kB of
             20 entities and 96 relations, where 3 kB are kept otherwise.
         processes (`int`, defaults to 1): how many evaluate parts of the same documents.
+        under_cap (`bool`, defaults to `False`): relations that the processor's `max_relations_per_pair` leaves out at any
+            threshold are no candidates, as is right for choosing one. Average precision is of all relations.
 
     Attributes:
         results (`list[Predictions]`): one per document.
         pairs (`int`): number of their pairs.
         ranking (`CandidateRanking`, *optional*): of their candidates; None once a document without labels was added.
-        excluded_facts (`int`): gold facts that are no candidates, because the processor's `type_constraint` excludes them.
+        excluded_facts (`int`): gold facts that are no candidates, because the processor's `type_constraint` excludes them, or
+            its `max_relations_per_pair` with `under_cap`.
     """
 
-    def __init__(self, keep_margins: bool = False, processes: int = 1):
-        self.keep_margins = keep_margins
+    def __init__(self, keep_margins: bool = False, processes: int = 1, under_cap: bool = False):
+        self.keep_margins, self.under_cap = keep_margins, under_cap
         self.results: list[Predictions] = []
         self.pairs = self.excluded_facts = 0
         self.ranking: CandidateRanking | None = CandidateRanking(EXACT_CANDIDATES // processes)
@@ -104,8 +108,11 @@ class EvaluatedDocuments:
                 self.ranking = None
             elif self.ranking is not None:
                 ranks, labels = flat_ranks([result]), result.labels.ravel()
-                if result.excluded is not None:
-                    candidates = ~result.excluded.ravel()
+                limits = [] if result.excluded is None else [~result.excluded]
+                if self.under_cap and (within := result.within_cap()) is not None:
+                    limits.append(within)
+                if limits:
+                    candidates = np.logical_and.reduce(limits).ravel()
                     self.excluded_facts += int(labels[~candidates].sum())
                     ranks, labels = ranks[candidates], labels[candidates]
                 self.ranking.add(ranks, labels)

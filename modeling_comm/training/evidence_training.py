@@ -88,7 +88,7 @@ class EvidenceTraining(Trainer):
             eval_dataset: as in [`tune_threshold_offset`].
 
         Returns:
-            `float`: the threshold; rules are left out of account.
+            `float`: the threshold; `max_relations_per_pair` and rules are left out of account.
 
         Raises:
             ValueError: the model predicts no evidence, or documents lack labels.

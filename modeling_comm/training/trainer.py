@@ -447,7 +447,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
             logger.warning("%s: %s", prefix, warning)
 
     @torch.no_grad()
-    def _evaluate_batches(self, dataloader, keep_margins=False, fusion_rule=None):
+    def _evaluate_batches(self, dataloader, keep_margins=False, fusion_rule=None, under_cap=False):
         # The bare model: wrapped by DDP, processes with different numbers of batches would wait for each other.
         model = self.accelerator.unwrap_model(self.model)
         if self.place_model_on_device:
@@ -457,7 +457,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
             # DDP shares them at the next training step only, and one model is to be scored: that which is saved.
             for buffer in model.buffers():
                 broadcast(buffer)
-        evaluated = EvaluatedDocuments(keep_margins, self.args.world_size)
+        evaluated = EvaluatedDocuments(keep_margins, self.args.world_size, under_cap)
         for batch in dataloader:
             if indices := batch["document_index"]:
                 batch = self._prepare_inputs(batch)
@@ -485,14 +485,14 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
                 default the trainer's `eval_dataset`.
 
         Returns:
-            `float`: the offset; `max_relations_per_pair` and rules are left out of account.
+            `float`: the offset; rules are left out of account.
 
         Raises:
             ValueError: documents without labels.
         """
         self.processing_class.decision.probability_map = None  # candidates are ranked by margin
         loader = self.get_eval_dataloader(eval_dataset)
-        evaluated = self._evaluate_batches(loader)
+        evaluated = self._evaluate_batches(loader, under_cap=True)
         if evaluated.ranking is None:
             raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
         offset, _ = evaluated.ranking.best_offset(evaluated.facts_out_of_reach(loader.dataset.documents))
