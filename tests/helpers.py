@@ -1,6 +1,7 @@
 """Tools of several test modules: the place of the team's shared data, and tiny models, tokenizers and documents that need no
 file at all."""
 
+import contextlib
 import os
 import random
 from pathlib import Path
@@ -12,7 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedTokenizerFast, TrainerCallback
 
 import run_docre
-from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm import (
+    CommConfig,
+    CommForDocumentRelationExtraction,
+    CommProcessor,
+    loss_registry,
+    relation_encoder_registry,
+)
+from modeling_comm.data import dataset_entry
+from modeling_comm.formats import format_registry
+from modeling_comm.graph import linking
 from modeling_comm.relation_encoders import get_relation_encoder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -297,3 +307,15 @@ class NeverWaits(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         assert func.overloadpacket not in _WAITING, f"{func} waits for the device"
         return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def registries_kept():
+    """What is registered inside is gone after it: other tests of this process list what there is."""
+    registries = [loss_registry._REGISTRY, relation_encoder_registry._REGISTRY, dataset_entry._DATASETS]
+    registries += [format_registry._FORMATS, linking._REGISTRY]
+    before = list(map(dict, registries))
+    yield
+    for registry, known in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(known)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import ROOT, run_script, save_backbone
+from helpers import ROOT, registries_kept, run_script, save_backbone
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from modeling_comm import CommConfig, CommProcessor
@@ -57,7 +57,8 @@ def work(tmp_path_factory):
     for (split, name), document in zip(names.items(), documents, strict=True):
         for path in (folder / "letters" / f"{split}_letters.json", folder / "local" / f"{name}.json"):
             path.write_text(json.dumps([document]), encoding="utf-8")
-    return folder
+    with registries_kept():
+        yield folder
 
 
 def train(work, output, *data):

@@ -25,7 +25,7 @@ import torch
 import yaml
 from accelerate.commands.launch import launch_command_parser
 from fresh_process import run_fresh
-from helpers import ROOT, SAMPLE, save_backbone, tiny_model, tiny_system
+from helpers import ROOT, SAMPLE, registries_kept, save_backbone, tiny_model, tiny_system
 from hub_server import HubServer
 from torch.distributed.run import get_args_parser as torchrun_parser
 from transformers import AutoConfig, AutoModelForTokenClassification, AutoTokenizer
@@ -162,9 +162,8 @@ def page_folder(workplace, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(encoder_registry, "_REGISTRY", dict(encoder_registry._REGISTRY))
-    monkeypatch.setattr(loss_registry, "_REGISTRY", dict(loss_registry._REGISTRY))
-    yield folder
+    with registries_kept():
+        yield folder
     for name, module in list(sys.modules.items()):
         if folder in Path(getattr(module, "__file__", None) or "/").parents:
             del sys.modules[name]
