@@ -135,10 +135,7 @@ def _complete(document):
     completed = {"title": "untitled", **document}
     if isinstance(entities, list):
         completed["vertexSet"] = [
-            [_complete_mention(mention, sents, _most_frequent_type(mentions)) for mention in mentions]
-            if isinstance(mentions, list)
-            else mentions
-            for mentions in entities
+            _complete_entity(mentions, sents) if isinstance(mentions, list) else mentions for mentions in entities
         ]
         if untyped := [number for number, mentions in enumerate(entities) if _is_untyped(mentions)]:
             completed["untyped_entities"] = untyped
@@ -150,11 +147,11 @@ def _is_untyped(mentions):
     return bool(given) and not any(type_field(mention)[1] for mention in given)
 
 
-def _most_frequent_type(mentions):
-    """What an entity's mentions without a type are, as in a text's entities."""
+def _complete_entity(mentions, sents):
     kinds = [type_field(mention)[1] for mention in mentions if isinstance(mention, Mapping)]
     found = Counter(kind for kind in kinds if isinstance(kind, str)).most_common(1)
-    return found[0][0] if found else NO_TYPE
+    kind = found[0][0] if found else NO_TYPE  # of the others, as in a text's entities
+    return [_complete_mention(mention, sents, kind) for mention in mentions]
 
 
 def _complete_mention(mention, sents, kind):
