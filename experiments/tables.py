@@ -52,7 +52,8 @@ and the offset of each seed. *Epoch*: the one with the best dev F1 (without the 
 last one (of the seed where they are closest).
 
 *Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents, which says nothing
-about other seeds. Each loss is listed with its row that is best on dev: by dev F1 where it decides at its own threshold, by
+about other seeds; *each seed*: the difference of every seed that both have. A *gain* is claimed where the differences of at least three
+seeds have the same sign and the interval leaves out 0. Each loss is listed with its row that is best on dev: by dev F1 where it decides at its own threshold, by
 dev F1 with the offset where it has one. A comparison counts if the best epochs of both come before the last, and one of the
 other loss's rows has at least as many steps as CMM's.
 """
@@ -136,6 +137,10 @@ class Row:
         deviation = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
         return f"{statistics.fmean(found):.1f}{deviation}" if found else ""
 
+    def by_seed(self, split):
+        """F1 by seed, in order."""
+        return {run["seed"]: run[split]["f1"] for run in sorted(self.runs, key=lambda run: run["seed"])}
+
     def counts(self, split):
         """`(runs, documents, 3)`: correct, predicted and gold facts."""
         found = [[run[split]["by_document"][key] for key in ("correct", "predicted", "gold")] for run in self.runs]
@@ -196,6 +201,21 @@ def counts_as_fair(cmm, other, candidates):
     if max(min(row.values("steps")) for row in candidates) < max(cmm.values("steps")):
         reasons.append("fewer steps than CMM")
     return f"no: {'; '.join(reasons)}" if reasons else "yes"
+
+
+def is_gain(differences, low, high):
+    """
+    `yes`, or why a difference is not claimed as a gain (or a loss).
+
+    Args:
+        differences (`dict[int, float]`): by seed.
+        low, high (`float`): of the interval of the mean.
+    """
+    if len(differences) < 3:
+        return f"no: {len(differences)} of 3 seeds"
+    if len({np.sign(value) for value in differences.values()}) > 1:
+        return "no: seeds differ in sign"
+    return "no: the interval has 0" if low <= 0 <= high else "yes"
 
 
 # -------------------------------------------------------------------------------------------------------------- Markdown
@@ -274,11 +294,16 @@ def difference_table(rows):
         for of_other in losses.values() if of_cmm else ():
             for title, splits in DECISIONS.items():
                 pair = [best_on(*choice) for choice in zip(splits, (of_cmm, of_other), strict=True)]
-                counts = [row.counts(split.replace("dev", "test")) for row, split in zip(pair, splits, strict=True)]
-                found = "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in bootstrap_difference(*counts)))
+                tests = [split.replace("dev", "test") for split in splits]
+                counts = [row.counts(test) for row, test in zip(pair, tests, strict=True)]
+                mean, low, high = (100 * value for value in bootstrap_difference(*counts))
+                first, second = (row.by_seed(test) for row, test in zip(pair, tests, strict=True))
+                seeds = {seed: 100 * (first[seed] - second[seed]) for seed in first if seed in second}
+                each = ", ".join(f"{value:+.1f}" for value in seeds.values())
                 cmm, other = (row.label for row in pair)
-                lines.append([f"{cmm} minus {other}", title, found, counts_as_fair(*pair, of_other)])
-    return join_cells(["difference", "decided with", "F1", "counts"], lines) + "\n"
+                cells = [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", each, is_gain(seeds, low, high)]
+                lines.append([f"{cmm} minus {other}", title, *cells, counts_as_fair(*pair, of_other)])
+    return join_cells(["difference", "decided with", "F1", "each seed", "gain", "counts"], lines) + "\n"
 
 
 def breakdown_table(rows, split):

@@ -585,7 +585,8 @@ def test_losses_are_compared_as_chosen_on_dev(tmp_path, capsys):
         [f"{smaller} minus {half}", "both with offset", "+40.0"],
         [f"{larger} minus {half}", "only the other with offset", "+20.0"],
     ]
-    assert {one[3] for one in lines} == {"yes |"}
+    assert {tuple(one[3:]) for one in lines} >= {("+10.0", "no: 1 of 3 seeds", "yes |")}
+    assert {one[5] for one in lines} == {"yes |"}
     rows, _ = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")
     short = tables.fill("<!-- Some, in short -->\n<!-- end -->\n", rows)
     assert "| CMM | 62.31 | 30.0 | 50.0 | 90.0 | 1 |" in short and "| ATL | 50.09 | 20.0 | 40.0 | 90.0 | 1 |" in short
@@ -594,6 +595,32 @@ def test_losses_are_compared_as_chosen_on_dev(tmp_path, capsys):
     write_records(tmp_path / "results", records)
     tables.main(where)
     assert capsys.readouterr().out.count("no: fewer steps than CMM") == 3
+
+
+@pytest.mark.parametrize(
+    ("differences", "interval", "expected"),
+    [
+        ({1: 0.2, 2: 1.0, 3: 3.0}, (0.1, 2.0), "yes"),
+        ({1: -0.2, 2: -1.0, 3: -3.0}, (-2.0, -0.1), "yes"),
+        ({1: 0.2, 2: 1.0, 3: 3.0}, (-0.1, 2.0), "no: the interval has 0"),
+        ({1: -0.2, 2: 1.0, 3: 3.0}, (0.1, 2.0), "no: seeds differ in sign"),
+        ({1: 0.0, 2: 1.0, 3: 3.0}, (0.1, 2.0), "no: seeds differ in sign"),
+        ({1: 1.0, 2: 1.0}, (0.1, 2.0), "no: 2 of 3 seeds"),
+    ],
+)
+def test_when_a_gain_is_claimed(differences, interval, expected):
+    assert tables.is_gain(differences, *interval) == expected
+
+
+def test_differences_of_each_seed(tmp_path, capsys):
+    losses = [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl"]
+    found = cells({"table": "Some", "setting": "mixed", "seed": [1, 2, 3], "loss": losses}, path=tmp_path)
+    scores = {("cmm", 1): 0.4, ("cmm", 2): 0.5, ("cmm", 3): 0.6, ("atl", 3): 0.3, ("atl", 2): 0.2}
+    of = {(cell.axes["loss"], cell.axes["seed"]): cell for cell in found}
+    write_records(tmp_path / "results", {of[key].name: record_of(of[key], f1, key[1]) for key, f1 in scores.items()})
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    line = next(line for line in capsys.readouterr().out.splitlines() if "minus ATL | own" in line)
+    assert line.split(" | ")[3:5] == ["+30.0, +30.0", "no: 2 of 3 seeds"]
 
 
 def test_losses_of_different_test_files_are_not_compared():
