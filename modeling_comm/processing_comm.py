@@ -85,12 +85,10 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             vocabularies only) or `"none"`.
         marker_types (`Sequence[str]`, *optional*): entity types that `"entity_type"` markers tell apart, 25 at most; by default
             DocRED's, as in DocuNet. An entity of another type is an error.
-        type_prior (`bool`, defaults to `False`): the model's logits start from what the types of head and tail say of each
-            relation: its log-odds by `type_counts` are added to them, in training and prediction.
-        type_counts (`TypeCounts` or `dict`, *optional*): facts and pairs by types, see [`~type_counts.TypeCounts`].
-            [`CommTrainer.train`] counts them where `type_prior` is set and they are not known.
-        window_size (`int`, defaults to 512): length in subword tokens, special tokens included, of what the backbone sees at
-            once.
+        type_prior (`bool`, defaults to `False`): what the types of head and tail say of each relation, its log-odds by
+            `type_counts`, is added to the model's logits, in training and prediction.
+        type_counts (`TypeCounts` or `dict`, *optional*): see [`~type_counts.TypeCounts`]. Training makes them.
+        window_size (`int`, defaults to 512): subword tokens, special tokens included, that the backbone sees at once.
         window_stride (`int`, defaults to 128): subword tokens that neighbouring windows of a longer document share at least
             (the meaning of `stride` in Transformers' tokenizers). 0 gives the originals' two windows.
         window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
@@ -99,8 +97,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
         decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
             probability_map, type_constraint, relation_types: as in [`~decision_settings.DecisionSettings`], which the attribute
-            `decision` holds:
-            `processor.decision.threshold_offset = 1.0` changes one.
+            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
         candidate_pairs, directed, symmetric, inverse: as in [`~candidate_pairs.CandidatePairs`], which the attribute `candidates`
@@ -142,8 +139,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
-        self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types
         self.type_prior, self.type_counts = type_prior, TypeCounts.of_setting(type_counts)
+        self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types
         self.window_size = window_size
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens

@@ -63,7 +63,8 @@ class TypeCounts:
 
         Args:
             documents (`Iterable[Document]`): in DocRED's format.
-            candidates (`CandidatePairs`, *optional*): of the processor; pairs count in the direction that it asks about.
+            candidates (`CandidatePairs`, *optional*): of the processor; pairs count in the direction that it asks about, and of
+                directed data a symmetric fact counts in both.
         """
         pairs, facts = Counter(), Counter()
         for document in documents:
@@ -73,7 +74,10 @@ class TypeCounts:
             asked = {tuple(pair) for pair in candidates.pairs(document).tolist()}
             pairs.update((types[head], types[tail]) for head, tail in asked)
             found = {fact for fact, _ in candidates.labels(document)}
-            facts.update((relation, types[head], types[tail]) for head, tail, relation in found if (head, tail) in asked)
+            found |= {(tail, head, relation) for head, tail, relation in found if candidates.is_symmetric(relation)}
+            facts.update(
+                (relation, types[head], types[tail]) for head, tail, relation in found if (head, tail) in asked
+            )
         return cls(_nested(pairs), _nested(facts))
 
     @classmethod
@@ -95,9 +99,7 @@ class TypeCounts:
         """The fields, ready for JSON."""
         return {"pairs": self.pairs, "facts": self.facts}
 
-    def log_odds(
-        self, relations: Sequence[str], types: Sequence[Sequence[str | None]], pair_index: Any
-    ) -> np.ndarray:
+    def log_odds(self, relations: Sequence[str], types: Sequence[Sequence[str | None]], pair_index: Any) -> np.ndarray:
         """
         Log-odds of relations by the types of head and tail, their rates smoothed towards those in all pairs. Where a type is not
         known, or was not seen, the rates are those in all pairs.

@@ -76,25 +76,26 @@ def learn_relation_types(processor: CommProcessor, dataset: Any) -> None:
     Raises:
         ValueError: the documents are a stream.
     """
-    decision, counts = processor.decision, processor.type_prior and processor.type_counts is None
-    if decision.type_constraint == "none" and not counts:
+    decision = processor.decision
+    wanted = {"type_constraint": decision.type_constraint} if decision.type_constraint != "none" else {}
+    if processor.type_prior and processor.type_counts is None:
+        wanted["type_prior"] = True
+    if not wanted:
         return
     if isinstance(dataset, DocumentStream):
-        setting = f"type_prior is {True}" if counts else f"type_constraint is {decision.type_constraint!r}"
         raise ValueError(
-            f"{setting}, and the training documents are a stream; expected {'False' if counts else repr('none')}, or documents "
-            "that can be read before the training"
+            f"{', '.join(f'{name} is {value!r}' for name, value in wanted.items())}, and the training documents are a stream; "
+            "expected none of it, or documents that can be read before the training"
         )
     if hasattr(dataset, "select_columns"):
         columns = ("vertexSet", "labels", "ignored_pairs", "untyped_entities")
         dataset = dataset.select_columns([name for name in columns if name in dataset.column_names])
-    if counts:
+    if "type_prior" in wanted:
         processor.type_counts = TypeCounts.of_documents(dataset or (), processor.candidates)
-    if decision.type_constraint == "none":
-        return
-    # A checkpoint that is trained further has seen the types of both trainings.
-    seen = RelationTypes.of_documents(dataset or (), processor.candidates)
-    decision.relation_types = seen.merged(decision.relation_types)
+    if "type_constraint" in wanted:
+        # A checkpoint that is trained further has seen the types of both trainings.
+        seen = RelationTypes.of_documents(dataset or (), processor.candidates)
+        decision.relation_types = seen.merged(decision.relation_types)
 
 
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:
