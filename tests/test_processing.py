@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 import re
+import weakref
 
 import numpy as np
 import pytest
@@ -379,6 +380,39 @@ def test_encoding_report(processor):
     assert report["documents"] == 3 and report["tokens"] == 90 and report["entities"] == 15
     assert report["mentions"] == sum(len(cluster) for document in documents for cluster in document["vertexSet"])
     assert report["lost_tokens"] == sum(len(feature["input_ids"]) for feature in processor.encode(documents)) - 90
+
+
+def test_encoding_report_keeps_no_document(processor):
+    """A data set need not fit into memory."""
+    (feature,) = processor.encode([random_document(5, 60)])
+    alive = []
+
+    class Row(dict):
+        pass
+
+    def rows():
+        for _ in range(5):
+            row = Row(feature)
+            alive.append(weakref.ref(row))
+            yield row
+            del row
+            assert sum(one() is not None for one in alive) <= 1
+
+    assert encoding_report(rows()) == encoding_report([feature] * 5)
+
+
+def test_encoding_report_reads_no_column_in_vain(processor):
+    datasets = pytest.importorskip("datasets", reason="needs datasets, which the extra `training` brings")
+    features = processor.encode([random_document(5, 60, seed=seed) for seed in range(3)])
+    asked = []
+
+    class Rows(list):
+        def select_columns(self, names):
+            asked.extend(names)
+            return datasets.Dataset.from_list(self).select_columns(names)
+
+    assert encoding_report(Rows(features)) == encoding_report(features)
+    assert asked and not {"pairs", "facts", "evidence", "sentence_starts", "mention_entities"}.intersection(asked)
 
 
 def test_unknown_subword_tokens_are_counted(caplog):

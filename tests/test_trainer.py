@@ -28,16 +28,18 @@ from transformers import (
 
 from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
-from modeling_comm.evaluation.scoring import score
+from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.out_of_memory import DocumentMemoryError
 from modeling_comm.settings import SettingError
+from modeling_comm.training.build_trainer import build_trainer
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
-from modeling_comm.training.evaluation import EvaluatedDocuments
+from modeling_comm.training.evaluation import EvaluatedDocuments, metric_names
 from modeling_comm.training.hyperparameter_search import HyperparameterSearch
 from modeling_comm.training.predict_split import predict_test
 from modeling_comm.training.results import breaks_tie
+from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
 
@@ -740,6 +742,49 @@ def test_saved_model_predicts_the_same(make_trainer, kind):
     for before, after in zip(expected.predictions, found.predictions, strict=True):
         np.testing.assert_equal(dataclasses.asdict(after), dataclasses.asdict(before))
     assert again.evaluate()["eval_loss"] == trainer.evaluate()["eval_loss"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fields", "reference"),
+    [({}, {}, []), ({"type_constraint": "hard"}, {"evidence_weight": 0.1}, TRAIN)],
+    ids=["fewest", "most"],
+)
+def test_names_of_metrics_are_those_of_an_evaluation(make_trainer, settings, fields, reference):
+    config, processor = tiny_system(**fields, text_fields=NO_DROPOUT)
+    processor = processor.with_settings(**settings)
+    reference = load_ign_reference(reference) if reference else None
+    trainer = make_trainer(
+        system=(config, processor), ign_reference=reference, max_steps=1, metric_for_best_model="f1"
+    )
+    trainer.train()
+    found = {name.removeprefix("eval_") for name in trainer.evaluate()}
+    timing = {"runtime", "samples_per_second", "steps_per_second", "epoch", "model_preparation_time"}
+    names = metric_names(processor, reference)
+    assert set(names) == found - timing and len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    "metric", ["macro_f1", "long_ign_f1", "nonsense_loss", "evidence_f1", "ign_f1", "eval_web_f1"]
+)
+def test_a_metric_that_no_evaluation_gives_is_refused_before_a_training(tmp_path, metric):
+    flags = ["--model_name_or_path", "tiny", "--output_dir", str(tmp_path), "--do_train", "--use_cpu"]
+    arguments = parse_arguments([*flags, "--metric_for_best_model", metric])
+    config, processor = tiny_system()
+    with pytest.raises(ValueError, match=f"--metric_for_best_model is '{metric.removeprefix('eval_')}'"):
+        build_trainer(arguments, tiny_model(config), processor, {"train": TRAIN, "validation": DEV})
+
+
+@pytest.mark.parametrize("metric", ["evidence_f1_given_facts", "removed_by_types", "eval_ign_f1"])
+@pytest.mark.parametrize("several", [False, True])
+def test_every_metric_of_an_evaluation_may_choose(tmp_path, metric, several):
+    config, processor = tiny_system(evidence_weight=0.1)
+    processor = processor.with_settings(type_constraint="hard")
+    given = f"web_{metric}" if several else metric
+    flags = ["--model_name_or_path", "tiny", "--output_dir", str(tmp_path), "--do_train", "--use_cpu"]
+    arguments = parse_arguments([*flags, "--metric_for_best_model", given.replace("web_eval_", "eval_web_")])
+    documents = {"train": TRAIN, "validation": {"news": DEV, "web": DEV[:2]} if several else DEV}
+    trainer = build_trainer(arguments, tiny_model(config), processor, documents, load_ign_reference(TRAIN))
+    assert trainer.eval_dataset
 
 
 def test_metric_that_is_not_there(make_trainer):

@@ -10,9 +10,10 @@ from ..evaluation.scoring import IgnReference
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 from .batching import DocumentStream
-from .checks import METRICS
 from .distillation import DistillationTrainer, TeacherLogits
 from .encode_dataset import check_titles
+from .evaluation import metric_names
+from .evaluation_sets import set_of_metric
 from .script_arguments import Arguments
 from .trainer import CommTrainer
 from .training_progress import TrainingProgress
@@ -22,7 +23,7 @@ def build_trainer(
     arguments: Arguments,
     model: CommForDocumentRelationExtraction,
     processor: CommProcessor,
-    encoded: Mapping[str, Dataset | DocumentStream],
+    encoded: Mapping[str, Dataset | DocumentStream | Mapping[str, Dataset]],
     ign_reference: IgnReference | None = None,
 ) -> CommTrainer:
     """
@@ -31,7 +32,7 @@ def build_trainer(
     Args:
         arguments (`Arguments`): all of the run's.
         model, processor: what is trained.
-        encoded (`Mapping[str, Dataset | DocumentStream]`): the encoded documents of `train`, `validation` and `test`, as far as
+        encoded (`Mapping`): the encoded documents of `train`, `validation` (or a mapping of several sets) and `test`, as far as
             they are used.
         ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
 
@@ -40,7 +41,7 @@ def build_trainer(
     """
     if "test" in encoded:
         check_titles(encoded["test"])  # before a training, not after it
-    _check_metric(arguments.training, encoded, ign_reference)
+    _check_metric(arguments.training, encoded, processor, ign_reference)
     tuned = arguments.given("tune_evidence_threshold", "tune_fusion_threshold")
     if tuned and processor.decision.evidence_threshold is None:
         expected = "a model that predicts evidence: --evidence_weight 0.1, for example"
@@ -70,12 +71,15 @@ def build_trainer(
     return trainer
 
 
-def _check_metric(training, encoded, ign_reference):
+def _check_metric(training, encoded, processor, ign_reference):
     """The metric by which the best checkpoint is chosen is known before a training, not after its first epoch."""
     if not training.do_train or not training.load_best_model_at_end or "validation" not in encoded:
         return
-    metric = str(training.metric_for_best_model).removeprefix("eval_")
-    if not any(metric == name or metric.endswith(f"_{name}") for name in METRICS):  # of one set of several
-        raise ValueError(f"--metric_for_best_model is {metric!r}; expected one of {', '.join(METRICS)}")
-    if metric.endswith("ign_f1") and ign_reference is None:
-        raise ValueError("--metric_for_best_model is 'ign_f1', which needs an --ign_reference; found none")
+    given = metric = str(training.metric_for_best_model).removeprefix("eval_")
+    if isinstance(encoded["validation"], Mapping):  # several sets, whose names come first
+        metric = metric.removeprefix(f"{set_of_metric(metric, encoded['validation'])}_")
+    names = metric_names(processor, ign_reference)
+    if metric == "ign_f1" and metric not in names:
+        raise ValueError(f"--metric_for_best_model is {given!r}, which needs an --ign_reference; found none")
+    if metric not in names:
+        raise ValueError(f"--metric_for_best_model is {given!r}; expected one of {', '.join(names)}")

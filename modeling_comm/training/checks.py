@@ -10,9 +10,6 @@ from ..configuration_comm import CommConfig
 from ..losses import check_loss_of_unasked
 from .encode_dataset import column_of
 
-# What an evaluation measures, see [`~modeling_comm.training.trainer.evaluate_results`].
-METRICS = ("f1", "precision", "recall", "ign_f1", "average_precision", "loss", "predicted_positives", "removed_by_cap")
-
 logger = logging.get_logger(__name__)
 
 

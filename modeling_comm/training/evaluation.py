@@ -25,6 +25,26 @@ from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 
 
+_SCORES = ("f1", "precision", "recall", "ign_f1")
+_EVIDENCE_SCORES = ("evidence_precision", "evidence_recall", "evidence_f1", "evidence_f1_given_facts")
+
+
+def metric_names(processor: CommProcessor, ign_reference: IgnReference | None = None) -> list[str]:
+    """
+    What [`EvaluatedDocuments.metrics`] gives for labelled documents, whatever they are: not `average_precision_error`, which many
+    candidates have alone.
+
+    Args:
+        processor ([`CommProcessor`]): what decides.
+        ign_reference (`IgnReference`, *optional*): the facts that Ign F1 leaves out.
+    """
+    names = [name for name in _SCORES if name != "ign_f1" or ign_reference is not None]
+    names += ["average_precision", "loss", "predicted_positives", "removed_by_cap"]
+    if processor.decision.type_constraint != "none":
+        names.append("removed_by_types")
+    return names + list(_EVIDENCE_SCORES if processor.decision.evidence_threshold is not None else ())
+
+
 def predict_batch(
     model: CommForDocumentRelationExtraction,
     batch: dict[str, Any],
@@ -148,8 +168,7 @@ class EvaluatedDocuments:
             return metrics
         predicted = official_predictions(self.results, documents, processor.id2label)
         scores = score(predicted, documents, ign_reference=ign_reference, candidates=processor.candidates)
-        keys = ("f1", "precision", "recall", "ign_f1")
-        metrics |= {key: scores[key] for key in keys if scores[key] is not None}
+        metrics |= {key: scores[key] for key in _SCORES if scores[key] is not None}
         if processor.decision.evidence_threshold is not None:
             metrics |= evidence_metrics(self.results, documents, processor.id2label, processor.candidates)
         metrics["average_precision"], error = self.ranking.average_precision(self.facts_out_of_reach(documents))

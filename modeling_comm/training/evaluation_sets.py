@@ -11,14 +11,14 @@ from .training_args import CommTrainingArguments
 def check_metric_of_several(args: CommTrainingArguments, datasets: Mapping[str, Any]) -> None:
     """The best checkpoint is that of one of several evaluation sets, which the metric's name has to say."""
     metric = args.metric_for_best_model
-    if args.load_best_model_at_end and _set_of_metric(metric, datasets) is None:
+    if args.load_best_model_at_end and set_of_metric(metric, datasets) is None:
         choices = ", ".join(f"{name}_{metric.removeprefix('eval_')}" for name in datasets)
         raise ValueError(
             f"metric_for_best_model is {metric!r}, of several evaluation sets; expected one such as {choices}"
         )
 
 
-def _set_of_metric(metric: str | None, names: Iterable[str]) -> str | None:
+def set_of_metric(metric: str | None, names: Iterable[str]) -> str | None:
     """The set that a metric is a score of, `"long"` for `"eval_long_f1"` or `"long_f1"`."""
     metric = (metric or "").removeprefix("eval_")
     return max((name for name in names if metric.startswith(f"{name}_")), key=len, default=None)
@@ -33,7 +33,7 @@ class EvaluationSets(Trainer):
         """As the parent's. Early stopping is asked only about the evaluation set that has its metric: of others it says that it
         is disabled, which it is not."""
         callbacks, several = self.callback_handler.callbacks, isinstance(self.eval_dataset, Mapping)
-        name = _set_of_metric(self.args.metric_for_best_model, self.eval_dataset) if several else None
+        name = set_of_metric(self.args.metric_for_best_model, self.eval_dataset) if several else None
         is_whole = isinstance(eval_dataset, Mapping) or (several and eval_dataset is None)  # calls this for each set
         if not is_whole and not (self.is_in_train and metric_key_prefix == (f"eval_{name}" if several else "eval")):
             kept = [callback for callback in callbacks if not isinstance(callback, EarlyStoppingCallback)]
