@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import re
 import xml.etree.ElementTree as ElementTree
@@ -756,6 +757,18 @@ def test_predictions_become_documents_to_train_on(form, tmp_path, capsys):
     assert run("export", "--format", form, "--input", train, "--rel_info", names, "--output", other) == 0
     shown = other / "visual.conf" if form == "brat" else other
     assert "place of birth" in shown.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", ["export", "import"])
+def test_a_pipe_is_refused_where_a_file_is_read_twice(command, tmp_path, capsys):
+    source, target = os.pipe()
+    os.write(target, json.dumps(record_of("Ada. Bo.", [], [], title="", id=1)).encode() + b"\n")
+    os.close(target)
+    words = ("--format", "doccano", "--input", f"/dev/fd/{source}", "--output", tmp_path / "tool")
+    assert run(command, *words) == 2
+    os.close(source)
+    assert f"/dev/fd/{source}: found a pipe, which cannot be read twice; expected a file" in capsys.readouterr().err
+    assert not (tmp_path / "tool").exists()
 
 
 @pytest.mark.parametrize("form", TOOLS)

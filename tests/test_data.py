@@ -34,7 +34,7 @@ from dataset_scripts.provenance import read_provenance
 from modeling_comm.data import get_dataset
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import DocumentError
-from modeling_comm.utils.files import file_sha256, iterate_json_array
+from modeling_comm.utils.files import file_sha256, iterate_json_array, iterate_json_values
 
 DATA = SHARED / "data"
 
@@ -395,6 +395,28 @@ def test_no_array(text, message):
     with pytest.raises(DocumentError) as caught:
         list(iterate_json_array(io.StringIO(text), "mine.json"))
     assert str(caught.value).startswith(f"mine.json: {message}")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("size", [1, 2000])
+def test_values_of_a_pipe(size, compressed):
+    """A pipe is opened and read once."""
+    values = [{"text": "é" * size, "number": number} for number in range(3)]
+    lines = "\n".join(["", *map(json.dumps, values), "  "])
+    for content in (json.dumps(values), f" \n {json.dumps(values)}", lines, lines.replace("\n", "\r\n"), ""):
+        expected = values if content else []
+        content = gzip.compress(content.encode()) if compressed else content.encode()
+        source, target = os.pipe()
+        os.write(target, content)
+        os.close(target)
+        assert list(iterate_json_values(f"/dev/fd/{source}")) == expected
+        os.close(source)
+
+
+def test_a_wrong_line_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{}\n\n{"a": ' + "1" * 2000 + "}\n{]\n")
+    with pytest.raises(DocumentError, match=r"a\.jsonl.*line 4"):
+        list(iterate_json_values(tmp_path / "a.jsonl"))
 
 
 def test_broken_item_is_reported_before_the_rest_is_read():

@@ -9,7 +9,7 @@ from ..documents import Document, validate_document
 from ..evaluation.mismatch import read_relation_names
 from ..formats import collect_labels, get_writer, pre_annotation
 from ..prediction_record import PredictionRecord, parse_record
-from ..utils.files import iterate_json_values
+from ..utils.files import iterate_json_values, refuse_pipe
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
@@ -18,6 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Writes the pre-annotations, and says how much there is; returns the exit status."""
     refuse_overwriting([args.output], filter(None, [args.input, args.rel_info]))
     check_finished(args.input)
+    refuse_pipe(args.input)  # its labels are collected before a document is written
     names = read_relation_names(args.rel_info) if args.rel_info else {}
     labels = collect_labels(read_predictions(args.input), names, args.coreference_relation)
     annotations = (pre_annotation(item, number)[0] for number, item in enumerate(read_predictions(args.input), 1))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings import NameTakenError, SettingError
+from ..utils.files import refuse_pipe
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
@@ -163,11 +164,13 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
     Raises:
         SettingError: there is no format of this name.
         FileNotFoundError: there is no such file or folder, or no file of the format is in the folder.
-        ValueError: a file looks like no format or like several, or the files of a folder like different ones.
+        ValueError: a file looks like no format or like several, or the files of a folder like different ones; or it is a pipe,
+            which could not be read twice.
     """
     chosen = None if name is None else get_format(name)
     path = Path(source)
     if not path.is_dir():
+        refuse_pipe(path)  # its format is guessed, and links of mentions are looked for, before it is read
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected a file or a folder, found none")
         return [(str(path), chosen or _guess(path))]

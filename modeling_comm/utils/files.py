@@ -3,11 +3,13 @@
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, TextIO
 
 from ..documents import DocumentError, shown
@@ -28,6 +30,12 @@ def open_text(path: str | os.PathLike) -> TextIO:
     unpacked = gzip.GzipFile(fileobj=file)
     unpacked.myfileobj = file  # type: ignore[assignment]  # which is closed with it
     return io.TextIOWrapper(unpacked, encoding="utf-8-sig")  # type: ignore[arg-type]
+
+
+def refuse_pipe(path: str | os.PathLike) -> None:
+    """Raises `ValueError` where `path` is a pipe, for a reader that needs the file twice."""
+    if Path(path).is_fifo():
+        raise ValueError(f"{path}: found a pipe, which cannot be read twice; expected a file")
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -65,41 +73,47 @@ def iterate_json_lines(path: str | os.PathLike) -> Iterator[tuple[int, object]]:
     [`DocumentError`].
     """
     with open_text(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise DocumentError(
-                    os.fspath(path), None, None, f"line {number}", str(error), "a line of JSON"
-                ) from error
+        yield from _json_lines(file, os.fspath(path))
+
+
+def _json_lines(lines: Iterable[str], source: str) -> Iterator[tuple[int, object]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DocumentError(source, None, None, f"line {number}", str(error), "a line of JSON") from error
 
 
 def iterate_json_values(path: str | os.PathLike) -> Iterator:
-    """Items of a JSON array, or else the values of JSON lines, one after another, in bounded memory."""
+    """Items of a JSON array, or else the values of JSON lines, one after another, in bounded memory. The file is opened and read
+    once, as a pipe can be."""
     with open_text(path) as file:
-        array = file.read(1 << 10).lstrip()[:1] == "["
-    if not array:
-        yield from (value for _, value in iterate_json_lines(path))
-        return
-    with open_text(path) as file:
-        yield from iterate_json_array(file, os.fspath(path))
+        begun = file.read(1 << 10)
+        if begun.lstrip()[:1] == "[":
+            yield from iterate_json_array(file, os.fspath(path), begun=begun)
+        else:
+            lines = itertools.chain(io.StringIO(begun + file.readline()), file)
+            yield from (value for _, value in _json_lines(lines, os.fspath(path)))
 
 
-def iterate_json_array(file: TextIO, source: str | None = None, chunk_size: int = 1 << 20) -> Iterator:
+def iterate_json_array(
+    file: TextIO, source: str | None = None, chunk_size: int = 1 << 20, begun: str = ""
+) -> Iterator:
     """
     Items of a JSON array, decoded one after another, so that memory holds a piece of the file and never all of it.
 
     Args:
-        file (text file): open for reading, at its start.
+        file (text file): open for reading, at its start, or behind what is `begun`.
         source (`str`, *optional*): the file's name, for messages.
         chunk_size (`int`, defaults to 1,048,576): characters that are read at a time.
+        begun (`str`, *optional*): what was read of the file before.
 
     Raises:
         DocumentError: the file holds no JSON array, an item is no JSON, or the file ends before the array does.
     """
-    decoder, text, position, index = json.JSONDecoder(), "", 0, 0
+    decoder, text, position, index = json.JSONDecoder(), begun, 0, 0
 
     def read_more():
         nonlocal text, position
