@@ -1,8 +1,9 @@
 """From a text's named entities to a document's: who finds mentions, and which mentions are the same entity."""
 
+import bisect
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral
 from typing import Any
@@ -23,7 +24,8 @@ _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the
 _FILLERS = frozenset(
     map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 )
-_OPENING = re.compile(r"\s*[(\[]\s*[\"'“‘]?\s*")
+_BRACKETS = ("(", "[")
+_QUOTES = ('"', "'", "“", "‘")
 
 
 # ---------------------------------------------------------------------------------------------------- text to mentions
@@ -187,7 +189,7 @@ def _check_groups(checker, groups, size):
     twice = [number for number, times in Counter(seen).items() if times > 1]
     if twice:
         checker.fail("coreference", twice, expected)
-    return [group for group in groups if group] + [[number] for number in range(size) if number not in set(seen)]
+    return [group for group in groups if group] + [[number] for number in sorted(set(range(size)).difference(seen))]
 
 
 def normalize_name(name: str, kind: str | None = None) -> str:
@@ -246,13 +248,13 @@ def _group_by_name(text, mentions):
             alike.append(name)
         name.type = name.type or mention["type"]
         name.members.append(number)
-    for name in names:
-        name.targets = _expansions(text, mentions, name, names) or _longer_persons(name, names)
+    _find_targets(text, mentions, names)
     groups = {id(name): [] for name in names}
     for name in names:
-        targets = list(_last_targets(name))
+        target_of = {number: target for target in _last_targets(name) for number in target.members}
+        places = sorted(target_of)
         for number in name.members:
-            groups[id(_nearest(number, targets) if targets else name)].append(number)
+            groups[id(target_of[_nearest(number, places)] if places else name)].append(number)
     return [group for group in groups.values() if group]
 
 
@@ -270,20 +272,36 @@ class _Name:
         self.members, self.targets = [], []
 
 
-def _expansions(text, mentions, name, names):
-    """The names that an abbreviation may be short for."""
-    if not _is_abbreviation(name.text) or name.type in _AMOUNTS:
-        return []
-    others = [
-        other
-        for other in names
-        if other.type not in _AMOUNTS and _compatible(name.type, other.type) and not _is_abbreviation(other.text)
-    ]
-    first = mentions[name.members[0]]
-    bracketed = [
-        other for other in others if any(_in_brackets(text, mentions[number], first) for number in other.members)
-    ]
-    return bracketed or [other for other in others if name.key in _initials(other.key)]
+def _find_targets(text, mentions, names):
+    """Gives each name its targets. Names are looked up by what a short one has of them: a text may have thousands."""
+    by_end, by_initials, by_last_words = defaultdict(list), defaultdict(list), defaultdict(list)
+    for name in names:
+        if name.type in _AMOUNTS or _is_abbreviation(name.text):
+            continue
+        for number in name.members:
+            by_end[mentions[number]["end"]].append((number, name))
+        for initials in _initials(name.key):
+            by_initials[initials].append(name)
+    persons = {name.key for name in names if name.type == "PER"}
+    for name in names:
+        words = _family_name(name.key) if name.type == "PER" else ()
+        for start in range(1, len(words)):
+            if (last := " ".join(words[start:])) in persons:
+                by_last_words[last].append(name)
+    for name in names:
+        if _is_abbreviation(name.text) and name.type not in _AMOUNTS:
+            before = (
+                (number, other)
+                for end in _ends_before_bracket(text, mentions[name.members[0]]["start"])
+                for number, other in by_end.get(end, ())
+                if _compatible(name.type, other.type)
+            )
+            name.targets = [other for number, other in before if _gives_letters(mentions[number]["text"], name.key)]
+            name.targets = name.targets or [
+                other for other in by_initials.get(name.key, ()) if _compatible(name.type, other.type)
+            ]
+        if not name.targets and name.type == "PER":
+            name.targets = by_last_words.get(name.key, [])
 
 
 def _is_abbreviation(text):
@@ -291,13 +309,27 @@ def _is_abbreviation(text):
     return len(letters) > 1 and letters.isalpha() and 2 * sum(map(str.isupper, letters)) >= len(letters)
 
 
-def _in_brackets(text, long, short):
-    """Returns whether `short` follows `long` in brackets and takes its letters from there, the first one first. Some
-    abbreviations have a letter of the article in them."""
-    name, wanted = long["text"].casefold(), normalize_name(short["text"])
-    return _OPENING.fullmatch(text, long["end"], max(long["end"], short["start"])) is not None and any(
-        _has_letters(form, wanted) for form in (name, _ARTICLE.sub("", name))
-    )
+def _ends_before_bracket(text, start):
+    """Where a name ends that a mention from `start` on follows in brackets: at the bracket, or at a space before it."""
+    place = _before_space(text, start)
+    if text.endswith(_QUOTES, 0, place):
+        place = _before_space(text, place - 1)
+    if not text.endswith(_BRACKETS, 0, place):
+        return range(0)
+    return range(_before_space(text, place - 1), place)
+
+
+def _before_space(text, place):
+    while place and text[place - 1].isspace():
+        place -= 1
+    return place
+
+
+def _gives_letters(long, key):
+    """Returns whether an abbreviation takes its letters from a name that it follows in brackets, the first one first. Some have a
+    letter of the article in them."""
+    name = long.casefold()
+    return any(_has_letters(form, key) for form in (name, _ARTICLE.sub("", name)))
 
 
 def _has_letters(name, wanted):
@@ -309,29 +341,18 @@ def _has_letters(name, wanted):
 def _initials(key):
     words = key.split()
     if len(words) == 1:
-        return []
-    return ["".join(word[0] for word in words), "".join(word[0] for word in words if word not in _SMALL_WORDS)]
-
-
-def _longer_persons(name, names):
-    if name.type != "PER":
-        return []
-    return [other for other in names if other.type == "PER" and _family_name(other.key).endswith(f" {name.key}")]
+        return set()
+    return {"".join(word[0] for word in words), "".join(word[0] for word in words if word not in _SMALL_WORDS)}
 
 
 def _family_name(key):
+    """The words of a person's name, without "Jr." and the like at its end."""
     words = key.split()
     while words and words[-1] in _SUFFIXES:
         words.pop()
-    return " ".join(words)
+    return words
 
 
-def _nearest(number, names):
-    """The name mentioned last before a mention, or else the first after it."""
-    members = [(member, name) for name in names for member in name.members]
-    before = [(member, name) for member, name in members if member < number]
-    return max(before, key=_first)[1] if before else min(members, key=_first)[1]
-
-
-def _first(pair):
-    return pair[0]
+def _nearest(number, places):
+    """The last place before a mention, or else the first after it; places are sorted."""
+    return places[max(bisect.bisect_left(places, number) - 1, 0)]

@@ -2,12 +2,14 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 import torch
 from helpers import SHARED, requires_shared, tiny_text_config, word_piece_tokenizer
 from transformers import AutoModelForTokenClassification, pipeline
 
+from modeling_comm import mentions as mentions_module
 from modeling_comm.documents import DocumentError
 from modeling_comm.mentions import find_mentions, group_mentions, normalize_name
 from modeling_comm.text_to_document import text_from_document
@@ -104,6 +106,29 @@ def test_rules(marked, expected):
     text, mentions = read(marked)
     assert names(text, group_mentions(text, mentions)) == expected
     assert names(text, group_mentions(text, mentions[::-1])) == expected  # their order does not matter
+
+
+def test_every_name_is_looked_at_a_few_times(monkeypatch):
+    """And not once for every other name: what is done for a name is counted, in a text of four hundred."""
+    letters = [f"{one}{other}" for one in "ABCDEFGHIJ" for other in "KLMNOPQRST"]
+    marked = "".join(f"the [ORG:{one}o {two}i]. [ORG:{one}{two}] and [PER:{one}{two}an Quinn] or [PER:Quinn]. "
+                     for one, two in letters)  # fmt: skip
+    text, mentions = read(marked)
+    calls = Counter()
+    for name in ("normalize_name", "_compatible", "_has_letters", "_initials", "_family_name", "_is_abbreviation"):
+        whole = getattr(mentions_module, name)
+        monkeypatch.setattr(mentions_module, name, lambda *words, n=name, f=whole: calls.update([n]) or f(*words))
+    entities = names(text, group_mentions(text, mentions))
+    assert max(calls.values()) <= 4 * len(mentions)
+    assert len(entities) == 2 * len(letters)
+    assert all([f"{one}o {two}i", f"{one}{two}"] in entities for one, two in letters)
+    assert entities[1] == ["AKan Quinn", "Quinn"], "the one mentioned last before"
+
+
+def test_a_mention_in_no_group_is_an_entity_alone():
+    text, mentions = read(" ".join(f"[PER:P{number}]" for number in range(6)))
+    found = names(text, group_mentions(text, mentions, lambda *_: [[4, 1]]))
+    assert found == [["P0"], ["P1", "P4"], ["P2"], ["P3"], ["P5"]]
 
 
 def test_types():
