@@ -31,7 +31,8 @@ def describe_documents(documents: Iterable[Document], candidates: CandidatePairs
     max_entities = max_triples = 0
     for document in documents:
         entities, labels = document["vertexSet"], document.get("labels")
-        asked = set(map(tuple, candidates.pairs(document).tolist()))
+        asked = candidates.asked(document)
+        pairs = int(asked.sum())
         max_entities = max(max_entities, len(entities))
         counts.update(
             documents=1,
@@ -39,7 +40,7 @@ def describe_documents(documents: Iterable[Document], candidates: CandidatePairs
             tokens=sum(map(len, document["sents"])),
             entities=len(entities),
             mentions=sum(map(len, entities)),
-            pairs=len(asked),
+            pairs=pairs,
             ignored_pairs=len(document.get("ignored_pairs") or ()),
         )
         if labels is None:
@@ -55,9 +56,9 @@ def describe_documents(documents: Iterable[Document], candidates: CandidatePairs
         sentences = [{mention["sent_id"] for mention in mentions} for mentions in entities]
         counts.update(
             labelled_documents=1,
-            labelled_pairs=len(asked),
-            positive_pairs=sum(pair in asked for pair in per_pair),
-            unasked_triples=sum(fact[:2] not in asked for fact in has_evidence),
+            labelled_pairs=pairs,
+            positive_pairs=sum(bool(asked[pair]) for pair in per_pair),
+            unasked_triples=sum(not asked[fact[:2]] for fact in has_evidence),
             triples=len(has_evidence),
             duplicate_triples=repeated + 1 - len(has_evidence),
             intra=sum(not sentences[head].isdisjoint(sentences[tail]) for head, tail, _ in has_evidence),

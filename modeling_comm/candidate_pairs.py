@@ -126,16 +126,23 @@ class CandidatePairs:
     def pairs(self, document: Document) -> np.ndarray:
         """`(p, 2)` int64: head and tail of the pairs that a model is asked about, by head and then tail: the document's
         candidates but its `ignored_pairs`."""
-        return self.pairs_of_types(entity_types(document), ignored_pairs(document))
+        return np.argwhere(self.asked(document))
+
+    def asked(self, document: Document) -> np.ndarray:
+        """`(n, n)` bool, by head and tail: which [`pairs`] a model is asked about."""
+        return self._asked_of_types(entity_types(document), ignored_pairs(document))
 
     def pairs_of_types(self, types: Sequence[str], ignored: Collection[tuple[int, int]] = ()) -> np.ndarray:
-        """The same of a document whose entities have these `types`, and whose `ignored` pairs are these."""
+        """[`pairs`] of a document whose entities have these `types`, and whose `ignored` pairs are these."""
+        return np.argwhere(self._asked_of_types(types, ignored))
+
+    def _asked_of_types(self, types, ignored):
         asked = self.matrix(types)
         for head, tail in ignored:
             asked[head, tail] = False
             if not self.directed:
                 asked[tail, head] = False
-        return np.argwhere(asked)
+        return asked
 
     def turned(self, document: Document) -> np.ndarray:
         """Rows of [`pairs`] that are not asked about symmetric relations, because the other direction is, or is ignored; none

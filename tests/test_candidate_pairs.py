@@ -4,15 +4,18 @@ document says to ignore; and documents whose entities have ids and share mention
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from helpers import random_document, run_script, save_backbone, tiny_config, tiny_model, tiny_processor, tiny_system
 
 import comm_docre
+from dataset_scripts.describe import describe_documents
 from modeling_comm import CommProcessor, DocumentRelationExtractionPipeline, document_from_text
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.features import LOSSES_OF_ENCODING, without_relations
+from modeling_comm.incomplete_labels.label_rates import label_rates
 from modeling_comm.losses import available_losses, loss_from_config
 from modeling_comm.settings import SettingError
 from modeling_comm.training.checks import check_loss_of_symmetric
@@ -62,6 +65,26 @@ def test_one_pair_per_unordered_pair():
     assert pairs(both, typed(["Disease", "Chemical"])) == [(0, 1)]
     ignored = typed(["Disease", "Chemical", "Disease"], ignored_pairs=[[0, 1]])
     assert pairs(of_types, ignored) == [(0, 2), (1, 2)]
+
+
+def test_pairs_are_counted_without_a_list_of_them(monkeypatch):
+    """Of a document of a thousand entities a million tuples would be made for a few dozen labels."""
+    document = {**random_document(6, seed=3), "ignored_pairs": [[0, 1], [2, 3]]}
+    kinds = sorted({mentions[0]["type"] for mentions in document["vertexSet"]})
+    facts = [(head, tail) for head in range(6) for tail in range(6) if head != tail]
+    document["labels"] = [{"h": head, "t": tail, "r": "P17", "evidence": []} for head, tail in facts]
+    some = [(kinds[0], kinds[-1]), (kinds[-1], kinds[0]), (kinds[0], kinds[0])]
+    ways = [ALL_PAIRS, CandidatePairs(some), CandidatePairs(some, directed=False), CandidatePairs(directed=False)]
+    expected = [candidates.pairs(document).tolist() for candidates in ways]
+    monkeypatch.delattr(CandidatePairs, "pairs")
+    for candidates, asked in zip(ways, expected, strict=True):
+        assert np.argwhere(candidates.asked(document)).tolist() == asked
+        labelled = {fact[:2] for fact, _ in candidates.labels(document)}
+        positive = sum(tuple(pair) in labelled for pair in asked)
+        found = describe_documents([document], candidates)
+        assert found["pairs"] == found["labelled_pairs"] == len(asked) and found["positive_pairs"] == positive > 0
+        assert found["unasked_triples"] == len(labelled) - positive
+        assert label_rates([document], candidates) == {"P17": positive / len(asked)}
 
 
 def test_facts_are_read_in_the_direction_that_is_asked():

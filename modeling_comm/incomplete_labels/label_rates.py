@@ -30,11 +30,10 @@ def label_rates(documents: Iterable[Document], candidates: CandidatePairs = ALL_
     """
     counts, pairs = Counter(), 0
     for document in documents:
-        asked = set(map(tuple, candidates.pairs(document).tolist()))
-        pairs += len(asked)
-        counts.update(
-            relation for *pair, relation in {fact for fact, _ in candidates.labels(document)} if tuple(pair) in asked
-        )
+        asked = candidates.asked(document)
+        pairs += int(asked.sum())
+        facts = {fact for fact, _ in candidates.labels(document)}
+        counts.update(relation for head, tail, relation in facts if asked[head, tail])
     return {relation: counts[relation] / pairs for relation in sorted(counts)}
 
 
