@@ -51,10 +51,6 @@ class ModelArguments:
         default=None,
         metadata={"help": "hard: a relation only between types of head and tail that it has in training (none)."},
     )
-    type_prior: bool | None = field(
-        default=None,
-        metadata={"help": "Logits start from how often training has each relation between two entity types (false)."},
-    )
     rules: str | None = field(
         default=None,
         metadata={
