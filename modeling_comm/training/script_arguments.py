@@ -165,6 +165,16 @@ class DataArguments:
             "original labels only."
         },
     )
+    masked_copies: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on so many further copies of each document, in which words for their types replace names of entities."
+        },
+    )
+    masked_share: float = field(
+        default=0.5,
+        metadata={"help": "Share of the entities of these copies whose names are replaced, drawn at random."},
+    )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
     )
