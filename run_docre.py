@@ -139,7 +139,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training.eval_strategy, training.load_best_model_at_end = "no", False
     used = {split: rows for split, rows in data.splits.items() if split in arguments.splits_used()}
-    if arguments.data.masked_copies and training.do_train and not progress.finished:
+    if arguments.data.masked_copies:
         copies = arguments.data.masked_copies, arguments.data.masked_share
         used["train"] = with_masked_copies(used["train"], *copies, training.seed, data.entry.type_words)
     encoded, reports = encode_splits(used, processor, arguments)
