@@ -5,9 +5,11 @@ import doctest
 import gzip
 import itertools
 import json
+import random
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,34 @@ def rates(correct, predicted, gold):
     f1 = 2 * precision * recall / (precision + recall) if correct else 0.0
     counts = {"gold": gold, "predictions": predicted, "correct": correct}
     return pytest.approx({"precision": precision, "recall": recall, "f1": f1, **counts})
+
+
+def test_mentions_are_read_once_however_many_facts_there_are():
+    """Two entities of a thousand mentions have a million pairs of them."""
+    read, draw = Counter(), random.Random(0)
+
+    class Mentioned(dict):
+        def __getitem__(self, name):
+            read[name] += 1
+            return super().__getitem__(name)
+
+    def of(number):
+        places = draw.sample(range(400), 3)
+        return [Mentioned(name=f"{number} {place}", sent_id=place) for place in places for _ in range(4)]
+
+    entities = [of(number) for number in range(9)]
+    facts = list(itertools.permutations(range(9), 2))
+    truth = [{"title": "A", "vertexSet": entities, "labels": [label(*pair, "P17") for pair in facts]}]
+    distances = [min(abs(one["sent_id"] - other["sent_id"]) for one in entities[head] for other in entities[tail])
+                 for head, tail in facts]  # fmt: skip
+    known = [(entities[head][4]["name"], entities[tail][9]["name"], "P17") for head, tail in facts[::3]]
+    read.clear()
+    result = score([fact("A", *pair, "P17") for pair in facts], truth, ign_reference=known, long_distance=20)
+    mentions = sum(map(len, entities))
+    assert max(read["name"], read["sent_id"]) <= 3 * mentions < len(facts) * 12
+    assert result["inter_long"]["gold"] == sum(distance > 20 for distance in distances) > 0
+    assert result["inter"]["gold"] == sum(map(bool, distances))
+    assert result["ign_reference"]["known_gold"] == len(known)
 
 
 def test_scores_by_hand(documents, predictions):

@@ -4,6 +4,7 @@ The command `comm-docre evaluate` sets the scores beside the type prior's.
 """
 
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
-from ..documents import Document, DocumentChecker, DocumentError, Mention, OfficialPrediction, validate_document
+from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
 from ..settings import SettingError
 from ..utils.files import read_json
 from .rates import f1_of, rates, ratio
@@ -121,9 +122,9 @@ class IgnReference:
     source: str
     sha256: str
 
-    def knows(self, head_mentions: Iterable[Mention], tail_mentions: Iterable[Mention], relation: str) -> bool:
-        """Returns whether any name of the head has this relation to any name of the tail in these facts."""
-        return any((h["name"], t["name"], relation) in self.facts for h in head_mentions for t in tail_mentions)
+    def knows(self, head_names: Collection[str], tail_names: Collection[str], relation: str) -> bool:
+        """Returns whether any of the head's names has this relation to any of the tail's in these facts."""
+        return any((head, tail, relation) in self.facts for head in head_names for tail in tail_names)
 
 
 def load_ign_reference(
@@ -149,11 +150,12 @@ def load_ign_reference(
     content = list(content)
     if any(isinstance(item, Mapping) for item in content):
         facts = frozenset(
-            (h["name"], t["name"], relation)
+            (head_name, tail_name, relation)
             for document in parse_documents(content, source=name)
+            for names in [_of_mentions(document, "name")]
             for head, tail, relation in document.facts
-            for h in document.entities[head]
-            for t in document.entities[tail]
+            for head_name in names[head]
+            for tail_name in names[tail]
         )
     else:
         for index, fact in enumerate(content):
@@ -166,8 +168,17 @@ def load_ign_reference(
     return IgnReference(facts, f"{len(content)} items in memory", hashlib.sha256(canonical).hexdigest())
 
 
-def _sentence_distance(document, head, tail):
-    return min(abs(h["sent_id"] - t["sent_id"]) for h in document.entities[head] for t in document.entities[tail])
+def _of_mentions(document, field):
+    """A field of each entity's mentions, each value once: an entity with many mentions has few names, and is in few sentences."""
+    return [{mention[field] for mention in mentions} for mentions in document.entities]
+
+
+def _sentence_distance(one, other):
+    """The least distance between two entities, of which all sentences are given."""
+    if not one.isdisjoint(other):
+        return 0
+    ordered = itertools.pairwise(sorted(one | other))
+    return min(second - first for first, second in ordered if (first in one) != (second in one))
 
 
 @dataclass
@@ -215,11 +226,13 @@ class _Tally:
         scored = {fact: ev for fact, ev in predicted.items() if not self.candidates.ignores(*fact, document.ignored)}
         self.ignored_predictions += len(predicted) - len(scored)
         predicted = scored
+        sentences = _of_mentions(document, "sent_id")
+        names = _of_mentions(document, "name") if self.reference else None
         for fact in document.facts.keys() | predicted.keys():
             head, tail, relation = fact
             is_predicted, is_gold = fact in predicted, fact in document.facts
             counted = (is_predicted and is_gold, is_predicted, is_gold)
-            distance = _sentence_distance(document, head, tail)
+            distance = _sentence_distance(sentences[head], sentences[tail])
             parts = [self.by_relation.setdefault(relation, _Counts()), self.inter if distance else self.intra]
             if distance > self.long_distance:
                 parts.append(self.inter_long)
@@ -233,14 +246,14 @@ class _Tally:
                 if is_predicted and gold_evidence:
                     self.evidence_of_correct.add(right, len(predicted[fact]), len(gold_evidence))
                     self.correct_with_evidence += 1
-                if self.reference and self._is_known(document, fact):
+                if self.reference and self._is_known(names, fact):
                     self.known_gold += 1
                     self.known_correct += is_predicted
             self.evidence.add(0, len(predicted.get(fact, _NOTHING)), 0)
 
-    def _is_known(self, document, fact):
+    def _is_known(self, names, fact):
         return any(
-            self.reference.knows(document.entities[head], document.entities[tail], relation)
+            self.reference.knows(names[head], names[tail], relation)
             for head, tail, relation in (fact, *self.candidates.mirrored(*fact))
         )
 
