@@ -67,27 +67,10 @@ def relation_margins(logits: torch.Tensor, decision_threshold: str = "th") -> to
     return logits[:, 1:] - logits[:, :1] if decision_threshold == "th" else logits[:, 1:]
 
 
-def decide(logits: torch.Tensor, pairs: torch.Tensor, settings: DecisionSettings) -> tuple[list[Triple], int]:
-    """
-    The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset, or, with a
-    map to probabilities, its probability strictly greater than the cut.
-
-    A pair's relations depend on its own logits only, so that the pairs of a document may come in parts. `type_constraint` is left
-    out of account: logits do not say what types the entities have.
-
-    Args:
-        logits (`(p, R + 1)` float): rows are pairs, column 0 the threshold class.
-        pairs (`(p, 2)` integer): head and tail.
-        settings (`DecisionSettings`): threshold, offset and cap.
-
-    Returns:
-        the triples in the order of the pairs, and how many more the cap removed.
-    """
-    triples, removed = _decide_margins(relation_margins(logits, settings.decision_threshold), pairs, settings)
-    return triples, removed["removed_by_cap"]
-
-
 def _decide_margins(margins, pairs, settings, excluded=None):
+    """The decision rule: a relation is predicted iff its margin over the threshold is strictly greater than the offset, or, with
+    a map to probabilities, its probability strictly greater than the cut. A pair's relations depend on its own logits only.
+    Returns the triples in the order of the pairs, and what was removed."""
     map_ = settings.probability_map
     ranks, required = margins, settings.threshold_offset
     if map_ is not None:
@@ -108,7 +91,7 @@ def _decide_margins(margins, pairs, settings, excluded=None):
     columns = [one.tolist() for one in (*pairs[row].unbind(-1), relation + 1, margins[row, relation])]
     triples = list(map(Triple, *columns))
     if map_ is not None:
-        # One by one: the last bits of a vector's depend on its length, and a document may come in parts.
+        # One by one: the last bits of a vector's depend on its length, and so on what else is predicted.
         known = map(_probability, ranks[row, relation].tolist())
         triples = [triple._replace(probability=one) for triple, one in zip(triples, known, strict=True)]
     return triples, {"removed_by_cap": by_cap, "removed_by_types": by_types}
@@ -138,7 +121,7 @@ class Predictions(Mapping):
         removed_by_types (`int`, defaults to 0): those that `type_constraint` removed.
         pairs (`(p, 2)` int64 array, *optional*): head and tail of all candidate pairs.
         margins (`(p, R)` float32 array, *optional*): of all their relations over the threshold. Like `pairs` and `labels`, kept
-            only where somebody asks for them, and not where the document was decided in parts.
+            only where somebody asks for them.
         excluded (`(p, R)` bool array, *optional*): the relations of `pairs` that `type_constraint` excludes, with any margin.
         labels (`(p, R)` bool array, *optional*): the gold relations of `pairs`.
         loss (`float`, *optional*): the loss, summed over `pairs`.
@@ -180,25 +163,12 @@ class Predictions(Mapping):
         settings: DecisionSettings,
         excluded: np.ndarray | None = None,
     ) -> "Predictions":
-        """Decides on a document whose logits `(p, R + 1)` and pairs `(p, 2)` are computed at once, and keeps all margins. The
-        relations that are `excluded` `(p, R)` are not predicted."""
+        """Decides on a document of these logits `(p, R + 1)` and pairs `(p, 2)`, and keeps all margins. The relations that are
+        `excluded` `(p, R)` are not predicted."""
         pairs, margins = pairs.cpu(), relation_margins(logits, settings.decision_threshold).cpu()
         triples, removed = _decide_margins(margins, pairs, settings, excluded)
         kept = {"pairs": pairs.numpy(), "margins": margins.numpy(), "excluded": excluded}
         return cls(triples, dataclasses.replace(settings), **removed, **kept)
-
-    @classmethod
-    def from_parts(
-        cls, parts: Iterable[tuple[torch.Tensor, torch.Tensor]], settings: DecisionSettings
-    ) -> "Predictions":
-        """Decides on a document whose logits and pairs come in parts `(logits, pairs)`, and keeps only what is predicted:
-        memory grows with the triples, not with the pairs."""
-        predictions = cls([], dataclasses.replace(settings))
-        for logits, pairs in parts:
-            triples, removed = decide(logits, pairs, settings)
-            predictions.triples += triples
-            predictions.removed_by_cap += removed
-        return predictions
 
     def at_offset(self, threshold_offset: float) -> "Predictions":
         """The same document, decided with another `threshold_offset`. Needs `margins`. Triples have evidence where

@@ -47,7 +47,7 @@ from modeling_comm.commands.convert import (
     original_name,
     read_state_dict,
 )
-from modeling_comm.decoding import DecisionSettings, decide
+from modeling_comm.decoding import DecisionSettings, Predictions
 
 LOGITS = 1e-4
 each_system = pytest.mark.parametrize("relation_encoder", GOLDEN_NAMES)
@@ -86,7 +86,7 @@ def original_form(logits, processor, most):
     """0 and 1 in the originals' form: column 0 says that there is no relation."""
     settings = DecisionSettings(processor.decision.decision_threshold, max_relations_per_pair=most)
     rows = torch.arange(len(logits))
-    triples, _ = decide(logits, torch.stack([rows, rows], dim=1), settings)
+    triples = Predictions.from_logits(logits, torch.stack([rows, rows], dim=1), settings).triples
     predicted = np.zeros(logits.shape)
     for triple in triples:
         predicted[triple.head, triple.label] = 1

@@ -54,10 +54,11 @@ def test_a_relation_is_predicted_if_its_probability_exceeds_the_cut(logits):
     plain = Predictions.from_logits(logits, PAIRS, DecisionSettings())
     assert {triple[:3] for triple in plain.triples} != set(expected)
     assert all(triple.probability is None for triple in plain.triples)
-    parts = Predictions.from_parts(
-        zip(logits.split(7), PAIRS.split(7), strict=True), DecisionSettings(probability_map=MAP)
+    parts = (
+        Predictions.from_logits(*part, DecisionSettings(probability_map=MAP))
+        for part in zip(logits.split(7), PAIRS.split(7), strict=True)
     )
-    assert parts.triples == found.triples
+    assert [triple for part in parts for triple in part.triples] == found.triples, "to the last bit"
 
 
 def test_an_offset_is_a_further_margin(logits):

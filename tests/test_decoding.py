@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import LABELS, random_document
 
-from modeling_comm.decoding import DecisionSettings, Predictions, Triple, decide, decide_batch, flat_margins
+from modeling_comm.decoding import DecisionSettings, Predictions, Triple, decide_batch, flat_margins
 from modeling_comm.settings import AtLeast, InRange, declared_by_dataclass
 
 LOGITS = torch.tensor([[1.0, 1.0, 2.0, 3.0, 4.0], [0.0, 0.0, -1.0, 0.5, -2.0]])
@@ -16,15 +16,16 @@ PAIRS = torch.tensor([[0, 1], [1, 0]])
 
 
 def test_decision_is_strict_and_the_cap_is_counted():
-    found, removed = decide(LOGITS, PAIRS, DecisionSettings("th"))
-    assert found == [Triple(0, 1, 2, 1.0), Triple(0, 1, 3, 2.0), Triple(0, 1, 4, 3.0), Triple(1, 0, 3, 0.5)]
-    assert removed == 0
-    found, removed = decide(LOGITS, PAIRS, DecisionSettings("th", max_relations_per_pair=2))
-    assert [triple[:3] for triple in found] == [(0, 1, 3), (0, 1, 4), (1, 0, 3)] and removed == 1
-    found, _ = decide(LOGITS, PAIRS, DecisionSettings("zero"))
-    assert [triple[:3] for triple in found] == [(0, 1, 1), (0, 1, 2), (0, 1, 3), (0, 1, 4), (1, 0, 3)]
-    half, _ = decide(LOGITS.bfloat16(), PAIRS, DecisionSettings("th"))
-    assert [triple.label for triple in half] == [2, 3, 4, 3]
+    found = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("th"))
+    assert found.triples == [Triple(0, 1, 2, 1.0), Triple(0, 1, 3, 2.0), Triple(0, 1, 4, 3.0), Triple(1, 0, 3, 0.5)]
+    assert found.removed_by_cap == 0
+    capped = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("th", max_relations_per_pair=2))
+    assert [triple[:3] for triple in capped.triples] == [(0, 1, 3), (0, 1, 4), (1, 0, 3)]
+    assert capped.removed_by_cap == 1
+    found = Predictions.from_logits(LOGITS, PAIRS, DecisionSettings("zero"))
+    assert [triple[:3] for triple in found.triples] == [(0, 1, 1), (0, 1, 2), (0, 1, 3), (0, 1, 4), (1, 0, 3)]
+    half = Predictions.from_logits(LOGITS.bfloat16(), PAIRS, DecisionSettings("th"))
+    assert [triple.label for triple in half.triples] == [2, 3, 4, 3]
 
 
 def test_another_offset_decides_again():
@@ -45,17 +46,18 @@ def test_another_offset_decides_again():
 
 @pytest.mark.parametrize("threshold", ["th", "zero"])
 @pytest.mark.parametrize("size", [1, 7, 100])
-def test_parts_decide_as_the_whole(threshold, size):
+def test_pairs_are_decided_alike_whatever_other_pairs_there_are(threshold, size):
     generator = torch.Generator().manual_seed(0)
     logits, pairs = torch.randn(30, 5, generator=generator), torch.randint(0, 9, (30, 2), generator=generator)
     settings = DecisionSettings(threshold, 0.1, 2)
     whole = Predictions.from_logits(logits, pairs, settings)
-    parts = Predictions.from_parts(zip(logits.split(size), pairs.split(size), strict=True), settings)
-    assert parts.triples == whole.triples and len(whole.triples) > 5
-    assert parts.removed_by_cap == whole.removed_by_cap > 0
-    assert parts.margins is None and whole.margins.shape == (30, 4)
+    given = zip(logits.split(size), pairs.split(size), strict=True)
+    parts = [Predictions.from_logits(*part, settings) for part in given]
+    assert [triple for part in parts for triple in part.triples] == whole.triples and len(whole.triples) > 5
+    assert sum(part.removed_by_cap for part in parts) == whole.removed_by_cap > 0
+    assert whole.margins.shape == (30, 4)
     with pytest.raises(ValueError, match="margins"):
-        parts.at_offset(0.0)
+        dataclasses.replace(whole, margins=None).at_offset(0.0)
 
 
 def test_predictions_are_a_mapping_of_what_is_known():
@@ -63,9 +65,9 @@ def test_predictions_are_a_mapping_of_what_is_known():
     removed = {"removed_by_cap", "removed_by_types"}
     assert set(whole) == {"triples", "settings", "pairs", "margins"} | removed and len(whole) == 6
     assert whole["triples"] is whole.triples and dict(whole.items())["margins"] is whole.margins
-    parts = Predictions.from_parts([(LOGITS, PAIRS)], DecisionSettings("th"))
-    assert "margins" not in parts and parts.get("margins") is None and "at_offset" not in whole
-    assert Predictions.from_parts([], DecisionSettings("th"))  # whether or not anything is predicted
+    bare = dataclasses.replace(whole, margins=None)
+    assert "margins" not in bare and bare.get("margins") is None and "at_offset" not in whole
+    assert Predictions([], DecisionSettings("th"))  # whether or not anything is predicted
 
 
 def test_settings_that_change_later_leave_earlier_predictions_alone():

@@ -85,7 +85,7 @@ def test_pairs_that_are_no_candidates_are_left_out():
     rules = [Rule.parse("P17(x, y) => P17(y, x)"), Rule.parse("P131(x, y) => P131(y, x)")]
     assert [one[:3] for one in predictions.with_rules(rules, LABELS).triples[2:]] == [(1, 0, 1)]
     with pytest.raises(ValueError, match="margins"):
-        Predictions.from_parts([], DecisionSettings()).with_rules(rules, LABELS)
+        Predictions([], DecisionSettings()).with_rules(rules, LABELS)
 
 
 def derived(predicted, rules, types=None, ignored=(), **settings):

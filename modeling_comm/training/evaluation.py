@@ -24,7 +24,6 @@ from ..losses import loss_from_config
 from ..modeling_comm import CommForDocumentRelationExtraction
 from ..processing_comm import CommProcessor
 
-
 _SCORES = ("f1", "precision", "recall", "ign_f1")
 _EVIDENCE_SCORES = ("evidence_precision", "evidence_recall", "evidence_f1", "evidence_f1_given_facts")
 
