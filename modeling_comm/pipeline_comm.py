@@ -5,6 +5,7 @@ import difflib
 import inspect
 import itertools
 import os
+import traceback
 from collections.abc import Callable, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
@@ -413,22 +414,27 @@ def _unknown_argument(name, function):
 
 def _predict_window(predict, window, batch_size):
     order = sorted(range(len(window)), key=lambda index: len(window[index]["feature"]["input_ids"]))
-    records = {}
-    try:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+    records, failures = {}, {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        try:
             records.update(zip(chosen, predict([window[index] for index in chosen]), strict=True))
-    except Exception as failure:
-        logger.warning("Documents failed together (%s: %s); trying them one by one", type(failure).__name__, failure)
-        records = None
-    # Outside of `except`, where the failure would still hold the batch's tensors, perhaps of all memory there is.
-    if records is not None:
-        yield from (records[index] for index in range(len(window)))
-        return
-    for example in window:
-        with _naming_document(example["index"]), naming_documents(partial(_sizes, example), _SMALLER):
-            (record,) = predict([example])
-        yield record
+        except Exception as failure:
+            if len(chosen) == 1:
+                traceback.clear_frames(failure.__traceback__)  # of the document's tensors, perhaps all memory there is
+                failures[chosen[0]] = failure
+            else:
+                name = type(failure).__name__
+                logger.warning("Documents failed together (%s: %s); trying them one by one", name, failure)
+            break
+    # Outside of `except`, where the failure of a batch would still hold its tensors.
+    for index, example in enumerate(window):
+        if index not in records:
+            with _naming_document(example["index"]), naming_documents(partial(_sizes, example), _SMALLER):
+                if index in failures:
+                    raise failures[index]
+                (records[index],) = predict([example])
+        yield records.pop(index)
 
 
 def _sizes(example):

@@ -371,7 +371,39 @@ def test_a_document_that_the_model_refuses_is_named(documents, batch_size, caplo
     with pytest.raises(ValueError, match=r"\b7\b.*\b6\b") as error:
         next(found)
     assert error.value.__notes__ == ["This happened with document 5."]
-    assert any("trying them one by one" in message for message in caplog.messages)
+    assert any("trying them one by one" in message for message in caplog.messages) == (batch_size > 1)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "failing", "computed"),
+    [
+        (1, 1, [[0], [1]]),
+        (3, 3, [[0, 1, 2], [3]]),  # the longest one, alone in the last batch
+        (3, 1, [[0, 1, 2], [0], [1]]),
+    ],
+)
+def test_only_documents_that_failed_together_are_tried_again(monkeypatch, batch_size, failing, computed, caplog):
+    extractor = make()
+    documents = [random_document(3, 20 + 10 * index, seed=index, title=str(index)) for index in range(4)]
+    whole, tried = extractor.postprocess, []
+
+    def postprocess(outputs, **arguments):
+        titles = [int(example["document"].title) for example in outputs["examples"]]
+        tried.append(titles)
+        if failing in titles:
+            raise RuntimeError("no")
+        return whole(outputs, **arguments)
+
+    monkeypatch.setattr(extractor, "postprocess", postprocess)
+    found = extractor(iter(documents), batch_size=batch_size)
+    assert [record["title"] for record in itertools.islice(found, failing)] == list("0123"[:failing])
+    with pytest.raises(RuntimeError, match="no") as error:
+        next(found)
+    assert error.value.__notes__ == [f"This happened with document {failing}."]
+    assert tried == computed
+    assert any("failed together" in message for message in caplog.messages) == (
+        computed[-2:] == [[0], [1]] != computed
+    )
 
 
 def test_an_input_that_breaks_off_loses_nothing(extractor, documents, records):
