@@ -33,7 +33,7 @@ from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
 from modeling_comm.training.refused_arguments import check_arguments
 from modeling_comm.training.script_arguments import UnknownArgumentsError
-from modeling_comm.training.script_paths import RESULTS
+from modeling_comm.training.script_paths import RESULTS, check_paths
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
 from modeling_comm.utils.locks import LockedError, locked_folder
@@ -452,12 +452,31 @@ def test_clear_errors(work, always, flags, error, message):
         ("--do_eval --restart", "--restart needs --do_train"),
         ("--do_predict --ignore_mismatched_sizes", "--ignore_mismatched_sizes needs --do_train"),
         ("--do_eval --show_triples 3", "--show_triples needs --do_predict"),
+        ("--do_predict --show_triples -1", "--show_triples is -1; expected an integer of 0 or more"),
     ],
 )
 def test_flags_that_do_not_go_together(flags, message):
     arguments = run_docre.parse_arguments(["--model_name_or_path", "x", "--use_cpu", *flags.split()])
     with pytest.raises(ValueError, match=message):
         check_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("train_file", "validation_file", "test_file", "train_distant_file", "ign_reference"),
+        *("complete_labels", "rules", "extensions"),
+    ],
+)
+def test_what_a_flag_reads_is_not_written_over(flag, tmp_path):
+    """Not even where it has the name of a file that a run writes."""
+    (tmp_path / "settings.json").write_text("[]")
+    given = {"extensions": [str(tmp_path / "settings.json")]}.get(flag, str(tmp_path / "settings.json"))
+    arguments = run_docre.parse_arguments(["--model_name_or_path", "x", "--use_cpu", "--output_dir", str(tmp_path)])
+    group = arguments.data if hasattr(arguments.data, flag) else arguments.model
+    setattr(group, flag, given)
+    with pytest.raises(ValueError, match=r"settings\.json would be written over the input"):
+        check_paths(arguments)
 
 
 def test_another_model_is_not_scored_in_the_folder_of_a_training(first, always, work):

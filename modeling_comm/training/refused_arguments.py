@@ -90,25 +90,26 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
 )
 
 
-# Numbers of documents and of evaluations.
-_COUNTS = (
-    "masked_copies",
-    "max_train_documents",
-    "max_eval_documents",
-    "max_predict_documents",
-    "early_stopping_patience",
-)
+# Numbers of copies, documents, evaluations and triples, and the least of each.
+_COUNTS = {
+    "masked_copies": 1,
+    "max_train_documents": 1,
+    "max_eval_documents": 1,
+    "max_predict_documents": 1,
+    "early_stopping_patience": 1,
+    "show_triples": 0,
+}
 
 
 def check_arguments(arguments: Arguments) -> None:
-    """Raises `ValueError` where flags contradict each other, one that another needs is missing, or a number is below 1."""
+    """Raises `ValueError` where flags contradict each other, one that another needs is missing, or a number is too small."""
     for is_refused, message in _REFUSED:
         if is_refused(arguments):
             raise ValueError(message)
     values = {**vars(arguments.data), **vars(arguments.run)}
-    for name in _COUNTS:
-        if values[name] is not None and values[name] < 1:
-            raise ValueError(f"--{name} is {values[name]}; expected an integer of 1 or more")
+    for name, least in _COUNTS.items():
+        if values[name] is not None and values[name] < least:
+            raise ValueError(f"--{name} is {values[name]}; expected an integer of {least} or more")
 
 
 def check_scored_elsewhere(model: str, folder: Path) -> None:

@@ -337,9 +337,15 @@ class Arguments:
 
     def input_files(self) -> list[str]:
         """The files that flags name to be read, addresses among them."""
-        data = self.data
-        files = (data.train_file, data.validation_file, data.test_file, data.train_distant_file, data.ign_reference)
-        return [*filter(None, files), *(self.model.extensions or ())]
+        data, model = self.data, self.model
+        documents = (
+            data.train_file,
+            data.validation_file,
+            data.test_file,
+            data.train_distant_file,
+            data.ign_reference,
+        )
+        return [*filter(None, (*documents, data.complete_labels, model.rules)), *(model.extensions or ())]
 
     def splits_used(self) -> set[str]:
         """The splits that a run encodes, as far as there are any."""
