@@ -24,6 +24,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
 from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
+from modeling_comm.evaluation.evidence_scores import sentence_rates
 from modeling_comm.evaluation.mismatch import mismatch_warnings, translate_relations
 from modeling_comm.evaluation.scoring import (
     FactError,
@@ -33,6 +34,8 @@ from modeling_comm.evaluation.scoring import (
     score,
 )
 from modeling_comm.evaluation.type_prior import TypePrior
+from modeling_comm.incomplete_labels.decision_report import decision_scores
+from modeling_comm.incomplete_labels.rules import compare_labels
 from modeling_comm.settings import SettingError
 from modeling_comm.utils.files import read_json, write_json
 
@@ -91,6 +94,22 @@ def rates(correct, predicted, gold):
     f1 = 2 * precision * recall / (precision + recall) if correct else 0.0
     counts = {"gold": gold, "predictions": predicted, "correct": correct}
     return pytest.approx({"precision": precision, "recall": recall, "f1": f1, **counts})
+
+
+def test_precision_recall_and_f1_have_one_formula():
+    """To the last bit, so that the same counts are the same scores wherever they are shown."""
+    for correct, predicted, gold in [(1, 1, 5), (2, 2, 7), (1, 3, 4), (1, 2, 9), (0, 0, 2), (0, 0, 0)]:
+        expected = scoring.rates(correct, predicted, gold)
+        expected = [expected[name] for name in ("precision", "recall", "f1")]
+        found, right = range(predicted), range(predicted - correct, predicted - correct + gold)
+        assert list(sentence_rates([(found, right)])) == expected
+        cells = [np.isin(np.arange(30), numbers).reshape(15, 2) for numbers in (found, right)]
+        ways = [decision_scores(cells[:1], cells[1:])]
+        entities = [entity(("Oslo", 0)) for _ in range(30)]
+        first, second = ([{"title": "A", "vertexSet": entities, "labels": [label(number, 29, "P17") for number in numbers]}]
+                         for numbers in (found, right))  # fmt: skip
+        ways.append(compare_labels(first, second))
+        assert all([way[name] for name in ("precision", "recall", "f1")] == expected for way in ways)
 
 
 def test_mentions_are_read_once_however_many_facts_there_are():

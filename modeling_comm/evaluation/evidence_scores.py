@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs
 from ..decoding import Predictions
 from .cutoffs import tune_offset
+from .rates import rates
 
 
 def evidence_metrics(
@@ -80,8 +81,8 @@ def sentence_rates(facts: Sequence[tuple[Collection[int], Collection[int]]]) -> 
     """
     correct = sum(len(set(found).intersection(gold)) for found, gold in facts)
     predicted, annotated = (sum(len(fact[place]) for fact in facts) for place in (0, 1))
-    precision, recall = (correct / max(number, 1) for number in (predicted, annotated))
-    return precision, recall, 2 * correct / max(predicted + annotated, 1)
+    found = rates(correct, predicted, annotated)
+    return found["precision"], found["recall"], found["f1"]
 
 
 def _with_gold(results, documents, candidates):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..evaluation.cutoffs import tune_offset
+from ..evaluation.rates import rates
 from ..probabilities import ProbabilityMap, sigmoid
 from ..utils.imports import of_extra
 from .probability_map import FOLDS, FittedMap, cells_looked_at, fold_of, reliability
@@ -69,14 +70,12 @@ def decision_scores(
         counts += [(decided & gold).sum(0), decided.sum(0), gold.sum(0)]
     correct, found, gold = counts
     by_relation = 2 * correct / np.maximum(found + gold, 1)
-    total = counts.sum(1) + np.array([0, 0, missed])
+    total = rates(int(correct.sum()), int(found.sum()), int(gold.sum()) + missed)
     return {
-        "precision": float(total[0] / max(total[1], 1)),
-        "recall": float(total[0] / max(total[2], 1)),
-        "f1": float(2 * total[0] / max(total[1] + total[2], 1)),
+        **{name: total[name] for name in ("precision", "recall", "f1")},
         "macro_f1": float(by_relation[gold > 0].mean()) if gold.any() else 0.0,
-        "predicted": int(total[1]),
-        "gold": int(total[2]),
+        "predicted": total["predictions"],
+        "gold": total["gold"],
     }
 
 

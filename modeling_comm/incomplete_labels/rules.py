@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types
 from ..documents import Document, shown
+from ..evaluation.rates import rates
 from ..rules import Atom, Derived, Fact, Rule, derive_facts, written_for
 
 __all__ = [
@@ -277,6 +278,5 @@ def compare_labels(
             facts, right = facts_of(document, candidates), facts_of(other, candidates)
             found, correct = found + 1, correct + len(facts & right)
             labelled, gold = labelled + len(facts), gold + len(right)
-    precision, recall = correct / max(labelled, 1), correct / max(gold, 1)
-    f1 = 2 * correct / max(labelled + gold, 1)
-    return {"documents": found, "precision": precision, "recall": recall, "f1": f1}
+    of_labels = rates(correct, labelled, gold)
+    return {"documents": found} | {name: of_labels[name] for name in ("precision", "recall", "f1")}
