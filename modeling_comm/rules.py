@@ -6,6 +6,7 @@ them. `incomplete_labels/rules.py` of the library mines rules and reads files of
 """
 
 import functools
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -179,12 +180,13 @@ def derive_facts(
     known = {way for fact in facts for way in Fact(*fact).ways(is_symmetric)}
     rules, derived = list(rules), []
     while True:
-        by_relation = defaultdict(list)
+        facts_of = defaultdict(list)  # by relation, head and tail; None stands for any
         for fact in sorted(known):
-            by_relation[fact.relation].append(fact)
+            for head, tail in itertools.product((fact.head, None), (fact.tail, None)):
+                facts_of[fact.relation, head, tail].append(fact)
         new: set[Fact] = set()
         for rule in rules:
-            for premises, binding in _matches(rule.conditions, by_relation):
+            for premises, binding in _matches(rule.conditions, facts_of):
                 fact = Fact(binding[rule.conclusion.head], binding[rule.conclusion.tail], rule.conclusion.relation)
                 if fact.head != fact.tail and fact not in known and fact not in new:
                     derived.append(Derived(fact, rule, premises))
@@ -194,19 +196,15 @@ def derive_facts(
         known |= new
 
 
-def _matches(conditions, by_relation):
+def _matches(conditions, facts_of):
     """Facts that meet the conditions together, and the entity of each variable."""
     first, *rest = conditions
-    for fact in by_relation[first.relation]:
+    for fact in facts_of.get((first.relation, None, None), ()):
         binding = {first.head: fact.head, first.tail: fact.tail}
         if not rest:
             yield (fact,), binding
             continue
         (second,) = rest
-        for other in by_relation[second.relation]:
-            # A variable of both conditions stands for one entity.
-            if (
-                binding.get(second.head, other.head) == other.head
-                and binding.get(second.tail, other.tail) == other.tail
-            ):
-                yield (fact, other), {**binding, second.head: other.head, second.tail: other.tail}
+        # A variable of both conditions stands for one entity.
+        for other in facts_of.get((second.relation, binding.get(second.head), binding.get(second.tail)), ()):
+            yield (fact, other), {**binding, second.head: other.head, second.tail: other.tail}

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import defaultdict
 
 import pytest
 from helpers import SHARED, random_document, requires_shared
@@ -10,6 +11,7 @@ import comm_docre
 from dataset_scripts import completion
 from dataset_scripts.builder import load_splits
 from dataset_scripts.loading import load_data
+from modeling_comm import rules as rules_module
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.incomplete_labels.rules import (
     Atom,
@@ -35,6 +37,27 @@ def document(*facts, entities=6):
 
 def derived(facts, *rules):
     return [one.fact for one in derive_facts([Fact(h, t, r) for h, r, t in facts], map(Rule.parse, rules))]
+
+
+def test_a_second_condition_looks_only_at_facts_of_its_entities(monkeypatch):
+    """And not at all facts of its relation: a document with a thousand facts would be a million steps."""
+    looked_at = []
+
+    class Facts(list):
+        def __iter__(self):
+            for fact in super().__iter__():
+                looked_at.append(fact)
+                yield fact
+
+    monkeypatch.setattr(rules_module, "defaultdict", lambda _: defaultdict(Facts))
+    rules = ["A(x, y) & B(y, z) => C(x, z)", "A(x, y) & B(z, y) => D(x, z)", "A(x, y) & B(y, x) => E(x, y)"]
+    # The facts with entity 0 share one end each, and never both.
+    chains = [(3 * number, "A", 3 * number + 1) for number in range(1, 101)]
+    chains += [(3 * number + 1, "B", 3 * number + 2) for number in range(1, 101)]
+    hub = [(0, "A", number) for number in range(400, 500)]
+    found = derived([*chains, *hub], *rules)
+    assert found == [Fact(3 * number, 3 * number + 2, "C") for number in range(1, 101)]
+    assert len(looked_at) < 10 * len([*chains, *hub])
 
 
 @pytest.mark.parametrize(
