@@ -18,6 +18,7 @@ from modeling_comm.documents import Document, relation_ids, shown
 from modeling_comm.formats import ImportReport, matching_formats, read_documents
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
+from modeling_comm.utils.relation_names import RELATION_FILE, RELATION_PLACES, read_relation_names
 
 from .provenance import FileProvenance, left_out_in_words, read_provenance, write_provenance
 
@@ -353,9 +354,6 @@ def _local_file(source, cache_dir):
 
 # ----------------------------------------------------------------------------------------------------------- relations
 
-# The data set folder itself and the `meta` folder that published code keeps in it or beside it.
-_RELATION_PLACES = ("", "meta", os.path.join(os.pardir, "meta"))
-
 
 class NoRelationsError(ValueError):
     """Nothing says which relations there are."""
@@ -396,10 +394,10 @@ def relation_labels(
         NoRelationsError: there is nothing to take labels from.
         ValueError: a file is malformed or lacks relations of the documents.
     """
-    places = _RELATION_PLACES if beside else ("",)
+    places = RELATION_PLACES if beside else ("",)
     rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", places)
-    rel_info = _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, "rel_info.json", places)
-    names = _read_object(rel_info, str, "relations and their names") if rel_info else {}
+    rel_info = _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, RELATION_FILE, places)
+    names = read_relation_names(rel_info) if rel_info else {}
     occurring, inverse = relation_ids(documents or ()), inverse or {}
     if rel2id:
         null_label, *relations = _ordered_labels(rel2id)
@@ -436,15 +434,10 @@ def _null_label(expected, found):
     return others[0] if expected not in found and len(others) == 1 else expected
 
 
-def _read_object(path, kind, expected):
-    content = read_json(path)
-    if not isinstance(content, dict) or not all(type(value) is kind for value in content.values()):
-        raise ValueError(f"{path}: found {shown(content)}, expected an object of {expected}")
-    return content
-
-
 def _ordered_labels(path):
-    ids = _read_object(path, int, "labels and their ids")
+    ids = read_json(path)
+    if not isinstance(ids, dict) or not all(type(value) is int for value in ids.values()):
+        raise ValueError(f"{path}: found {shown(ids)}, expected an object of labels and their ids")
     labels = sorted(ids, key=ids.get)
     if not labels or [ids[label] for label in labels] != list(range(len(labels))):
         raise ValueError(f"{path}: found the ids {sorted(ids.values())}, expected 0, 1, ..., each once")

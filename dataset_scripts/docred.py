@@ -4,6 +4,7 @@ Re-DocRED's."""
 from typing import Any
 
 from modeling_comm.data import DatasetEntry, DatasetFile, DatasetSource, register_dataset
+from modeling_comm.utils.relation_names import RELATION_FILE
 
 _DOCRED = DatasetSource(
     name="DocRED",
@@ -80,7 +81,7 @@ _REDOCRED_FILES = {
 _COMMON: dict[str, Any] = {
     "null_label": "Na",
     "entity_types": ("PER", "ORG", "LOC", "TIME", "NUM", "MISC"),
-    "relation_info_address": _DOCRED_ADDRESS.format("rel_info.json"),
+    "relation_info_address": _DOCRED_ADDRESS.format(RELATION_FILE),
     "frequent_relations": frozenset({"P17", "P131", "P27", "P150", "P175", "P577", "P463", "P527", "P495", "P361"}),
 }
 # Figures of the introduction of the paper on COMM.

@@ -45,6 +45,7 @@ from modeling_comm.data.reading import ON_BAD_DOCUMENT
 from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json, write_json
+from modeling_comm.utils.relation_names import RELATION_FILE
 from modeling_comm.utils.writer import write_bytes, write_text
 
 from .builder import FEATURES, load_splits, relation_labels, to_document
@@ -140,7 +141,7 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
         null_label=entry.null_label,
     )
     write_json(folder / "rel2id.json", {label: index for index, label in enumerate(labels)})
-    write_json(folder / "rel_info.json", names)
+    write_json(folder / RELATION_FILE, names)
     _copy_licences(data_dir, folder)
     files, sources = {}, {}
     for split, found in read_provenance(loaded).items():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from helpers import SHARED, requires_shared
+from helpers import ROOT, SHARED, requires_shared
 
 from dataset_scripts import builder as builder_module
 from dataset_scripts import describe
@@ -35,6 +35,7 @@ from modeling_comm.data import get_dataset
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import DocumentError
 from modeling_comm.utils.files import file_sha256, iterate_json_array, iterate_json_values
+from modeling_comm.utils.relation_names import RELATION_FILE, RELATION_PLACES, names_beside
 
 DATA = SHARED / "data"
 
@@ -395,6 +396,30 @@ def test_no_array(text, message):
     with pytest.raises(DocumentError) as caught:
         list(iterate_json_array(io.StringIO(text), "mine.json"))
     assert str(caught.value).startswith(f"mine.json: {message}")
+
+
+def test_the_file_of_relation_names_is_declared_once():
+    """Its name, its places and its check."""
+    folders = (ROOT / "modeling_comm", ROOT / "dataset_scripts")
+    texts = {path: path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py")}
+    named = [path.name for path, text in texts.items() for node in ast.walk(ast.parse(text))
+             if isinstance(node, ast.Constant) and node.value == "rel_info.json"]  # fmt: skip
+    assert named == ["relation_names.py"]
+    assert [path.name for path, text in texts.items() if "an object of relations and their names" in text] == named
+
+
+@pytest.mark.parametrize("place", RELATION_PLACES)
+def test_relation_names_are_found_in_all_their_places(place, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / place).mkdir(exist_ok=True)
+    (tmp_path / "data" / place / RELATION_FILE).write_text('{"P17": "country"}')
+    assert names_beside(tmp_path / "data" / "dev.json") == {"P17": "country"}
+    assert relation_labels(tmp_path / "data")[1] == {"P17": "country"}
+    (tmp_path / "data" / place / RELATION_FILE).write_text('{"P17": 1}')
+    message = r"rel_info\.json: found \{'P17': 1\}, expected an object of relations and their names"
+    for read in (lambda: names_beside(tmp_path / "data" / "dev.json"), lambda: relation_labels(tmp_path / "data")):
+        with pytest.raises(ValueError, match=message):
+            read()
 
 
 @pytest.mark.parametrize("compressed", [False, True])

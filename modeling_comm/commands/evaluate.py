@@ -16,8 +16,6 @@ from ..evaluation.field_scores import score_data_set
 from ..evaluation.mismatch import (
     check_same_entities,
     mismatch_warnings,
-    names_beside,
-    read_relation_names,
     translate_relations,
 )
 from ..evaluation.relation_errors import FORMATS, relation_errors, write_errors
@@ -27,6 +25,7 @@ from ..extensions import import_extensions
 from ..prediction_record import parse_record
 from ..reporting.triple_table import refuse_csv
 from ..utils.files import open_text, read_json, read_json_list, write_json
+from ..utils.relation_names import names_beside, read_relation_names
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from ..configuration_comm import __version__
 from ..documents import Document, validate_document
-from ..evaluation.mismatch import read_relation_names
 from ..formats import collect_labels, get_writer, pre_annotation
 from ..prediction_record import PredictionRecord, parse_record
 from ..utils.files import iterate_json_values, refuse_pipe
+from ..utils.relation_names import read_relation_names
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 from ..data.reading import iterate_documents
-from ..evaluation.mismatch import read_relation_names
 from ..formats import (
     ImportReport,
     MarkedTextOptions,
@@ -18,11 +17,11 @@ from ..formats import (
     read_documents,
 )
 from ..utils.files import write_json
+from ..utils.relation_names import RELATION_FILE, read_relation_names
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .import_outputs import SPLIT_FILES, add_relation_names, write_documents, write_split
 
-_RELATION_FILE = "rel_info.json"
 _MAX_SHOWN = 10  # added relations that are named in print; the file of --report has all
 
 
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     files = input_files(args.input, args.format)
     to_stdout = is_standard_output(args.output)
     written = [Path(args.output, name) for name in SPLIT_FILES] if args.split else [args.output]
-    relation_file = args.rel_info or (None if to_stdout else Path(written[0]).with_name(_RELATION_FILE))
+    relation_file = args.rel_info or (None if to_stdout else Path(written[0]).with_name(RELATION_FILE))
     outputs = [path for path in (*written, relation_file, args.report) if path]
     refuse_overwriting(outputs, [args.input, *filter(None, [args.original]), *(path for path, _ in files)])
     report = ImportReport()

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..documents import Document, shown
-from ..utils.files import read_json, write_json
+from ..documents import Document
+from ..utils.files import write_json
+from ..utils.relation_names import read_relation_names
 from ..utils.writer import replacing
 
 # Files of the parts that documents are split into.
@@ -74,8 +75,6 @@ def add_relation_names(path: str | os.PathLike, names: dict[str, str]) -> list[s
     Raises:
         ValueError: the file is there and is no object of names.
     """
-    known = read_json(path) if Path(path).exists() else {}
-    if not isinstance(known, dict) or not all(isinstance(name, str) for name in known.values()):
-        raise ValueError(f"{path}: found {shown(known)}, expected an object of relations and their names")
+    known = read_relation_names(path) if Path(path).exists() else {}
     write_json(path, {**names, **known})
     return [relation for relation in names if relation not in known]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..data.dataset_entry import get_dataset
 from ..documents import DocumentError
-from ..evaluation.mismatch import names_beside, read_relation_names
 from ..extensions import import_extensions
 from ..reporting.html_page import render_html
 from ..utils.files import read_json_list
+from ..utils.relation_names import names_beside, read_relation_names
 from ..utils.writer import write_text
 from .errors import refuse_overwriting
 from .predict_inputs import STANDARD_STREAM

@@ -2,39 +2,9 @@
 for ids, read all the same."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 
 from ..documents import Document, OfficialPrediction
-from ..utils.files import read_json
 from .scoring import LabelledDocument, PredictionError
-
-_PLACES = (".", "meta", "../meta")
-_FILE = "rel_info.json"
-
-
-def read_relation_names(path: str | Path) -> dict[str, str]:
-    """
-    Readable names of relations from a file such as DocRED's `rel_info.json`.
-
-    Args:
-        path (`str` or `Path`): JSON file, an object of ids and names.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it has another form.
-    """
-    names = read_json(path)
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise ValueError(f"{path}: found {str(names)[:80]}, expected an object of relations and their names")
-    return names
-
-
-def names_beside(path: str | Path) -> dict[str, str]:
-    """Relation names of the `rel_info.json` beside a file of documents, in the folder's `meta`, or in `meta` beside the folder;
-    empty if there is none."""
-    files = (Path(path).parent / place / _FILE for place in _PLACES)
-    file = next(filter(Path.is_file, files), None)
-    return {} if file is None else read_relation_names(file)
 
 
 def check_same_entities(
@@ -45,7 +15,7 @@ def check_same_entities(
 
     Args:
         names (`Sequence[str]`): the names of the record's entities.
-        document (`Document`): the labelled document.
+        document ([`~modeling_comm.evaluation.scoring.LabelledDocument`]): the labelled document.
         truth (`str`): where that is from, for the message.
         source (`str`, *optional*), index (`int`, *optional*): where the record is from, for the message.
 

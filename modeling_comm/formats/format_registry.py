@@ -10,11 +10,12 @@ from typing import Any
 
 from ..settings import NameTakenError, SettingError
 from ..utils.files import refuse_pipe
+from ..utils.relation_names import RELATION_FILE
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
 _HEAD_SIZE = 1 << 16
 # What DocRED's folders hold beside documents.
-_NOT_DOCUMENTS = {"rel_info.json", "rel2id.json", "ner2id.json", "word2id.json", "char2id.json"}
+_NOT_DOCUMENTS = {RELATION_FILE, "rel2id.json", "ner2id.json", "word2id.json", "char2id.json"}
 
 Reader = Callable[..., Iterator[Any]]  # of `AnnotatedText`, documents, or errors of documents
 
