@@ -57,7 +57,6 @@ from .processor_settings import check_processor_settings, refuse_misspelt, setti
 from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
 from .subword_tokens import read_tokenizer, tokenize_words
-from .type_counts import TypeCounts, odds_of_batch
 from .windows import (
     entities_of_windows,
     mentions_in_windows,
@@ -85,10 +84,6 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             vocabularies only) or `"none"`.
         marker_types (`Sequence[str]`, *optional*): entity types that `"entity_type"` markers tell apart, 25 at most; by default
             DocRED's, as in DocuNet. An entity of another type is an error.
-        type_prior (`bool`, defaults to `False`): the model's logits start from what the types of head and tail say of each
-            relation: its log-odds by `type_counts` are added to them, in training and prediction.
-        type_counts (`TypeCounts` or `dict`, *optional*): facts and pairs by types, see [`~type_counts.TypeCounts`].
-            [`CommTrainer.train`] counts them where `type_prior` is set and they are not known.
         window_size (`int`, defaults to 512): length in subword tokens, special tokens included, of what the backbone sees at
             once.
         window_stride (`int`, defaults to 128): subword tokens that neighbouring windows of a longer document share at least
@@ -136,14 +131,11 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         symmetric: Iterable[str] | None = None,
         inverse: Mapping[str, str] | None = None,
         marker_types: Sequence[str] | None = None,
-        type_prior: bool = False,
-        type_counts: Any = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
         self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types
-        self.type_prior, self.type_counts = type_prior, TypeCounts.of_setting(type_counts)
         self.window_size = window_size
         self.window_stride = window_stride
         self.window_end_tokens = window_end_tokens
@@ -278,7 +270,6 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         """The content of `processor_config.json`: the decision settings are beside the others, and of those of candidate pairs
         the ones that differ from their defaults."""
         saved = super().to_dict() | self.decision.to_dict()
-        saved["type_counts"] = self.type_counts and self.type_counts.to_dict()
         return {
             name: value for name, value in saved.items() if name not in CandidatePairs.field_names()
         } | self.candidates.given()
@@ -391,8 +382,6 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
             "sentences": sentence_spans(features),
         }
-        if self.type_prior:
-            batch["type_odds"] = odds_of_batch(self.type_counts, self.relations, features, batch["pair_index"])
         if (asked := asked_relations(features, self._is_symmetric())) is not None:
             batch["asked"] = asked
         if all(feature["has_labels"] for feature in features):
