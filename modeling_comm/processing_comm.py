@@ -331,9 +331,9 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
         documents = list(documents)
-        relations = {*self.relations, *self.candidates.inverse}
+        relations = None if allow_unknown_relations else {*self.relations, *self.candidates.inverse}
         for index, document in enumerate(documents):
-            validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
+            validate_document(document, index=index, relations=relations, of_model=True)
             if allow_unknown_relations:  # but no label says "no relation"
                 given = {fact["r"] for fact in document.get("labels") or ()}
                 validate_document(document, index=index, relations=given - {self.id2label[0]})

@@ -57,7 +57,8 @@ def mask_names(
     spans: dict[tuple[int, int, int], list[int]] = {}
     for index, of_entity in enumerate(entities):
         for mention in of_entity:
-            spans.setdefault((mention["sent_id"], *mention["pos"]), []).append(index)
+            start, end = mention["pos"]
+            spans.setdefault((mention["sent_id"], start, end), []).append(index)
     covered = Counter((sent_id, word) for sent_id, start, end in spans for word in range(start, end))
     replaced = {
         (sent_id, start, end): type_word(entities[found[0]][0]["type"], words).split()
