@@ -368,6 +368,22 @@ def test_no_command_writes_over_what_it_reads(predict, model, tmp_path, capsys):
     assert output.read_bytes() == records and json.loads(truth.read_text()) == documents(2)
 
 
+@pytest.mark.parametrize("command", ["view", "rules", "complete"])
+def test_no_command_writes_over_a_file_of_extensions(tmp_path, capsys, command):
+    labelled, extension, other = tmp_path / "docs.json", tmp_path / "own.py", tmp_path / "other"
+    labelled.write_text(json.dumps(documents(2)))
+    extension.write_text("# a data set of mine\n")
+    other.write_text("")
+    inputs = {
+        "view": ["--input", other],
+        "rules": ["--documents", labelled],
+        "complete": ["--documents", labelled, "--rules", other],
+    }[command]
+    assert run(command, *inputs, "--extensions", extension, "--output", extension) == 2
+    assert "own.py would be written over the input" in error_line(capsys)
+    assert extension.read_text() == "# a data set of mine\n"
+
+
 @pytest.mark.parametrize("taken", ["checkpoint", "backbone", "rel2id"])
 def test_convert_does_not_write_over_what_it_reads(tmp_path, capsys, taken):
     from helpers import save_backbone
