@@ -917,10 +917,12 @@ def test_results_of_a_finished_training_stay(tmp_path):
 
 
 def test_the_record_names_the_checkpoint_that_was_kept():
-    state = SimpleNamespace(best_global_step=3, global_step=6)
+    state = SimpleNamespace(best_global_step=3, global_step=6, best_model_checkpoint="output/checkpoint-3")
     for is_best, kept in ((True, 3), (False, 6)):
         trainer = SimpleNamespace(args=SimpleNamespace(load_best_model_at_end=is_best), state=state)
         assert kept_step_of(trainer) == kept
+    trainer.args.load_best_model_at_end, state.best_model_checkpoint = True, None
+    assert kept_step_of(trainer) == 6, "no best one was saved"
     state.global_step = 0
     assert kept_step_of(trainer) is None, "nothing was trained"
 

@@ -223,6 +223,6 @@ def _read_steps(file):
 def restore_finished(trainer: CommTrainer) -> dict[str, float]:
     """Gives a trainer the history of the finished training in its output folder; returns the metrics of the training."""
     state = TrainerState.load_from_json(Path(trainer.args.output_dir) / "trainer_state.json")
-    for name in ("log_history", "best_global_step", "global_step", "epoch"):
+    for name in ("log_history", "best_global_step", "best_model_checkpoint", "global_step", "epoch"):
         setattr(trainer.state, name, getattr(state, name))
     return dict(next(entry for entry in reversed(state.log_history) if "train_runtime" in entry))
