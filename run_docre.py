@@ -100,6 +100,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from transformers import set_seed
 
     from dataset_scripts.loading import load_model
+    from dataset_scripts.masking import with_masked_copies
     from modeling_comm.reporting.model_card import read_run
     from modeling_comm.reporting.run_record import RunRecord
     from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
@@ -146,6 +147,9 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training.eval_strategy, training.load_best_model_at_end = "no", False
     used = {split: rows for split, rows in data.splits.items() if split in arguments.splits_used()}
+    if arguments.data.masked_copies:
+        copies = arguments.data.masked_copies, arguments.data.masked_share
+        used["train"] = with_masked_copies(used["train"], *copies, training.seed, data.entry.type_words)
     encoded, reports = encode_splits(used, processor, arguments)
 
     # Training.

@@ -310,7 +310,9 @@ def find_data_files(
     if missing:
         names = {split: files[split].name if split in files else "a file" for split in missing}
         expected = " and ".join(f"{names[split]} for the split {split}" for split in missing)
-        raise FileNotFoundError(f"data set {name!r}: expected {expected} in {where}, found no such file")
+        given = ", ".join(f"--{split}_file" for split in missing)
+        elsewhere = "" if data_files is not None else f"; others are named by {given} (data_files in Python)"
+        raise FileNotFoundError(f"data set {name!r}: expected {expected} in {where}, found no such file{elsewhere}")
     return {split: found[split] for split in wanted}
 
 

@@ -54,8 +54,8 @@ last one (of the seed where they are closest).
 *Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents, which says nothing
 about other seeds; *each seed*: the difference of every seed that both have. A *gain* is claimed where the differences of at least
 three seeds have the same sign and the interval leaves out 0. Each loss is listed with its row that is best on dev: by dev F1
-where it decides at its own threshold, by dev F1 with the offset where it has one. A comparison counts if the best epochs of both come
-before the last, and one of the other loss's rows has at least as many steps as CMM's.
+where it decides at its own threshold, by dev F1 with the offset where it has one. A comparison counts if the best epochs of both
+come before the last, and one of the other loss's rows has at least as many steps as CMM's.
 """
 
 

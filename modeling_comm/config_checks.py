@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,11 @@ def read_fields(source: Any, **hub: Any) -> dict[str, Any]:
     """
     try:
         fields = PreTrainedConfig.get_config_dict(source, **hub)[0]
+    except OSError as error:
+        if Path(source).exists():
+            raise
+        # Without a network Transformers does not say what it looked for, and a mistyped folder is a name for the Hub.
+        raise OSError(f"{source}: found no model, neither in a folder here nor on the Hub ({error})") from error
     except (AttributeError, TypeError):  # what Transformers raises for a number or null
         fields = None
     except RecursionError as error:

@@ -208,9 +208,12 @@ def _refuse_exports(checker, item):
             "data", item["data"], "a text; `comm-docre import --format label-studio` reads tasks of Label Studio"
         )
     entities = item.get("entities")
-    if isinstance(entities, list) and any(isinstance(one, Mapping) and "start_offset" in one for one in entities):
+    given = [one for one in entities if isinstance(one, Mapping)] if isinstance(entities, list) else []
+    if any("start_offset" in one for one in given):
         expected = "entities with mentions; `comm-docre import --format doccano` reads lines of doccano"
         checker.fail("entities", entities, expected)
+    if any({"start", "end"} <= one.keys() and "mentions" not in one for one in given):
+        checker.fail("entities", entities, "entities with mentions; a list of spans has the field name mentions")
 
 
 def _refuse_misspelt(checker, item):

@@ -250,6 +250,7 @@ def validate_document(
     source: str | None = None,
     relations: Collection[str] | None = None,
     require: Collection[str] = TEXT_FIELDS,
+    of_model: bool = False,
 ) -> None:
     """
     Checks one document; fields beyond those named here are allowed and ignored.
@@ -262,6 +263,7 @@ def validate_document(
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         require (`Collection[str]`, defaults to `("sents", "pos", "type")`): which of these fields and `"labels"` are required.
             Where a field is not required and there, it is checked all the same (`pos` only beside `sents`).
+        of_model (`bool`, defaults to `False`): whether the known relations are a model's, for the message.
 
     Raises:
         DocumentError: the first thing that is wrong.
@@ -302,6 +304,9 @@ def validate_document(
             if relations is not None and relation not in relations:
                 some = ", ".join(sorted(relations)[:3])
                 expected = f"one of the {len(relations)} known relations ({some}, ...)"
+                if of_model:  # the document may be right
+                    further = "--ignore_mismatched_sizes trains a checkpoint further for the documents' relations"
+                    expected = f"one of the {len(relations)} relations of the model ({some}, ...); {further}"
                 checker.fail(f"labels[{number}].r", relation, expected)
 
 

@@ -6,7 +6,6 @@ from typing import Any
 from .candidate_pairs import CandidatePairs, entity_types
 from .documents import Document
 from .features import DocumentFeatures, pairs_of
-from .relation_types import given_types
 from .subword_tokens import TokenizerTraits, marker_ids
 from .windows import count_pairs_without_context
 
@@ -62,7 +61,6 @@ def encode_document(
         "mention_entities": mention_entities,
         "sentence_starts": [positions[0] for positions in first_piece],
         "num_entities": len(document["vertexSet"]),
-        "entity_types": given_types(document),
         **_pairs_and_facts(document, label2id, candidates),
         "has_labels": document.get("labels") is not None,
         "windows": len(spans),

@@ -123,7 +123,6 @@ def _cut(features, sentences, processor):
         "mention_entities": [number[entity] for _, entity in mentions],
         "sentence_starts": starts,
         "num_entities": len(entities),
-        "entity_types": [features["entity_types"][entity] for entity in entities],
         "windows": len(processor.window_spans(len(cut))),
         "has_labels": False,
         **_pairs_between(features, number),

@@ -18,7 +18,7 @@ _NOT_ASKED = 1000.0
 
 class DocumentFeatures(TypedDict):
     """
-    One encoded document, in plain numbers and texts, as [`CommProcessor.encode`] gives it and [`CommProcessor.collate`] takes it.
+    One encoded document, in plain numbers, as [`CommProcessor.encode`] gives it and [`CommProcessor.collate`] takes it.
 
     Attributes:
         input_ids (`list[int]`): subword tokens of the whole document, special tokens and markers included.
@@ -26,7 +26,6 @@ class DocumentFeatures(TypedDict):
         mention_entities (`list[int]`): the entity of each mention.
         sentence_starts (`list[int]`): the first subword token of each sentence, its opening marker included.
         num_entities (`int`): number of entities.
-        entity_types (`list[str | None]`): the type of each entity; None where nobody has given one.
         pairs (`list[list[int]]`, *optional*): `[head, tail]` of the pairs that the document is asked about, by head and then
             tail; None for all ordered pairs of different entities.
         turned_pairs (`list[int]`): rows of these pairs that are not asked about symmetric relations, see
@@ -48,7 +47,6 @@ class DocumentFeatures(TypedDict):
     mention_entities: list[int]
     sentence_starts: list[int]
     num_entities: int
-    entity_types: list[str | None]
     pairs: list[list[int]] | None
     turned_pairs: list[int]
     facts: list[list[int]]
@@ -67,7 +65,7 @@ class DocumentFeatures(TypedDict):
 class ModelInputs(TypedDict):
     """A batch of encoded documents, as [`CommProcessor.collate`] gives it: the arguments of the model's forward, which says what
     each tensor holds. `labels` and their evidence are there where every document has labels, `asked` where some pairs are not
-    asked about all relations, `type_odds` with a `type_prior`."""
+    asked about all relations."""
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
@@ -78,7 +76,6 @@ class ModelInputs(TypedDict):
     entity_mask: torch.Tensor
     pair_index: torch.Tensor
     asked: NotRequired[torch.Tensor]
-    type_odds: NotRequired[torch.Tensor]
     labels: NotRequired[torch.Tensor]
     window_mentions: torch.Tensor
     window_entities: torch.Tensor
@@ -95,7 +92,6 @@ def no_document(start_id: int, end_id: int) -> DocumentFeatures:
         "mention_entities": [],
         "sentence_starts": [],
         "num_entities": 0,
-        "entity_types": [],
         "pairs": None,
         "turned_pairs": [],
         "facts": [],

@@ -247,7 +247,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
         evidence_pairs: torch.LongTensor | None = None,
         evidence: torch.FloatTensor | None = None,
         asked: torch.BoolTensor | None = None,
-        type_odds: torch.FloatTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         num_evidence_pairs: int | torch.Tensor | None = None,
@@ -283,8 +282,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             asked (`(P, R + 1)` bool, *optional*): the relations that each pair is asked about, by default all. The logits of
                 others are far below the threshold, whatever the model. A loss that cannot leave these out is refused in training,
                 see [`~losses.check_loss_of_unasked`].
-            type_odds (`(P, R + 1)` float, *optional*): added to the logits: the log-odds of each relation by the types of head
-                and tail, which the processor knows with a `type_prior`. The relation encoder learns what the text adds to them.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
             num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
@@ -337,8 +334,6 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             check_result(
                 f"the relation encoder {self.config.relation_encoder!r}", logits, shape, "(pairs, 1 + relations)"
             )
-            if type_odds is not None:
-                logits = logits + type_odds.to(logits)
             if asked is not None:
                 if labels is not None and self.training:
                     self._check_loss_of_unasked()

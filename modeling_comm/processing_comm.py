@@ -57,7 +57,6 @@ from .processor_settings import check_processor_settings, refuse_misspelt, setti
 from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
 from .subword_tokens import read_tokenizer, tokenize_words
-from .type_counts import TypeCounts, odds_of_batch
 from .windows import (
     entities_of_windows,
     mentions_in_windows,
@@ -85,10 +84,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             vocabularies only) or `"none"`.
         marker_types (`Sequence[str]`, *optional*): entity types that `"entity_type"` markers tell apart, 25 at most; by default
             DocRED's, as in DocuNet. An entity of another type is an error.
-        type_prior (`bool`, defaults to `False`): what the types of head and tail say of each relation, its log-odds by
-            `type_counts`, is added to the model's logits, in training and prediction.
-        type_counts (`TypeCounts` or `dict`, *optional*): see [`~type_counts.TypeCounts`]. Training makes them.
-        window_size (`int`, defaults to 512): subword tokens, special tokens included, that the backbone sees at once.
+        window_size (`int`, defaults to 512): length in subword tokens, special tokens included, of what the backbone sees at
+            once.
         window_stride (`int`, defaults to 128): subword tokens that neighbouring windows of a longer document share at least
             (the meaning of `stride` in Transformers' tokenizers). 0 gives the originals' two windows.
         window_end_tokens (`int`, defaults to 1): end tokens that close every window but the last; the original RoBERTa
@@ -97,7 +94,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             space, as in running text. The original systems left it out, and checkpoints converted from them need `False`.
         decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
             probability_map, type_constraint, relation_types: as in [`~decision_settings.DecisionSettings`], which the attribute
-            `decision` holds: `processor.decision.threshold_offset = 1.0` changes one.
+            `decision` holds:
+            `processor.decision.threshold_offset = 1.0` changes one.
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
         candidate_pairs, directed, symmetric, inverse: as in [`~candidate_pairs.CandidatePairs`], which the attribute `candidates`
@@ -133,13 +131,10 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         symmetric: Iterable[str] | None = None,
         inverse: Mapping[str, str] | None = None,
         marker_types: Sequence[str] | None = None,
-        type_prior: bool = False,
-        type_counts: Any = None,
     ):
         self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
         self.relation_names = relation_names or {}
         self.markers = markers
-        self.type_prior, self.type_counts = type_prior, TypeCounts.of_setting(type_counts)
         self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types
         self.window_size = window_size
         self.window_stride = window_stride
@@ -275,7 +270,6 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         """The content of `processor_config.json`: the decision settings are beside the others, and of those of candidate pairs
         the ones that differ from their defaults."""
         saved = super().to_dict() | self.decision.to_dict()
-        saved["type_counts"] = self.type_counts and self.type_counts.to_dict()
         return {
             name: value for name, value in saved.items() if name not in CandidatePairs.field_names()
         } | self.candidates.given()
@@ -337,9 +331,9 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         if max_length is not None and not (isinstance(max_length, int) and max_length > 2):
             raise ValueError(f"max_length is {max_length!r}; expected an integer > 2, the special tokens' number")
         documents = list(documents)
-        relations = {*self.relations, *self.candidates.inverse}
+        relations = None if allow_unknown_relations else {*self.relations, *self.candidates.inverse}
         for index, document in enumerate(documents):
-            validate_document(document, index=index, relations=None if allow_unknown_relations else relations)
+            validate_document(document, index=index, relations=relations, of_model=True)
             if allow_unknown_relations:  # but no label says "no relation"
                 given = {fact["r"] for fact in document.get("labels") or ()}
                 validate_document(document, index=index, relations=given - {self.id2label[0]})
@@ -388,8 +382,6 @@ class CommProcessor(SavedTogether, ProcessorMixin):
             "pair_index": torch.from_numpy(np.concatenate(pairs)),
             "sentences": sentence_spans(features),
         }
-        if self.type_prior:
-            batch["type_odds"] = odds_of_batch(self.type_counts, self.relations, features, batch["pair_index"])
         if (asked := asked_relations(features, self._is_symmetric())) is not None:
             batch["asked"] = asked
         if all(feature["has_labels"] for feature in features):

@@ -20,7 +20,7 @@ logger = logging.get_logger(__name__)
 # What a processor's settings are where nothing was chosen for a model's relations.
 _UNTUNED = {
     "threshold_offset": 0.0,
-    **dict.fromkeys(("probability_map", "fusion_threshold", "relation_types", "type_counts", "rules")),
+    **dict.fromkeys(("probability_map", "fusion_threshold", "relation_types", "rules")),
 }
 
 
@@ -44,7 +44,6 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     asked = processor.candidates.candidate_pairs
     fits = not asked or any(marked_types(processor, pair) for pair in asked)
     check_field(processor, "marker_types", fits, f"the types of a candidate pair among them, of {asked}")
-    check("type_prior", bool)
     check("word_leading_space", bool)
     check("window_end_tokens", int, InRange(1, 3))
     check("window_size", int, AtLeast(8))

@@ -291,7 +291,9 @@ def test_missing_files(tmp_path, load):
         load(data_dir=tmp_path, splits=["train", "validation"])
     with pytest.raises(FileNotFoundError, match=r"train_annotated.*dev.*test"):
         load("docred", data_dir=tmp_path)
-    with pytest.raises(FileNotFoundError, match="test_revised"):
+    with pytest.raises(FileNotFoundError, match=r"no such file; others are named by --train_distant_file \("):
+        load(data_dir=tmp_path, splits=["train_distant"])
+    with pytest.raises(FileNotFoundError, match=r"test_revised.*no such file$"):
         load(data_files={"train": tmp_path / "train_revised.json"}, splits=["test"])
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load(data_files={"train": tmp_path / "nowhere.json"})

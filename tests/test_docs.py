@@ -10,6 +10,7 @@ is written to that file; a `text` block is what the Python before it prints. Tra
 import contextlib
 import importlib.util
 import io
+import itertools
 import json
 import os
 import re
@@ -357,6 +358,20 @@ def test_the_demo_ends_with_commands_of_the_readme():
     blocks = [block for block in read_blocks(ROOT / "README.md") if block.language == "bash"]
     given = [words for block in blocks for words in commands(block.text)]
     assert [shlex.split(line) in given for line in shown] == [True, True, True], shown
+
+
+def test_no_command_meets_the_output_of_another_page():
+    """A folder or a file of a run with other settings is refused, and rules would be another page's."""
+    writers: dict = {}
+    for page in PAGES:
+        blocks = [block for block in read_blocks(page) if block.language == "bash"]
+        for words in (words for block in blocks for words in commands(block.text)):
+            for flag, output in itertools.pairwise(words):
+                trains = flag == "--output_dir" and "--do_train" in words
+                if trains or (flag == "--output" and {"predict", "rules", "complete"} & {*words}):
+                    writers.setdefault(output, {}).setdefault(shlex.join(words), page.name)
+    assert len(writers) > 30
+    assert {output: by_command for output, by_command in writers.items() if len({*by_command.values()}) > 1} == {}
 
 
 # What readers of the field would stumble over, and what stands in its place.

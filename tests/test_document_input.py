@@ -262,6 +262,20 @@ def test_tokenizers_written_in_python(tmp_path):
         assert one(document)["input_ids"].tolist() == [[2, 5, 6, 7, 5, 8, 5, 9, 10, 5, *[1] * 5, 3]]
 
 
+def test_spans_in_the_field_of_entities():
+    """As GLiNER gives them: with their text, a label in words and a score, which `mentions` takes."""
+    given = [("Oslo", 0, 4, "location"), ("Norway", 11, 17, "country")]
+    spans = [
+        {"start": start, "end": end, "text": text, "label": label, "score": 0.9} for text, start, end, label in given
+    ]
+    text = "Oslo is in Norway."
+    for item, ner in (({"text": text, "mentions": spans}, None), (text, lambda _: spans)):
+        assert [entity["name"] for entity in read_document_input(item, ner=ner).entities] == ["Oslo", "Norway"]
+    with pytest.raises(DocumentError, match="a list of spans has the field name mentions") as caught:
+        read_document_input({"text": text, "title": "Oslo", "entities": spans}, index=3)
+    assert (caught.value.index, caught.value.title, caught.value.field) == (3, "Oslo", "entities")
+
+
 @requires_shared
 @pytest.mark.parametrize(
     "case", ["05_spacy_and_prodigy", "08_spans_inside_words", "04_gliner_mentions", "03_gold_relations_field"]

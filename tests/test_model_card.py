@@ -145,7 +145,8 @@ def test_results(card, record, scores):
     assert results[4] == ["test, type prior", *(percent(prior[key]) for key in keys[:-1]), "–"]
     reference = record["ign_reference"]
     assert (
-        f"leaves out {reference['facts']:,} facts of `train_revised.json` (sha256\n  `{reference['sha256']}`)" in text
+        f"leaves out {reference['facts']:,} triples of names of `train_revised.json` (sha256\n  `{reference['sha256']}`)"
+        in text
     )
     assert f"```text\n{format_scores(scores['scores'], prior, 'type prior')}\n```" in text
     assert "chosen by its score on the validation documents" in text

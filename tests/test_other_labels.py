@@ -8,6 +8,7 @@ from helpers import LABELS, random_document, run_script, save_backbone, tiny_mod
 from transformers import AutoModel, AutoProcessor
 
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm.documents import DocumentError
 from modeling_comm.relation_encoders import available_relation_encoders
 from modeling_comm.settings import SettingError
 
@@ -50,6 +51,15 @@ def test_other_labels_have_to_be_asked_for(saved):
     with pytest.raises(ValueError, match="ignore_mismatched_sizes=True"):
         CommForDocumentRelationExtraction.from_pretrained(folder, id2label=renamed)
     assert CommForDocumentRelationExtraction.from_pretrained(folder, id2label=LABELS).config.id2label == LABELS
+
+
+def test_documents_with_other_relations_need_the_flag():
+    """The document is right: the error says that the relations are the model's, and what trains it for others."""
+    _, processor = tiny_system()
+    document = {**random_document(3, seed=1), "labels": [{"h": 0, "t": 1, "r": "P580"}]}
+    expected = r"field labels\[0\]\.r: found 'P580', expected one of the 4 relations of the model \(P131, P17, P27, \.\.\.\); "
+    with pytest.raises(DocumentError, match=f"{expected}--ignore_mismatched_sizes"):
+        processor([document])
 
 
 def test_labels_that_do_not_fit():

@@ -37,7 +37,7 @@ from modeling_comm.training.script_paths import RESULTS
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
 from modeling_comm.utils.locks import LockedError, locked_folder
-from modeling_comm.utils.unchanged import SettingsChangedError
+from modeling_comm.utils.unchanged import SettingsChangedError, check_unchanged
 
 TINY = ["--emb_size", "16", "--block_size", "4", "--per_device_train_batch_size", "2", "--head_learning_rate", "1e-3"]
 FEW = ["--max_train_documents", "6", "--max_eval_documents", "3"]
@@ -807,6 +807,18 @@ def test_other_settings_in_the_same_folder(work, new_model):
     run(*flags, "--seed", "1", "--restart")
     assert read(folder / "run.json")["seed"] == 1
     assert (folder / "model.safetensors").read_bytes() != weights
+
+
+def test_an_error_names_the_first_of_many_changed_settings():
+    """A typed checkpoint for other relations changes one setting for each of them."""
+    types = {f"P{number}": number for number in range(9)}
+    with pytest.raises(SettingsChangedError) as refused:
+        check_unchanged({"loss": "cmm"}, {"loss": "atl", "types": types}, "outputs/a", "Choose another")
+    assert len(refused.value.changed) == 10
+    assert str(refused.value).startswith(
+        "outputs/a has other settings: loss was 'cmm', is 'atl'; types.P0 was None, is 0; "
+    )
+    assert str(refused.value).endswith("types.P4 was None, is 4; and 4 more. Choose another")
 
 
 def test_labels_identify_a_run(work, new_model):

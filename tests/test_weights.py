@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import random_document, save_backbone, tiny_model, tiny_system
+from helpers import SAMPLE, random_document, run_script, save_backbone, tiny_model, tiny_system
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -20,6 +20,16 @@ from modeling_comm.training.training_args import CommTrainingArguments
 
 SHARD = "pytorch_model-00001-of-00001.bin"
 DOCUMENTS = [random_document(entities, seed=entities) for entities in (2, 3, 4)]
+SCRIPT = (
+    "--dataset_config",
+    "redocred",
+    "--data_dir",
+    SAMPLE,
+    "--do_train",
+    "--use_cpu",
+    "--output_dir",
+    "outputs/none",
+)
 each_loader = pytest.mark.parametrize(
     "load", [CommForDocumentRelationExtraction.from_pretrained, AutoModel.from_pretrained], ids=["class", "auto"]
 )
@@ -156,6 +166,24 @@ def test_a_folder_without_weights(saved):
     (folder / "model.safetensors").unlink()
     with pytest.raises(OSError, match=f"{re.escape(str(folder))}.*model.safetensors"):
         CommForDocumentRelationExtraction.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        CommForDocumentRelationExtraction.from_pretrained,
+        lambda name: CommForDocumentRelationExtraction.from_backbone(name, id2label={0: "Na", 1: "P17"}),
+        lambda name: run_script(*SCRIPT, "--model_name_or_path", name),
+    ],
+    ids=["trained", "backbone", "script"],
+)
+@pytest.mark.parametrize("name", ["outputs/nosuch", "./outputs/of/nosuch"])
+def test_a_mistyped_model_is_named(tmp_path, monkeypatch, load, name):
+    """Without a network, too, when Transformers speaks of the connection alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match=f"^{name}: found no model, neither in a folder here nor on the Hub"):
+        load(name)
 
 
 def test_weights_in_several_files(saved, tmp_path):

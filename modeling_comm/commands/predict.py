@@ -275,6 +275,8 @@ def _report(output, args):
         helps = "a negative --threshold_offset lets more through, and a model that was trained further finds more"
         print(f"warning: {found}; {helps}", file=sys.stderr)
     numbers = [f"{name} {counts[name]:,}" for name in ("documents", "triples", "rejected")]
+    if args.rules or counts["derived"]:
+        numbers.insert(2, f"of them added by rules {counts['derived']:,}")
     if not_accepted := output.read - counts["documents"] - counts["rejected"]:
         numbers.append(f"not accepted by their annotator {not_accepted:,}")
     for name in ("without_entities", "without_text"):

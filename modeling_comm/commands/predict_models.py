@@ -126,10 +126,8 @@ def _read_config(name, trust_remote_code):
     try:
         read_fields(name)
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)  # None would ask on stdin
-    except (OSError, HFValidationError) as error:
-        if folder.is_dir():
-            raise ValueError(f"{name}: {error}") from error
-        raise ValueError(f"{name}: found no model, neither in a folder here nor on the Hub ({error})") from error
+    except OSError as error:
+        raise ValueError(f"{name}: {error}" if folder.is_dir() else str(error)) from error
     except UnknownNameError as error:
         known = ", ".join(map(repr, error.known))
         raise ValueError(

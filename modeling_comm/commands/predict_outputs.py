@@ -48,8 +48,8 @@ class StandardOutput:
         settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
-        counts (`dict`): `documents`, those of them `without_text` and `without_entities`, `triples`, `rejected`, and `lost`,
-            summed over records.
+        counts (`dict`): `documents`, those of them `without_text` and `without_entities`, `triples`, those of them `derived` by
+            rules, `rejected`, and `lost`, summed over records.
     """
 
     def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
@@ -60,7 +60,7 @@ class StandardOutput:
         self.settings: dict = {}
         self.finished, self.read = False, 0
         self.input_sha256: str | None = None
-        numbers = ("documents", "without_text", "without_entities", "triples", "rejected")
+        numbers = ("documents", "without_text", "without_entities", "triples", "derived", "rejected")
         self.counts: dict[str, Any] = {**dict.fromkeys(numbers, 0), "lost": {}}
 
     def begin(self) -> None:
@@ -86,6 +86,7 @@ class StandardOutput:
         lost = self.counts["lost"]
         for record in records:
             self.counts["triples"] += len(record["triples"])
+            self.counts["derived"] += sum("derived" in triple for triple in record["triples"])
             self.counts["without_text"] += not record["text"].strip()
             self.counts["without_entities"] += not record["entities"]
             for name, number in record["lost"].items():
@@ -172,7 +173,7 @@ class ResumableOutput(StandardOutput):
         self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
-        self.counts |= state["counts"]  # an earlier version did not count documents without text or entities
+        self.counts |= state["counts"]  # earlier versions did not count all of these
 
     def _write_state(self):
         state = {

@@ -63,6 +63,8 @@ class DatasetEntry:
             were labelled without people.
         null_label (`str`, defaults to `"Na"`): the label of the threshold class, where no `rel2id.json` says another one.
         entity_types (`tuple[str, ...]`): types that mentions have.
+        type_words (`dict[str, str]`): by entity type, the word that stands for it where names are masked, if its own name is
+            not what a text would say, see [`~modeling_comm.data.masked_names.mask_names`].
         candidate_pairs (`tuple[tuple[str, str], ...]`, *optional*), directed (`bool`, defaults to `True`), symmetric
             (`tuple[str, ...]`), inverse (`dict[str, str]`): which pairs of entities its relations are asked about, see
             [`~modeling_comm.candidate_pairs.CandidatePairs`]. A model that is trained on it keeps them.
@@ -93,6 +95,7 @@ class DatasetEntry:
     files: Mapping[str, DatasetFile]
     null_label: str = "Na"
     entity_types: tuple[str, ...] = ()
+    type_words: Mapping[str, str] = field(default_factory=dict)
     candidate_pairs: tuple[tuple[str, str], ...] | None = None
     directed: bool = True
     symmetric: tuple[str, ...] = ()

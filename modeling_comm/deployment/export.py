@@ -94,15 +94,12 @@ def export_onnx(model: CommForDocumentRelationExtraction, processor: CommProcess
 
     Raises:
         ImportError: onnx or onnxscript is not installed.
-        ValueError: the relation encoder depends on the sizes of documents, there are symmetric relations among directed ones, or
-            the processor has a `type_prior`.
+        ValueError: the relation encoder depends on the sizes of documents, or there are symmetric relations among directed ones.
     """
     if processor.candidates.directed and processor.candidates.symmetric:
         raise SettingError(
             "export_onnx", "symmetric", processor.candidates.symmetric, "no symmetric relations among directed ones"
         )
-    if processor.type_prior:
-        raise SettingError("export_onnx", "type_prior", True, "False: this graph has no input for log-odds of types")
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"ONNX needs {package!r}{of_extra('onnx')}")

@@ -112,7 +112,8 @@ class IgnReference:
     """Facts that training already showed, which Ign F1 leaves out. Built by [`load_ign_reference`].
 
     Attributes:
-        facts (`frozenset[tuple[str, str, str]]`): `(head name, tail name, relation)`.
+        facts (`frozenset[tuple[str, str, str]]`): triples of names, `(head name, tail name, relation)`; a fact gives one for
+            each pair of a name of its head and a name of its tail.
         source (`str`): name of the file, without its folder, or a word on what was handed over.
         sha256 (`str`): hash of the file, or of the sorted facts where there was no file.
     """
@@ -320,7 +321,8 @@ def score(
           predictions whose title or relation occurs nowhere in the truth), `ignored_predictions` (distinct ones on ignored pairs,
           which are in no other count but `predictions`).
         - `ign_precision`, `ign_f1` (`None` without reference): correct predictions that the reference knows are taken
-          out, of the precision only. `ign_reference`: `source`, `sha256`, `facts`, `known_gold`, `known_correct`.
+          out, of the precision only. `ign_reference`: `source`, `sha256`, `facts` (how many triples of names),
+          `known_gold`, `known_correct`.
         - `macro_precision`, `macro_recall`, `macro_f1`: means over the relations that have a gold fact.
         - `intra` (some mentions share a sentence), `inter` (none do), `inter_long`, `frequent` (`frequent_relations`),
           `long_tail` (the others; both `None` without `frequent_relations`) and each of `per_relation`: `precision`, `recall`,
@@ -453,7 +455,7 @@ def format_scores(
     lines.append("Ign F1: no reference of facts seen in training was given")
     if reference := result["ign_reference"]:
         lines[-1] = (
-            f"Ign leaves out {reference['facts']:,} facts of {reference['source']} (sha256 {reference['sha256'][:12]})"
+            f"Ign leaves out {reference['facts']:,} triples of names of {reference['source']} (sha256 {reference['sha256'][:12]})"
             f", {reference['known_gold']:,} of the gold facts, {reference['known_correct']:,} of them predicted"
         )
     share = result["evidence"]["share_of_facts_without_evidence"]

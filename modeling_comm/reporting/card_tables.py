@@ -150,11 +150,6 @@ def setting_table(record: Mapping[str, Any], seeds: Sequence[int]) -> Markdown:
             if processor.get("fusion_threshold") is not None
             else []
         ),
-        *(
-            [["Logits start from", "the log-odds of relations by types of head and tail"]]
-            if processor.get("type_prior")
-            else []
-        ),
         *([["Types of head and tail", "those of training"]] if processor.get("type_constraint") == "hard" else []),
         ["Relations of a pair, at most", processor["max_relations_per_pair"] or "no limit"],
         ["Learning rate of the backbone", arguments["learning_rate"]],

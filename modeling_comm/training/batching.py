@@ -16,7 +16,7 @@ from ..processing_comm import CommProcessor
 # Columns that a batch is made from.
 FEATURE_COLUMNS = (
     *("input_ids", "mention_positions", "mention_entities", "sentence_starts", "num_entities", "facts", "evidence"),
-    *("entity_types", "pairs", "turned_pairs", "has_labels"),
+    *("pairs", "turned_pairs", "has_labels"),
 )
 
 

@@ -92,8 +92,8 @@ def load_checkpoint(
     refused += ["backbone_overrides"] if arguments.backbone_overrides else []
     processor = CommProcessor.from_pretrained(source, trust_remote_code=arguments.trust_remote_code, **hub)
     settings = given_settings(arguments)
-    of_weights = ("word_leading_space", "type_prior")
-    refused += [name for name in of_weights if settings.get(name) not in (None, getattr(processor, name))]
+    if settings.get("word_leading_space") not in (None, processor.word_leading_space):
+        refused.append("word_leading_space")
     if refused:
         raise ValueError(
             f"{source} is a finished checkpoint, which decides on {', '.join(refused)}; leave these flags out"

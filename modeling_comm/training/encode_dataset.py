@@ -8,7 +8,6 @@ from ..configuration_comm import __version__
 from ..features import LOSSES_OF_ENCODING
 from ..processing_comm import CommProcessor
 from ..relation_types import RelationTypes
-from ..type_counts import TypeCounts
 from .batching import FEATURE_COLUMNS, DocumentStream, without_unknown_labels
 
 
@@ -53,7 +52,6 @@ def encode_dataset(
     numbers = List(Value("int32"))
     columns = dict.fromkeys(("input_ids", "mention_positions", "mention_entities", "sentence_starts"), numbers)
     columns |= {"turned_pairs": numbers} | dict.fromkeys(("pairs", "facts", "evidence"), List(numbers))
-    columns["entity_types"] = List(Value("string"))
     columns |= {name: Value("int32") for name in ("num_entities", "windows", *LOSSES_OF_ENCODING)}
     return dataset.map(
         encode,
@@ -69,33 +67,25 @@ def encode_dataset(
 
 def learn_relation_types(processor: CommProcessor, dataset: Any) -> None:
     """
-    With a `type_constraint`: records the types of head and tail that each relation has in the training documents. With a
-    `type_prior`: counts their pairs and facts by types, unless the processor knows such counts: weights that are trained further
-    were made for these.
+    With a `type_constraint`: records the types of head and tail that each relation has in the training documents.
 
     Raises:
         ValueError: the documents are a stream.
     """
     decision = processor.decision
-    wanted = {"type_constraint": decision.type_constraint} if decision.type_constraint != "none" else {}
-    if processor.type_prior and processor.type_counts is None:
-        wanted["type_prior"] = True
-    if not wanted:
+    if decision.type_constraint == "none":
         return
     if isinstance(dataset, DocumentStream):
         raise ValueError(
-            f"{', '.join(f'{name} is {value!r}' for name, value in wanted.items())}, and the training documents are a stream; "
-            "expected none of it, or documents that can be read before the training"
+            f"type_constraint is {decision.type_constraint!r}, and the training documents are a stream; expected 'none', or "
+            "documents that can be read before the training"
         )
     if hasattr(dataset, "select_columns"):
         columns = ("vertexSet", "labels", "ignored_pairs", "untyped_entities")
         dataset = dataset.select_columns([name for name in columns if name in dataset.column_names])
-    if "type_prior" in wanted:
-        processor.type_counts = TypeCounts.of_documents(dataset or (), processor.candidates)
-    if "type_constraint" in wanted:
-        # A checkpoint that is trained further has seen the types of both trainings.
-        seen = RelationTypes.of_documents(dataset or (), processor.candidates)
-        decision.relation_types = seen.merged(decision.relation_types)
+    # A checkpoint that is trained further has seen the types of both trainings.
+    seen = RelationTypes.of_documents(dataset or (), processor.candidates)
+    decision.relation_types = seen.merged(decision.relation_types)
 
 
 def check_labelled(dataset: Sequence[dict], kind: str, why: str) -> None:

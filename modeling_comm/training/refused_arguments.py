@@ -71,6 +71,15 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         "--complete_labels needs --do_train: training labels are completed",
     ),
     (
+        lambda a: a.given("masked_copies") and (not a.given("do_train") or a.given("streaming", "teacher_logits")),
+        "--masked_copies needs --do_train, and neither --streaming nor --teacher_logits: copies are made before the training, "
+        "and a teacher has not read them",
+    ),
+    (
+        lambda a: not 0 < a.data.masked_share <= 1,
+        "--masked_share is not above 0 and at most 1; it is a share of the entities",
+    ),
+    (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
         "--push_to_hub with several --seeds: each run would overwrite the one before; push the run of one --seed",
     ),
@@ -82,7 +91,13 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
 
 
 # Numbers of documents and of evaluations.
-_COUNTS = ("max_train_documents", "max_eval_documents", "max_predict_documents", "early_stopping_patience")
+_COUNTS = (
+    "masked_copies",
+    "max_train_documents",
+    "max_eval_documents",
+    "max_predict_documents",
+    "early_stopping_patience",
+)
 
 
 def check_arguments(arguments: Arguments) -> None:

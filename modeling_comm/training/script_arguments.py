@@ -51,10 +51,6 @@ class ModelArguments:
         default=None,
         metadata={"help": "hard: a relation only between types of head and tail that it has in training (none)."},
     )
-    type_prior: bool | None = field(
-        default=None,
-        metadata={"help": "Logits start from how often training has each relation between two entity types (false)."},
-    )
     rules: str | None = field(
         default=None,
         metadata={
@@ -168,6 +164,16 @@ class DataArguments:
             "help": "File of rules that complete the training labels (comm-docre rules mines some). Ign F1 leaves out the "
             "original labels only."
         },
+    )
+    masked_copies: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train on so many further copies of each document, in which words for their types replace names of entities."
+        },
+    )
+    masked_share: float = field(
+        default=0.5,
+        metadata={"help": "Share of the entities of these copies whose names are replaced, drawn at random."},
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}

@@ -334,8 +334,8 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         **kwargs: Any,
     ) -> TrainOutput:
         """
-        As the parent's, with differences: what was tuned for other weights is removed, and with a `type_constraint` or a
-        `type_prior` the processor learns the types of head and tail that each relation has in the training documents.
+        As the parent's, with differences: what was tuned for other weights is removed, and with a `type_constraint` the
+        processor learns the types of head and tail that each relation has in the training documents.
 
         Args:
             resume_from_checkpoint (`bool` or `str`, *optional*): `True` takes the last complete checkpoint.

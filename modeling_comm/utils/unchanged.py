@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_MOST_SHOWN = 6  # changes in a message; other relations alone are as many changes as relations
+
 
 class SettingsChangedError(ValueError):
     """
@@ -17,8 +19,10 @@ class SettingsChangedError(ValueError):
 
     def __init__(self, place: str | os.PathLike, changed: Mapping[str, tuple], advice: str):
         self.place, self.changed, self.advice = str(place), dict(changed), advice
-        changes = "; ".join(_change(name, *values) for name, values in self.changed.items())
-        super().__init__(f"{place} has other settings: {changes}. {advice}")
+        changes = [_change(name, *values) for name, values in self.changed.items()]
+        if len(changes) > _MOST_SHOWN:
+            changes[_MOST_SHOWN:] = [f"and {len(changes) - _MOST_SHOWN} more"]
+        super().__init__(f"{place} has other settings: {'; '.join(changes)}. {advice}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.place, self.changed, self.advice)

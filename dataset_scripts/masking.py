@@ -1,0 +1,35 @@
+"""Copies of training documents with masked names, as rows of a data set."""
+
+from collections.abc import Mapping
+
+from datasets import Dataset, concatenate_datasets
+
+from modeling_comm.configuration_comm import __version__
+from modeling_comm.data.masked_names import mask_names
+
+from .builder import to_document
+
+
+def with_masked_copies(rows: Dataset, copies: int, share: float, seed: int, words: Mapping[str, str]) -> Dataset:
+    """
+    Documents, and after them further copies of each with [`~modeling_comm.data.masked_names.mask_names`].
+
+    Args:
+        rows (`Dataset`): documents as [`~.builder.load_splits`] reads them.
+        copies (`int`): how many of each document; each has other entities masked.
+        share (`float`): the probability of an entity to be masked, from 0 to 1.
+        seed (`int`): of the draws.
+        words (`Mapping[str, str]`): by entity type, what stands for it in the text, as far as the data set says so.
+    """
+    # The version is part of the cache's key: another one may mask otherwise.
+    how = {"share": share, "words": dict(words), "library": __version__}
+    masked = [
+        rows.map(_mask_row, fn_kwargs={**how, "seed": f"{seed}-{copy}"}, features=rows.features)
+        for copy in range(copies)
+    ]
+    return concatenate_datasets([rows, *masked])
+
+
+def _mask_row(row: Mapping, share, seed, words, library) -> dict:
+    masked = mask_names(to_document(row), share, seed, words)
+    return {"sents": masked["sents"], "vertexSet": masked["vertexSet"]}
