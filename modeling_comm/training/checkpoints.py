@@ -215,7 +215,7 @@ def delete_results(folder: Path, seed: int, owner: str) -> None:
         seed (`int`): the run's: the folder of one of several seeds is called after it.
         owner (`str`): whose results they are not, for the warning.
     """
-    places = {folder: (*RESULTS, SUMMARY, CARD)}
+    places: dict[Path, tuple[str, ...]] = {folder: (*RESULTS, SUMMARY, CARD)}
     means = folder.parent / SUMMARY
     if folder.name == f"seed-{seed}" and is_complete(means) and seed in read_json(means).get("seeds", ()):
         places[folder.parent] = (SUMMARY, CARD)
