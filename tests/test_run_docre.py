@@ -911,7 +911,7 @@ def test_all_processes_restart_together(first, work):
     found = {}
 
     class Process:
-        world_size, output_dir = 1, str(folder)
+        world_size, output_dir, seed = 1, str(folder), 2
 
         def __init__(self, index):
             self.process_index = index
