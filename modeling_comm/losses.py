@@ -258,7 +258,7 @@ def check_loss_of_unasked(config: Any) -> None:
         logits[:, -1] = -depth
         # Of the only relation there is, the other pairs are asked about it.
         rows = slice(None) if config.num_labels > 2 else slice(1, None)
-        with torch.random.fork_rng(devices=[]):  # a training goes on with its own random numbers
+        with torch.random.fork_rng(devices=[]):  # those of a training stay as they are
             torch.default_generator.manual_seed(0)
             results.append(loss(logits[rows], labels[rows], reduction="none"))
     first, again, deeper = results
