@@ -106,7 +106,13 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
     from modeling_comm.training.build_trainer import build_trainer
     from modeling_comm.training.checkpoint_files import is_complete
-    from modeling_comm.training.checkpoints import Progress, find_progress, restore_finished, run_settings
+    from modeling_comm.training.checkpoints import (
+        Progress,
+        delete_results_of_other_models,
+        find_progress,
+        restore_finished,
+        run_settings,
+    )
     from modeling_comm.training.decisions import read_decisions, tune_decisions, tuned_values
     from modeling_comm.training.encode_splits import encode_splits
     from modeling_comm.training.predict_split import predict_test
@@ -128,6 +134,8 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         prepare_for_training(model, processor, arguments.model)
         settings = run_settings(arguments, data.sources, data.ign_reference, model.config, processor)
         progress = find_progress(training, settings, arguments.run.restart)
+    elif training.process_index == 0:
+        delete_results_of_other_models(folder, training.seed, source)
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
         kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}

@@ -241,31 +241,35 @@ def ncrl_loss(
 def check_loss_of_unasked(config: Any) -> None:
     """
     Refuses a loss that cannot leave out a relation which a pair is not asked about, see
-    [`~modeling_comm.features.without_relations`]: one to which it matters how far below the threshold a relation is.
+    [`~modeling_comm.features.without_relations`]: one to which it matters how far below the threshold a relation is. A loss that
+    draws random numbers of torch is judged on the same ones.
 
     Args:
         config (`CommConfig`): names the loss and has its settings.
 
     Raises:
-        SettingError: the loss is of that kind.
+        SettingError: the loss is of that kind, or gives other values for the same logits, so that it cannot be told.
     """
     loss, results = loss_from_config(config), []
     labels = torch.zeros(3, config.num_labels, device="cpu")
     labels[0, 1] = 1
-    for depth in (100.0, 1000.0):
+    for depth in (100.0, 100.0, 1000.0):
         logits = torch.linspace(-1, 1, labels.numel(), device="cpu").view_as(labels).clone()
         logits[:, -1] = -depth
-        if config.num_labels > 2:
-            results.append(loss(logits, labels, reduction="none"))
-        else:  # the only relation: the other pairs are asked about it
-            results.append(loss(logits[1:], labels[1:], reduction="none"))
-    if not torch.allclose(*results):
-        raise SettingError(
-            "CommConfig",
-            "loss",
-            config.loss,
-            "with symmetric relations among directed ones, a loss to which a relation far below the threshold does not matter",
-        )
+        # Of the only relation there is, the other pairs are asked about it.
+        rows = slice(None) if config.num_labels > 2 else slice(1, None)
+        with torch.random.fork_rng(devices=[]):  # those of a training stay as they are
+            torch.default_generator.manual_seed(0)
+            results.append(loss(logits[rows], labels[rows], reduction="none"))
+    first, again, deeper = results
+    expected = "with symmetric relations among directed ones, a loss "
+    if not torch.allclose(first, again):
+        expected += "that gives the same for the same logits, random numbers of torch aside; this one cannot be judged"
+    elif torch.allclose(first, deeper):
+        return
+    else:
+        expected += "to which a relation far below the threshold does not matter"
+    raise SettingError("CommConfig", "loss", config.loss, expected)
 
 
 _BUILT_IN = frozenset(available_losses())

@@ -87,6 +87,8 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
     ```
     """
 
+    _leaves_out_unasked: tuple[Any, ...] | None = None  # the loss that was found to do so
+
     def __init__(self, config: CommConfig):
         check_attention_implementation(
             config._attn_implementation
@@ -334,7 +336,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             )
             if asked is not None:
                 if labels is not None and self.training:
-                    check_loss_of_unasked(self.config)
+                    self._check_loss_of_unasked()
                 logits = without_relations(logits, asked)
             if labels is not None:
                 self_pairs = entity_mask.sum() if self.relation_encoder.self_pairs_in_loss else None
@@ -358,6 +360,13 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             evidence_loss=evidence_term,
         )
         return output if return_dict else output.to_tuple()
+
+    def _check_loss_of_unasked(self):
+        """Once for each loss and its settings: the check takes as long as a small step."""
+        found = self.config.loss, loss_from_config(self.config).keywords, self.config.num_labels
+        if found != self._leaves_out_unasked:
+            check_loss_of_unasked(self.config)
+            self._leaves_out_unasked = found
 
     def _loss(self, logits, labels, documents, num_items_in_batch, self_pairs=None):
         loss_function = loss_from_config(self.config)

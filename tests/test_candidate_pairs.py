@@ -7,16 +7,28 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import random_document, run_script, save_backbone, tiny_config, tiny_model, tiny_processor, tiny_system
+from helpers import (
+    random_document,
+    registries_kept,
+    run_script,
+    save_backbone,
+    tiny_config,
+    tiny_model,
+    tiny_processor,
+    tiny_system,
+)
+from torch.nn.functional import softplus
 
 import comm_docre
 from dataset_scripts.describe import describe_documents
 from modeling_comm import CommProcessor, DocumentRelationExtractionPipeline, document_from_text
+from modeling_comm import modeling_comm as model_module
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.documents import DocumentError, validate_document
 from modeling_comm.features import LOSSES_OF_ENCODING, without_relations
 from modeling_comm.incomplete_labels.label_rates import label_rates
-from modeling_comm.losses import available_losses, loss_from_config
+from modeling_comm.loss_base import reduce_losses, relation_distances, toward_gold
+from modeling_comm.losses import available_losses, loss_from_config, register_loss
 from modeling_comm.settings import SettingError
 from modeling_comm.training.checks import check_loss_of_symmetric
 from modeling_comm.triple_selection import UnknownRelationError
@@ -358,6 +370,53 @@ def test_the_model_refuses_a_loss_that_cannot_leave_out_relations():
     assert torch.isfinite(model.eval()(**batch).loss)
     with pytest.raises(SettingError, match="symmetric relations among directed ones"):
         model.train()(**batch)
+
+
+def test_the_model_checks_a_loss_once_for_its_settings(monkeypatch):
+    asked = []
+    check = model_module.check_loss_of_unasked
+
+    def count(config):
+        asked.append((config.loss, getattr(config, "cmm_margin", None)))
+        check(config)
+
+    monkeypatch.setattr(model_module, "check_loss_of_unasked", count)
+    config, processor = tiny_system(loss="cmm", symmetric=["P27"])
+    model, batch = tiny_model(config).train(), processor([random_document(3)])
+    for _ in range(2):
+        for margin in (0.1, 0.1, 0.3):
+            config.cmm_margin = margin
+            model(**batch)
+    assert asked == [("cmm", 0.1), ("cmm", 0.3)] * 2
+    config.loss = "margin"
+    with pytest.raises(SettingError):
+        model(**batch)
+
+
+@pytest.mark.parametrize("noise", ["torch", "numpy"])
+def test_a_loss_with_noise_is_judged_on_the_same_noise(noise):
+    """Or it is said that it cannot be judged."""
+    draws = {"torch": torch.rand_like, "numpy": lambda logits: torch.from_numpy(np.random.rand(*logits.shape))}
+
+    def check(factor):
+        with registries_kept():
+
+            @register_loss("noisy")
+            def noisy_loss(logits, labels, reduction="mean"):
+                distance, positive = relation_distances(logits + draws[noise](logits).float(), labels)
+                return reduce_losses(softplus(factor * toward_gold(distance, positive)).sum(dim=1), reduction)
+
+            check_loss_of_symmetric(tiny_config(loss="noisy"), CandidatePairs(symmetric=["P27"]))
+
+    before = torch.get_rng_state()
+    if noise == "torch":
+        check(-1)
+        with pytest.raises(SettingError, match="below the threshold does not matter"):
+            check(1)
+    else:
+        with pytest.raises(SettingError, match="gives the same for the same logits"):
+            check(-1)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("loss", available_losses())

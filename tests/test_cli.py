@@ -28,7 +28,7 @@ from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.commands import convert, predict_models
 from modeling_comm.commands import predict as predict_command
-from modeling_comm.commands.evaluate import compare_files
+from modeling_comm.commands.evaluate import compare_files, read_predictions
 from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
 from modeling_comm.documents import DocumentError
@@ -369,6 +369,22 @@ def test_no_command_writes_over_what_it_reads(predict, model, tmp_path, capsys):
     assert output.read_bytes() == records and json.loads(truth.read_text()) == documents(2)
 
 
+@pytest.mark.parametrize("command", ["view", "rules", "complete"])
+def test_no_command_writes_over_a_file_of_extensions(tmp_path, capsys, command):
+    labelled, extension, other = tmp_path / "docs.json", tmp_path / "own.py", tmp_path / "other"
+    labelled.write_text(json.dumps(documents(2)))
+    extension.write_text("# a data set of mine\n")
+    other.write_text("")
+    inputs = {
+        "view": ["--input", other],
+        "rules": ["--documents", labelled],
+        "complete": ["--documents", labelled, "--rules", other],
+    }[command]
+    assert run(command, *inputs, "--extensions", extension, "--output", extension) == 2
+    assert "own.py would be written over the input" in error_line(capsys)
+    assert extension.read_text() == "# a data set of mine\n"
+
+
 @pytest.mark.parametrize("taken", ["checkpoint", "backbone", "rel2id"])
 def test_convert_does_not_write_over_what_it_reads(tmp_path, capsys, taken):
     from helpers import save_backbone
@@ -523,6 +539,26 @@ def test_predictions_of_a_pipe(tmp_path, compressed):
         result, _ = compare_files(f"/dev/fd/{source}", str(small_truth(tmp_path)))
         os.close(source)
         assert result["f1"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'[{"title": "a",\n', "found no valid JSON (Expecting property name"),
+        (b'"text"', "found 'text', expected a list of predictions"),
+        (b"[\xff]", "found no valid JSON ('utf-8' codec can't decode byte 0xff"),
+        (gzip.compress(b'[{"title": "a"}]')[:-9], "found no valid JSON (Compressed file ended"),
+    ],
+)
+def test_a_pipe_is_read_once(content, message):
+    """What is wrong is what the first reading found: another one would find nothing, or of a named pipe wait for ever."""
+    source, target = os.pipe()
+    os.write(target, content)
+    os.close(target)
+    with pytest.raises(ValueError) as error:
+        read_predictions(f"/dev/fd/{source}")
+    os.close(source)
+    assert str(error.value).startswith(f"/dev/fd/{source}: {message}")
 
 
 def test_evaluate_warns_of_symmetric_relations_that_the_data_set_does_not_know(tmp_path, capsys):

@@ -208,6 +208,34 @@ def test_a_linker_that_fails():
         build_graph([FIRST], lambda entity, record: {}[entity["name"]])
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_a_document_whose_linker_failed_can_be_added_again(named):
+    """A service behind the linker may be away for a moment."""
+    records = [FIRST, SECOND, make_record("* Oslo", ["*", "Oslo"], [(0, 1, "P17", 0.9)], types=["PER", "LOC"])]
+    records = [record if named else {**record, "id": "", "title": ""} for record in records]
+    asked = []
+
+    def linker(entity, record):
+        asked.append(entity)
+        if len(asked) in failing:
+            raise TimeoutError
+        return None
+
+    failing = ()
+    expected = build_graph(records, linker)
+    failing, asked = {2, 5, 10}, []
+    builder = GraphBuilder(linker)
+    for record in records:
+        while True:
+            before = builder.graph(), set(builder.types), dict(builder.relations)
+            try:
+                builder.add(record)
+                break
+            except ValueError:
+                assert (builder.graph(), builder.types, builder.relations) == before
+    assert len(asked) > 10 and builder.graph() == expected
+
+
 def test_unknown_linker():
     with pytest.raises(SettingError, match="'id', 'name', 'name_and_type'"):
         build_graph([FIRST], "wikidata")

@@ -154,6 +154,19 @@ def test_labels_are_completed_in_both_directions_of_what_says_the_same():
     assert completed(undirected, "s(x, y) => p(x, y)", (0, "s", 1), types="xy") == [(1, "p", 0, [[0, 1, "s"]])]
 
 
+@pytest.mark.parametrize(
+    ("ignored", "added"), [([], [(0, "b", 1), (1, "s", 2)]), ([[0, 1]], [(1, "s", 2)]), ([[0, 1], [2, 1]], [])]
+)
+def test_ignored_pairs_are_not_completed(ignored, added):
+    """As in prediction; they are neither trained nor scored, and what is said to be added is what is."""
+    one = {**document((1, "a", 0), (1, "r", 2)), "ignored_pairs": ignored}
+    rules = [Rule.parse("a(x, y) => b(y, x)"), Rule.parse("r(x, y) => s(x, y)")]
+    candidates = CandidatePairs(symmetric=["s"])
+    completed = complete_labels(one, rules, candidates)
+    assert [(fact["h"], fact["r"], fact["t"]) for fact in completed["labels"][2:]] == added
+    assert Completion.between([one], [completed], candidates).added == len(added)
+
+
 def test_a_rule_is_given_as_it_was_written():
     written = [Rule.parse("has(x, y) => s(x, y)"), Rule.parse("part(y, x) => s(x, y)")]
     candidates = CandidatePairs(inverse={"has": "part"})

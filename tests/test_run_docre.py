@@ -486,6 +486,25 @@ def test_another_model_is_not_scored_in_the_folder_of_a_training(first, always, 
     with pytest.raises(ValueError, match="choose another --output_dir"):
         run(*flags, "--output_dir", first[0])
     assert (first[0] / "results.json").read_bytes() == before
+    begun = work / "begun"
+    begun.mkdir()
+    shutil.copy(first[0] / "settings.json", begun)  # a training that was killed before its first checkpoint
+    with pytest.raises(ValueError, match="choose another --output_dir"):
+        run(*flags, "--output_dir", begun)
+
+
+def test_results_of_another_model_in_the_same_folder_are_deleted(first, always, work, caplog):
+    flags = [*always, *FEW, "--data_dir", SAMPLE, "--output_dir", work / "scored", "--model_name_or_path"]
+    other = shutil.copytree(first[0], work / "second_model", ignore=shutil.ignore_patterns("checkpoint-*"))
+    results = ("results.json", "test_scores.json")
+    run(*flags, first[0], "--do_predict")
+    (work / "scored" / "README.md").write_text("Mine")
+    run(*flags, os.path.relpath(first[0]), "--do_eval")
+    assert all((work / "scored" / name).is_file() for name in results), "of the same model"
+    caplog.clear()
+    run(*flags, other, "--do_eval")
+    assert {path.name for path in (work / "scored").iterdir()} == {"run.json", "README.md"}
+    assert f"deleted run.json, results.json, test_scores.json, which are not of the model {other}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -911,7 +930,7 @@ def test_all_processes_restart_together(first, work):
     found = {}
 
     class Process:
-        world_size, output_dir = 1, str(folder)
+        world_size, output_dir, seed = 1, str(folder), 2
 
         def __init__(self, index):
             self.process_index = index
@@ -930,13 +949,30 @@ def test_all_processes_restart_together(first, work):
 @pytest.mark.parametrize("restart", [True, False])
 def test_results_of_an_earlier_training_are_not_taken_for_those_of_a_new_one(tmp_path, restart, caplog):
     """A training that is killed before its record is written must not find another one's."""
-    for name in (*RESULTS, "notes.txt", *(["trainer_state.json"] if restart else [])):
+    for name in (*RESULTS, "summary.json", "notes.txt", *(["trainer_state.json"] if restart else [])):
         (tmp_path / name).write_text("{}")
+    shutil.copyfile(ROOT / "model_cards" / "redocred_mini_cpu.md", tmp_path / "README.md")
     (tmp_path / "settings.json").write_text('{"seed": 2}')
     arguments = CommTrainingArguments(str(tmp_path), use_cpu=True)
     assert find_progress(arguments, {"seed": 2}, restart) == Progress()
     assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", "settings.json"}
     assert "deleted run.json, evaluation.json" in caplog.text
+    (tmp_path / "README.md").write_text("My project")
+    assert find_progress(arguments, {"seed": 2}, restart) == Progress()
+    assert (tmp_path / "README.md").is_file(), "no card"
+
+
+@pytest.mark.parametrize(("seed", "stays"), [(1, False), (3, True)])
+def test_means_are_deleted_with_the_results_of_one_of_their_seeds(tmp_path, seed, stays):
+    card = (ROOT / "model_cards" / "redocred_mini_cpu.md").read_bytes()
+    for folder in (tmp_path, tmp_path / f"seed-{seed}"):
+        folder.mkdir(exist_ok=True)
+        (folder / "README.md").write_bytes(card)
+    (tmp_path / "summary.json").write_text('{"seeds": [1, 2], "metrics": {}}')
+    arguments = CommTrainingArguments(str(tmp_path / f"seed-{seed}"), use_cpu=True, seed=seed)
+    assert find_progress(arguments, {"seed": seed}, restart=True) == Progress()
+    assert {path.name for path in (tmp_path / f"seed-{seed}").iterdir()} == {"settings.json"}
+    assert {path.is_file() for path in (tmp_path / "summary.json", tmp_path / "README.md")} == {stays}
 
 
 def test_results_of_a_finished_training_stay(tmp_path):
@@ -948,10 +984,12 @@ def test_results_of_a_finished_training_stay(tmp_path):
 
 
 def test_the_record_names_the_checkpoint_that_was_kept():
-    state = SimpleNamespace(best_global_step=3, global_step=6)
+    state = SimpleNamespace(best_global_step=3, global_step=6, best_model_checkpoint="output/checkpoint-3")
     for is_best, kept in ((True, 3), (False, 6)):
         trainer = SimpleNamespace(args=SimpleNamespace(load_best_model_at_end=is_best), state=state)
         assert kept_step_of(trainer) == kept
+    trainer.args.load_best_model_at_end, state.best_model_checkpoint = True, None
+    assert kept_step_of(trainer) == 6, "no best one was saved"
     state.global_step = 0
     assert kept_step_of(trainer) is None, "nothing was trained"
 

@@ -30,6 +30,7 @@ from dataset_scripts.builder import FEATURES, load_splits
 from modeling_comm.decoding import official_predictions
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.out_of_memory import DocumentMemoryError
+from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.settings import SettingError
 from modeling_comm.training.build_trainer import build_trainer
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
@@ -703,6 +704,34 @@ def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, int
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
 
 
+@pytest.mark.parametrize("saved", [True, False])
+def test_the_best_checkpoint_is_one_that_was_saved(make_trainer, monkeypatch, saved):
+    scores, by_step = iter([0.9, 0.3, 0.8, 0.5, 0.7, 0.4, 0.6, 0.2]), {}
+
+    def answer(evaluated, documents, processor, reference):
+        metrics = evaluate(evaluated, documents, processor, reference)
+        by_step[trainer.state.global_step] = f1 = next(scores)
+        return {**metrics, "f1": f1}
+
+    evaluate = EvaluatedDocuments.metrics
+    monkeypatch.setattr(EvaluatedDocuments, "metrics", answer)
+    every = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2 if saved else 8}
+    trainer = make_trainer(num_train_epochs=4, **every)
+    objectives = []
+
+    class Objective(TrainerCallback):  # as a search asks for it
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            objectives.append(trainer.default_compute_objective(metrics))
+
+    trainer.add_callback(Objective())
+    trainer.train()
+    kept = 4 if saved else 8
+    folder = Path(trainer.args.output_dir) / f"checkpoint-{kept}"
+    assert_equal_weights(weights(trainer), load_file(folder / "model.safetensors"))
+    assert trainer.state.best_model_checkpoint == str(folder)
+    assert (kept_step_of(trainer), objectives[-1]) == (kept, by_step[kept])
+
+
 def test_a_tie_is_broken_by_the_same_evaluation_set():
     history = [{"step": 2, "eval_new_f1": 0.5, "eval_new_average_precision": 0.3}, {"step": 2, "eval_old_f1": 0.1}]
     state = TrainerState(best_metric=0.5, best_global_step=2, log_history=history)
@@ -991,7 +1020,8 @@ def test_other_errors_stay_what_they_are(make_trainer):
 
 def test_the_objective_of_a_search_is_that_of_the_checkpoint_that_is_kept():
     args = SimpleNamespace(metric_for_best_model="f1", load_best_model_at_end=True, greater_is_better=True)
-    trainer = SimpleNamespace(args=args, state=SimpleNamespace(best_metric=None))
+    args.save_strategy, control = "steps", SimpleNamespace(should_save=True)
+    trainer = SimpleNamespace(args=args, state=SimpleNamespace(best_metric=None), control=control)
 
     def objective(f1):
         return HyperparameterSearch.default_compute_objective(trainer, {"eval_f1": f1})
@@ -999,6 +1029,10 @@ def test_the_objective_of_a_search_is_that_of_the_checkpoint_that_is_kept():
     assert objective(0.3) == 0.3
     trainer.state.best_metric = 0.5
     assert (objective(0.3), objective(0.7)) == (0.5, 0.7)
+    control.should_save = False
+    assert objective(0.7) == 0.5, "it is not saved"
+    args.save_strategy = "best"
+    assert objective(0.7) == 0.7, "it is saved because it is better"
     args.greater_is_better = False
     assert objective(0.7) == 0.5
     args.load_best_model_at_end = False

@@ -17,7 +17,9 @@ def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     import_extensions(args.extensions)
     candidates = get_dataset(args.dataset_config).candidates
-    refuse_overwriting([args.output], [args.documents, args.rules, *filter(None, [args.complete])])
+    refuse_overwriting(
+        [args.output], [args.documents, args.rules, *filter(None, [args.complete, *(args.extensions or ())])]
+    )
     documents, rules = read_labelled(args.documents), read_rules(args.rules)
     complete = read_labelled(args.complete) if args.complete else None
     completed = [complete_labels(document, rules, candidates) for document in documents]

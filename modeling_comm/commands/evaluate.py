@@ -24,7 +24,7 @@ from ..evaluation.type_prior import TypePrior
 from ..extensions import import_extensions
 from ..prediction_record import parse_record
 from ..reporting.triple_table import refuse_csv
-from ..utils.files import open_text, read_json, read_json_list, write_json
+from ..utils.files import check_list, no_json, open_text, read_json, read_json_list, write_json
 from ..utils.relation_names import names_beside, read_relation_names
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
@@ -74,12 +74,14 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
             refuse_csv(beginning, path)
             if not first:
                 raise ValueError(f"{path}: found nothing, expected predictions; had `predict` documents to predict?")
-            with contextlib.suppress(ValueError, RecursionError):
-                if isinstance(facts := json.loads(before + beginning + file.read()), list):
-                    return facts, None
-    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile):
-        pass  # the other way to read it says what is wrong
-    return read_json_list(path, "a list of predictions"), None
+            text = before + beginning + file.read()
+    except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise no_json(path, error) from error
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise no_json(path, error) from error
+    return check_list(content, path, "a list of predictions"), None
 
 
 @contextlib.contextmanager

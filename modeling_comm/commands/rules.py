@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
     import_extensions(args.extensions)
     candidates = get_dataset(args.dataset_config).candidates
-    refuse_overwriting([args.output], [args.documents])
+    refuse_overwriting([args.output], [args.documents, *(args.extensions or ())])
     documents = read_labelled(args.documents)
     rules = mine_rules(documents, args.min_confidence, args.min_support, not args.no_chains, candidates)
     heading = f"# Mined from {len(documents)} documents of {Path(args.documents).name}, confidence >= {args.min_confidence:g}, "

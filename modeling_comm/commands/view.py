@@ -19,7 +19,7 @@ from .record_inputs import placed_values
 
 def run(args: argparse.Namespace) -> int:
     """The command; returns the exit status."""
-    refuse_overwriting([args.output], filter(None, [args.input, args.truth, args.rel_info]))
+    refuse_overwriting([args.output], filter(None, [args.input, args.truth, args.rel_info, *(args.extensions or ())]))
     import_extensions(args.extensions)
     candidates = get_dataset(args.dataset_config).candidates
     if args.truth is None and args.rel_info:

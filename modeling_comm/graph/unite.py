@@ -101,31 +101,42 @@ class GraphBuilder:
         self._alone = set()  # ids of entities that were not linked to any
 
     def add(self, record: PredictionRecord) -> None:
-        """Adds the triples of a document."""
-        document = self._document(record)
+        """Adds the triples of a document, all or, where the linker fails, none."""
+        text = hashlib.blake2b(record["text"].encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        wanted = str(record.get("id", "")).strip() or record["title"].strip()
+        document = self._document(record, wanted, text)
         if document is None:
+            self._counts.repeated_documents += 1
             return
-        counts = self._counts
+        counts = dataclasses.replace(self._counts)
         counts.documents += 1
         counts.triples += len(record["triples"])
-        self.types.update(entity["type"] for entity in record["entities"])
         parts = _Parts(record)
         ids = {}  # of the document's entities, those of the graph
+        alone = set()  # those of them that were not linked to any
         found = {}  # of an edge the best place in this document: two of its entities may have become one
         for triple in record["triples"]:
             head, tail = (record["entities"][triple[end]] for end in ("head", "tail"))
-            self._name(triple)
             if reason := self.selection.reason_against(triple, head, tail):
                 setattr(counts, reason, getattr(counts, reason) + 1)
                 continue
             for end in (triple["head"], triple["tail"]):
                 if end not in ids:
-                    ids[end] = self._id(record, end, document, ids)
+                    ids[end] = self._id(record, end, document, ids, alone, counts)
             edge, turned = self._key(triple, ids, found)
             counts.same_in_document += edge in found
             if edge not in found or _is_better(triple, found[edge]):
                 found[edge] = parts.provenance(triple, document, turned)
         counts.document_entities += len(ids)
+        # Nothing is kept before the linker is done: a document that failed can be added again.
+        self._counts = counts
+        self._alone |= alone
+        self._texts[document.id] = text
+        if not wanted:
+            self._texts_without_name.add(text)
+        self.types.update(entity["type"] for entity in record["entities"])
+        for triple in record["triples"]:
+            self._name(triple)
         self._add_entities(record, ids)
         for edge, provenance in found.items():
             self._add_edge(edge, provenance)
@@ -167,41 +178,36 @@ class GraphBuilder:
         if self.relations.get(relation, relation) == relation:
             self.relations[relation] = name or relation
 
-    def _document(self, record):
+    def _document(self, record, wanted, text):
         """What the record's document is called; None if it was added before."""
-        text = hashlib.blake2b(record["text"].encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        wanted = str(record.get("id", "")).strip() or record["title"].strip()
         if not wanted:
             if text in self._texts_without_name:
-                self._counts.repeated_documents += 1
                 return None
-            self._texts_without_name.add(text)
             wanted = f"#{self._counts.documents + self._counts.repeated_documents + 1}"
         name, number = wanted, 1
         while name in self._texts:
             if self._texts[name] == text:
-                self._counts.repeated_documents += 1
                 return None
             number += 1
             name = f"{wanted} ({number})"
-        self._texts[name] = text
         return GraphDocument(name, record["title"])
 
-    def _id(self, record, index, document, ids):
-        """What the linker calls an entity of a document, whose other entities have these `ids` so far."""
+    def _id(self, record, index, document, ids, alone, counts):
+        """What the linker calls an entity of a document, whose other entities have these `ids` so far; `alone` and `counts` are
+        given what it adds to them."""
         entity = record["entities"][index]
         given = self._linked(entity, record, document)
         if given is None:
             given = link_by_name_and_type(entity, record)
             if given is None:
-                self._counts.without_name += 1
-                alone = f"{document.id}:{index}"
-                while alone in self._entities or alone in ids.values():
-                    alone += "'"
-                self._alone.add(alone)
-                return alone
-            self._counts.not_linked += 1
-        while given in self._alone:  # or it would be one with an entity that is to stay alone
+                counts.without_name += 1
+                own = f"{document.id}:{index}"
+                while own in self._entities or own in ids.values():
+                    own += "'"
+                alone.add(own)
+                return own
+            counts.not_linked += 1
+        while given in self._alone or given in alone:  # or it would be one with an entity that is to stay alone
             given += "'"
         return given
 

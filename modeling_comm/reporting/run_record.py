@@ -137,8 +137,8 @@ class RunRecord(Provenance):
         config (`dict`), processor (`dict`), training_arguments (`dict`): of the model, of its processor and of the trainer.
         metrics (`dict[str, float]`): of training, evaluation and prediction.
         log (`list[dict]`): see [`epoch_log`].
-        best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept: the best one, or without
-            `load_best_model_at_end` the last; None where nothing was trained.
+        best_checkpoint_step (`int`, *optional*): step of the checkpoint that was kept: the best one, or the last without
+            `load_best_model_at_end` and where no best one was saved; None where nothing was trained.
         resumed_from (`list[int]`): steps of the checkpoints from which the training was resumed.
         decisions (`dict`, *optional*): where a map to probabilities was fitted, what each way to decide is worth, see
             [`~modeling_comm.incomplete_labels.decision_report.report_on_dev`].
@@ -225,9 +225,9 @@ _SPLITS = {"eval": "validation", "test": "test"}
 
 
 def kept_step_of(trainer: Trainer) -> int | None:
-    """Step of the checkpoint that a trainer has kept: the best one, or without `load_best_model_at_end` the last; None where it
-    has not trained."""
-    if trainer.args.load_best_model_at_end:
+    """Step of the checkpoint that a trainer has kept: the best one, or the last without `load_best_model_at_end` and where no
+    best one was saved; None where it has not trained."""
+    if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint is not None:
         return trainer.state.best_global_step
     return trainer.state.global_step or None
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import TrainerState
 
-from ..configuration_comm import CommConfig
+from ..configuration_comm import TASK, CommConfig
 from ..evaluation.scoring import IgnReference
 from ..processing_comm import CommProcessor
 from ..reporting.redaction import redact
@@ -20,7 +20,7 @@ from ..utils.unchanged import check_unchanged
 from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
 from .script_arguments import TUNING_FLAGS, Arguments
-from .script_paths import RESULTS
+from .script_paths import CARD, RESULTS, SUMMARY
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
@@ -163,8 +163,8 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
         settings (`dict`): what identifies the run, see [`run_settings`].
         restart (`bool`, defaults to `False`): delete the run's checkpoints first.
 
-    Where the training is not finished, records and results of an earlier one are deleted, see [`~script_paths.RESULTS`], and
-    nothing else is: otherwise they would be taken for those of this training once it is finished.
+    Where the training is not finished, records and results of an earlier one are deleted, see [`delete_results`], and nothing
+    else is: otherwise they would be taken for those of this training once it is finished.
 
     Raises:
         SettingsChangedError: the folder, or the checkpoint to resume from, is of a run with other settings.
@@ -197,7 +197,7 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
         if is_first and not progress.finished:
             if not progress.checkpoint:
                 resumed_file.unlink(missing_ok=True)
-            _delete_results(folder)
+            delete_results(folder, training_args.seed, "this training")
         if resumed_file.is_file():
             progress.resumed_from = _read_steps(resumed_file)
         if progress.checkpoint and not progress.finished and is_first:
@@ -206,11 +206,47 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
     return progress
 
 
-def _delete_results(folder):
-    if found := [name for name in RESULTS if (folder / name).is_file()]:
-        logger.warning("%s: deleted %s, which are not of this training", folder, ", ".join(found))
-    for name in found:
-        (folder / name).unlink()
+def delete_results(folder: Path, seed: int, owner: str) -> None:
+    """
+    Deletes, with a warning, the results in a run's folder, its model card and the means of several seeds that it is a part of.
+
+    Args:
+        folder (`Path`): of the run.
+        seed (`int`): the run's: the folder of one of several seeds is called after it.
+        owner (`str`): whose results they are not, for the warning.
+    """
+    places: dict[Path, tuple[str, ...]] = {folder: (*RESULTS, SUMMARY, CARD)}
+    means = folder.parent / SUMMARY
+    if folder.name == f"seed-{seed}" and is_complete(means) and seed in read_json(means).get("seeds", ()):
+        places[folder.parent] = (SUMMARY, CARD)
+    for place, names in places.items():
+        found = [name for name in names if (place / name).is_file() and (name != CARD or _is_card(place / name))]
+        if found:
+            logger.warning("%s: deleted %s, which are not of %s", place, ", ".join(found), owner)
+        for name in found:
+            (place / name).unlink()
+
+
+def _is_card(file):
+    """Whether a README is a card as this library writes it, and not somebody's own."""
+    return f"\n- {TASK}\n" in file.read_text(encoding="utf-8", errors="replace")
+
+
+def delete_results_of_other_models(folder: Path, seed: int, model: str) -> None:
+    """
+    Deletes, with a warning, what an earlier call has left that scored another model in the same folder: its results would be
+    taken for those of the model that is scored now.
+
+    Args:
+        folder (`Path`), seed (`int`): of the run, see [`delete_results`]. A folder that is the model's own stays as it is.
+        model (`str`): name or folder of the model that is scored now.
+    """
+    if Path(model).resolve() == folder.resolve():
+        return
+    record = folder / "run.json"
+    scored = (read_json(record).get("config") or {}).get("_name_or_path") if is_complete(record) else None
+    if scored is None or Path(scored).resolve() != Path(model).resolve():
+        delete_results(folder, seed, f"the model {model}")
 
 
 def _read_steps(file):
@@ -224,6 +260,6 @@ def _read_steps(file):
 def restore_finished(trainer: CommTrainer) -> dict[str, float]:
     """Gives a trainer the history of the finished training in its output folder; returns the metrics of the training."""
     state = TrainerState.load_from_json(Path(trainer.args.output_dir) / "trainer_state.json")
-    for name in ("log_history", "best_global_step", "global_step", "epoch"):
+    for name in ("log_history", "best_global_step", "best_model_checkpoint", "global_step", "epoch"):
         setattr(trainer.state, name, getattr(state, name))
     return dict(next(entry for entry in reversed(state.log_history) if "train_runtime" in entry))

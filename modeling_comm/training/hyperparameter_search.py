@@ -8,6 +8,7 @@ from transformers.trainer_utils import BestRun
 
 from ..losses import get_loss
 from ..settings import SettingError, nearest_names
+from .results import can_be_kept
 
 
 class HyperparameterSearch(Trainer):
@@ -43,12 +44,14 @@ class HyperparameterSearch(Trainer):
         )
 
     def default_compute_objective(self, metrics: dict[str, float]) -> float:
-        """The metric that chooses the best checkpoint: with `load_best_model_at_end` its best value in the trial so far, which
-        is that of the model that the trial ends with."""
+        """The metric that chooses the best checkpoint: with `load_best_model_at_end` that of the best checkpoint that the trial
+        has saved so far, whose model it ends with. Before the first is saved, that of the evaluation."""
         name = self.args.metric_for_best_model
         value, best = metrics[name if name.startswith("eval_") else f"eval_{name}"], self.state.best_metric
         if best is None or not self.args.load_best_model_at_end:
             return value
+        if not can_be_kept(self.args, self.control):
+            return best
         return max(best, value) if self.args.greater_is_better else min(best, value)
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:

@@ -114,17 +114,19 @@ def check_arguments(arguments: Arguments) -> None:
 
 def check_scored_elsewhere(model: str, folder: Path) -> None:
     """
-    Refuses to score a model in the folder of another one that was trained there: it would replace that one's results.
+    Refuses to score a model in the folder of another one that is trained there: it would replace that one's results.
 
     Args:
         model (`str`): name or folder of the model.
         folder (`Path`): where its results would be.
 
     Raises:
-        ValueError: a training has ended in the folder, and the model is another one.
+        ValueError: a training has ended in the folder, or was begun there, and the model is another one.
     """
-    if (folder / "trainer_state.json").is_file() and Path(model).resolve() != folder.resolve():
+    # The first is written when a training begins, the other when it has ended.
+    begun = any((folder / name).is_file() for name in ("settings.json", "trainer_state.json"))
+    if begun and Path(model).resolve() != folder.resolve():
         raise ValueError(
-            f"--output_dir {folder} has the results of the model that was trained there, and --model_name_or_path is {model}; "
+            f"--output_dir {folder} is the folder of a training, and --model_name_or_path is another model, {model}; "
             "choose another --output_dir"
         )

@@ -1,8 +1,22 @@
 """What an evaluation says: which of two checkpoints is better, and that nothing was predicted."""
 
-from transformers import TrainerState
+from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from ..evaluation.ranking import CandidateRanking
+
+
+def can_be_kept(args: TrainingArguments, control: TrainerControl) -> bool:
+    """
+    Whether a training can end with the weights that it is evaluating: with `load_best_model_at_end` only with those of a
+    checkpoint, and where `save_steps` is a multiple of `eval_steps`, not all that are evaluated are saved.
+
+    Args:
+        args (`TrainingArguments`): of the training.
+        control (`TrainerControl`): says what follows the evaluation.
+    """
+    saves = control.should_save or args.save_strategy == SaveStrategy.BEST  # which saves what is better
+    return saves or not args.load_best_model_at_end
 
 
 def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_model: str | None) -> bool:

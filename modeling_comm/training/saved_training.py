@@ -11,7 +11,7 @@ from ..saved_folder import replacing_folder
 from ..utils.writer import full_disk_is_named, remove_unfinished
 from .adapters import has_adapters, save_merged
 from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
-from .results import breaks_tie
+from .results import breaks_tie, can_be_kept
 
 logger = logging.get_logger(__name__)
 
@@ -40,7 +40,12 @@ class SavedTraining(Trainer):
         self.state.best_model_checkpoint, self.state.best_global_step = None, self.state.global_step
 
     def _determine_best_metric(self, metrics, trial):
-        if super()._determine_best_metric(metrics, trial):
+        before = self.state.best_metric, self.state.best_global_step
+        is_better = super()._determine_best_metric(metrics, trial)
+        if not can_be_kept(self.args, self.control):  # or a better one that is saved later would not count
+            self.state.best_metric, self.state.best_global_step = before
+            return False
+        if is_better:
             return True
         if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
             return False

@@ -6,11 +6,17 @@ from ..commands.errors import refuse_overwriting
 from ..safe_weights import check_name
 from .script_arguments import Arguments
 
+# What runs with several seeds write into the folder that holds theirs.
+SUMMARY = "summary.json"
+
 # What a run writes of its results, and a picture of them.
 RESULTS = ("run.json", "evaluation.json", "results.json", "test_scores.json", "decisions.json", "reliability.png")
 
+# The model card.
+CARD = "README.md"
+
 # Files that a run may write into its folder, checkpoints aside.
-WRITTEN = (*RESULTS, "summary.json", "settings.json", "trainer_state.json", "README.md")
+WRITTEN = (*RESULTS, SUMMARY, "settings.json", "trainer_state.json", CARD)
 
 
 def check_paths(arguments: Arguments) -> None:

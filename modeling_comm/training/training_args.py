@@ -28,7 +28,8 @@ class CommTrainingArguments(TrainingArguments):
     - `adam_epsilon` 1e-6, `num_train_epochs` 30, `per_device_train_batch_size` 4 documents, `warmup_steps` 0.06 (below 1 a share
       of all steps).
     - `eval_strategy` `"epoch"`, `save_strategy` `"epoch"`, `save_total_limit` 2, `load_best_model_at_end` True,
-      `metric_for_best_model` `"f1"`, `logging_steps` 50.
+      `metric_for_best_model` `"f1"`, `logging_steps` 50. The best checkpoint is the best of those that are saved: where
+      `save_steps` is a multiple of `eval_steps`, other evaluations are logged and choose nothing.
     - `hub_strategy` `"end"`, and nothing else: with `push_to_hub` one push after training. The others would publish half-trained
       models, and beside them pickles (`training_args.bin`, a checkpoint's `optimizer.pt`, `scheduler.pt`, `rng_state.pth`).
       These stay in `checkpoint-*`, and a resumed run reads numbers from them and nothing else (`weights_only`).

@@ -38,18 +38,27 @@ def refuse_pipe(path: str | os.PathLike) -> None:
         raise ValueError(f"{path}: found a pipe, which cannot be read twice; expected a file")
 
 
+def no_json(path: str | os.PathLike, error: Exception) -> ValueError:
+    """The error of a file that is no JSON, from what was raised when it was read."""
+    return ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file")
+
+
 def read_json(path: str | os.PathLike) -> Any:
     """The content of a JSON file; a `ValueError` that names the file where it is not JSON."""
     try:
         with open_text(path) as file:
             return json.load(file)
     except (ValueError, RecursionError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: found no valid JSON ({error}), expected a JSON file") from error
+        raise no_json(path, error) from error
 
 
 def read_json_list(path: str | os.PathLike, expected: str) -> list:
     """The content of a JSON file that holds a list; `expected` says of what, for the `ValueError` where it does not."""
-    content = read_json(path)
+    return check_list(read_json(path), path, expected)
+
+
+def check_list(content: Any, path: str | os.PathLike, expected: str) -> list:
+    """The content of a JSON file as it is; a `ValueError` where it is no list."""
     if not isinstance(content, list):
         raise ValueError(f"{path}: found {shown(content)}, expected {expected}")
     return content
