@@ -315,7 +315,9 @@ def registries_kept():
     registries = [loss_registry._REGISTRY, relation_encoder_registry._REGISTRY, dataset_entry._DATASETS]
     registries += [format_registry._FORMATS, linking._REGISTRY]
     before = list(map(dict, registries))
-    yield
-    for registry, known in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(known)
+    try:
+        yield
+    finally:
+        for registry, known in zip(registries, before, strict=True):
+            registry.clear()
+            registry.update(known)
