@@ -994,7 +994,14 @@ def test_what_is_lost_is_reported(predict, tmp_path, capsys):
     assert [record["lost"]["relations_over_cap"] for record in records] == [12] * 5
     apart = sum(record["lost"].get("pairs_without_context", 0) for record in records)
     assert apart  # sentences of a long document
-    counts = {"documents": 5, "without_text": 0, "without_entities": 0, "triples": 5 * 12 * 3, "derived": 0, "rejected": 0}
+    counts = {
+        "documents": 5,
+        "without_text": 0,
+        "without_entities": 0,
+        "triples": 5 * 12 * 3,
+        "derived": 0,
+        "rejected": 0,
+    }
     lost = {"relations_over_cap": 60, "pairs_without_context": apart}
     assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["counts"] == {**counts, "lost": lost}
     report = f"documents 5, triples 180, rejected 0; lost: relations over cap 60, pairs without context {apart}"

@@ -156,6 +156,8 @@ def test_the_script_trains_on_copies_and_scores_by_the_documents(folder):
     record = json.loads((folder / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["encoding"]["train"]["documents"] == 9 and record["best_checkpoint_step"] == 9
     assert record["data"]["encoding"]["test"]["documents"] == 3
+    assert record["data"]["masked"] == {"copies": 2, "share": 0.5}
+    assert "each document and 2 further copies of it" in (folder / "out" / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="masked_copies"):
         run_script(*flags, "--masked_copies", 1)
     with pytest.raises(ValueError, match="masked_share"):

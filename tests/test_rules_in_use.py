@@ -268,6 +268,7 @@ def test_the_script_completes_training_labels(tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     completion = record["data"]["completion"]
     assert (completion["documents"], completion["by_relation"]) == (6, {"P27": expected})
+    assert "by the rules of `rules.yaml`" in (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     assert record["ign_reference"]["facts"] == len(load_ign_reference(labels).facts), "the labels as they were"
     assert record["processor"]["rules"] == ["P17(x, y) => P27(x, y)"]
     settings = json.loads((tmp_path / "run" / "settings.json").read_text(encoding="utf-8"))

@@ -553,7 +553,10 @@ def test_table(documents, predictions):
     lines = table.splitlines()
     assert lines[1].split() == ["all", "33.33", "50.00", "40.00", "4", "6", "2"]
     assert lines[2].split() == ["Ign", "0.00", "50.00", "0.00"]
-    assert "6 triples of names of 2 items in memory (sha256 " in table and "4 of the gold facts, 2 of them predicted" in table
+    assert (
+        "6 triples of names of 2 items in memory (sha256 " in table
+        and "4 of the gold facts, 2 of them predicted" in table
+    )
     assert "evidence: 25.00 % of the gold facts list none" in table
     assert "7 given, 1 of them repeated (counted once); 1 on unknown titles, 1 of relations without gold" in table
     assert len({len(line) for line in lines[:2]}) == 1
