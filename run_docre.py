@@ -147,8 +147,9 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training.eval_strategy, training.load_best_model_at_end = "no", False
     used = {split: rows for split, rows in data.splits.items() if split in arguments.splits_used()}
-    options = arguments.data
+    options, masked = arguments.data, None
     if options.masked_copies:
+        masked = {"copies": options.masked_copies, "share": options.masked_share}
         how = options.masked_copies, options.masked_share, training.seed, data.entry.type_words
         used["train"] = with_masked_copies(used["train"], *how)
     encoded, reports = encode_splits(used, processor, arguments)
@@ -196,11 +197,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             "published": data.entry.published_sources(data.sources),
             "encoding": reports,
             **({"completion": data.completion} if data.completion else {}),
-            **(
-                {"masked": {"copies": masked, "share": options.masked_share}}
-                if (masked := options.masked_copies)
-                else {}
-            ),
+            **({"masked": masked} if masked else {}),
         },
         distillation=trainer.distillation_record() if arguments.distillation.teacher_logits else None,
         base_model=None if Path(source).exists() else source,
