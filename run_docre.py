@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modeling_comm.commands.errors import command, discard_closed_output
-from modeling_comm.training.refused_arguments import check_arguments, check_scored_elsewhere
+from modeling_comm.training.refused_arguments import check_arguments, check_folder_of_seeds, check_scored_elsewhere
 from modeling_comm.training.script_arguments import Arguments, ModelArguments, parse_arguments
 from modeling_comm.utils.progress import without_bars
 
@@ -83,6 +83,8 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
 
     seeds, folder = arguments.seeds, Path(arguments.training.output_dir)
     metrics = []
+    if len(seeds) > 1:
+        check_folder_of_seeds(folder)
     for seed in seeds:
         run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
         with locked_folder(run_folder) if is_first else nullcontext():

@@ -681,6 +681,14 @@ def test_tuned_offset_is_kept_and_used(first, work, always, new_model):
         run(*evaluate, "--do_eval", "--tune_threshold_offset", "--output_dir", work / "none")
 
 
+def test_several_seeds_need_a_folder_of_their_own(first, new_model):
+    folder = first[0]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match=r"run with one seed \(found settings.json\); choose another one for --seeds"):
+        run(*new_model, "--do_train", "--seeds", "1", "2", "--output_dir", folder)
+    assert not (folder / "seed-1").exists() and (folder / "README.md").read_text(encoding="utf-8") == card
+
+
 def test_several_seeds(work, new_model):
     folder = work / "seeds"
     by_seed, printed = run(*new_model, "--do_train", "--do_eval", "--seeds", "1", "2", "3", "--output_dir", folder)

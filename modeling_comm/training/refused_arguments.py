@@ -112,6 +112,22 @@ def check_arguments(arguments: Arguments) -> None:
             raise ValueError(f"--{name} is {values[name]}; expected an integer of {least} or more")
 
 
+def check_folder_of_seeds(folder: Path) -> None:
+    """
+    Refuses to write the means of several seeds into the folder of a single run, whose record the card would then be of.
+
+    Args:
+        folder (`Path`): where the means would be.
+
+    Raises:
+        ValueError: it has the settings or the record of a run.
+    """
+    if found := [name for name in ("settings.json", "run.json") if (folder / name).is_file()]:
+        raise ValueError(
+            f"--output_dir {folder} is the folder of a run with one seed (found {found[0]}); choose another one for --seeds"
+        )
+
+
 def check_scored_elsewhere(model: str, folder: Path) -> None:
     """
     Refuses to score a model in the folder of another one that is trained there: it would replace that one's results.
