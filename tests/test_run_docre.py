@@ -1034,6 +1034,8 @@ def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
     # As an earlier version stored it.
     factors = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
     old = {name: value for name, value in settings.items() if name != "documents_per_step"} | factors
+    old["config"] = {**old["config"], "pad_token_id": 0}  # as `Trainer` of Transformers 5.17 has it
+    old["config"]["text_config"] = {**old["config"]["text_config"], "pad_token_id": 0, "eos_token_id": None}
     (folder / "settings.json").write_text(json.dumps(old))
     smaller = ["--per_device_train_batch_size", "1", "--gradient_accumulation_steps", "2"]
     with pytest.raises(SettingsChangedError) as refused:

@@ -48,6 +48,9 @@ _DESCRIPTIVE_FIELDS = (
         "transformers_version",
     ),
 )
+# What `Trainer` takes from the tokenizer, whose identity the processor has. It depends on Transformers' version in which
+# configuration it writes them, the model's or its encoder's.
+_SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _LABEL_FIELDS = ("id2label", "label2id", "relation_names", "num_labels")
 _ADVICE = "Choose another --output_dir, or --restart to delete its checkpoints and results"
 
@@ -108,8 +111,10 @@ def _batch_settings(training):
 
 
 def _renamed(settings):
-    """Settings as this version names them: an earlier one stored the two factors of the documents per step."""
+    """Settings as this version has them: an earlier one stored the two factors of the documents per step, and special tokens."""
     settings = dict(settings)
+    if "config" in settings:
+        settings["config"] = _without(settings["config"], _SPECIAL_TOKENS)
     if "documents_per_step" not in settings and "gradient_accumulation_steps" in settings:
         size, accumulated = settings.pop("per_device_train_batch_size"), settings.pop("gradient_accumulation_steps")
         settings["documents_per_step"] = size * accumulated
@@ -120,11 +125,16 @@ def _renamed(settings):
 
 def config_identity(config: CommConfig) -> dict:
     """The configuration's fields that give weights their meaning: labels in their order, sizes, loss and its settings, ..."""
-    fields = config.to_dict()
-    text_config = {name: value for name, value in fields.pop("text_config").items() if name not in _DESCRIPTIVE_FIELDS}
     labels = [config.id2label[index] for index in range(len(config.id2label))]
-    fields = {name: value for name, value in fields.items() if name not in (*_DESCRIPTIVE_FIELDS, *_LABEL_FIELDS)}
-    return json.loads(json.dumps({**fields, "text_config": text_config, "labels": labels}))
+    fields = _without(config.to_dict(), (*_DESCRIPTIVE_FIELDS, *_SPECIAL_TOKENS))
+    fields = {name: value for name, value in fields.items() if name not in _LABEL_FIELDS}
+    return json.loads(json.dumps({**fields, "labels": labels}))
+
+
+def _without(config, names):
+    """A configuration without these fields, in itself and in that of its encoder."""
+    kept = {name: value for name, value in config.items() if name not in names}
+    return kept | {"text_config": {name: value for name, value in config["text_config"].items() if name not in names}}
 
 
 def processor_identity(processor: CommProcessor) -> dict:
