@@ -61,6 +61,8 @@ def test_untyped_entities_and_no_share():
     # One of the two entities that the second mention belongs to has no type.
     masked = mask_names({**DOCUMENT, "untyped_entities": [4]}, 1.0)
     assert masked["sents"][1] == ["person", "knew", "chemical", "entity", "and", "aspirin", "users", "."]
+    nameless = [[{**mention, "type": " "} for mention in of_entity] for of_entity in DOCUMENT["vertexSet"]]
+    assert mask_names({**DOCUMENT, "vertexSet": nameless}, 1.0)["sents"] == DOCUMENT["sents"]
     for share in (-0.1, 1.1, True, "0.5"):
         with pytest.raises(SettingError, match="mask_names: share"):
             mask_names(DOCUMENT, share)

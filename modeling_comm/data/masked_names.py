@@ -53,7 +53,8 @@ def mask_names(
         raise SettingError("mask_names", "share", share, "a number from 0 to 1")
     draw = random.Random(f"{seed} {document['title']}")
     entities, untyped = document["vertexSet"], set(document.get("untyped_entities") or ())
-    chosen = [draw.random() < share and index not in untyped for index in range(len(entities))]
+    new_names = [type_word(of_entity[0]["type"], words).split() for of_entity in entities]
+    chosen = [draw.random() < share and index not in untyped and bool(name) for index, name in enumerate(new_names)]
     spans: dict[tuple[int, int, int], list[int]] = {}
     for index, of_entity in enumerate(entities):
         for mention in of_entity:
@@ -61,7 +62,7 @@ def mask_names(
             spans.setdefault((mention["sent_id"], start, end), []).append(index)
     covered = Counter((sent_id, word) for sent_id, start, end in spans for word in range(start, end))
     replaced = {
-        (sent_id, start, end): type_word(entities[found[0]][0]["type"], words).split()
+        (sent_id, start, end): new_names[found[0]]
         for (sent_id, start, end), found in spans.items()
         if all(chosen[index] for index in found) and all(covered[sent_id, word] == 1 for word in range(start, end))
     }
