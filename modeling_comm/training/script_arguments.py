@@ -168,7 +168,7 @@ class DataArguments:
     masked_copies: int | None = field(
         default=None,
         metadata={
-            "help": "Train on so many further copies of each document, in which words for their types replace names of entities."
+            "help": "Number of further copies of each training document, in which words for types replace names of entities."
         },
     )
     masked_share: float = field(
