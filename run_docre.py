@@ -149,11 +149,11 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             logger.warning("no validation documents: the last checkpoint is kept, not the best one")
         training.eval_strategy, training.load_best_model_at_end = "no", False
     used = {split: rows for split, rows in data.splits.items() if split in arguments.splits_used()}
-    options, masked = arguments.data, None
-    if options.masked_copies:
-        masked = {"copies": options.masked_copies, "share": options.masked_share}
-        how = options.masked_copies, options.masked_share, training.seed, data.entry.type_words
-        used["train"] = with_masked_copies(used["train"], *how)
+    masked = arguments.data.masked
+    if masked:
+        how = masked["copies"], masked["share"], training.seed, data.entry.type_words
+        used["train"], counts = with_masked_copies(used["train"], *how)
+        masked |= counts
     encoded, reports = encode_splits(used, processor, arguments)
 
     # Training.

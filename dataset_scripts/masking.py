@@ -1,5 +1,6 @@
 """Copies of training documents with masked names, as rows of a data set."""
 
+import logging
 from collections.abc import Mapping
 
 from datasets import Dataset, concatenate_datasets
@@ -9,8 +10,12 @@ from modeling_comm.data.masked_names import mask_names
 
 from .builder import to_document
 
+logger = logging.getLogger(__name__)
 
-def with_masked_copies(rows: Dataset, copies: int, share: float, seed: int, words: Mapping[str, str]) -> Dataset:
+
+def with_masked_copies(
+    rows: Dataset, copies: int, share: float, seed: int, words: Mapping[str, str]
+) -> tuple[Dataset, dict[str, int]]:
     """
     Documents, and after them further copies of each with [`~modeling_comm.data.masked_names.mask_names`].
 
@@ -20,6 +25,12 @@ def with_masked_copies(rows: Dataset, copies: int, share: float, seed: int, word
         share (`float`): the probability of an entity to be masked, from 0 to 1.
         seed (`int`): of the draws.
         words (`Mapping[str, str]`): by entity type, what stands for it in the text, as far as the data set says so.
+
+    Returns:
+        the documents, and the numbers of `mentions` in the copies and of those with a new name, `masked_mentions`.
+
+    Raises:
+        ValueError: no mention has a new name.
     """
     # The version is part of the cache's key: another one may mask otherwise.
     how = {"share": share, "words": dict(words), "library": __version__}
@@ -27,7 +38,22 @@ def with_masked_copies(rows: Dataset, copies: int, share: float, seed: int, word
         rows.map(_mask_row, fn_kwargs={**how, "seed": f"{seed}-{copy}"}, features=rows.features)
         for copy in range(copies)
     ]
-    return concatenate_datasets([rows, *masked])
+    names = [_names(rows), *map(_names, masked)]
+    counts = {"mentions": copies * len(names[0])}
+    counts["masked_mentions"] = sum(
+        old != new for of_copy in names[1:] for old, new in zip(names[0], of_copy, strict=True)
+    )
+    logger.info("%d copies of each document, in which names are masked: %s", copies, counts)
+    if not counts["masked_mentions"]:
+        raise ValueError(
+            f"--masked_copies: found no name to mask among {len(names[0])} mentions; expected entities with types whose "
+            "mentions do not overlap"
+        )
+    return concatenate_datasets([rows, *masked]), counts
+
+
+def _names(rows):
+    return [mention["name"] for entities in rows["vertexSet"] for mentions in entities for mention in mentions]
 
 
 def _mask_row(row: Mapping, share, seed, words, library) -> dict:

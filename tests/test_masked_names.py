@@ -8,7 +8,7 @@ from helpers import random_document, run_script, save_backbone
 from dataset_scripts.builder import load_splits, to_document
 from dataset_scripts.masking import with_masked_copies
 from modeling_comm import SettingError
-from modeling_comm.data import available_datasets, get_dataset
+from modeling_comm.data import DatasetEntry, available_datasets, get_dataset
 from modeling_comm.data.masked_names import mask_names, type_word
 from modeling_comm.documents import validate_document
 from modeling_comm.incomplete_labels.rules import facts_of
@@ -100,6 +100,10 @@ def test_masked_documents_are_valid_and_drawn_by_seed():
         ("type::location", "type location"),
         ("DNARegion_2", "dna region 2"),
         ("疾病", "疾病"),
+        ("व्यक्ति", "व्यक्ति"),
+        ("KÖRPERTEIL", "körperteil"),
+        ("ORGANIZAÇÃO", "organização"),
+        ("ЛицоИмя", "лицо имя"),
         ("-", "-"),
     ],
 )
@@ -125,12 +129,33 @@ def folder(tmp_path):
 def test_rows_of_a_data_set(folder):
     files = {"train": str(folder / "train.json")}
     rows = load_splits("local", data_files=files, cache_dir=str(folder / "cache"))["train"]
-    found = list(map(to_document, with_masked_copies(rows, 2, 0.5, 7, {"PER": "someone"})))
+    copied, counts = with_masked_copies(rows, 2, 0.5, 7, {"PER": "someone"})
+    found = list(map(to_document, copied))
     documents = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     assert found[:3] == documents
     for copy in range(2):
         expected = [mask_names(one, 0.5, f"7-{copy}", {"PER": "someone"}) for one in documents]
         assert found[3 * copy + 3 : 3 * copy + 6] == expected
+
+    def names(some):
+        return [mention["name"] for one in some for of_entity in one["vertexSet"] for mention in of_entity]
+
+    gone = sum(old != new for old, new in zip(2 * names(documents), names(found[3:]), strict=True))
+    assert counts == {"mentions": 2 * len(names(documents)), "masked_mentions": gone} and gone
+    with pytest.raises(ValueError, match="--masked_copies: found no name to mask among"):
+        with_masked_copies(rows, 1, 0.0, 7, {})
+
+
+def test_words_of_an_entry_are_checked():
+    def entry(words, types=("PER",)):
+        return DatasetEntry(name="mine", title="Mine", files={}, entity_types=types, type_words=words)
+
+    assert entry({"ORG": "firm"}, types=()).type_words == {"ORG": "firm"}
+    for words in ({"PER": 7}, {"PER": " "}):
+        with pytest.raises(SettingError, match="DatasetEntry: type_words"):
+            entry(words)
+    with pytest.raises(SettingError, match=r"type_words is \['PERS'\]; expected entity_types, which are PER"):
+        entry({"PERS": "someone"})
 
 
 def test_the_script_trains_on_copies_and_scores_by_the_documents(folder):
@@ -158,7 +183,8 @@ def test_the_script_trains_on_copies_and_scores_by_the_documents(folder):
     record = json.loads((folder / "out" / "run.json").read_text(encoding="utf-8"))
     assert record["data"]["encoding"]["train"]["documents"] == 9 and record["best_checkpoint_step"] == 9
     assert record["data"]["encoding"]["test"]["documents"] == 3
-    assert record["data"]["masked"] == {"copies": 2, "share": 0.5}
+    found = record["data"]["masked"]
+    assert (found["copies"], found["share"]) == (2, 0.5) and 0 < found["masked_mentions"] < found["mentions"]
     assert "each document and 2 further copies of it" in (folder / "out" / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="masked_copies"):
         run_script(*flags, "--masked_copies", 1)
@@ -175,6 +201,7 @@ def test_the_script_trains_on_copies_and_scores_by_the_documents(folder):
         (("--masked_copies", 0, "--do_train"), "--masked_copies is 0; expected an integer of 1 or more"),
         (("--masked_copies", 1, "--do_predict"), "--masked_copies needs --do_train"),
         (("--masked_copies", 1, "--do_train", "--streaming"), "neither --streaming nor --teacher_logits"),
+        (("--masked_share", 0.3, "--do_train"), "--masked_share needs --masked_copies"),
         (("--masked_copies", 1, "--do_train", "--masked_share", 0), "--masked_share is not above 0 and at most 1"),
     ],
 )

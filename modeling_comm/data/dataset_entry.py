@@ -108,6 +108,11 @@ class DatasetEntry:
 
     def __post_init__(self) -> None:
         _ = self.candidates  # a wrong one is refused here
+        words, types = self.type_words, self.entity_types
+        if not all(isinstance(word, str) and word.strip() for word in words.values()):
+            raise SettingError("DatasetEntry", "type_words", words, "a word or several for each type")
+        if unknown := sorted(set(words) - set(types)) if types else []:
+            raise SettingError("DatasetEntry", "type_words", unknown, f"entity_types, which are {', '.join(types)}")
 
     @property
     def candidates(self) -> CandidatePairs:

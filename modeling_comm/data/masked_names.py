@@ -1,7 +1,7 @@
 """Copies of training documents in which names are replaced by a word for their type, so that a model has to read the rest."""
 
 import random
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping
 from typing import cast
@@ -100,5 +100,9 @@ def type_word(kind: str, words: Mapping[str, str] | None = None) -> str:
         return words[kind]
     if (known := docred_type(kind)) in _WORDS:
         return _WORDS[known]
-    parts = re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![^\W\d_A-Z])|\d+", kind)
-    return " ".join(parts).lower() or kind
+    letters = []
+    for before, letter, after in zip(f" {kind}", kind, f"{kind[1:]} ", strict=False):
+        begins = letter.isupper() and (before.islower() or (before.isupper() and after.islower()))
+        is_separator = unicodedata.category(letter)[0] in "PSZ"  # marks belong to their letters
+        letters.append(" " if is_separator else f" {letter}" if begins else letter)
+    return " ".join("".join(letters).lower().split()) or kind

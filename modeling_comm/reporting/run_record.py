@@ -131,7 +131,7 @@ class RunRecord(Provenance):
         data (`dict`): `config`; `files`, by split the `source`, `sha256` and `skipped` documents; and `encoding`, by split what
             encoding lost. Of a stream it counts what a training read, a resumed one only what it read after the step
             `since_step`. Where labels were completed, `completion`; where names were masked, `masked`: the `copies` of each
-            training document, and the `share` of entities.
+            training document, the `share` of entities, and how many `mentions` of the copies are `masked_mentions`.
         distillation (`dict`, *optional*): `weight`, `raw_logits`, and `teacher`, the contents of `teacher.json`.
         ign_reference (`dict`, *optional*): see [`ign_reference_record`].
         base_model (`str`, *optional*): the model on the Hub that training started from; None for a local folder.

@@ -80,7 +80,7 @@ def run_settings(
     settings |= {key: getattr(data, key) for key in ("train_split", "streaming")}
     # An earlier version stored nothing: None, which a missing setting is taken for, is the default.
     settings["on_bad_document"] = None if data.on_bad_document == "error" else data.on_bad_document
-    settings |= {"masked_copies": data.masked_copies, "masked_share": data.masked_copies and data.masked_share}
+    settings |= {"masked_copies": data.masked_copies, "masked_share": data.masked and data.masked["share"]}
     settings |= {key: value for key, value in vars(arguments.distillation).items() if key != "do_predict_teacher"}
     if teacher_logits:
         settings["teacher_sha256"] = TeacherLogits(teacher_logits).settings["teacher_sha256"]

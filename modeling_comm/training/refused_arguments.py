@@ -76,7 +76,11 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         "and a teacher has not read them",
     ),
     (
-        lambda a: not 0 < a.data.masked_share <= 1,
+        lambda a: a.data.masked_share is not None and not a.given("masked_copies"),
+        "--masked_share needs --masked_copies: it is the share of their entities",
+    ),
+    (
+        lambda a: a.data.masked_share is not None and not 0 < a.data.masked_share <= 1,
         "--masked_share is not above 0 and at most 1; it is a share of the entities",
     ),
     (

@@ -171,9 +171,9 @@ class DataArguments:
             "help": "Number of further copies of each training document, in which words for types replace names of entities."
         },
     )
-    masked_share: float = field(
-        default=0.5,
-        metadata={"help": "Share of the entities of these copies whose names are replaced, drawn at random."},
+    masked_share: float | None = field(
+        default=None,
+        metadata={"help": "Share of the entities of these copies whose names are replaced, drawn at random (0.5)."},
     )
     max_length: int | None = field(
         default=None, metadata={"help": "Truncate documents to this many subword tokens (no truncation)."}
@@ -189,6 +189,13 @@ class DataArguments:
     describe_data: bool = field(
         default=False, metadata={"help": "Print what is in the data and what the tokenizer would drop, then stop."}
     )
+
+    @property
+    def masked(self) -> dict[str, Any] | None:
+        """`copies` and `share` of the copies with masked names; None where there are none."""
+        if self.masked_copies is None:
+            return None
+        return {"copies": self.masked_copies, "share": 0.5 if self.masked_share is None else self.masked_share}
 
 
 @dataclass
