@@ -38,22 +38,23 @@ def with_masked_copies(
         rows.map(_mask_row, fn_kwargs={**how, "seed": f"{seed}-{copy}"}, features=rows.features)
         for copy in range(copies)
     ]
-    names = [_names(rows), *map(_names, masked)]
-    counts = {"mentions": copies * len(names[0])}
-    counts["masked_mentions"] = sum(
-        old != new for of_copy in names[1:] for old, new in zip(names[0], of_copy, strict=True)
-    )
+    counts = {"mentions": 0, "masked_mentions": 0}
+    for of_copy in masked:
+        for before, after in zip(_names(rows), _names(of_copy), strict=True):
+            counts["mentions"] += 1
+            counts["masked_mentions"] += before != after
     logger.info("%d copies of each document, in which names are masked: %s", copies, counts)
     if not counts["masked_mentions"]:
         raise ValueError(
-            f"--masked_copies: found no name to mask among {len(names[0])} mentions; expected entities with types whose "
+            f"--masked_copies: found no name to mask among {counts['mentions']} mentions; expected entities with types whose "
             "mentions do not overlap"
         )
     return concatenate_datasets([rows, *masked]), counts
 
 
 def _names(rows):
-    return [mention["name"] for entities in rows["vertexSet"] for mentions in entities for mention in mentions]
+    """One after another: of many documents, all names at once would be too much."""
+    return (mention["name"] for entities in rows["vertexSet"] for mentions in entities for mention in mentions)
 
 
 def _mask_row(row: Mapping, share, seed, words, library) -> dict:
