@@ -18,12 +18,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dataset_scripts  # noqa: F401  (registers the data sets)
 import run_docre
-from modeling_comm import CommTrainer
+from modeling_comm import CommProcessor, CommTrainer
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.data import get_dataset
+from modeling_comm.decoding import Predictions
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import Completion, Fact, compare_labels, facts_of
+from modeling_comm.probabilities import ProbabilityMap
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import ModelArguments, parse_arguments
@@ -46,43 +49,54 @@ def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> N
     run_docre.run(parse_arguments([*flags, *map(str, added)]))
 
 
-def label(folder: Path, documents: list[dict], flags: list[str], least: float) -> list[dict]:
-    """The documents with the facts that the model of a folder gives a probability above `least`, beside their own."""
+def predict(folder: Path, documents: list[dict], flags: list[str]) -> tuple[list[Predictions], CommProcessor]:
+    """What the model of a folder finds in each document, with all margins, and its processor."""
     arguments = parse_arguments([*flags, "--output_dir", str(folder)])
     training = arguments.training
     training.eval_strategy, training.save_strategy, training.load_best_model_at_end = "no", "no", False
     kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
     model, processor = load_checkpoint(ModelArguments(str(folder), **kept))
+    trainer = CommTrainer(model, training, processing_class=processor)
+    encoded = encode_dataset(documents, processor, arguments.data.max_length, allow_unknown_relations=True)
+    return trainer.predict(encoded, keep_margins=True).predictions, processor
+
+
+def label(folder: Path, documents: list[dict], flags: list[str], least: float) -> list[dict]:
+    """The documents with the facts that the model of a folder gives a probability above `least`, beside their own."""
+    results, processor = predict(folder, documents, flags)
     map_ = processor.decision.probability_map
     if map_ is None:
         raise ValueError(
             f"{folder} has no map to probabilities; expected validation documents that one can be fitted on"
         )
-    trainer = CommTrainer(model, training, processing_class=processor)
-    encoded = encode_dataset(documents, processor, arguments.data.max_length, allow_unknown_relations=True)
-    results = trainer.predict(encoded, keep_margins=True).predictions
     return [
-        completed(one, result, map_, processor.relations, least, processor.candidates)
+        completed(one, facts_above(result, map_, processor.relations, least), processor.candidates)
         for one, result in zip(documents, results, strict=True)
     ]
 
 
-def completed(
-    document: dict, result, map_, relations: list[str], least: float, candidates: CandidatePairs = ALL_PAIRS
-) -> dict:
-    """The document with the facts above `least` that its labels do not say, in either direction of what says the same, and that
-    the types of head and tail do not exclude."""
-    probabilities, known, added = map_.probabilities(result.margins), facts_of(document, candidates), []
+def facts_above(result: Predictions, map_: ProbabilityMap, relations: list[str], least: float) -> list[tuple]:
+    """Facts with a probability above `least`, which follows them, that the types of head and tail do not exclude."""
+    probabilities = map_.probabilities(result.margins)
     above = probabilities > least
     if result.excluded is not None:
         above &= ~result.excluded
-    for row, column in zip(*above.nonzero(), strict=True):
-        head, tail = result.pairs[row].tolist()
-        if (fact := candidates.turn(head, tail, relations[column])) not in known:
+    return [
+        (Fact(*result.pairs[row].tolist(), relations[column]), round(float(probabilities[row, column]), 4))
+        for row, column in zip(*above.nonzero(), strict=True)
+    ]
+
+
+def completed(document: dict, found: list[tuple], candidates: CandidatePairs = ALL_PAIRS) -> dict:
+    """The document with the facts that its labels do not say, in either direction of what says the same. What follows a fact, if
+    it is not None, is its probability."""
+    known, added = facts_of(document, candidates), []
+    for (head, tail, relation), probability in found:
+        if (fact := candidates.turn(head, tail, relation)) not in known:
             known.add(Fact(*fact))
-            probability = round(float(probabilities[row, column]), 4)
-            added.append({"h": head, "t": tail, "r": relations[column], "evidence": [], "probability": probability})
-    return {**document, "labels": [*document["labels"], *added]}
+            new = {"h": head, "t": tail, "r": relation, "evidence": []}
+            added.append(new if probability is None else new | {"probability": probability})
+    return {**document, "labels": [*document.get("labels", []), *added]}
 
 
 def complete_by_folds(documents, given, options, flags, folder: Path, reference: str) -> list[dict]:

@@ -1,6 +1,8 @@
 """Self-training: what models of folds add to labels, and that the same command resumes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import torch
 from helpers import SAMPLE, learning_backbone, random_document, tiny_model, tiny_processor, whole_word_tokenizer
 from transformers import AutoModel
 
-from experiments import self_training
+from experiments import label_documents, self_training
+from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.candidate_pairs import CandidatePairs
 from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.incomplete_labels.rules import facts_of
@@ -114,7 +117,8 @@ def test_what_labels_say_in_the_other_direction_and_what_types_exclude_is_not_ad
 
     def added(excluded=None, **candidates):
         result = Predictions.from_logits(logits, pairs, DecisionSettings(), excluded)
-        found = self_training.completed(document, result, map_, relations, 0.5, CandidatePairs(**candidates))
+        found = self_training.facts_above(result, map_, relations, 0.5)
+        found = self_training.completed(document, found, CandidatePairs(**candidates))
         return [(one["h"], one["t"], one["r"]) for one in found["labels"][1:]]
 
     assert added() == [(0, 1, "sibling"), (1, 0, "born in")]
@@ -138,6 +142,28 @@ def test_documents_are_labelled_as_they_are_trained(monkeypatch, tmp_path):
     flags = ["--max_length", "30", "--attn_implementation", "eager", "--use_cpu"]
     assert len(self_training.label(tmp_path, [random_document(3)], flags, 0.5)) == 1
     assert seen == {"attention": "eager", "max_length": 30}
+
+
+def test_a_model_labels_documents_by_its_own_decisions(work, tmp_path, capsys):
+    folder, _ = work
+    model, documents, output = folder / "work" / "final", SAMPLE / "dev_revised.json", tmp_path / "labelled.json"
+    bare = [{key: one[key] for key in ("title", "sents", "vertexSet")} for one in read(documents)]
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    label_documents.main([str(model), str(tmp_path / "bare.json"), str(output), "--", "--use_cpu"])
+    processor = CommProcessor.from_pretrained(model)
+    inputs = processor(bare)
+    with torch.no_grad():
+        outputs = CommForDocumentRelationExtraction.from_pretrained(model).eval()(**inputs)
+    triples = processor.post_process_relation_extraction(outputs, bare)
+    expected = [{(one["head"], one["tail"], one["relation"]) for one in found} for found in triples]
+    assert [facts_of(one) for one in read(output)] == expected and any(expected)
+    assert capsys.readouterr().out.startswith(f"{sum(map(len, expected))} facts added to 0 in ")
+
+
+def test_the_script_by_itself_knows_the_data_sets(tmp_path):
+    words = [self_training.__file__, "--work_dir", tmp_path, "--", "--dataset_config", "docred_mixed"]
+    found = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
+    assert "--train_file is missing" in found.stderr
 
 
 def test_a_training_file_is_needed(tmp_path):

@@ -1,0 +1,101 @@
+"""
+Trains a finished model further on documents with complete labels, for the number of epochs that cross-fitting chooses.
+
+    python experiments/train_further.py --work_dir outputs/further --train_file complete.json -- --dataset_config redocred \\
+        --model_name_or_path outputs/first --num_train_epochs 8 --learning_rate 5e-5 --head_learning_rate 1.7e-4 ...
+
+What comes after `--` are flags of `run_docre.py`, the same for all trainings; --num_train_epochs is the largest number tried. For
+each of --folds folds the model is trained further on the others and scored on it after every epoch. The epoch with the best F1
+over all folds is taken, and the model of WORK_DIR/final trained so long on all documents; with --epochs_only there is none. Scores
+by epoch are in WORK_DIR/epochs.json. No document has a part in its own score, if the first model did not see it either. The same
+command resumes.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import dataset_scripts  # noqa: F401  (registers the data sets)
+import run_docre
+from experiments.self_training import check_settings
+from modeling_comm.data import get_dataset
+from modeling_comm.incomplete_labels.probability_map import fold_of
+from modeling_comm.incomplete_labels.rules import facts_of
+from modeling_comm.reporting.markdown import join_cells
+from modeling_comm.training.script_arguments import parse_arguments
+from modeling_comm.utils.files import file_sha256, read_json, write_json
+
+KEEP_NOTHING = ["--save_strategy", "no", "--load_best_model_at_end", "false"]
+
+
+def train(flags: list[str], train_file: Path, folder: Path, more: list[str]) -> dict:
+    """Trains into a folder, unless it is finished there; returns the run's record."""
+    if not (folder / "run.json").is_file():  # written last
+        added = ["--train_file", train_file, "--output_dir", folder, "--do_train", *KEEP_NOTHING, *more]
+        run_docre.run(parse_arguments([*flags, *map(str, added)]))
+    return read_json(folder / "run.json")
+
+
+def train_folds(documents: list[dict], options: argparse.Namespace, flags: list[str]) -> list[list[dict]]:
+    """For each fold what was logged after every epoch: a model that was trained on the other folds, scored on it."""
+    fold, logs = fold_of(len(documents), options.folds), []
+    for number in range(options.folds):
+        folder, held_out = options.work_dir / f"fold-{number}", options.work_dir / f"fold-{number}.json"
+        others = options.work_dir / f"fold-{number}-train.json"
+        write_json(held_out, [one for one, at in zip(documents, fold, strict=True) if at == number])
+        write_json(others, [one for one, at in zip(documents, fold, strict=True) if at != number])
+        record = train(flags, others, folder, ["--validation_file", str(held_out), "--eval_strategy", "epoch"])
+        logs.append([entry for entry in record["log"] if "eval_f1" in entry])
+    return logs
+
+
+def scores_by_epoch(logs: list[list[dict]], gold: int) -> list[dict]:
+    """For each epoch F1, precision and recall over the `gold` facts of all folds, and the mean of their average precision."""
+    scores = []
+    for entries in zip(*logs, strict=True):
+        predicted = sum(one["eval_predicted_positives"] for one in entries)
+        correct = sum(round(one["eval_precision"] * one["eval_predicted_positives"]) for one in entries)
+        score = {
+            "epoch": round(entries[0]["epoch"]),
+            "f1": 2 * correct / max(predicted + gold, 1),
+            "precision": correct / max(predicted, 1),
+            "recall": correct / max(gold, 1),
+            "average_precision": sum(one["eval_average_precision"] for one in entries) / len(entries),
+        }
+        scores.append(score)
+    return scores
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    at = words.index("--") if "--" in words else len(words)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--work_dir", type=Path, required=True, help="folder of all trainings")
+    parser.add_argument("--train_file", type=Path, required=True, help="the documents with complete labels")
+    parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
+    parser.add_argument("--epochs_only", action="store_true", help="do not train on all documents")
+    options, flags = parser.parse_args(words[:at]), words[at + 1 :]
+    check_settings(
+        options.work_dir / "settings.json",
+        {"folds": options.folds, "flags": flags, "train_sha256": file_sha256(options.train_file)},
+    )
+    documents, data = read_json(options.train_file), parse_arguments([*flags, "--output_dir", "unused"]).data
+    candidates = get_dataset(data.dataset_config).candidates
+    gold = sum(len(facts_of(one, candidates)) for one in documents)
+    scores = scores_by_epoch(train_folds(documents, options, flags), gold)
+    write_json(options.work_dir / "epochs.json", scores)
+    keys = {"F1": "f1", "precision": "precision", "recall": "recall", "average precision": "average_precision"}
+    rows = [[str(one["epoch"]), *(f"{100 * one[key]:.1f}" for key in keys.values())] for one in scores]
+    print(join_cells(["epoch", *keys], rows))
+    best = max(scores, key=lambda one: one["f1"])
+    if not options.epochs_only:
+        epochs = ["--num_train_epochs", str(best["epoch"]), "--eval_strategy", "no"]
+        train(flags, options.train_file, options.work_dir / "final", epochs)
+
+
+if __name__ == "__main__":
+    main()
