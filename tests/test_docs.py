@@ -35,6 +35,7 @@ import comm_docre
 import run_docre
 from dataset_scripts import publish, recipe_card
 from dataset_scripts.builder import relation_labels
+from experiments import train_further
 from modeling_comm import RelationEncoder, available_losses, available_relation_encoders, loss_registry
 from modeling_comm import relation_encoder_registry as encoder_registry
 from modeling_comm.settings import declared_by_class
@@ -263,6 +264,9 @@ def run_command(words):
                 comm_docre.parser_of(command).parse_args(arguments)
             else:
                 ends_well(comm_docre.main, [command, *arguments])
+        case ["python", "experiments/train_further.py", *arguments]:
+            with contextlib.redirect_stdout(io.StringIO()):
+                train_further.main([*arguments, *QUICK.split()])
         case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
             assert (ROOT / file).is_file(), file
         case ["python", file, *arguments] if file.startswith(
