@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from dataset_scripts.builder import relation_labels
-from experiments.run_grid import EVALUATION, ROOT, SETTINGS
+from experiments.run_grid import EVALUATION, SETTINGS
+from experiments.shared import ROOT, write_predictions
 from experiments.tables import bootstrap_difference
 from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.cutoffs import average_precision
@@ -41,7 +42,6 @@ from modeling_comm.probabilities import ProbabilityMap, sigmoid
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.utils.files import file_sha256, read_json, write_json
-from modeling_comm.utils.writer import write_text
 
 RULERS = (("test", "test"), ("ruler", "second ruler"))
 AGAINST = (("its one offset", "one_offset"), ("the first run's", "first"))
@@ -278,15 +278,13 @@ def scores_of(decisions: Decisions, split: Split) -> dict[str, tuple[np.ndarray,
 
 def write_blind(file: Path, predictions: list[dict], way: str, record: dict, scores: dict, sees: str) -> None:
     """Predictions of unlabelled documents, and beside them a line on what made them and what it saw of complete labels."""
-    name = record["name"]
-    write_json(file, predictions)
     dev = f", dev F1 {100 * scores['dev_f1']:.2f} by cross-fitting" if "dev_f1" in scores else ""
     made_by = [
-        f"{file.name}: {len(predictions)} predictions of {name} (results/runs/{name}.json) decided by: {way}{dev}",
+        f"decided by: {way}{dev}",
         f"it saw of complete labels: those of the {sees}",
         f"decided at commit {commit_of(ROOT)}, trained at {record['commit']}: {record['command']}",
     ]
-    write_text(file.with_suffix(".txt"), f"{'; '.join(made_by)}\n")
+    write_predictions(file, predictions, record["name"], made_by)
 
 
 def read_record(name: str, options: argparse.Namespace) -> dict:

@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import run_docre
 from experiments.decisions import read_files
 from experiments.one_run import document_counts
-from experiments.run_grid import EVALUATION, ROOT
-from experiments.self_training import check_settings
+from experiments.run_grid import EVALUATION
+from experiments.shared import ROOT, check_settings, own_and_passed
 from experiments.tables import bootstrap_difference
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer, CommTrainingArguments
 from modeling_comm.decoding import official_predictions
@@ -217,8 +217,7 @@ def rates(facts: Sequence[dict], threshold: float) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    at = words.index("--") if "--" in words else len(words)
+    words, flags = own_and_passed(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -232,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
     of_cost.add_argument("folder", type=Path, help="output folder of a finished run")
     of_cost.add_argument("scores", type=Path, help="file of its scores")
     of_folds.add_argument("folder", type=Path, help="where models and files of the folds are written")
-    options = parser.parse_args(words[:at])
+    options = parser.parse_args(words)
     if options.command == "score":
         runs = {folder.name: score_run(folder, options.data, options.records) for folder in options.folders}
         print(score_table(runs))
@@ -243,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
         print(result["times"])
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
-        result = score_folds(options.data, options.folder, words[at + 1 :])
+        result = score_folds(options.data, options.folder, flags)
         print(result["mean"])
     write_json(options.output, {"commit": commit_of(ROOT), **result})
 

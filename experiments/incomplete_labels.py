@@ -6,8 +6,8 @@ training files that hold these documents.
 
 In `outputs/incomplete`: `rules.yaml`, mined on dev with the default confidence and support; `facts_per_label.json`, by relation;
 `label_rates.json`, of the training file alone; `with_dev.json` and `with_dev_4.json`, the training file and each dev document
-once or four times; `dev_80.json` and `dev_20.json`, a split of dev that fixes a number of epochs; `with_distant.json`, the training
-file and the distantly supervised documents.
+once or four times; `dev_80.json` and `dev_20.json`, a split of dev that fixes a number of epochs; `with_distant.json`, the
+training file and the distantly supervised documents.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.run_grid import ROOT
+from experiments.shared import ROOT
 from modeling_comm.incomplete_labels.label_rates import facts_per_label, label_rates
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import mine_rules, rules_to_text

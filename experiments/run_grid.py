@@ -30,11 +30,11 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
+from experiments.shared import ROOT
 from modeling_comm.data import get_dataset
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
 
-ROOT = Path(__file__).resolve().parents[1]
 # By setting: --dataset_config of run_docre.py, and the folder with its training file below the data folder.
 SETTINGS = {"redocred": ("redocred", "redocred-mini"), "mixed": ("docred_mixed", "docred-mini")}
 EVALUATION = "redocred-mini"  # has the documents for selection, test and blind test of both settings

@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 import run_docre
+from experiments.shared import check_settings, own_and_passed
 from modeling_comm import CommProcessor, CommTrainer
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.data import get_dataset
@@ -31,15 +32,6 @@ from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import ModelArguments, parse_arguments
 from modeling_comm.utils.files import file_sha256, read_json, write_json
-from modeling_comm.utils.unchanged import check_unchanged
-
-
-def check_settings(file: Path, settings: dict) -> None:
-    """What a folder has of folds belongs to the settings that it began with."""
-    if file.is_file():
-        check_unchanged(read_json(file), settings, file.parent, "Choose another folder, or delete it")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, settings)
 
 
 def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> None:
@@ -116,8 +108,7 @@ def complete_by_folds(documents, given, options, flags, folder: Path, reference:
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    at = words.index("--") if "--" in words else len(words)
+    words, flags = own_and_passed(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -129,7 +120,7 @@ def main(argv: list[str] | None = None) -> None:
         "--complete", type=Path, help="documents with complete labels, some the same: to say how right they are"
     )
     parser.add_argument("--labels_only", action="store_true", help="do not train the last model")
-    options, flags = parser.parse_args(words[:at]), words[at + 1 :]
+    options = parser.parse_args(words)
     data = parse_arguments([*flags, "--output_dir", "unused"]).data
     train_file, candidates = data.train_file, get_dataset(data.dataset_config).candidates
     if train_file is None:

@@ -18,7 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.run_grid import AXES, ROOT, Cell, read_grid
+from experiments.run_grid import AXES, Cell, read_grid
+from experiments.shared import ROOT
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.utils.files import read_json
 from modeling_comm.utils.writer import write_text

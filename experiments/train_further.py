@@ -6,9 +6,9 @@ Trains a finished model further on documents with complete labels, for the numbe
 
 What comes after `--` are flags of `run_docre.py`, the same for all trainings; --num_train_epochs is the largest number tried. For
 each of --folds folds the model is trained further on the others and scored on it after every epoch. The epoch with the best F1
-over all folds is taken, and the model of WORK_DIR/final trained so long on all documents; with --epochs_only there is none. Scores
-by epoch are in WORK_DIR/epochs.json. No document has a part in its own score, if the first model did not see it either. The same
-command resumes.
+over all folds is taken, and the model of WORK_DIR/final trained for that many on all documents; with --epochs_only there is none.
+Scores by epoch are in WORK_DIR/epochs.json. No document has a part in its own score, if the first model did not see it either.
+The same command resumes.
 """
 
 import argparse
@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 import run_docre
-from experiments.self_training import check_settings
+from experiments.shared import check_settings, own_and_passed
 from modeling_comm.data import get_dataset
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import facts_of
@@ -69,8 +69,7 @@ def scores_by_epoch(logs: list[list[dict]], gold: int) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    at = words.index("--") if "--" in words else len(words)
+    words, flags = own_and_passed(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -78,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--train_file", type=Path, required=True, help="the documents with complete labels")
     parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
     parser.add_argument("--epochs_only", action="store_true", help="do not train on all documents")
-    options, flags = parser.parse_args(words[:at]), words[at + 1 :]
+    options = parser.parse_args(words)
     check_settings(
         options.work_dir / "settings.json",
         {"folds": options.folds, "flags": flags, "train_sha256": file_sha256(options.train_file)},

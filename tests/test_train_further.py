@@ -24,8 +24,20 @@ def work(tmp_path_factory):
     AutoModel.from_config(learning_backbone(tokenizer)).save_pretrained(folder / "encoder")
     tokenizer.save_pretrained(folder / "encoder")
     own = ["--work_dir", folder / "work", "--train_file", folder / "complete.json", "--folds", 3]
-    flags = ["--dataset_config", "redocred", "--data_dir", SAMPLE, "--model_name_or_path", folder / "encoder", "--num_train_epochs", 2]
-    flags += ["--emb_size", 32, "--block_size", 32, "--learning_rate", "1e-3", "--use_cpu", "--disable_tqdm", "true"]
+    flags = ["--dataset_config", "redocred", "--data_dir", SAMPLE, "--model_name_or_path", folder / "encoder"]
+    flags += [
+        "--num_train_epochs",
+        2,
+        "--emb_size",
+        32,
+        "--block_size",
+        32,
+        "--learning_rate",
+        "1e-3",
+        "--use_cpu",
+        "--disable_tqdm",
+        "true",
+    ]
     words = [str(word) for word in (*own, "--", *flags, "--cache_dir", folder / "cache")]
     train_further.main(["--epochs_only", *words])
     return folder, words
@@ -36,7 +48,8 @@ def test_the_best_epoch_of_the_folds_trains_on_all_documents(work, capsys):
     assert not (folder / "work" / "final").exists()
     before = {file: file.stat().st_mtime_ns for file in folder.glob("work/fold-*/run.json")}
     train_further.main(words)
-    assert len(before) == 3 and before == {file: file.stat().st_mtime_ns for file in before}  # folds are not trained again
+    assert len(before) == 3
+    assert before == {file: file.stat().st_mtime_ns for file in before}, "folds are not trained again"
     assert capsys.readouterr().out.startswith("| epoch | F1 |")
     scores = read(folder / "work" / "epochs.json")
     assert [one["epoch"] for one in scores] == [1, 2]
