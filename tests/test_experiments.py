@@ -475,6 +475,7 @@ def record_of(cell, f1, seed, best=3, steps=100, documents=5):
             "test": test,
             "test_offset": test,
             "sha256": {"test": "same"},
+            "data": {"files": {"validation": {"sha256": "same"}}},
         },
         **{"name": cell.name, "log": [{"epoch": 1, "eval_f1": f1, "eval_predicted_positives": 7}]},
     }
@@ -626,11 +627,59 @@ def test_differences_of_each_seed(tmp_path, capsys):
 def test_losses_of_different_test_files_are_not_compared():
     def row(sha256):
         run = {"sha256": {"test": sha256}}
-        without = {"has": lambda split: True, "without": lambda *axes: ""}
+        without = {"has": lambda split: True, "without": lambda *axes: "", "dev_documents": ()}
         return SimpleNamespace(**without, competitor="ATL", label="ATL", runs=[run])
 
     with pytest.raises(ValueError, match="ATL and what it is compared with have 2 different test files"):
         tables.difference_table([row("a"), row("b")])
+
+
+def test_rows_with_other_dev_documents_are_not_compared(tmp_path, capsys):
+    """The best of them would be that with the easiest documents; the paper trained on neither of their files."""
+    ways = [
+        {"tag": "all"},
+        {"tag": "split", "train_file": "dev_80.json"},
+        {"tag": "rules", "complete_labels": "a.yaml"},
+    ]
+    losses = [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl"]
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": losses, "how": ways}, path=tmp_path)
+    records = {cell.name: record_of(cell, 0.5, 1) for cell in found}
+    split = "mixed-cmm-m0.2-g1-atlop-minilm-split-seed1"
+    records[split] = record_of(next(cell for cell in found if cell.name == split), 0.9, 1)
+    records[split]["data"]["files"]["validation"]["sha256"] = "other"
+    write_records(tmp_path / "results", records)
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    lines = [line[2:].split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| CMM")]
+    papers = {line[0]: line[2] for line in lines if len(line) > 10}
+    name = "CMM (m 0.2, gamma 1)"
+    assert papers == {f"{name}, all": "62.31 / 61.33", f"{name}, split": "", f"{name}, rules": ""}
+    assert {line[0] for line in lines if " minus " in line[0]} == {f"{name}, all minus ATL, all"}
+    rows = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")[0]
+    with pytest.raises(ValueError, match="have different dev documents"):
+        tables.fill("<!-- Some, in short -->\n<!-- end -->\n", rows)
+
+
+def test_a_choice_is_among_rows_with_the_same_dev_documents(tmp_path):
+    block = {"table": "Rates", "choose": ["tag"], "setting": "mixed", "seed": 0, "loss": "atl"}
+    found = cells({**block, "rate": [{"tag": "low"}, {"tag": "high"}, {"tag": "other"}]}, path=tmp_path)
+    values = zip(found, (0.31, 0.32, 0.9), strict=True)
+    records = {cell.name: record_of(cell, f1, 0) for cell, f1 in values}
+    records["mixed-atl-atlop-minilm-other-seed0"]["data"]["files"]["validation"]["sha256"] = "other"
+    write_records(tmp_path / "results", records)
+    rows = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")[0]["Rates"]
+    table = tables.choice_table(rows)
+    assert "| ATL, high | 0 | **32.0**" in table and "| ATL, other | 0 | 90.0 |" in table
+
+
+def test_a_comparison_with_a_model_that_is_trained_further_does_not_count(tmp_path, capsys):
+    losses = [{"loss": "cmm", "m": 0.2, "gamma": 1, "model_name_or_path": "first"}, "atl"]
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": losses}, path=tmp_path)
+    write_records(tmp_path / "results", {cell.name: record_of(cell, 0.5, 1) for cell in found})
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if " minus " in line]
+    assert lines and all(
+        line.endswith("| no: CMM (m 0.2, gamma 1) trains a finished model further |") for line in lines
+    )
 
 
 def test_noise_curves(tmp_path):
