@@ -30,7 +30,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
-from experiments.shared import ROOT
+from experiments.shared import ROOT, hashes_of_files, known_to_both
 from modeling_comm.data import get_dataset
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
@@ -182,7 +182,7 @@ def task_of(cell, model, options, sha256=file_sha256):
     files = {split: data / EVALUATION / named[split].name for split in ("validation", "test")}
     files["train"] = data / folder / named["train"].name
     hashes = {split: sha256(path) for split, path in files.items()}
-    weights = Path(model) / "model.safetensors"
+    hashes |= hashes_of_files({"weights": model}, sha256=sha256)
     arguments = {
         **{"dataset_config": config, "data_dir": data / EVALUATION, "ign_reference": files["train"]},
         **{f"{split}_file": path for split, path in files.items()},
@@ -200,7 +200,8 @@ def task_of(cell, model, options, sha256=file_sha256):
         "name": cell.name,
         "identity": {
             **{"axes": cell.axes, "arguments": cell.arguments},
-            "sha256": hashes | ({"weights": sha256(weights)} if weights.is_file() else {}),
+            # What a cell's own arguments name is read from the folder in which `start` puts the run.
+            "sha256": hashes | hashes_of_files(cell.arguments, ROOT, sha256),
         },
         "arguments": arguments | cell.arguments,
         "noise": noise if noise["remove"] or noise["add"] else None,
@@ -222,8 +223,9 @@ def check_same_identity(task, options):
         earlier[folder] = read_json(options.work_dir / f"{name}.json")["identity"]
     for place, before in earlier.items():
         if before:
-            identity = {part: before[part] for part in task["identity"]}
-            check_unchanged(identity, task["identity"], place, "Give these runs a tag of their own, or delete it")
+            identity, now = {part: before[part] for part in task["identity"]}, dict(task["identity"])
+            identity["sha256"], now["sha256"] = known_to_both(identity["sha256"], now["sha256"], {*now["arguments"]})
+            check_unchanged(identity, now, place, "Give these runs a tag of their own, or delete it")
 
 
 # ------------------------------------------------------------------------------------------------------------ all cells
@@ -255,6 +257,8 @@ def run_grid(cells, options):
                 waiting.remove(cell)
                 if not is_finished(cell, options):
                     say(f"start     {cell.name}")
+                    # Anew: it may read what an earlier run of this grid has written since.
+                    tasks[cell] = task_of(cell, models[cell.axes["backbone"]], options)
                     running[start(tasks[cell], log, options)] = cell
                 log.close()  # the run holds it now
             time.sleep(0.2)

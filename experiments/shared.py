@@ -1,9 +1,10 @@
 """What the scripts of this folder have in common."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from modeling_comm.utils.files import read_json, write_json
+from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
 from modeling_comm.utils.writer import write_text
 
@@ -14,6 +15,33 @@ def own_and_passed(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """A script's own words, and those behind the first `--`, which it passes on."""
     at = words.index("--") if "--" in words else len(words)
     return list(words[:at]), list(words[at + 1 :])
+
+
+def hashes_of_files(
+    arguments: Mapping, folder: Path = Path(), sha256: Callable[[Path], str] = file_sha256
+) -> dict[str, str]:
+    """
+    What stands behind the arguments that name something which is there.
+
+    Args:
+        arguments (`Mapping`): of `run_docre.py`.
+        folder (`Path`): where relative paths begin.
+        sha256 (`Callable`): the hash of a file.
+
+    Returns:
+        By argument the hash of the file that it names, or of `model.safetensors` in the folder that it names.
+    """
+    named = {name: folder / value for name, value in arguments.items() if isinstance(value, str) and value}
+    files = {name: path / "model.safetensors" if os.path.isdir(path) else path for name, path in named.items()}
+    # Unlike Path.is_file, it takes a text that is too long for a name.
+    return {name: sha256(path) for name, path in files.items() if os.path.isfile(path)}
+
+
+def known_to_both(before: Mapping, now: Mapping, names: set[str]) -> tuple[dict, dict]:
+    """Both without those of `names` that one of them lacks: older records have no such hashes, and a file may be gone by now."""
+    left_out = names & (set(before) ^ set(now))
+    first, second = ({key: value for key, value in one.items() if key not in left_out} for one in (before, now))
+    return first, second
 
 
 def check_settings(file: Path, settings: dict) -> None:

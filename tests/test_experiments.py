@@ -248,6 +248,35 @@ def test_other_settings_under_the_same_name(results, work, change, changed):
         data.write_text(before)
 
 
+def test_another_file_behind_an_argument_is_refused(work, tmp_path, monkeypatch):
+    """A cell's own files and models have a part in its identity; records of before lack them, and some are gone by now."""
+    monkeypatch.setattr(run_grid, "ROOT", tmp_path)
+    options = run_grid.options_of(command(work, "--work_dir", tmp_path, "--results_dir", tmp_path))
+    own = {"train_file": "own.json", "model_name_or_path": "first", "backbone_overrides": "{}" * 500}
+    cell = cells({"table": "t", "setting": "mixed", "seed": 1, "loss": "atl", **own}, path=tmp_path)[0]
+
+    def identity():
+        return run_grid.task_of(cell, str(work / "encoder"), options)["identity"]
+
+    record, before = tmp_path / "runs" / f"{cell.name}.json", identity()
+    (tmp_path / "first").mkdir()
+    files = {"train_file": tmp_path / "own.json", "model_name_or_path": tmp_path / "first" / "model.safetensors"}
+    for file in files.values():
+        file.write_text("1")
+    now = identity()
+    assert {*now["sha256"]} - {*before["sha256"]} == {*files}
+    for accepted in (before, now):
+        write_json(record, {"name": cell.name, "status": "finished", **accepted})
+        run_grid.check_same_identity({"name": cell.name, "identity": now}, options)
+        run_grid.check_same_identity({"name": cell.name, "identity": before}, options)
+    for name, file in files.items():
+        file.write_text("2")
+        with pytest.raises(SettingsChangedError) as refused:
+            run_grid.check_same_identity({"name": cell.name, "identity": identity()}, options)
+        assert {*refused.value.changed} == {f"sha256.{name}"}
+        file.write_text("1")
+
+
 def test_failed_run_is_recorded_and_stops_no_other(results, work):
     record = read(results / "runs" / f"{FAILS}.json")
     assert record["status"] == "failed"
