@@ -165,7 +165,8 @@ def score_table(runs: dict[str, dict]) -> str:
 def score_folds(data: Path, folder: Path, flags: list[str]) -> dict:
     """Trains the models of all folds and scores the sentences that each gives to the facts of its fold."""
     train_file = data / "docred-mini" / "train_annotated.json"
-    check_settings(folder / "settings.json", {"flags": flags, "train_sha256": file_sha256(train_file)})
+    settings = {"flags": flags, "train_sha256": file_sha256(train_file)}
+    check_settings(folder / "settings.json", settings, parse_arguments([*flags, "--output_dir", "unused"]))
     documents = read_json(train_file)
     fold, shares = fold_of(len(documents)), []
     for number in range(FOLDS):

@@ -121,7 +121,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--labels_only", action="store_true", help="do not train the last model")
     options = parser.parse_args(words)
-    data = parse_arguments([*flags, "--output_dir", "unused"]).data
+    arguments = parse_arguments([*flags, "--output_dir", "unused"])
+    data = arguments.data
     train_file, candidates = data.train_file, get_dataset(data.dataset_config).candidates
     if train_file is None:
         raise ValueError("after --: --train_file is missing")
@@ -129,6 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         options.work_dir / "settings.json",
         {"folds": options.folds, "least_probability": options.least_probability, "flags": flags}
         | {"train_sha256": file_sha256(train_file)},
+        arguments,
     )
     given = documents = read_json(train_file)
     complete = read_json(options.complete) if options.complete else []

@@ -3,10 +3,15 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from modeling_comm.data import get_dataset
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
 from modeling_comm.utils.writer import write_text
+
+if TYPE_CHECKING:
+    from modeling_comm.training.script_arguments import Arguments
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,12 +49,33 @@ def known_to_both(before: Mapping, now: Mapping, names: set[str]) -> tuple[dict,
     return first, second
 
 
-def check_settings(file: Path, settings: dict) -> None:
-    """What a folder has of folds belongs to the settings that it began with."""
+def check_settings(file: Path, settings: dict, arguments: "Arguments") -> None:
+    """
+    What a folder has of folds belongs to the settings that it began with, and to the files behind them.
+
+    Args:
+        file (`Path`): the settings of the folder, written here.
+        settings (`dict`): as JSON has them.
+        arguments (`Arguments`): those of all trainings. Of the files and models that they name, hashes are kept.
+
+    Raises:
+        SettingsChangedError: the folder began with others.
+    """
+    named = {name: value for group in vars(arguments).values() for name, value in vars(group).items()}
+    official = get_dataset(arguments.data.dataset_config).files.get("validation")
+    if official and arguments.data.data_dir and not arguments.data.validation_file:
+        named["validation_file"] = str(Path(arguments.data.data_dir) / official.name)
+    hashes = hashes_of_files(named)
     if file.is_file():
-        check_unchanged(read_json(file), settings, file.parent, "Choose another folder, or delete it")
+        before = read_json(file)
+        hashes_before = before.pop("sha256", {})
+        known = known_to_both(hashes_before, hashes, {*hashes_before, *hashes})
+        pairs = zip((before, settings), known, strict=True)
+        old, new = ({**one, "sha256": of_files} for one, of_files in pairs)
+        check_unchanged(old, new, file.parent, "Choose another folder, or delete it")
+        hashes = {**hashes_before, **hashes}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, settings)
+    write_json(file, {**settings, "sha256": hashes})
 
 
 def write_predictions(file: Path, predictions: list[dict], name: str, made_by: Sequence[str]) -> None:

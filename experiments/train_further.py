@@ -78,12 +78,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
     parser.add_argument("--epochs_only", action="store_true", help="do not train on all documents")
     options = parser.parse_args(words)
-    check_settings(
-        options.work_dir / "settings.json",
-        {"folds": options.folds, "flags": flags, "train_sha256": file_sha256(options.train_file)},
-    )
-    documents, data = read_json(options.train_file), parse_arguments([*flags, "--output_dir", "unused"]).data
-    candidates = get_dataset(data.dataset_config).candidates
+    arguments = parse_arguments([*flags, "--output_dir", "unused"])
+    settings = {"folds": options.folds, "flags": flags, "train_sha256": file_sha256(options.train_file)}
+    check_settings(options.work_dir / "settings.json", settings, arguments)
+    documents = read_json(options.train_file)
+    candidates = get_dataset(arguments.data.dataset_config).candidates
     gold = sum(len(facts_of(one, candidates)) for one in documents)
     scores = scores_by_epoch(train_folds(documents, options, flags), gold)
     write_json(options.work_dir / "epochs.json", scores)
