@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import run_docre
-from experiments.decisions import read_files
+from experiments.decisions import check_official, read_files
 from experiments.one_run import document_counts
 from experiments.run_grid import EVALUATION
 from experiments.shared import ROOT, check_settings, own_and_passed
@@ -76,6 +76,7 @@ def trainer_of(folder: Path) -> CommTrainer:
 def score_run(folder: Path, data: Path, records: Path) -> dict:
     """Scores of one checkpoint, by way to decide."""
     record = read_json(records / f"{folder.name}.json")
+    check_official(record, "validation", "test")
     files = read_files(record, data)
     reference = load_ign_reference(files["train"])
     trainer = trainer_of(folder)

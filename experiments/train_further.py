@@ -10,8 +10,8 @@ F1 over all folds is taken, and the model of WORK_DIR/final trained for that man
 none. Scores by epoch are in WORK_DIR/epochs.json. No document has a part in its own score, if the first model did not see it
 either. The same command resumes.
 
---lr_scheduler_type has to be constant or constant_with_warmup: with another schedule, the rates of an epoch depend on the number of
-epochs, and a training of fewer epochs is not the one that the folds have scored. Flags that tune or choose something else are
+--lr_scheduler_type has to be constant or constant_with_warmup: with another schedule, the rates of an epoch depend on the number
+of epochs, and a training of fewer epochs is not the one that the folds have scored. Flags that tune or choose something else are
 refused, because no documents are left for it.
 """
 

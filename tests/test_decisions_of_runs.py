@@ -60,6 +60,7 @@ def work(tmp_path_factory):
     record = {
         "axes": {"setting": "mixed"},
         "sha256": {**hashes, "weights": "any"},
+        "data": {"files": {split: {"source": FILES[split], "sha256": sha256} for split, sha256 in hashes.items()}},
         "offset": -2.5,
         "commit": "abc",
         "name": NAME,
@@ -130,6 +131,40 @@ def test_a_run_that_was_trained_on_dev_takes_the_offset_of_another(work):
     expected = with_offset["test_f1"] - first["ways"]["one offset"]["test_f1"]
     assert with_offset["test_minus_first"][0] == pytest.approx(expected)
     assert first["ways"]["one offset"]["test_minus_first"] == [0, 0, 0]
+
+
+def test_runs_that_cannot_learn_from_all_dev_documents_are_named(work, tmp_path, capsys):
+    """Margins of other dev documents than the setting's are not laid on these, and there may be none at all."""
+    folder, _, results, _ = work
+    record = read(folder / "results" / "runs" / f"{NAME}.json")
+    validation = {"source": "dev_20.json", "sha256": "other"}
+    other_dev = {
+        **record,
+        "name": "other-dev",
+        "data": {"files": {**record["data"]["files"], "validation": validation}},
+    }
+    records = {NAME: record, "other-dev": other_dev, "no-dev": {**record, "name": "no-dev", "offset": None}}
+    for name, content in records.items():
+        write_json(tmp_path / "runs" / f"{name}.json", content)
+        of_dev = {} if name == "no-dev" else {"dev": results["dev"]}
+        one_run.write_margins(tmp_path / "margins" / f"{name}.npz", {**of_dev, "test": results["test"]})
+    where = [str(folder / "data"), "--results_dir", str(tmp_path)]
+    refused = {
+        "other-dev": "other-dev: found validation documents of dev_20.json .*expected other-dev=OTHER",
+        "no-dev": "no-dev: found no margins of dev documents; expected no-dev=OTHER",
+        f"{NAME}=no-dev": "no-dev has no offset",
+    }
+    for name, said in refused.items():
+        with pytest.raises(ValueError, match=said):
+            decisions.main([*where, name])
+    with pytest.raises(ValueError, match="other-dev: found validation documents"):
+        decisions.check_official(other_dev, "test", "validation")
+    decisions.main([*where, f"other-dev={NAME}"])
+    capsys.readouterr()
+    decisions.main(where)
+    printed = capsys.readouterr().out
+    assert "no-dev: left out, with no margins" in printed and "other-dev: left out, with validation" in printed
+    assert f"| {NAME} | one offset |" in printed
 
 
 def test_predictions_of_unlabelled_documents_say_what_made_them(work, capsys):
