@@ -270,7 +270,10 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
         result["ways"][way] = row
     for way, file in options.blind or ():
         sees = f"{len(files['validation'])} dev documents"
-        write_blind(Path(file), official(blind[way], unlabelled), way, record, result["ways"][way], sees)
+        offset = (
+            f" ({decisions.required['one offset']:+.3f}, of {other or name})" if way.startswith("one offset") else ""
+        )
+        write_blind(Path(file), official(blind[way], unlabelled), way + offset, record, result["ways"][way], sees)
     return result
 
 
@@ -283,11 +286,11 @@ def scores_of(decisions: Decisions, split: Split) -> dict[str, tuple[np.ndarray,
     return ordered
 
 
-def write_blind(file: Path, predictions: list[dict], way: str, record: dict, scores: dict, sees: str) -> None:
+def write_blind(file: Path, predictions: list[dict], decided_by: str, record: dict, scores: dict, sees: str) -> None:
     """Predictions of unlabelled documents, and beside them a line on what made them and what it saw of complete labels."""
     dev = f", dev F1 {100 * scores['dev_f1']:.2f} by cross-fitting" if "dev_f1" in scores else ""
     made_by = [
-        f"decided by: {way}{dev}",
+        f"decided by: {decided_by}{dev}",
         f"it saw of complete labels: those of the {sees}",
         f"decided at commit {commit_of(ROOT)}, trained at {record['commit']}: {record['command']}",
     ]

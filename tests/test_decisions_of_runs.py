@@ -1,6 +1,7 @@
 """The script that decides anew on finished runs, from the margins that they kept."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -187,6 +188,16 @@ def test_predictions_of_unlabelled_documents_say_what_made_them(work, capsys):
     assert scores["f1"] == pytest.approx(read(folder / "three.json")["runs"][NAME]["ways"]["map"]["test_f1"])
     assert f"results/runs/{NAME}.json" in said and "decided by: map" in said and "trained at abc" in said
     assert f"those of the {len(documents['validation'])} dev documents" in said
+    offset_of = {"rules.json": (NAME, "one offset, rules"), "other.json": (f"other={NAME}", "one offset")}
+    write_json(folder / "results" / "runs" / "other.json", read(folder / "results" / "runs" / f"{NAME}.json"))
+    margins = folder / "results" / "margins"
+    (margins / "other.npz").write_bytes((margins / f"{NAME}.npz").read_bytes())
+    for file, (name, way) in offset_of.items():
+        decisions.main([*map(str, [words[0], name, *words[2:5], way, folder / "blind" / file])])
+        said = (folder / "blind" / file).with_suffix(".txt").read_text()
+        assert re.search(rf"decided by: {way} \(([+-]\d\.\d{{3}}), of {NAME}\)", said), "which offset, and whose"
+    assert "(-2.500, of" in said
+    (margins / "other.npz").unlink()
     for words_of_run, found in ((["nosuchrun"], "'nosuchrun'"), ([f"{NAME}="], "no run ''")):
         with pytest.raises(ValueError, match=found):
             decisions.main([str(folder / "data"), *words_of_run, "--results_dir", str(folder / "results")])
