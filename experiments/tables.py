@@ -89,7 +89,8 @@ class Row:
     @property
     def loss(self):
         axes = self.cell.axes
-        return LOSSES[axes["loss"]] + (f" (m {axes['m']:g}, gamma {axes['gamma']:g})" if axes["loss"] == "cmm" else "")
+        name = LOSSES.get(axes["loss"], axes["loss"])  # one of an extension, say
+        return name + (f" (m {axes['m']:g}, gamma {axes['gamma']:g})" if axes["loss"] == "cmm" else "")
 
     @property
     def label(self):

@@ -688,6 +688,13 @@ def test_rows_with_other_dev_documents_are_not_compared(tmp_path, capsys):
         tables.fill("<!-- Some, in short -->\n<!-- end -->\n", rows)
 
 
+def test_a_loss_without_another_name_is_shown_by_its_own(tmp_path, capsys):
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": ["atl", "my_loss"]}, path=tmp_path)
+    write_records(tmp_path / "results", {cell.name: record_of(cell, 0.5, 1) for cell in found})
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    assert "| my_loss | 1 |  | 50.0 |" in capsys.readouterr().out
+
+
 def test_a_choice_is_among_rows_with_the_same_dev_documents(tmp_path):
     block = {"table": "Rates", "choose": ["tag"], "setting": "mixed", "seed": 0, "loss": "atl"}
     found = cells({**block, "rate": [{"tag": "low"}, {"tag": "high"}, {"tag": "other"}]}, path=tmp_path)
