@@ -16,7 +16,7 @@ import torch
 import yaml
 from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
 
-from experiments import figures, missing_labels, noise, one_run, run_grid, tables, thresholds
+from experiments import figures, incomplete_labels, missing_labels, noise, one_run, run_grid, tables, thresholds
 from modeling_comm import CommConfig
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.evaluation.type_prior import TypePrior
@@ -846,6 +846,24 @@ def test_noisy_files_stay_out_of_the_repository(tmp_path):
     assert read(path.with_suffix(".noise.json"))["remove"] == 0.35
     with pytest.raises(ValueError, match="repository"):
         noise.write_noisy(source, ROOT / "results", remove=0.35)
+
+
+def test_files_for_incomplete_labels(tmp_path, capsys):
+    """Without distantly supervised documents there are all that do not hold them."""
+    revised = {split: read(SAMPLE / f"{split}_revised.json") for split in ("train", "dev")}
+    write_json(tmp_path / "docred-mini" / "train_annotated.json", revised["train"][:6])
+    write_json(tmp_path / "redocred-mini" / "dev_revised.json", revised["dev"])
+    words, folder = [str(tmp_path), "--output_dir", str(tmp_path / "out")], tmp_path / "out"
+    incomplete_labels.main(words)
+    assert "train_distant.json: with_distant.json" in capsys.readouterr().out
+    names = {"facts_per_label", "label_rates", "with_dev", "with_dev_4", "dev", "dev_80", "dev_20"}
+    assert {path.name for path in folder.iterdir()} == {"rules.yaml", *(f"{name}.json" for name in names)}
+    size, number = len(revised["dev"]), {name: len(read(folder / f"{name}.json")) for name in names}
+    assert (number["with_dev"], number["with_dev_4"], number["dev"]) == (6 + size, 6 + 4 * size, size)
+    assert number["dev_80"] + number["dev_20"] == size and number["dev_20"]
+    write_json(tmp_path / "docred-mini" / "train_distant.json", revised["train"][6:8])
+    incomplete_labels.main(words)
+    assert len(read(folder / "with_distant.json")) == 8 and not capsys.readouterr().out
 
 
 def test_missing_labels_are_counted():
