@@ -6,10 +6,11 @@ that they have not seen, and a last model is trained on the union.
         --data_dir DATA/redocred-mini --train_file DATA/docred-mini/train_annotated.json --model_name_or_path MODEL ...
 
 What comes after `--` are flags of `run_docre.py`, the same for all trainings. --train_file is needed; --output_dir, --do_train
-and --fit_probability_map are added. A fold's model adds the facts that it gives a probability above --least_probability, by a map
-that was fitted on the validation documents. The models of a later round are trained on the labels of the round before; what they
-add comes to the given labels, which stay. The last model is in WORK_DIR/final; with --labels_only there is none, and its labels
-are in WORK_DIR/round-ROUNDS/labels.json. The same command resumes.
+and --fit_probability_map are added, and --ign_reference, the given training file, unless the flags name another. A fold's model
+adds the facts that it gives a probability above --least_probability, by a map that was fitted on the validation documents. The
+models of a later round are trained on the labels of the round before; what they add comes to the given labels, which stay. The
+last model is in WORK_DIR/final; with --labels_only there is none, and its labels are in WORK_DIR/round-ROUNDS/labels.json. The
+same command resumes.
 """
 
 import argparse
@@ -132,12 +133,13 @@ def main(argv: list[str] | None = None) -> None:
         | {"train_sha256": file_sha256(train_file)},
         arguments,
     )
+    reference = train_file if data.ign_reference == "train" else data.ign_reference
     given = documents = read_json(train_file)
     complete = read_json(options.complete) if options.complete else []
     for number in range(1, options.rounds + 1):
         folder = options.work_dir / f"round-{number}"
         folder.mkdir(parents=True, exist_ok=True)
-        documents = complete_by_folds(documents, given, options, flags, folder, train_file)
+        documents = complete_by_folds(documents, given, options, flags, folder, reference)
         write_json(folder / "labels.json", documents)
         added = Completion.between(given, documents, candidates)
         report = {"added": added._asdict()}
@@ -148,7 +150,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"round {number}: {added}")
     if not options.labels_only:
         labels = options.work_dir / f"round-{options.rounds}" / "labels.json"
-        train(flags, labels, options.work_dir / "final", train_file)
+        train(flags, labels, options.work_dir / "final", reference)
 
 
 if __name__ == "__main__":

@@ -166,6 +166,19 @@ def test_the_script_by_itself_knows_the_data_sets(tmp_path):
     assert "--train_file is missing" in found.stderr
 
 
+@pytest.mark.parametrize("given", [None, "none", "facts.json"])
+def test_the_ign_reference_of_the_flags_stays(tmp_path, monkeypatch, given):
+    """The default is the given training file, not that of a fold."""
+    trained = []
+    monkeypatch.setattr(self_training, "train", lambda flags, file, folder, reference: trained.append(reference))
+    monkeypatch.setattr(self_training, "label", lambda folder, documents, flags, least: documents)
+    train_file = tmp_path / "train.json"
+    train_file.write_text(json.dumps([{**random_document(2), "labels": []}] * 2))
+    flags = ["--train_file", str(train_file), "--use_cpu", *(["--ign_reference", given] if given else [])]
+    self_training.main(["--work_dir", str(tmp_path / "work"), "--folds", "2", "--", *flags])
+    assert trained == [given or str(train_file)] * 3
+
+
 def test_a_training_file_is_needed(tmp_path):
     with pytest.raises(ValueError, match="--train_file"):
         self_training.main(["--work_dir", str(tmp_path), "--", "--do_train"])
