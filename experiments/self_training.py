@@ -15,6 +15,7 @@ same command resumes.
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,6 +35,8 @@ from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import ModelArguments, parse_arguments
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 
+CHUNK = 1000  # documents that are encoded, and whose margins are in memory, at a time
+
 
 def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> None:
     """Trains a model on a file into a folder, unless it is finished there."""
@@ -42,21 +45,38 @@ def train(flags: list[str], train_file: Path, folder: Path, reference: str) -> N
     run_docre.run(parse_arguments([*flags, *map(str, added)]))
 
 
-def predict(folder: Path, documents: list[dict], flags: list[str]) -> tuple[list[Predictions], CommProcessor]:
-    """What the model of a folder finds in each document, with all margins, and its processor."""
+def predict(
+    folder: Path, documents: list[dict], flags: list[str], keep_margins: bool = False
+) -> tuple[Iterator[Predictions], CommProcessor]:
+    """
+    What the model of a folder finds in each document, one after the other, and its processor.
+
+    Args:
+        folder (`Path`): of the trained model.
+        documents (`list[dict]`): in DocRED's format. Their labels are ignored.
+        flags (`list[str]`): of `run_docre.py`, that say how to predict.
+        keep_margins (`bool`, defaults to `False`): whether results hold all pairs and their margins.
+    """
     arguments = parse_arguments([*flags, "--output_dir", str(folder)])
     training = arguments.training
     training.eval_strategy, training.save_strategy, training.load_best_model_at_end = "no", "no", False
     kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
     model, processor = load_checkpoint(ModelArguments(str(folder), **kept))
     trainer = CommTrainer(model, training, processing_class=processor)
-    encoded = encode_dataset(documents, processor, arguments.data.max_length, allow_unknown_relations=True)
-    return trainer.predict(encoded, keep_margins=True).predictions, processor
+
+    def results():
+        for start in range(0, len(documents), CHUNK):
+            # Without labels nothing is scored: that would need titles that differ.
+            chunk = [{key: one[key] for key in one if key != "labels"} for one in documents[start : start + CHUNK]]
+            encoded = encode_dataset(chunk, processor, arguments.data.max_length)
+            yield from trainer.predict(encoded, keep_margins=keep_margins).predictions
+
+    return results(), processor
 
 
 def label(folder: Path, documents: list[dict], flags: list[str], least: float) -> list[dict]:
     """The documents with the facts that the model of a folder gives a probability above `least`, beside their own."""
-    results, processor = predict(folder, documents, flags)
+    results, processor = predict(folder, documents, flags, keep_margins=True)
     map_ = processor.decision.probability_map
     if map_ is None:
         raise ValueError(
@@ -89,7 +109,7 @@ def completed(document: dict, found: list[tuple], candidates: CandidatePairs = A
             known.add(Fact(*fact))
             new = {"h": head, "t": tail, "r": relation, "evidence": []}
             added.append(new if probability is None else new | {"probability": probability})
-    return {**document, "labels": [*document.get("labels", []), *added]}
+    return {**document, "labels": [*(document.get("labels") or ()), *added]}
 
 
 def complete_by_folds(documents, given, options, flags, folder: Path, reference: str) -> list[dict]:

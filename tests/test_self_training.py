@@ -160,6 +160,26 @@ def test_a_model_labels_documents_by_its_own_decisions(work, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{sum(map(len, expected))} facts added to 0 in ")
 
 
+def test_labelled_documents_of_one_title_are_labelled_in_chunks(work, tmp_path, monkeypatch):
+    """Nothing is scored, for which titles have to differ, and no margins are kept."""
+    folder, _ = work
+    kept, predict = [], self_training.CommTrainer.predict
+
+    def predict_chunk(self, dataset, *given, keep_margins=False):
+        kept.append((len(dataset), keep_margins))
+        return predict(self, dataset, *given, keep_margins=keep_margins)
+
+    monkeypatch.setattr(self_training, "CHUNK", 2)
+    monkeypatch.setattr(self_training.CommTrainer, "predict", predict_chunk)
+    first, *_ = read(SAMPLE / "dev_revised.json")
+    (tmp_path / "twins.json").write_text(json.dumps([first, first, {**first, "labels": None}]))
+    words = [folder / "work" / "final", tmp_path / "twins.json", tmp_path / "out.json", "--", "--use_cpu"]
+    label_documents.main(list(map(str, words)))
+    assert kept == [(2, False), (1, False)]
+    labelled = [facts_of(one) for one in read(tmp_path / "out.json")]
+    assert labelled[0] == labelled[1] == facts_of(first) | labelled[2] and labelled[2]
+
+
 def test_the_script_by_itself_knows_the_data_sets(tmp_path):
     words = [self_training.__file__, "--work_dir", tmp_path, "--", "--dataset_config", "docred_mixed"]
     found = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
