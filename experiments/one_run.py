@@ -64,8 +64,8 @@ def run(task):
 
 def evaluate(task, record, flags, folder):
     """Scores of the trained model on dev and test documents, at its own threshold and with one offset tuned on dev; and, where
-    wanted, its predictions for the blind test. A run without evaluations was trained on the dev documents, too: these
-    tune nothing then, and only test documents are scored, at the model's own threshold."""
+    wanted, its predictions for the blind test. For a run with `eval_strategy: "no"` the dev documents choose nothing, because it
+    was trained on them or is to be trained further on them: only test documents are scored then, at the model's own threshold."""
     arguments = task["arguments"]
     training_args = parse_arguments(flags).training
     chooses = training_args.eval_strategy != "no"

@@ -136,7 +136,7 @@ class Row:
         return found
 
     def has(self, split):
-        """Returns whether all its runs were scored so. One that was trained on the dev documents has no `dev` and no offset."""
+        """Returns whether all its runs were scored so. One with `eval_strategy: "no"` has no `dev` and no offset."""
         return bool(self.runs) and all(split in run for run in self.runs)
 
     @property

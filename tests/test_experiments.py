@@ -398,6 +398,15 @@ def test_grids_of_the_project():
     )
 
 
+def test_the_readme_lists_grids_and_scripts():
+    """Each grid with its number of runs, and each script that is called."""
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    listed = {name: int(number) for name, number in re.findall(r"(?m)^\| `(\w+\.yaml)` \| (\d+) \|", text)}
+    assert listed == {path.name: len({cell.name for cell in run_grid.read_grid(path)}) for path in GRIDS}
+    scripts = {path.name for path in (ROOT / "experiments").glob("*.py")} - {"__init__.py", "one_run.py", "shared.py"}
+    assert scripts <= set(re.findall(r"(?:`|experiments/)(\w+\.py)\b", text))
+
+
 # ------------------------------------------------------------------------------------------------------ tables, figures
 
 
