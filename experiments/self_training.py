@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 import run_docre
-from experiments.shared import check_settings, own_and_passed
+from experiments.shared import at_least, check_settings, own_and_passed
 from modeling_comm import CommProcessor, CommTrainer
 from modeling_comm.candidate_pairs import ALL_PAIRS, CandidatePairs
 from modeling_comm.data import get_dataset
@@ -134,8 +134,8 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--work_dir", type=Path, required=True, help="folder of all trainings")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=1, help="number of rounds (%(default)s)")
+    parser.add_argument("--folds", type=at_least(2), default=5, help="number of folds (%(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=1, help="number of rounds (%(default)s)")
     parser.add_argument("--least_probability", type=float, default=0.5, help="of facts that are added (%(default)s)")
     parser.add_argument(
         "--complete", type=Path, help="documents with complete labels, some the same: to say how right they are"

@@ -1,5 +1,6 @@
 """What the scripts of this folder have in common."""
 
+import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,21 @@ def own_and_passed(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """A script's own words, and those behind the first `--`, which it passes on."""
     at = words.index("--") if "--" in words else len(words)
     return list(words[:at]), list(words[at + 1 :])
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of a flag that is an integer, `least` or more."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or number < least:
+            raise argparse.ArgumentTypeError(f"found {text!r}; expected an integer, {least} or more")
+        return number
+
+    return read
 
 
 def hashes_of_files(

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 import run_docre
-from experiments.shared import check_settings, own_and_passed
+from experiments.shared import at_least, check_settings, own_and_passed
 from modeling_comm import CommProcessor
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import facts_of
@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--work_dir", type=Path, required=True, help="folder of all trainings")
     parser.add_argument("--train_file", type=Path, required=True, help="the documents with complete labels")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
+    parser.add_argument("--folds", type=at_least(2), default=5, help="number of folds (%(default)s)")
     parser.add_argument("--epochs_only", action="store_true", help="do not train on all documents")
     options = parser.parse_args(words)
     arguments = parse_arguments([*flags, "--output_dir", "unused"])

@@ -149,7 +149,10 @@ def test_runs_that_cannot_learn_from_all_dev_documents_are_named(work, tmp_path,
         write_json(tmp_path / "runs" / f"{name}.json", content)
         of_dev = {} if name == "no-dev" else {"dev": results["dev"]}
         one_run.write_margins(tmp_path / "margins" / f"{name}.npz", {**of_dev, "test": results["test"]})
-    where = [str(folder / "data"), "--results_dir", str(tmp_path)]
+
+    def run(*names):
+        decisions.main([str(folder / "data"), *names, "--results_dir", str(tmp_path)])
+
     refused = {
         "other-dev": "other-dev: found validation documents of dev_20.json .*expected other-dev=OTHER",
         "no-dev": "no-dev: found no margins of dev documents; expected no-dev=OTHER",
@@ -157,12 +160,12 @@ def test_runs_that_cannot_learn_from_all_dev_documents_are_named(work, tmp_path,
     }
     for name, said in refused.items():
         with pytest.raises(ValueError, match=said):
-            decisions.main([*where, name])
+            run(name)
     with pytest.raises(ValueError, match="other-dev: found validation documents"):
         decisions.check_official(other_dev, "test", "validation")
-    decisions.main([*where, f"other-dev={NAME}"])
+    run(f"other-dev={NAME}")
     capsys.readouterr()
-    decisions.main(where)
+    run()
     printed = capsys.readouterr().out
     assert "no-dev: left out, with no margins" in printed and "other-dev: left out, with validation" in printed
     assert f"| {NAME} | one offset |" in printed

@@ -21,6 +21,7 @@ from modeling_comm import CommConfig
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.evaluation.type_prior import TypePrior
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
+from modeling_comm.training.script_arguments import UnknownArgumentsError
 from modeling_comm.utils.files import write_json
 from modeling_comm.utils.unchanged import SettingsChangedError
 
@@ -378,9 +379,52 @@ def test_wrong_grids(tmp_path, block, more, said):
         cells({"table": "t", "setting": "mixed", "seed": 1, **block}, path=tmp_path, **more)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"blocks": [{"setting": "mixed"}]},
+            r"found the block .*'setting': 'mixed'.* expected a mapping with a table",
+        ),
+        ({"blocks": ["mixed"]}, "found the block mixed"),
+        ({"arguments": {}}, "found blocks None; expected a list"),
+    ],
+    ids=["table", "block", "blocks"],
+)
+def test_grids_without_blocks_or_tables(tmp_path, content, said):
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=f"grid.yaml: {said}"):
+        run_grid.read_grid(tmp_path / "grid.yaml")
+
+
+def test_a_key_that_is_no_argument_is_refused_before_any_run(work, tmp_path):
+    block = {"table": "t", "setting": "mixed", "seed": 1, "loss": "atl", "chose": ["tag"], "ways": [{"emb_size": 8}]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"blocks": [block]}))
+    words = command(work, "--work_dir", tmp_path / "work", grid=tmp_path / "grid.yaml")
+    with pytest.raises(UnknownArgumentsError, match=r"grid.yaml: .*choose") as refused:
+        run_grid.main(words)
+    assert refused.value.unknown == ["chose"] and not list((tmp_path / "work").iterdir())
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"blocks": [{**block, "extensions": "my_loss.py"}]}))
+    run_grid.check_arguments(run_grid.read_grid(tmp_path / "grid.yaml"), "grid.yaml")  # it may be a setting of my_loss
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("minilm=/data/lr=3/model", ("minilm", "/data/lr=3/model")),
+        ("/data/lr=3/model", ("", "/data/lr=3/model")),
+        ("model", ("", "model")),
+    ],
+)
+def test_name_and_place_of_a_model(word, expected):
+    assert run_grid.named_model(word) == expected
+
+
 def test_grids_of_the_project():
-    """One name means one run in all of them, and every loss is one that the library has."""
+    """One name means one run in all of them, every loss is one that the library has, and every argument one of the script."""
     arguments, blind = {}, {}
+    for path in GRIDS:
+        run_grid.check_arguments(run_grid.read_grid(path), path)
     for cell in (cell for path in GRIDS for cell in run_grid.read_grid(path)):
         assert arguments.setdefault(cell.name, cell.arguments) == cell.arguments, cell.name
         if cell.blind:

@@ -3,7 +3,7 @@
 import pytest
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
-from experiments import shared
+from experiments import run_grid, self_training, shared, train_further
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.utils.files import read_json, write_json
 from modeling_comm.utils.unchanged import SettingsChangedError
@@ -20,6 +20,24 @@ from modeling_comm.utils.unchanged import SettingsChangedError
 )
 def test_words_behind_two_dashes_are_passed_on(words, own, passed):
     assert shared.own_and_passed(words) == (own, passed)
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [
+        (run_grid.main, "grid.yaml --list --parallel 0"),
+        (run_grid.main, "grid.yaml --list --parallel -1"),
+        (train_further.main, "--work_dir work --train_file a.json --folds 1"),
+        (self_training.main, "--work_dir work --folds 0"),
+        (self_training.main, "--work_dir work --rounds 0"),
+        (self_training.main, "--work_dir work --rounds one"),
+    ],
+)
+def test_numbers_that_are_too_small_are_refused(main, words, capsys):
+    *_, flag, value = words.split()
+    with pytest.raises(SystemExit):
+        main(words.split())
+    assert f"argument {flag}: found '{value}'; expected an integer, " in capsys.readouterr().err
 
 
 def test_predictions_say_what_made_them(tmp_path):
