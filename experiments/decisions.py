@@ -8,12 +8,13 @@ Offset, map and rules come from the dev documents. On these, what decides on a d
 The test documents are scored with what all dev documents give. A second ruler, if --scratch names one, are documents of the
 same titles that another team labelled from nothing: those of the test documents that neither the training file nor dev has.
 
-A run that was trained on the dev documents cannot learn an offset from them: RUN=OTHER gives it that of the run OTHER. Rules are
-mined as for the others. Each way is compared with the first run's one offset, too.
+A run that was trained on dev documents has no margins of all of them to learn an offset from: RUN=OTHER gives it that of the run
+OTHER. Rules are mined as for the others. Each way is compared with the first run's one offset, too.
 """
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 from dataset_scripts.builder import relation_labels
-from experiments.run_grid import EVALUATION, ROOT, SETTINGS
+from experiments.run_grid import EVALUATION, SETTINGS
+from experiments.shared import ROOT, write_predictions
 from experiments.tables import bootstrap_difference
 from modeling_comm.data import get_dataset
 from modeling_comm.evaluation.cutoffs import average_precision
@@ -41,7 +43,6 @@ from modeling_comm.probabilities import ProbabilityMap, sigmoid
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.reporting.run_record import commit_of
 from modeling_comm.utils.files import file_sha256, read_json, write_json
-from modeling_comm.utils.writer import write_text
 
 RULERS = (("test", "test"), ("ruler", "second ruler"))
 AGAINST = (("its one offset", "one_offset"), ("the first run's", "first"))
@@ -208,14 +209,20 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
     """All scores of a run's ways to decide. `first` has by ruler the counts of the first run's one offset, which sets them."""
     name, takes_another, other = name.partition("=")
     record = read_record(name, options)
+    offset = read_record(other, options)["offset"] if takes_another else None
+    if takes_another and offset is None:
+        raise ValueError(f"{name}={other}: {other} has no offset; expected a run that has tuned one on dev documents")
+    check_official(record, "test")
     files = read_files(record, options.data)
     relations = relation_labels(options.data / EVALUATION)[0][1:]
     with np.load(options.results_dir / "margins" / f"{name}.npz") as arrays:
         test = Split.read(arrays, "test", files["test"], relations)
         if takes_another:
-            required = {"own threshold": 0.0, "one offset": read_record(other, options)["offset"]}
+            required = {"own threshold": 0.0, "one offset": offset}
             decisions, kept_of_dev = Decisions(required, mine_rules(files["validation"]), None, {}), None
         else:
+            if reason := no_dev(record, arrays):
+                raise ValueError(f"{name}: found {reason}; expected {name}=OTHER, to take the offset of another run")
             dev = Split.read(arrays, "dev", files["validation"], relations)
             decisions, kept_of_dev = decide(dev, relations), dev.kept
         if options.blind:
@@ -263,7 +270,10 @@ def compare(name: str, options: argparse.Namespace, first: dict[str, np.ndarray]
         result["ways"][way] = row
     for way, file in options.blind or ():
         sees = f"{len(files['validation'])} dev documents"
-        write_blind(Path(file), official(blind[way], unlabelled), way, record, result["ways"][way], sees)
+        offset = (
+            f" ({decisions.required['one offset']:+.3f}, of {other or name})" if way.startswith("one offset") else ""
+        )
+        write_blind(Path(file), official(blind[way], unlabelled), way + offset, record, result["ways"][way], sees)
     return result
 
 
@@ -276,17 +286,15 @@ def scores_of(decisions: Decisions, split: Split) -> dict[str, tuple[np.ndarray,
     return ordered
 
 
-def write_blind(file: Path, predictions: list[dict], way: str, record: dict, scores: dict, sees: str) -> None:
+def write_blind(file: Path, predictions: list[dict], decided_by: str, record: dict, scores: dict, sees: str) -> None:
     """Predictions of unlabelled documents, and beside them a line on what made them and what it saw of complete labels."""
-    name = record["name"]
-    write_json(file, predictions)
     dev = f", dev F1 {100 * scores['dev_f1']:.2f} by cross-fitting" if "dev_f1" in scores else ""
     made_by = [
-        f"{file.name}: {len(predictions)} predictions of {name} (results/runs/{name}.json) decided by: {way}{dev}",
+        f"decided by: {decided_by}{dev}",
         f"it saw of complete labels: those of the {sees}",
         f"decided at commit {commit_of(ROOT)}, trained at {record['commit']}: {record['command']}",
     ]
-    write_text(file.with_suffix(".txt"), f"{'; '.join(made_by)}\n")
+    write_predictions(file, predictions, record["name"], made_by)
 
 
 def read_record(name: str, options: argparse.Namespace) -> dict:
@@ -307,6 +315,39 @@ def read_files(record: dict, data: Path) -> dict[str, list[dict]]:
             file = data / (folder if split == "train" else EVALUATION) / one.name
             files[split] = read_checked(file, record["sha256"][split])
     return files
+
+
+def other_documents(record: dict, split: str) -> str | None:
+    """What a run was scored on, in words, if that is not the split of its setting, which [`read_files`] reads."""
+    used, expected = record["data"]["files"][split], record["sha256"][split]
+    if used["sha256"] == expected:
+        return None
+    return f"{split} documents of {used['source']} (sha256 {used['sha256']}), not those of its setting ({expected})"
+
+
+def check_official(record: dict, *splits: str) -> None:
+    """Raises `ValueError` where a run was not scored on the documents of its setting."""
+    for split in splits:
+        if other := other_documents(record, split):
+            raise ValueError(f"{record['name']}: found {other}")
+
+
+def no_dev(record: dict, arrays: Mapping) -> str | None:
+    """Why nothing can be learnt from the margins of a run on the dev documents of its setting, if so."""
+    return other_documents(record, "validation") if "dev_margin" in arrays else "no margins of dev documents"
+
+
+def runs_with_dev(options: argparse.Namespace) -> list[str]:
+    """Runs that have kept margins of the dev documents of their setting; of others it is printed that they are left out."""
+    names = []
+    for file in sorted((options.results_dir / "margins").glob("*.npz")):
+        with np.load(file) as arrays:
+            reason = no_dev(read_record(file.stem, options), arrays)
+        if reason is None:
+            names.append(file.stem)
+        else:
+            print(f"{file.stem}: left out, with {reason}; {file.stem}=OTHER takes the offset of another run")
+    return names
 
 
 def read_checked(file: Path, sha256: str) -> list[dict]:
@@ -345,7 +386,7 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("data", type=Path, help="folder of the data sets, as for the runs")
-    parser.add_argument("names", nargs="*", help="runs, or RUN=OTHER; by default all that have kept their margins")
+    parser.add_argument("names", nargs="*", help="runs, or RUN=OTHER; by default all with margins of dev documents")
     parser.add_argument("--scratch", type=Path, help="documents that another team labelled from nothing")
     parser.add_argument("--results_dir", type=Path, default=ROOT / "results", help="records and margins (%(default)s)")
     parser.add_argument("--output", type=Path, help="JSON file of all scores")
@@ -357,7 +398,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f"--blind: found {len(options.names)} runs; expected one")
     if not options.data.is_dir():
         parser.error(f"data: found no folder {options.data}")
-    names = options.names or sorted(file.stem for file in (options.results_dir / "margins").glob("*.npz"))
+    names = options.names or runs_with_dev(options)
     first: dict[str, np.ndarray] = {}
     results = {name.partition("=")[0]: compare(name, options, first) for name in names}
     print(table(results))

@@ -27,10 +27,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import run_docre
-from experiments.decisions import read_files
+from experiments.decisions import check_official, read_files
 from experiments.one_run import document_counts
-from experiments.run_grid import EVALUATION, ROOT
-from experiments.self_training import check_settings
+from experiments.run_grid import EVALUATION
+from experiments.shared import ROOT, check_settings, own_and_passed
 from experiments.tables import bootstrap_difference
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor, CommTrainer, CommTrainingArguments
 from modeling_comm.decoding import official_predictions
@@ -76,6 +76,7 @@ def trainer_of(folder: Path) -> CommTrainer:
 def score_run(folder: Path, data: Path, records: Path) -> dict:
     """Scores of one checkpoint, by way to decide."""
     record = read_json(records / f"{folder.name}.json")
+    check_official(record, "validation", "test")
     files = read_files(record, data)
     reference = load_ign_reference(files["train"])
     trainer = trainer_of(folder)
@@ -165,7 +166,8 @@ def score_table(runs: dict[str, dict]) -> str:
 def score_folds(data: Path, folder: Path, flags: list[str]) -> dict:
     """Trains the models of all folds and scores the sentences that each gives to the facts of its fold."""
     train_file = data / "docred-mini" / "train_annotated.json"
-    check_settings(folder / "settings.json", {"flags": flags, "train_sha256": file_sha256(train_file)})
+    settings = {"flags": flags, "train_sha256": file_sha256(train_file)}
+    check_settings(folder / "settings.json", settings, parse_arguments([*flags, "--output_dir", "unused"]))
     documents = read_json(train_file)
     fold, shares = fold_of(len(documents)), []
     for number in range(FOLDS):
@@ -217,8 +219,7 @@ def rates(facts: Sequence[dict], threshold: float) -> dict[str, float]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    at = words.index("--") if "--" in words else len(words)
+    words, flags = own_and_passed(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -232,7 +233,7 @@ def main(argv: list[str] | None = None) -> None:
     of_cost.add_argument("folder", type=Path, help="output folder of a finished run")
     of_cost.add_argument("scores", type=Path, help="file of its scores")
     of_folds.add_argument("folder", type=Path, help="where models and files of the folds are written")
-    options = parser.parse_args(words[:at])
+    options = parser.parse_args(words)
     if options.command == "score":
         runs = {folder.name: score_run(folder, options.data, options.records) for folder in options.folders}
         print(score_table(runs))
@@ -243,7 +244,7 @@ def main(argv: list[str] | None = None) -> None:
         print(result["times"])
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
-        result = score_folds(options.data, options.folder, words[at + 1 :])
+        result = score_folds(options.data, options.folder, flags)
         print(result["mean"])
     write_json(options.output, {"commit": commit_of(ROOT), **result})
 

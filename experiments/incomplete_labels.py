@@ -6,8 +6,8 @@ training files that hold these documents.
 
 In `outputs/incomplete`: `rules.yaml`, mined on dev with the default confidence and support; `facts_per_label.json`, by relation;
 `label_rates.json`, of the training file alone; `with_dev.json` and `with_dev_4.json`, the training file and each dev document
-once or four times; `dev_80.json` and `dev_20.json`, a split of dev that fixes a number of epochs; `with_distant.json`, the training
-file and the distantly supervised documents.
+once or four times; `dev.json`, dev alone; `dev_80.json` and `dev_20.json`, a split of dev that fixes a number of epochs. For
+`grids/beyond.yaml` also `with_distant.json`, the training file and the distantly supervised documents, where these are there.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.run_grid import ROOT
+from experiments.shared import ROOT
 from modeling_comm.incomplete_labels.label_rates import facts_per_label, label_rates
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import mine_rules, rules_to_text
@@ -28,19 +28,22 @@ def prepare(data: Path, folder: Path) -> None:
     """Writes the files into `folder`; `data` is that of the grid."""
     given = read_json(data / "docred-mini" / "train_annotated.json")
     dev = read_json(data / "redocred-mini" / "dev_revised.json")
-    distant = read_json(data / "docred-mini" / "train_distant.json")
+    distant = data / "docred-mini" / "train_distant.json"
     relations = sorted({label["r"] for document in (*given, *dev) for label in document["labels"]})
     held_out = fold_of(len(dev)) == 0
     files = {
         "facts_per_label": facts_per_label(given, dev, relations),
         "label_rates": label_rates(given),
-        "with_distant": given + distant,
         "with_dev": given + dev,
         "with_dev_4": given + 4 * dev,
         "dev": dev,
         "dev_80": [one for one, out in zip(dev, held_out, strict=True) if not out],
         "dev_20": [one for one, out in zip(dev, held_out, strict=True) if out],
     }
+    if distant.is_file():
+        files["with_distant"] = given + read_json(distant)
+    else:
+        print(f"found no {distant}: with_distant.json, which grids/beyond.yaml needs, is not written")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         write_json(folder / f"{name}.json", content)

@@ -13,22 +13,22 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.self_training import completed, predict
+from experiments.shared import own_and_passed
 from modeling_comm.incomplete_labels.rules import Completion, Fact
 from modeling_comm.utils.files import read_json, write_json
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    at = words.index("--") if "--" in words else len(words)
+    words, flags = own_and_passed(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("model", type=Path, help="folder of the trained model")
     parser.add_argument("documents", type=Path, help="in the form of DocRED")
     parser.add_argument("output", type=Path, help="file to write")
-    options = parser.parse_args(words[:at])
+    options = parser.parse_args(words)
     documents = read_json(options.documents)
-    results, processor = predict(options.model, documents, words[at + 1 :])
+    results, processor = predict(options.model, documents, flags)
     found = [
         [(Fact(one.head, one.tail, processor.id2label[one.label]), one.probability) for one in result.triples]
         for result in results

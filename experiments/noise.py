@@ -18,9 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from experiments.shared import ROOT
 from modeling_comm.utils.files import read_json, write_json
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def with_noise(documents, remove=0.0, add=0.0, seed=1):

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import run_docre
 from experiments.noise import write_noisy
 from experiments.run_grid import BLIND_SUFFIXES
+from experiments.shared import write_predictions
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.data import get_dataset
 from modeling_comm.decoding import flat_margins, official_predictions
@@ -27,7 +28,7 @@ from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.script_arguments import as_flags, parse_arguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.utils.files import read_json, write_json
-from modeling_comm.utils.writer import write_bytes, write_text
+from modeling_comm.utils.writer import write_bytes
 
 KEPT_MARGINS = {"dev": 30_000, "test": 75_000, "blind": 75_000}  # by split, the highest ones
 
@@ -63,8 +64,8 @@ def run(task):
 
 def evaluate(task, record, flags, folder):
     """Scores of the trained model on dev and test documents, at its own threshold and with one offset tuned on dev; and, where
-    wanted, its predictions for the blind test. A run without evaluations was trained on the dev documents, too: these
-    tune nothing then, and only test documents are scored, at the model's own threshold."""
+    wanted, its predictions for the blind test. For a run with `eval_strategy: "no"` the dev documents choose nothing, because it
+    was trained on them or is to be trained further on them: only test documents are scored then, at the model's own threshold."""
     arguments = task["arguments"]
     training_args = parse_arguments(flags).training
     chooses = training_args.eval_strategy != "no"
@@ -158,13 +159,11 @@ def document_counts(predictions, documents):
 
 def write_blind(task, record, predictions, suffix, made_with):
     file = Path(task["results"]) / "blind" / f"{task['blind']}{suffix}.json"
-    write_json(file, predictions)
     made_by = [
-        f"{file.name}: {len(predictions)} predictions of {task['name']} (results/runs/{task['name']}.json)",
         f"epoch {record['best_epoch']:g} of {record['last_epoch']:g}, {made_with}",
         f"commit {record['commit']}: {hide(record['command'], task['hidden'])}",
     ]
-    write_text(file.with_suffix(".txt"), f"{', '.join(made_by)}\n")
+    write_predictions(file, predictions, task["name"], made_by)
 
 
 def hide(value, hidden):

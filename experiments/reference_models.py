@@ -23,7 +23,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.run_grid import ROOT
+from experiments.shared import ROOT, own_and_passed
 from modeling_comm.utils.files import read_json, write_json
 
 PUSHED = "pushed.json"
@@ -115,8 +115,7 @@ def describe(folder: Path, model: ReferenceModel) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
-    own, others = (argv[: argv.index("--")], argv[argv.index("--") + 1 :]) if "--" in argv else (argv, [])
+    own, others = own_and_passed(sys.argv[1:] if argv is None else argv)
     options = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(**options, allow_abbrev=False)
     parser.add_argument("--models", type=Path, default=Path(__file__).with_suffix(".yaml"), help="The list of models.")

@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -30,11 +30,11 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
+from experiments.shared import ROOT, at_least, hashes_of_files, known_to_both
 from modeling_comm.data import get_dataset
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.unchanged import check_unchanged
 
-ROOT = Path(__file__).resolve().parents[1]
 # By setting: --dataset_config of run_docre.py, and the folder with its training file below the data folder.
 SETTINGS = {"redocred": ("redocred", "redocred-mini"), "mixed": ("docred_mixed", "docred-mini")}
 EVALUATION = "redocred-mini"  # has the documents for selection, test and blind test of both settings
@@ -79,6 +79,8 @@ def read_grid(path) -> list[Cell]:
     grid = _read_mapping(path)
     base = _read_mapping(path.parent / grid["base"]) if "base" in grid else {}
     shared = {key: base.get(key, {}) | grid.get(key, {}) for key in ("arguments", "chosen", "blind", "excluded")}
+    if not isinstance(grid.get("blocks"), list):
+        raise ValueError(f"{path}: found blocks {grid.get('blocks')!r}; expected a list")
     cells = [cell for block in grid["blocks"] for cell in _cells_of(block, path, shared)]
     arguments, first_seed = {}, {}
     for cell in cells:
@@ -106,6 +108,8 @@ def _read_mapping(path):
 
 
 def _cells_of(block, path, shared):
+    if not isinstance(block, dict) or "table" not in block:
+        raise ValueError(f"{path}: found the block {block}; expected a mapping with a table, its heading")
     block = dict(block)
     table, choose, left_out = block.pop("table"), tuple(block.pop("choose", ())), block.pop("exclude", [])
     lists = {key: given if isinstance(given, list) else [given] for key, given in block.items()}
@@ -126,8 +130,8 @@ def _cells_of(block, path, shared):
         cell = Cell(axes, {}, table, choose)
         arguments = shared["arguments"] | {"loss": axes["loss"], "relation_encoder": axes["encoder"]}
         arguments |= {"cmm_margin": axes["m"], "cmm_gamma": axes["gamma"]} if is_cmm else {}
-        for pattern, fields in shared["chosen"].items():
-            arguments |= fields if fnmatch(cell.group, pattern) else {}
+        for pattern, chosen in shared["chosen"].items():
+            arguments |= chosen if fnmatch(cell.group, pattern) else {}
         yield replace(cell, arguments=arguments | given | {"seed": axes["seed"]})
 
 
@@ -182,7 +186,7 @@ def task_of(cell, model, options, sha256=file_sha256):
     files = {split: data / EVALUATION / named[split].name for split in ("validation", "test")}
     files["train"] = data / folder / named["train"].name
     hashes = {split: sha256(path) for split, path in files.items()}
-    weights = Path(model) / "model.safetensors"
+    hashes |= hashes_of_files({"weights": model}, sha256=sha256)
     arguments = {
         **{"dataset_config": config, "data_dir": data / EVALUATION, "ign_reference": files["train"]},
         **{f"{split}_file": path for split, path in files.items()},
@@ -200,7 +204,8 @@ def task_of(cell, model, options, sha256=file_sha256):
         "name": cell.name,
         "identity": {
             **{"axes": cell.axes, "arguments": cell.arguments},
-            "sha256": hashes | ({"weights": sha256(weights)} if weights.is_file() else {}),
+            # What a cell's own arguments name is read from the folder in which `start` puts the run.
+            "sha256": hashes | hashes_of_files(cell.arguments, ROOT, sha256),
         },
         "arguments": arguments | cell.arguments,
         "noise": noise if noise["remove"] or noise["add"] else None,
@@ -222,17 +227,43 @@ def check_same_identity(task, options):
         earlier[folder] = read_json(options.work_dir / f"{name}.json")["identity"]
     for place, before in earlier.items():
         if before:
-            identity = {part: before[part] for part in task["identity"]}
-            check_unchanged(identity, task["identity"], place, "Give these runs a tag of their own, or delete it")
+            identity, now = {part: before[part] for part in task["identity"]}, dict(task["identity"])
+            identity["sha256"], now["sha256"] = known_to_both(identity["sha256"], now["sha256"], {*now["arguments"]})
+            check_unchanged(identity, now, place, "Give these runs a tag of their own, or delete it")
 
 
 # ------------------------------------------------------------------------------------------------------------ all cells
 
 
+def check_arguments(cells, grid):
+    """
+    Refuses keys of blocks that are no arguments of `run_docre.py`, on which each run would fail.
+
+    Raises:
+        UnknownArgumentsError: there are some. With `extensions`, whose settings are arguments, too, none is refused.
+    """
+    # Imported here: it takes seconds, and tables and --list read grids, too.
+    from modeling_comm.training import script_arguments as of_script
+
+    groups = (of_script.model_arguments_class(), of_script.DataArguments, of_script.CommTrainingArguments)
+    groups += (of_script.DistillationArguments, of_script.RunArguments)
+    known = {one.name for group in groups for one in fields(group)}
+    given = {name for cell in cells if "extensions" not in cell.arguments for name in cell.arguments}
+    if unknown := sorted(given - known):
+        raise of_script.UnknownArgumentsError(unknown, known | {*AXES, "table", "choose", "exclude"}, where=str(grid))
+
+
+def named_model(word):
+    """Name and place of a `--model`; the name is empty where there is only a place, which may have an = behind a slash."""
+    name, is_named, place = word.partition("=")
+    return (name, place) if is_named and "/" not in name else ("", word)
+
+
 def run_grid(cells, options):
     """Runs what is not finished; returns whether all of it is in the end."""
+    check_arguments(cells, options.grid)
     backbones = {cell.axes["backbone"] for cell in cells}
-    models = dict(one.rpartition("=")[::2] for one in options.model)
+    models = dict(map(named_model, options.model))
     if len(backbones) == 1 and "" in models:
         models = dict.fromkeys(backbones, models[""])
     if backbones - set(models):
@@ -255,6 +286,8 @@ def run_grid(cells, options):
                 waiting.remove(cell)
                 if not is_finished(cell, options):
                     say(f"start     {cell.name}")
+                    # Anew: it may read what an earlier run of this grid has written since.
+                    tasks[cell] = task_of(cell, models[cell.axes["backbone"]], options)
                     running[start(tasks[cell], log, options)] = cell
                 log.close()  # the run holds it now
             time.sleep(0.2)
@@ -304,7 +337,9 @@ def options_of(argv=None):
     parser.add_argument("grid", help="the grid, a YAML file")
     parser.add_argument("--data_dir", type=Path, help="folder that holds redocred-mini, docred-mini and meta")
     parser.add_argument("--model", nargs="+", default=[], help="the backbone, or NAME=PLACE for each of several")
-    parser.add_argument("--parallel", type=int, default=1, help="runs side by side, among which threads are divided")
+    parser.add_argument(
+        "--parallel", type=at_least(1), default=1, help="runs side by side, among which threads are divided"
+    )
     parser.add_argument("--only", default="", help="only the runs whose name has this regular expression in it")
     parser.add_argument(
         "--list", action="store_true", help="print what is finished, running, failed, not run; then stop"

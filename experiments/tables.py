@@ -18,7 +18,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.run_grid import AXES, ROOT, Cell, read_grid
+from experiments.run_grid import AXES, Cell, read_grid
+from experiments.shared import ROOT
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.utils.files import read_json
 from modeling_comm.utils.writer import write_text
@@ -44,6 +45,8 @@ PAPER = {
     ("mixed", "kd_docre"): {"afl": "51.3 / 50.9", "cmm": "60.8 / 59.5"},
     ("redocred", "kd_docre"): {"afl": "75.0 / 74.1", "cmm": "76.1 / 74.6"},
 }
+# Arguments with which a run is trained on something else than the paper's runs, or not only on it.
+OTHER_TRAINING = ("train_file", "model_name_or_path", "complete_labels")
 SHORT = ", in short"
 ABOUT = """\
 Scores are in percent: the mean over seeds and, from two on, their standard deviation (n - 1). *Paper*: its test F1 / Ign F1,
@@ -54,8 +57,9 @@ last one (of the seed where they are closest).
 *Differences* are between means over seeds, with the 95 % interval of a paired bootstrap over test documents, which says nothing
 about other seeds; *each seed*: the difference of every seed that both have. A *gain* is claimed where the differences of at least
 three seeds have the same sign and the interval leaves out 0. Each loss is listed with its row that is best on dev: by dev F1
-where it decides at its own threshold, by dev F1 with the offset where it has one. A comparison counts if the best epochs of both
-come before the last, and one of the other loss's rows has at least as many steps as CMM's.
+where it decides at its own threshold, by dev F1 with the offset where it has one; only rows with the same dev documents are
+compared. A comparison counts if the best epochs of both come before the last, one of the other loss's rows has at least as many
+steps as CMM's, and neither row trains a finished model further.
 """
 
 
@@ -85,7 +89,8 @@ class Row:
     @property
     def loss(self):
         axes = self.cell.axes
-        return LOSSES[axes["loss"]] + (f" (m {axes['m']:g}, gamma {axes['gamma']:g})" if axes["loss"] == "cmm" else "")
+        name = LOSSES.get(axes["loss"], axes["loss"])  # one of an extension, say
+        return name + (f" (m {axes['m']:g}, gamma {axes['gamma']:g})" if axes["loss"] == "cmm" else "")
 
     @property
     def label(self):
@@ -103,6 +108,8 @@ class Row:
     def paper(self):
         axes = self.cell.axes
         if axes["remove"] or axes["add"] or (axes["loss"] == "cmm" and not self.is_cmm):
+            return ""
+        if any(name in self.cell.arguments for name in OTHER_TRAINING):
             return ""
         return PAPER.get((axes["setting"], axes["encoder"]), {}).get(axes["loss"], "")
 
@@ -129,8 +136,13 @@ class Row:
         return found
 
     def has(self, split):
-        """Returns whether all its runs were scored so. One that was trained on the dev documents has no `dev` and no offset."""
+        """Returns whether all its runs were scored so. One with `eval_strategy: "no"` has no `dev` and no offset."""
         return bool(self.runs) and all(split in run for run in self.runs)
+
+    @property
+    def dev_documents(self):
+        """The hashes of the dev documents that its runs were scored on: dev scores of different ones are not compared."""
+        return tuple(sorted({run["data"]["files"]["validation"]["sha256"] for run in self.runs}))
 
     def percent(self, split, *keys):
         found = [100 * value for value in self.values(split, *keys)] if self.has(split) else []
@@ -200,6 +212,8 @@ def counts_as_fair(cmm, other, candidates):
     reasons = [f"the best epoch of {label} is its last" for label in late]
     if max(min(row.values("steps")) for row in candidates) < max(cmm.values("steps")):
         reasons.append("fewer steps than CMM")
+    further = [row.label for row in (cmm, other) if "model_name_or_path" in row.cell.arguments]
+    reasons += [f"{label} trains a finished model further" for label in further]
     return f"no: {'; '.join(reasons)}" if reasons else "yes"
 
 
@@ -239,8 +253,16 @@ def best_on(split, rows):
 
 
 def short_table(rows):
-    """One line for each loss that was run, at its own threshold and with an offset: its row that is best on dev, each time."""
-    lines = []
+    """One line for each loss that was run, at its own threshold and with an offset: its row that is best on dev, each time.
+
+    Raises:
+        ValueError: the rows were scored on different dev documents, so that none is the best.
+    """
+    lines, dev = [], {row.dev_documents: row.label for row in rows if row.has("dev")}
+    if len(dev) > 1:
+        raise ValueError(
+            f"{', '.join(dev.values())} have different dev documents; expected the same for a short table"
+        )
     for loss in dict.fromkeys(row.competitor for row in rows if row.has("dev")):
         of_loss = [row for row in rows if row.competitor == loss and row.has("dev")]
         own, offset = best_on("dev", of_loss), best_on("dev_offset", of_loss)
@@ -261,6 +283,7 @@ def choice_table(rows):
     for row in rows:
         line = [row.label, row.seeds]
         rivals = [one for one in rows if one.runs and one.without(*row.cell.choose) == row.without(*row.cell.choose)]
+        rivals = [one for one in rivals if one.dev_documents == row.dev_documents]
         for keys in columns.values():
             is_best = len(rivals) > 1 and keys[1] == "f1" and row is best_on(keys[0], rivals)
             line.append(f"**{row.percent(*keys)}**" if is_best else row.percent(*keys))
@@ -276,11 +299,11 @@ DECISIONS = {  # how CMM and the other loss decide, and by what their rows are c
 
 
 def difference_table(rows):
-    """CMM against each other loss, among rows that differ only in their loss and in how they were trained (tag); of each loss the
-    row that is best on dev."""
+    """CMM against each other loss, among rows that differ only in their loss and in how they were trained (tag), and were scored
+    on the same dev documents; of each loss the row that is best on these."""
     groups = {}
     for row in (row for row in rows if row.has("dev")):
-        losses = groups.setdefault(row.without("loss", "m", "gamma", "tag"), {})
+        losses = groups.setdefault((row.without("loss", "m", "gamma", "tag"), row.dev_documents), {})
         losses.setdefault(row.competitor, []).append(row)
     lines = []
     for losses in groups.values():

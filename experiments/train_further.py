@@ -2,32 +2,62 @@
 Trains a finished model further on documents with complete labels, for the number of epochs that cross-fitting chooses.
 
     python experiments/train_further.py --work_dir outputs/further --train_file complete.json -- --dataset_config redocred \\
-        --model_name_or_path outputs/first --num_train_epochs 8 --learning_rate 5e-5 --head_learning_rate 1.7e-4 ...
+        --model_name_or_path outputs/first --num_train_epochs 8 --lr_scheduler_type constant_with_warmup --learning_rate 5e-5 ...
 
-What comes after `--` are flags of `run_docre.py`, the same for all trainings; --num_train_epochs is the largest number tried. For
-each of --folds folds the model is trained further on the others and scored on it after every epoch. The epoch with the best F1
-over all folds is taken, and the model of WORK_DIR/final trained so long on all documents; with --epochs_only there is none. Scores
-by epoch are in WORK_DIR/epochs.json. No document has a part in its own score, if the first model did not see it either. The same
-command resumes.
+What comes after `--` are flags of `run_docre.py`, the same for all trainings; --num_train_epochs is the largest number tried.
+For each of --folds folds the model is trained further on the others and scored on it after every epoch. The epoch with the best
+F1 over all folds is taken, and the model of WORK_DIR/final trained for that many on all documents; with --epochs_only there is
+none. Scores by epoch are in WORK_DIR/epochs.json. No document has a part in its own score, if the first model did not see it
+either. The same command resumes.
+
+--lr_scheduler_type has to be constant or constant_with_warmup: with another schedule, the rates of an epoch depend on the number
+of epochs, and a training of fewer epochs is not the one that the folds have scored. Flags that tune or choose something else are
+refused, because no documents are left for it.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from transformers import SchedulerType
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dataset_scripts  # noqa: F401  (registers the data sets)
 import run_docre
-from experiments.self_training import check_settings
-from modeling_comm.data import get_dataset
+from experiments.shared import at_least, check_settings, own_and_passed
+from modeling_comm import CommProcessor
 from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import facts_of
 from modeling_comm.reporting.markdown import join_cells
-from modeling_comm.training.script_arguments import parse_arguments
+from modeling_comm.training.script_arguments import TUNING_FLAGS, Arguments, parse_arguments
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 
 KEEP_NOTHING = ["--save_strategy", "no", "--load_best_model_at_end", "false"]
+# They choose or score something on documents that the last model is trained on, add scores that are of no epoch, leave documents
+# out of the scores of a fold, or make several trainings of one.
+REFUSED = (*TUNING_FLAGS, "early_stopping_patience", "do_eval", "eval_on_start", "max_eval_documents", "seeds")
+CONSTANT = (SchedulerType.CONSTANT, SchedulerType.CONSTANT_WITH_WARMUP)
+
+
+def check_flags(arguments: Arguments) -> None:
+    """
+    Refuses flags with which folds do not score what the last training does.
+
+    Raises:
+        ValueError: there is one.
+    """
+    data, training = arguments.data, arguments.training
+    found = arguments.given(*REFUSED)
+    found += [f"--max_steps {training.max_steps}"] * (training.max_steps > 0)
+    found += [f"--on_bad_document {data.on_bad_document}"] * (data.on_bad_document != "error")
+    if found:
+        raise ValueError(f"after --: found {', '.join(found)}; expected epochs of all documents, and nothing tuned")
+    if (schedule := SchedulerType(training.lr_scheduler_type)) not in CONSTANT:
+        expected = " or ".join(one.value for one in CONSTANT)
+        raise ValueError(
+            f"after --: --lr_scheduler_type is {schedule.value}; expected {expected}, because a number of epochs is chosen"
+        )
 
 
 def train(flags: list[str], train_file: Path, folder: Path, more: list[str]) -> dict:
@@ -69,24 +99,25 @@ def scores_by_epoch(logs: list[list[dict]], gold: int) -> list[dict]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    at = words.index("--") if "--" in words else len(words)
+    words, flags = own_and_passed(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--work_dir", type=Path, required=True, help="folder of all trainings")
     parser.add_argument("--train_file", type=Path, required=True, help="the documents with complete labels")
-    parser.add_argument("--folds", type=int, default=5, help="number of folds (%(default)s)")
+    parser.add_argument("--folds", type=at_least(2), default=5, help="number of folds (%(default)s)")
     parser.add_argument("--epochs_only", action="store_true", help="do not train on all documents")
-    options, flags = parser.parse_args(words[:at]), words[at + 1 :]
-    check_settings(
-        options.work_dir / "settings.json",
-        {"folds": options.folds, "flags": flags, "train_sha256": file_sha256(options.train_file)},
-    )
-    documents, data = read_json(options.train_file), parse_arguments([*flags, "--output_dir", "unused"]).data
-    candidates = get_dataset(data.dataset_config).candidates
-    gold = sum(len(facts_of(one, candidates)) for one in documents)
-    scores = scores_by_epoch(train_folds(documents, options, flags), gold)
+    options = parser.parse_args(words)
+    arguments = parse_arguments([*flags, "--output_dir", "unused"])
+    check_flags(arguments)
+    settings = {"folds": options.folds, "flags": flags, "train_sha256": file_sha256(options.train_file)}
+    check_settings(options.work_dir / "settings.json", settings, arguments)
+    documents = read_json(options.train_file)
+    logs = train_folds(documents, options, flags)
+    candidates = CommProcessor.from_pretrained(
+        options.work_dir / "fold-0"
+    ).candidates  # by which the folds were scored
+    scores = scores_by_epoch(logs, sum(len(facts_of(one, candidates)) for one in documents))
     write_json(options.work_dir / "epochs.json", scores)
     keys = {"F1": "f1", "precision": "precision", "recall": "recall", "average precision": "average_precision"}
     rows = [[str(one["epoch"]), *(f"{100 * one[key]:.1f}" for key in keys.values())] for one in scores]

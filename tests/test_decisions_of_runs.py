@@ -1,6 +1,7 @@
 """The script that decides anew on finished runs, from the margins that they kept."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def work(tmp_path_factory):
     record = {
         "axes": {"setting": "mixed"},
         "sha256": {**hashes, "weights": "any"},
+        "data": {"files": {split: {"source": FILES[split], "sha256": sha256} for split, sha256 in hashes.items()}},
         "offset": -2.5,
         "commit": "abc",
         "name": NAME,
@@ -132,6 +134,43 @@ def test_a_run_that_was_trained_on_dev_takes_the_offset_of_another(work):
     assert first["ways"]["one offset"]["test_minus_first"] == [0, 0, 0]
 
 
+def test_runs_that_cannot_learn_from_all_dev_documents_are_named(work, tmp_path, capsys):
+    """Margins of other dev documents than the setting's are not laid on these, and there may be none at all."""
+    folder, _, results, _ = work
+    record = read(folder / "results" / "runs" / f"{NAME}.json")
+    validation = {"source": "dev_20.json", "sha256": "other"}
+    other_dev = {
+        **record,
+        "name": "other-dev",
+        "data": {"files": {**record["data"]["files"], "validation": validation}},
+    }
+    records = {NAME: record, "other-dev": other_dev, "no-dev": {**record, "name": "no-dev", "offset": None}}
+    for name, content in records.items():
+        write_json(tmp_path / "runs" / f"{name}.json", content)
+        of_dev = {} if name == "no-dev" else {"dev": results["dev"]}
+        one_run.write_margins(tmp_path / "margins" / f"{name}.npz", {**of_dev, "test": results["test"]})
+
+    def run(*names):
+        decisions.main([str(folder / "data"), *names, "--results_dir", str(tmp_path)])
+
+    refused = {
+        "other-dev": "other-dev: found validation documents of dev_20.json .*expected other-dev=OTHER",
+        "no-dev": "no-dev: found no margins of dev documents; expected no-dev=OTHER",
+        f"{NAME}=no-dev": "no-dev has no offset",
+    }
+    for name, said in refused.items():
+        with pytest.raises(ValueError, match=said):
+            run(name)
+    with pytest.raises(ValueError, match="other-dev: found validation documents"):
+        decisions.check_official(other_dev, "test", "validation")
+    run(f"other-dev={NAME}")
+    capsys.readouterr()
+    run()
+    printed = capsys.readouterr().out
+    assert "no-dev: left out, with no margins" in printed and "other-dev: left out, with validation" in printed
+    assert f"| {NAME} | one offset |" in printed
+
+
 def test_predictions_of_unlabelled_documents_say_what_made_them(work, capsys):
     folder, documents, *_ = work
     write_json(
@@ -152,6 +191,16 @@ def test_predictions_of_unlabelled_documents_say_what_made_them(work, capsys):
     assert scores["f1"] == pytest.approx(read(folder / "three.json")["runs"][NAME]["ways"]["map"]["test_f1"])
     assert f"results/runs/{NAME}.json" in said and "decided by: map" in said and "trained at abc" in said
     assert f"those of the {len(documents['validation'])} dev documents" in said
+    offset_of = {"rules.json": (NAME, "one offset, rules"), "other.json": (f"other={NAME}", "one offset")}
+    write_json(folder / "results" / "runs" / "other.json", read(folder / "results" / "runs" / f"{NAME}.json"))
+    margins = folder / "results" / "margins"
+    (margins / "other.npz").write_bytes((margins / f"{NAME}.npz").read_bytes())
+    for file, (name, way) in offset_of.items():
+        decisions.main([*map(str, [words[0], name, *words[2:5], way, folder / "blind" / file])])
+        said = (folder / "blind" / file).with_suffix(".txt").read_text()
+        assert re.search(rf"decided by: {way} \(([+-]\d\.\d{{3}}), of {NAME}\)", said), "which offset, and whose"
+    assert "(-2.500, of" in said
+    (margins / "other.npz").unlink()
     for words_of_run, found in ((["nosuchrun"], "'nosuchrun'"), ([f"{NAME}="], "no run ''")):
         with pytest.raises(ValueError, match=found):
             decisions.main([str(folder / "data"), *words_of_run, "--results_dir", str(folder / "results")])

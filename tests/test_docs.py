@@ -54,6 +54,10 @@ every_page = with_ids(PAGES)
 # Behind the flags of every training on a page, and instead of theirs.
 QUICK = "--use_cpu --disable_tqdm true --max_steps 2 --per_device_train_batch_size 2"
 QUICK += " --max_train_documents 4 --max_eval_documents 2 --max_predict_documents 2"
+# A number of epochs is chosen on all documents.
+QUICK_FOLDS = (
+    "--use_cpu --disable_tqdm true --num_train_epochs 1 --per_device_train_batch_size 2 --max_train_documents 2"
+)
 # What a page may say in place of a path or name: the first one is printed by this command in real life.
 MINILM = '"$(python examples/minilm.py)"'
 SMALL = "--emb_size 16 --block_size 4"  # of a model that is new
@@ -266,7 +270,7 @@ def run_command(words):
                 ends_well(comm_docre.main, [command, *arguments])
         case ["python", "experiments/train_further.py", *arguments]:
             with contextlib.redirect_stdout(io.StringIO()):
-                train_further.main([*arguments, *QUICK.split()])
+                train_further.main([*arguments, *QUICK_FOLDS.split()])
         case ["python", "-m", "pytest", file] | ["python", file] if file.endswith(".py"):
             assert (ROOT / file).is_file(), file
         case ["python", file, *arguments] if file.startswith(

@@ -16,11 +16,12 @@ import torch
 import yaml
 from helpers import ROOT, SAMPLE, SHARED, requires_shared, save_backbone
 
-from experiments import figures, missing_labels, noise, one_run, run_grid, tables, thresholds
+from experiments import figures, incomplete_labels, missing_labels, noise, one_run, run_grid, tables, thresholds
 from modeling_comm import CommConfig
 from modeling_comm.evaluation.scoring import score
 from modeling_comm.evaluation.type_prior import TypePrior
 from modeling_comm.training.checkpoint_files import last_complete_checkpoint
+from modeling_comm.training.script_arguments import UnknownArgumentsError
 from modeling_comm.utils.files import write_json
 from modeling_comm.utils.unchanged import SettingsChangedError
 
@@ -248,6 +249,35 @@ def test_other_settings_under_the_same_name(results, work, change, changed):
         data.write_text(before)
 
 
+def test_another_file_behind_an_argument_is_refused(work, tmp_path, monkeypatch):
+    """A cell's own files and models have a part in its identity; records of before lack them, and some are gone by now."""
+    monkeypatch.setattr(run_grid, "ROOT", tmp_path)
+    options = run_grid.options_of(command(work, "--work_dir", tmp_path, "--results_dir", tmp_path))
+    own = {"train_file": "own.json", "model_name_or_path": "first", "backbone_overrides": "{}" * 500}
+    cell = cells({"table": "t", "setting": "mixed", "seed": 1, "loss": "atl", **own}, path=tmp_path)[0]
+
+    def identity():
+        return run_grid.task_of(cell, str(work / "encoder"), options)["identity"]
+
+    record, before = tmp_path / "runs" / f"{cell.name}.json", identity()
+    (tmp_path / "first").mkdir()
+    files = {"train_file": tmp_path / "own.json", "model_name_or_path": tmp_path / "first" / "model.safetensors"}
+    for file in files.values():
+        file.write_text("1")
+    now = identity()
+    assert {*now["sha256"]} - {*before["sha256"]} == {*files}
+    for accepted in (before, now):
+        write_json(record, {"name": cell.name, "status": "finished", **accepted})
+        run_grid.check_same_identity({"name": cell.name, "identity": now}, options)
+        run_grid.check_same_identity({"name": cell.name, "identity": before}, options)
+    for name, file in files.items():
+        file.write_text("2")
+        with pytest.raises(SettingsChangedError) as refused:
+            run_grid.check_same_identity({"name": cell.name, "identity": identity()}, options)
+        assert {*refused.value.changed} == {f"sha256.{name}"}
+        file.write_text("1")
+
+
 def test_failed_run_is_recorded_and_stops_no_other(results, work):
     record = read(results / "runs" / f"{FAILS}.json")
     assert record["status"] == "failed"
@@ -349,9 +379,52 @@ def test_wrong_grids(tmp_path, block, more, said):
         cells({"table": "t", "setting": "mixed", "seed": 1, **block}, path=tmp_path, **more)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            {"blocks": [{"setting": "mixed"}]},
+            r"found the block .*'setting': 'mixed'.* expected a mapping with a table",
+        ),
+        ({"blocks": ["mixed"]}, "found the block mixed"),
+        ({"arguments": {}}, "found blocks None; expected a list"),
+    ],
+    ids=["table", "block", "blocks"],
+)
+def test_grids_without_blocks_or_tables(tmp_path, content, said):
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=f"grid.yaml: {said}"):
+        run_grid.read_grid(tmp_path / "grid.yaml")
+
+
+def test_a_key_that_is_no_argument_is_refused_before_any_run(work, tmp_path):
+    block = {"table": "t", "setting": "mixed", "seed": 1, "loss": "atl", "chose": ["tag"], "ways": [{"emb_size": 8}]}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"blocks": [block]}))
+    words = command(work, "--work_dir", tmp_path / "work", grid=tmp_path / "grid.yaml")
+    with pytest.raises(UnknownArgumentsError, match=r"grid.yaml: .*choose") as refused:
+        run_grid.main(words)
+    assert refused.value.unknown == ["chose"] and not list((tmp_path / "work").iterdir())
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump({"blocks": [{**block, "extensions": "my_loss.py"}]}))
+    run_grid.check_arguments(run_grid.read_grid(tmp_path / "grid.yaml"), "grid.yaml")  # it may be a setting of my_loss
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("minilm=/data/lr=3/model", ("minilm", "/data/lr=3/model")),
+        ("/data/lr=3/model", ("", "/data/lr=3/model")),
+        ("model", ("", "model")),
+    ],
+)
+def test_name_and_place_of_a_model(word, expected):
+    assert run_grid.named_model(word) == expected
+
+
 def test_grids_of_the_project():
-    """One name means one run in all of them, and every loss is one that the library has."""
+    """One name means one run in all of them, every loss is one that the library has, and every argument one of the script."""
     arguments, blind = {}, {}
+    for path in GRIDS:
+        run_grid.check_arguments(run_grid.read_grid(path), path)
     for cell in (cell for path in GRIDS for cell in run_grid.read_grid(path)):
         assert arguments.setdefault(cell.name, cell.arguments) == cell.arguments, cell.name
         if cell.blind:
@@ -367,6 +440,15 @@ def test_grids_of_the_project():
     assert {"redocred-remove0.7-atl-atlop-minilm-seed1", "redocred-add0.35-cmm-m0.2-g1-atlop-minilm-seed1"} <= set(
         arguments
     )
+
+
+def test_the_readme_lists_grids_and_scripts():
+    """Each grid with its number of runs, and each script that is called."""
+    text = (ROOT / "experiments" / "README.md").read_text(encoding="utf-8")
+    listed = {name: int(number) for name, number in re.findall(r"(?m)^\| `(\w+\.yaml)` \| (\d+) \|", text)}
+    assert listed == {path.name: len({cell.name for cell in run_grid.read_grid(path)}) for path in GRIDS}
+    scripts = {path.name for path in (ROOT / "experiments").glob("*.py")} - {"__init__.py", "one_run.py", "shared.py"}
+    assert scripts <= set(re.findall(r"(?:`|experiments/)(\w+\.py)\b", text))
 
 
 # ------------------------------------------------------------------------------------------------------ tables, figures
@@ -475,6 +557,7 @@ def record_of(cell, f1, seed, best=3, steps=100, documents=5):
             "test": test,
             "test_offset": test,
             "sha256": {"test": "same"},
+            "data": {"files": {"validation": {"sha256": "same"}}},
         },
         **{"name": cell.name, "log": [{"epoch": 1, "eval_f1": f1, "eval_predicted_positives": 7}]},
     }
@@ -626,11 +709,66 @@ def test_differences_of_each_seed(tmp_path, capsys):
 def test_losses_of_different_test_files_are_not_compared():
     def row(sha256):
         run = {"sha256": {"test": sha256}}
-        without = {"has": lambda split: True, "without": lambda *axes: ""}
+        without = {"has": lambda split: True, "without": lambda *axes: "", "dev_documents": ()}
         return SimpleNamespace(**without, competitor="ATL", label="ATL", runs=[run])
 
     with pytest.raises(ValueError, match="ATL and what it is compared with have 2 different test files"):
         tables.difference_table([row("a"), row("b")])
+
+
+def test_rows_with_other_dev_documents_are_not_compared(tmp_path, capsys):
+    """The best of them would be that with the easiest documents; the paper trained on neither of their files."""
+    ways = [
+        {"tag": "all"},
+        {"tag": "split", "train_file": "dev_80.json"},
+        {"tag": "rules", "complete_labels": "a.yaml"},
+    ]
+    losses = [{"loss": "cmm", "m": 0.2, "gamma": 1}, "atl"]
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": losses, "how": ways}, path=tmp_path)
+    records = {cell.name: record_of(cell, 0.5, 1) for cell in found}
+    split = "mixed-cmm-m0.2-g1-atlop-minilm-split-seed1"
+    records[split] = record_of(next(cell for cell in found if cell.name == split), 0.9, 1)
+    records[split]["data"]["files"]["validation"]["sha256"] = "other"
+    write_records(tmp_path / "results", records)
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    lines = [line[2:].split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| CMM")]
+    papers = {line[0]: line[2] for line in lines if len(line) > 10}
+    name = "CMM (m 0.2, gamma 1)"
+    assert papers == {f"{name}, all": "62.31 / 61.33", f"{name}, split": "", f"{name}, rules": ""}
+    assert {line[0] for line in lines if " minus " in line[0]} == {f"{name}, all minus ATL, all"}
+    rows = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")[0]
+    with pytest.raises(ValueError, match="have different dev documents"):
+        tables.fill("<!-- Some, in short -->\n<!-- end -->\n", rows)
+
+
+def test_a_loss_without_another_name_is_shown_by_its_own(tmp_path, capsys):
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": ["atl", "my_loss"]}, path=tmp_path)
+    write_records(tmp_path / "results", {cell.name: record_of(cell, 0.5, 1) for cell in found})
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    assert "| my_loss | 1 |  | 50.0 |" in capsys.readouterr().out
+
+
+def test_a_choice_is_among_rows_with_the_same_dev_documents(tmp_path):
+    block = {"table": "Rates", "choose": ["tag"], "setting": "mixed", "seed": 0, "loss": "atl"}
+    found = cells({**block, "rate": [{"tag": "low"}, {"tag": "high"}, {"tag": "other"}]}, path=tmp_path)
+    values = zip(found, (0.31, 0.32, 0.9), strict=True)
+    records = {cell.name: record_of(cell, f1, 0) for cell, f1 in values}
+    records["mixed-atl-atlop-minilm-other-seed0"]["data"]["files"]["validation"]["sha256"] = "other"
+    write_records(tmp_path / "results", records)
+    rows = tables.read_tables([tmp_path / "grid.yaml"], tmp_path / "results")[0]["Rates"]
+    table = tables.choice_table(rows)
+    assert "| ATL, high | 0 | **32.0**" in table and "| ATL, other | 0 | 90.0 |" in table
+
+
+def test_a_comparison_with_a_model_that_is_trained_further_does_not_count(tmp_path, capsys):
+    losses = [{"loss": "cmm", "m": 0.2, "gamma": 1, "model_name_or_path": "first"}, "atl"]
+    found = cells({"table": "Some", "setting": "mixed", "seed": 1, "loss": losses}, path=tmp_path)
+    write_records(tmp_path / "results", {cell.name: record_of(cell, 0.5, 1) for cell in found})
+    tables.main(["--grids", str(tmp_path / "grid.yaml"), "--results_dir", str(tmp_path / "results")])
+    lines = [line for line in capsys.readouterr().out.splitlines() if " minus " in line]
+    assert lines and all(
+        line.endswith("| no: CMM (m 0.2, gamma 1) trains a finished model further |") for line in lines
+    )
 
 
 def test_noise_curves(tmp_path):
@@ -761,6 +899,24 @@ def test_noisy_files_stay_out_of_the_repository(tmp_path):
     assert read(path.with_suffix(".noise.json"))["remove"] == 0.35
     with pytest.raises(ValueError, match="repository"):
         noise.write_noisy(source, ROOT / "results", remove=0.35)
+
+
+def test_files_for_incomplete_labels(tmp_path, capsys):
+    """Without distantly supervised documents there are all that do not hold them."""
+    revised = {split: read(SAMPLE / f"{split}_revised.json") for split in ("train", "dev")}
+    write_json(tmp_path / "docred-mini" / "train_annotated.json", revised["train"][:6])
+    write_json(tmp_path / "redocred-mini" / "dev_revised.json", revised["dev"])
+    words, folder = [str(tmp_path), "--output_dir", str(tmp_path / "out")], tmp_path / "out"
+    incomplete_labels.main(words)
+    assert "train_distant.json: with_distant.json" in capsys.readouterr().out
+    names = {"facts_per_label", "label_rates", "with_dev", "with_dev_4", "dev", "dev_80", "dev_20"}
+    assert {path.name for path in folder.iterdir()} == {"rules.yaml", *(f"{name}.json" for name in names)}
+    size, number = len(revised["dev"]), {name: len(read(folder / f"{name}.json")) for name in names}
+    assert (number["with_dev"], number["with_dev_4"], number["dev"]) == (6 + size, 6 + 4 * size, size)
+    assert number["dev_80"] + number["dev_20"] == size and number["dev_20"]
+    write_json(tmp_path / "docred-mini" / "train_distant.json", revised["train"][6:8])
+    incomplete_labels.main(words)
+    assert len(read(folder / "with_distant.json")) == 8 and not capsys.readouterr().out
 
 
 def test_missing_labels_are_counted():

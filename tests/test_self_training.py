@@ -160,10 +160,43 @@ def test_a_model_labels_documents_by_its_own_decisions(work, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{sum(map(len, expected))} facts added to 0 in ")
 
 
+def test_labelled_documents_of_one_title_are_labelled_in_chunks(work, tmp_path, monkeypatch):
+    """Nothing is scored, for which titles have to differ, and no margins are kept."""
+    folder, _ = work
+    kept, predict = [], self_training.CommTrainer.predict
+
+    def predict_chunk(self, dataset, *given, keep_margins=False):
+        kept.append((len(dataset), keep_margins))
+        return predict(self, dataset, *given, keep_margins=keep_margins)
+
+    monkeypatch.setattr(self_training, "CHUNK", 2)
+    monkeypatch.setattr(self_training.CommTrainer, "predict", predict_chunk)
+    first, *_ = read(SAMPLE / "dev_revised.json")
+    (tmp_path / "twins.json").write_text(json.dumps([first, first, {**first, "labels": None}]))
+    words = [folder / "work" / "final", tmp_path / "twins.json", tmp_path / "out.json", "--", "--use_cpu"]
+    label_documents.main(list(map(str, words)))
+    assert kept == [(2, False), (1, False)]
+    labelled = [facts_of(one) for one in read(tmp_path / "out.json")]
+    assert labelled[0] == labelled[1] == facts_of(first) | labelled[2] and labelled[2]
+
+
 def test_the_script_by_itself_knows_the_data_sets(tmp_path):
     words = [self_training.__file__, "--work_dir", tmp_path, "--", "--dataset_config", "docred_mixed"]
     found = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
     assert "--train_file is missing" in found.stderr
+
+
+@pytest.mark.parametrize("given", [None, "none", "facts.json"])
+def test_the_ign_reference_of_the_flags_stays(tmp_path, monkeypatch, given):
+    """The default is the given training file, not that of a fold."""
+    trained = []
+    monkeypatch.setattr(self_training, "train", lambda flags, file, folder, reference: trained.append(reference))
+    monkeypatch.setattr(self_training, "label", lambda folder, documents, flags, least: documents)
+    train_file = tmp_path / "train.json"
+    train_file.write_text(json.dumps([{**random_document(2), "labels": []}] * 2))
+    flags = ["--train_file", str(train_file), "--use_cpu", *(["--ign_reference", given] if given else [])]
+    self_training.main(["--work_dir", str(tmp_path / "work"), "--folds", "2", "--", *flags])
+    assert trained == [given or str(train_file)] * 3
 
 
 def test_a_training_file_is_needed(tmp_path):
