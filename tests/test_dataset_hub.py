@@ -225,6 +225,13 @@ def test_parts_that_are_left_out_are_reported(tmp_path, data, write_to):
     assert read_provenance(loaded)["train"]["dropped"] == {"facts": 1, "documents": 1}
 
 
+def test_ignored_pairs_that_are_left_out_are_reported(data, write_to, caplog):
+    write(data, train_revised=[{**TRAIN[0], "ignored_pairs": [[0, 1], [0, 99]]}, *TRAIN[1:]])
+    record = write_to(on_bad_document="drop_part")
+    assert record["files"]["train"]["dropped"] == {"ignored_pairs": 1, "documents": 1}
+    assert "left out 0 mentions, 0 entities, 0 facts, 1 ignored pairs of 1 documents" in caplog.text
+
+
 def test_relations_beside_the_folder_of_a_data_set_with_its_own_format_are_not_published(tmp_path, write_to):
     """A folder `meta` beside that of the data set has DocRED's relations."""
     write(tmp_path / "meta", rel2id={"Na": 0, "P17": 1}, rel_info={"P17": "country"})
