@@ -46,7 +46,7 @@ from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.relation_names import RELATION_FILE
-from modeling_comm.utils.writer import write_bytes, write_text
+from modeling_comm.utils.writer import replace_folder, write_bytes, write_text
 
 from .builder import FEATURES, labels_of_dataset, load_splits, to_document
 from .dataset_card import check_card, default_config, read_source, render_card
@@ -110,9 +110,7 @@ def publish(
         written = Path(temporary) / config_name
         record = _write_config(written, loaded, config, data_dir, own, cache_dir)
         if output_dir is not None:
-            target = Path(output_dir) / config_name
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(written, target)
+            replace_folder(written, Path(output_dir) / config_name)
             _write_card(Path(output_dir), repo_id)
         if repo_id is not None:
             _push(written, repo_id, private)

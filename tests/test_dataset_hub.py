@@ -181,6 +181,23 @@ def test_configurations_stay_beside_each_other(tmp_path, write_to):
     assert contents(tmp_path / "out" / "redocred").keys() >= {"test.parquet", "record.json"}
 
 
+def test_an_interruption_keeps_what_was_published(tmp_path, data, write_to, monkeypatch):
+    write_to()
+    before = contents(tmp_path / "out")
+    write(data, train_revised=MIXED)
+    copytree = shutil.copytree
+
+    def interrupted(*arguments, **options):
+        copytree(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copytree", interrupted)
+        write_to()
+    assert contents(tmp_path / "out") == before
+    assert write_to()["files"]["train"]["statistics"]["documents"] == len(MIXED)
+
+
 def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
     broken = [TRAIN[0], {**TRAIN[1], "sents": []}, TRAIN[2]]
     write(data, train_revised=broken)
