@@ -380,7 +380,8 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     trainer.save_model(str(tmp_path / "tuned"))
     assert AutoProcessor.from_pretrained(tmp_path / "tuned").decision.threshold_offset == offset
     unlabelled = [{key: value for key, value in document.items() if key != "labels"} for document in DEV]
-    with pytest.raises(ValueError, match="labels"):
+    message = r"7 tuning documents have no labels, the first ones \['Document 50'.*; tune_threshold_offset needs them"
+    with pytest.raises(ValueError, match=message):
         trainer.tune_threshold_offset(unlabelled)
     assert trainer.processing_class.decision.threshold_offset == offset
 
