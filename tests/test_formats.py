@@ -429,6 +429,11 @@ def test_columns_of_different_lengths(tmp_path):
     assert (error.value.field, error.value.index, error.value.title) == ("labels", 1, "Holt")
 
 
+def test_a_report_counts_one_as_one():
+    report = ImportReport(documents=1, entities=1200, mentions=1, facts=0, ignored_pairs=1)
+    assert str(report).startswith("read 1 document, 1,200 entities, 1 mention, 0 facts, 1 ignored pair\n")
+
+
 def test_a_line_that_is_no_json(tmp_path):
     lines = (FIXTURES / "two_documents.jsonl").read_text(encoding="utf-8")
     (tmp_path / "wrong.jsonl").write_text(lines + '{"title": ')
