@@ -11,7 +11,7 @@ import datasets
 from datasets.data_files import DataFilesDict, DataFilesList
 from datasets.exceptions import DatasetGenerationError
 
-from modeling_comm.data import get_dataset
+from modeling_comm.data import DatasetEntry, get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import Document, relation_ids, shown
@@ -424,6 +424,35 @@ def relation_labels(
             f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
         )
     return [null_label, *relations], {relation: names.get(relation, relation) for relation in (*relations, *inverse)}
+
+
+def labels_of_dataset(
+    entry: DatasetEntry,
+    data_dir: str | os.PathLike | Sequence | None,
+    documents: Iterable[Document],
+    downloads_names: bool,
+    cache_dir: str | None = None,
+    inverse: Mapping[str, str] | None = None,
+) -> tuple[list[str], dict[str, str]]:
+    """
+    The labels of a registered data set: [`relation_labels`] with what its entry says. Relations in and beside `meta` are those
+    of DocRED's family, so a data set in a format of its own has them in its folder alone.
+
+    Args:
+        entry (`DatasetEntry`): of the data set.
+        downloads_names (`bool`): whether the names of its relations are read from where they are published, not looked for in
+            `data_dir`.
+        data_dir, documents, cache_dir, inverse: as in [`relation_labels`], which also says what is returned and raised.
+    """
+    return relation_labels(
+        data_dir,
+        documents,
+        rel_info=entry.relation_info_address if downloads_names else None,
+        cache_dir=cache_dir,
+        null_label=entry.null_label,
+        inverse=inverse,
+        beside=entry.format is None,
+    )
 
 
 # What published files call "no relation", without case.

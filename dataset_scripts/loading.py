@@ -19,7 +19,7 @@ from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.script_arguments import Arguments, DataArguments
 from modeling_comm.utils.files import file_sha256
 
-from .builder import NoRelationsError, find_data_files, load_splits, relation_labels, to_document
+from .builder import NoRelationsError, find_data_files, labels_of_dataset, load_splits, to_document
 from .completion import complete_split
 from .describe import describe_documents, format_description
 from .provenance import FileProvenance, read_provenance
@@ -192,14 +192,13 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
     options = arguments.data
     known = [data.splits[split] for split in ("train", "validation") if split in data.splits]
     has_files = options.data_dir or options.train_file or options.validation_file or options.test_file
-    return relation_labels(
+    return labels_of_dataset(
+        data.entry,
         options.data_dir,
         itertools.chain(*known),
-        rel_info=None if has_files else data.entry.relation_info_address,
+        downloads_names=not has_files,
         cache_dir=arguments.model.cache_dir,
-        null_label=data.entry.null_label,
         inverse=data.entry.inverse,
-        beside=data.entry.format is None,
     )
 
 

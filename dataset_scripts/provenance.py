@@ -16,8 +16,8 @@ class FileProvenance(TypedDict):
         sha256 (`str`): its hash.
         skipped (`list[dict]`): for each document that was left out the attributes of its
             [`~modeling_comm.documents.DocumentError`].
-        dropped (`dict[str, int]`, *optional*): numbers of the `mentions`, `entities` and `facts` that were left out, and of the
-            `documents` that they are of; with `on_bad_document="drop_part"`.
+        dropped (`dict[str, int]`, *optional*): numbers of the `mentions`, `entities`, `facts` and `ignored_pairs` that were left
+            out, and of the `documents` that they are of; with `on_bad_document="drop_part"`.
         format (`str`, *optional*): the name of the file's format, where that is not DocRED's JSON.
         left_out (`dict[str, int]`, *optional*): what its reader left out, by kind, see
             [`~modeling_comm.formats.ImportReport`].
@@ -55,8 +55,10 @@ def left_out_in_words(file: Mapping[str, Any]) -> list[str]:
     """What a [`FileProvenance`], or the record of a published file, says was left out of documents: `dropped` and `left_out`."""
     words = []
     if dropped := file.get("dropped"):
-        numbers = ", ".join(f"{dropped.get(name, 0)} {name}" for name in ("mentions", "entities", "facts"))
-        words.append(f"{numbers} of {dropped['documents']} documents")
+        numbers = [f"{dropped.get(name, 0)} {name}" for name in ("mentions", "entities", "facts")]
+        if pairs := dropped.get("ignored_pairs"):  # which few documents have
+            numbers.append(f"{pairs} ignored pairs")
+        words.append(f"{', '.join(numbers)} of {dropped['documents']} documents")
     if left_out := file.get("left_out"):
         words.append(", ".join(f"{number} {kind}" for kind, number in left_out.items()))
     return words

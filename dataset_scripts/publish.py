@@ -46,9 +46,9 @@ from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.relation_names import RELATION_FILE
-from modeling_comm.utils.writer import write_bytes, write_text
+from modeling_comm.utils.writer import replace_folder, write_bytes, write_text
 
-from .builder import FEATURES, load_splits, relation_labels, to_document
+from .builder import FEATURES, labels_of_dataset, load_splits, to_document
 from .dataset_card import check_card, default_config, read_source, render_card
 from .describe import describe_documents
 from .provenance import FileProvenance, left_out_in_words, read_provenance, write_provenance
@@ -110,9 +110,7 @@ def publish(
         written = Path(temporary) / config_name
         record = _write_config(written, loaded, config, data_dir, own, cache_dir)
         if output_dir is not None:
-            target = Path(output_dir) / config_name
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(written, target)
+            replace_folder(written, Path(output_dir) / config_name)
             _write_card(Path(output_dir), repo_id)
         if repo_id is not None:
             _push(written, repo_id, private)
@@ -133,13 +131,8 @@ def _write_config(folder, loaded, config, data_dir, own, cache_dir):
     """Writes the rows of one configuration and what belongs to them; returns its record."""
     folder.mkdir()
     entry = get_dataset(config)
-    labels, names = relation_labels(
-        data_dir,
-        itertools.chain.from_iterable(loaded.values()),
-        rel_info=None if data_dir else entry.relation_info_address,
-        cache_dir=cache_dir,
-        null_label=entry.null_label,
-    )
+    documents = itertools.chain.from_iterable(loaded.values())
+    labels, names = labels_of_dataset(entry, data_dir, documents, downloads_names=not data_dir, cache_dir=cache_dir)
     write_json(folder / "rel2id.json", {label: index for index, label in enumerate(labels)})
     write_json(folder / RELATION_FILE, names)
     _copy_licences(data_dir, folder)

@@ -119,6 +119,7 @@ def cost_of(folder: Path, data: Path, ways: dict, rounds: int = 2) -> dict[str, 
     documents, seconds = read_json(data / EVALUATION / "test_revised.json")[:TIMED], {}
     for _ in range(rounds):
         for way, tuned in ways.items():
+            decision.threshold_offset = tuned.get("offset", 0.0)
             decision.fusion_threshold = tuned.get("fusion_threshold")
             decision.fusion_range = NEAR if way == WAYS[-1] else None
             start = time.perf_counter()

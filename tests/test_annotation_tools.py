@@ -738,7 +738,7 @@ def test_predictions_become_documents_to_train_on(form, tmp_path, capsys):
     names = tmp_path / "rel_info.json"
     names.write_text(json.dumps({"P19": "place of birth", "P20": "place of death"}))
     assert run("export", "--format", form, "--input", predictions, "--output", output, "--model_version", "v1") == 0
-    assert "1 documents, 3 mentions, 1 relations" in capsys.readouterr().out
+    assert "1 document, 3 mentions, 1 relation" in capsys.readouterr().out
     if form == "label-studio":
         (task,) = json.loads(output.read_text(encoding="utf-8"))
         (prediction,) = task["predictions"]
@@ -779,7 +779,7 @@ def test_documents_without_text_are_not_exported(form, tmp_path, capsys):
     predictions.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     assert run("export", "--format", form, "--input", predictions, "--output", output) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("1 documents, 0 mentions, 0 relations")
+    assert printed.out.startswith("1 document, 0 mentions, 0 relations")
     assert printed.err == "left out: 2 documents without text\n"
     files = sorted(output.glob("*.txt")) if form == "brat" else [output]
     assert [file.read_text(encoding="utf-8").count("Ada. Bo.") for file in files] == [1]

@@ -603,6 +603,20 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         assert process.stderr.read() == b"" and process.wait(timeout=60) == 1
 
 
+def test_train_facts_in_a_pipe_are_refused(tmp_path, capsys):
+    """They are read, hashed, and counted for the type prior."""
+    documents = json.loads((SAMPLE / "test_revised.json").read_text(encoding="utf-8"))[:1]
+    (tmp_path / "truth.json").write_text(json.dumps(documents))
+    (tmp_path / "predictions.json").write_text("[]")
+    source, target = os.pipe()
+    os.write(target, json.dumps(documents).encode())
+    os.close(target)
+    files = ["--predictions", tmp_path / "predictions.json", "--truth", tmp_path / "truth.json"]
+    assert run("evaluate", *files, "--train_facts", f"/dev/fd/{source}") == 2
+    os.close(source)
+    assert f"/dev/fd/{source}: found a pipe, which cannot be read twice; expected a file" in error_line(capsys)
+
+
 def test_help_in_a_closed_pipe_is_no_traceback():
     reader, writer = os.pipe()
     os.close(reader)

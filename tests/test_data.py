@@ -400,6 +400,53 @@ def test_no_array(text, message):
     assert str(caught.value).startswith(f"mine.json: {message}")
 
 
+@pytest.fixture
+def other_words(monkeypatch):
+    """A decoder whose messages say nothing."""
+    decode = json.JSONDecoder.raw_decode
+
+    def raw_decode(decoder, text, start=0):
+        try:
+            return decode(decoder, text, start)
+        except json.JSONDecodeError as error:
+            raise json.JSONDecodeError("something is wrong", error.doc, error.pos) from None
+
+    monkeypatch.setattr(json.JSONDecoder, "raw_decode", raw_decode)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 20, 50, 64])
+@pytest.mark.parametrize(
+    "item",
+    ["x" * 100, 'say "yes" \\' * 20, "\n" * 50, "é😀" * 40, {"a" * 90: "b"}, [10**40, -1.25e-10, 1.5e300], -(10**60)],
+    ids=["text", "escapes", "lines", "surrogates", "key", "numbers", "number"],
+)
+def test_strings_and_numbers_cut_at_the_end_of_a_piece(item, chunk_size, other_words):
+    for text in (json.dumps([item, item]), json.dumps([item, item], ensure_ascii=False)):
+        assert list(iterate_json_array(io.StringIO(text), chunk_size=chunk_size)) == [item, item]
+
+
+@pytest.mark.parametrize("chunk_size", [1, 64, 1 << 20])
+@pytest.mark.parametrize(
+    "wrong",
+    ['{"a": "b" "c": 1}', '{"a": "b}, {"c": 1}', '"a\tb"', r'"a\x"', "[1, 2}", "-"],
+    ids=["colon", "quote", "tab", "escape", "bracket", "number"],
+)
+@pytest.mark.parametrize("rest", ["", ", " + json.dumps(["x" * 30] * 100)], ids=["at the end", "in the middle"])
+def test_a_broken_item_is_found_wherever_it_is(wrong, rest, chunk_size, other_words):
+    file, items = io.StringIO(f'["before", {wrong}{rest}]'), []
+    with pytest.raises(DocumentError) as caught:
+        items.extend(iterate_json_array(file, "mine.json", chunk_size))
+    assert items == ["before"] and caught.value.index == 1
+    assert file.tell() < 200 or chunk_size > 200, "the rest was read"
+
+
+@pytest.mark.parametrize("chunk_size", [1, 64, 1 << 20])
+@pytest.mark.parametrize("begun", ['"' + "x" * 100, '{"a": "b\\', '{"a": "b\\u00', '{"a": 1', "[-"])
+def test_a_file_that_ends_within_an_item_is_said_to_be_incomplete(begun, chunk_size, other_words):
+    with pytest.raises(DocumentError, match=r"document 1: .*; is the file complete\?"):
+        list(iterate_json_array(io.StringIO(f"[{{}}, {begun}"), "mine.json", chunk_size))
+
+
 def test_the_file_of_relation_names_is_declared_once():
     """Its name, its places and its check."""
     folders = (ROOT / "modeling_comm", ROOT / "dataset_scripts")

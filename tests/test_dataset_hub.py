@@ -10,7 +10,7 @@ import pytest
 from datasets.info import DatasetInfosDict
 from datasets.utils.metadata import MetadataConfigs
 from fresh_process import run_fresh
-from helpers import SAMPLE, random_document
+from helpers import ROOT, SAMPLE, random_document
 from hub_server import HubServer
 from huggingface_hub import DatasetCard
 
@@ -19,6 +19,7 @@ from dataset_scripts.builder import FEATURES, relation_labels, to_document
 from dataset_scripts.describe import describe_documents
 from dataset_scripts.provenance import read_provenance
 from dataset_scripts.publish import load_published, publish
+from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.utils.files import file_sha256
 
@@ -180,6 +181,23 @@ def test_configurations_stay_beside_each_other(tmp_path, write_to):
     assert contents(tmp_path / "out" / "redocred").keys() >= {"test.parquet", "record.json"}
 
 
+def test_an_interruption_keeps_what_was_published(tmp_path, data, write_to, monkeypatch):
+    write_to()
+    before = contents(tmp_path / "out")
+    write(data, train_revised=MIXED)
+    copytree = shutil.copytree
+
+    def interrupted(*arguments, **options):
+        copytree(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "copytree", interrupted)
+        write_to()
+    assert contents(tmp_path / "out") == before
+    assert write_to()["files"]["train"]["statistics"]["documents"] == len(MIXED)
+
+
 def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
     broken = [TRAIN[0], {**TRAIN[1], "sents": []}, TRAIN[2]]
     write(data, train_revised=broken)
@@ -222,6 +240,24 @@ def test_parts_that_are_left_out_are_reported(tmp_path, data, write_to):
     assert "* `train`: left out of documents of the file are 0 mentions, 0 entities, 1 facts of 1 documents." in card
     loaded, _ = load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
     assert read_provenance(loaded)["train"]["dropped"] == {"facts": 1, "documents": 1}
+
+
+def test_ignored_pairs_that_are_left_out_are_reported(data, write_to, caplog):
+    write(data, train_revised=[{**TRAIN[0], "ignored_pairs": [[0, 1], [0, 99]]}, *TRAIN[1:]])
+    record = write_to(on_bad_document="drop_part")
+    assert record["files"]["train"]["dropped"] == {"ignored_pairs": 1, "documents": 1}
+    assert "left out 0 mentions, 0 entities, 0 facts, 1 ignored pairs of 1 documents" in caplog.text
+
+
+def test_relations_beside_the_folder_of_a_data_set_with_its_own_format_are_not_published(tmp_path, write_to):
+    """A folder `meta` beside that of the data set has DocRED's relations."""
+    write(tmp_path / "meta", rel2id={"Na": 0, "P17": 1}, rel_info={"P17": "country"})
+    (tmp_path / "cdr").mkdir()
+    for file in get_dataset("cdr").files.values():
+        shutil.copy(ROOT / "tests/fixtures/formats/two_texts.pubtator", tmp_path / "cdr" / file.name)
+    assert write_to("cdr", data_dir=tmp_path / "cdr")["null_label"] == "NR"
+    ids = json.loads((tmp_path / "out" / "cdr" / "rel2id.json").read_text())
+    assert ids == {"NR": 0, "Association": 1, "CID": 2}
 
 
 def test_documents_of_ones_own(tmp_path, write_to):

@@ -143,7 +143,7 @@ def test_another_loss_removes_the_map(saved, caplog):
     assert processor.decision.probability_map is None and "probability_map" in caplog.text
 
 
-def test_training_further_removes_the_map(saved, tmp_path, caplog):
+def test_training_further_removes_the_map(saved, tmp_path, caplog, monkeypatch):
     model, processor = CommForDocumentRelationExtraction.from_pretrained(saved), CommProcessor.from_pretrained(saved)
     arguments = CommTrainingArguments(
         str(tmp_path), max_steps=1, use_cpu=True, eval_strategy="no", save_strategy="no", load_best_model_at_end=False
@@ -151,8 +151,11 @@ def test_training_further_removes_the_map(saved, tmp_path, caplog):
     trainer = CommTrainer(model, arguments, train_dataset=[random_document(4)], processing_class=processor)
     trainer.train(keep_threshold_offset=True)
     assert processor.decision.probability_map is None and "probability_map" in caplog.text
-    with pytest.raises(ValueError, match="labels"):
-        fit_map(trainer, [random_document(4, seed=seed, labels=False) for seed in range(5)])
+    documents = [random_document(4, seed=seed, labels=seed > 1) for seed in range(5)]
+    monkeypatch.setattr(trainer, "predict", None)  # which takes long
+    message = r"2 tuning documents have no labels, the first ones \['Document 0', 'Document 1'\]; fit_map needs them"
+    with pytest.raises(ValueError, match=message):
+        fit_map(trainer, documents)
 
 
 @pytest.mark.parametrize(("relations", "mean"), [(2, 0), (30, -3)], ids=["all cells are fitted", "the highest are"])
@@ -172,7 +175,8 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path):
         results.append(Predictions.from_logits(logits, pairs, DecisionSettings(type_constraint="hard"), excluded))
         results[-1].labels = labels
     gold, allowed = sum(one.labels.sum() for one in results) + 20, 5 * relations
-    documents = [{**dict.fromkeys(FEATURE_COLUMNS), "unknown_facts": 1, "unasked_facts": 1}] * 10
+    features = {**dict.fromkeys(FEATURE_COLUMNS), "has_labels": True, "unknown_facts": 1, "unasked_facts": 1}
+    documents = [features] * 10
     trainer = SimpleNamespace(
         evaluation_documents=lambda given: given,
         predict=lambda documents, keep_margins: SimpleNamespace(predictions=results),

@@ -1,8 +1,11 @@
 """The script that scores the evidence of finished runs and of folds."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from experiments import evidence
+from experiments.run_grid import EVALUATION
 from modeling_comm.incomplete_labels.probability_map import FOLDS, fold_of
 from modeling_comm.utils.files import write_json
 
@@ -27,6 +30,20 @@ def test_rates_are_over_sentences():
     facts = [{"evidence": [0, 2], "shares": [0.5, 0.3, 0.1]}, {"evidence": [1], "shares": [0.0, 0.2, 0.8]}]
     assert evidence.rates(facts, 0.25) == pytest.approx({"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
     assert evidence.rates(facts, 0.9) == {"precision": 0, "recall": 0, "f1": 0}
+
+
+def test_each_way_is_timed_with_what_was_tuned_for_it(tmp_path, monkeypatch):
+    decision, timed = SimpleNamespace(threshold_offset=0.7), []
+    processor = SimpleNamespace(decision=decision)
+    trainer = SimpleNamespace(processing_class=processor, predict=lambda documents: timed.append(dict(vars(decision))))
+    monkeypatch.setattr(evidence, "trainer_of", lambda folder: trainer)
+    write_json(tmp_path / EVALUATION / "test_revised.json", [])
+    ways = {"one offset": {"offset": -0.5, "evidence_threshold": 0.3}}
+    ways |= {"fusion": {"fusion_threshold": 1.5}, "fusion near the threshold": {"fusion_threshold": 1.2}}
+    assert evidence.cost_of(tmp_path, tmp_path, ways, rounds=2).keys() == ways.keys()
+    names = ("threshold_offset", "fusion_threshold", "fusion_range", "evidence_threshold")
+    expected = [(-0.5, None, None, 0.3), (0.0, 1.5, None, 0.3), (0.0, 1.2, evidence.NEAR, 0.3)]
+    assert [tuple(one[name] for name in names) for one in timed] == expected * 2
 
 
 def test_a_table_has_what_a_run_scored():

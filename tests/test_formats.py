@@ -429,6 +429,11 @@ def test_columns_of_different_lengths(tmp_path):
     assert (error.value.field, error.value.index, error.value.title) == ("labels", 1, "Holt")
 
 
+def test_a_report_counts_one_as_one():
+    report = ImportReport(documents=1, entities=1200, mentions=1, facts=0, ignored_pairs=1)
+    assert str(report).startswith("read 1 document, 1,200 entities, 1 mention, 0 facts, 1 ignored pair\n")
+
+
 def test_a_line_that_is_no_json(tmp_path):
     lines = (FIXTURES / "two_documents.jsonl").read_text(encoding="utf-8")
     (tmp_path / "wrong.jsonl").write_text(lines + '{"title": ')
@@ -440,12 +445,14 @@ def test_a_line_that_is_no_json(tmp_path):
 def test_parts_that_do_not_fit_can_be_left_out(tmp_path):
     documents = json.loads((FIXTURES / "two_documents.json").read_text(encoding="utf-8"))
     documents[0]["vertexSet"][0][1]["pos"] = [5, 9]
+    documents[1]["ignored_pairs"] = [[0, 99]]
     (tmp_path / "wrong.json").write_text(json.dumps(documents))
     with pytest.raises(DocumentError):
         read(tmp_path / "wrong.json")
     found, report = read(tmp_path / "wrong.json", on_bad_document="drop_part")
-    assert by_name(found[0])["Mara Quill"] == ["Mara Quill"] and report.dropped["mentions that do not fit"] == 1
-    assert len(read(tmp_path / "wrong.json", on_bad_document="skip")[0]) == 1
+    assert by_name(found[0])["Mara Quill"] == ["Mara Quill"]
+    assert report.dropped["mentions that do not fit"] == report.dropped["ignored pairs that do not fit"] == 1
+    assert len(read(tmp_path / "wrong.json", on_bad_document="skip")[0]) == 0
 
 
 def test_parquet_that_is_none(tmp_path):

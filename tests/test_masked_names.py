@@ -202,7 +202,7 @@ def test_the_script_trains_on_copies_and_scores_by_the_documents(folder):
         (("--masked_copies", 1, "--do_predict"), "--masked_copies needs --do_train"),
         (("--masked_copies", 1, "--do_train", "--streaming"), "neither --streaming nor --teacher_logits"),
         (("--masked_share", 0.3, "--do_train"), "--masked_share needs --masked_copies"),
-        (("--masked_copies", 1, "--do_train", "--masked_share", 0), "--masked_share is not above 0 and at most 1"),
+        (("--masked_copies", 1, "--do_train", "--masked_share", 0), "--masked_share is 0.0; expected a share"),
     ],
 )
 def test_refused(folder, flags, message):

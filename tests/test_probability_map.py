@@ -122,6 +122,18 @@ def test_what_cannot_be_fitted(change):
         fit_probability_map(margins, labels)
 
 
+def test_the_document_whose_margins_and_labels_differ_is_named():
+    margins, labels, _, _ = drawn(documents=10)
+    with pytest.raises(ValueError, match="margins of 10 documents and labels of 9; expected the same number"):
+        fit_probability_map(margins, labels[:9])
+    labels[3] = labels[3][:5]
+    message = (
+        r"document 3: found margins of shape \(40, 6\) and labels of shape \(5, 6\); expected \(pairs, relations\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit_probability_map(margins, labels)
+
+
 def test_reliability_by_hand():
     table = reliability(np.array([0.1, 0.9, 0.2, 0.8]), np.array([False, True, True, True]), bins=2)
     assert table["bins"] == [

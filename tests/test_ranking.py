@@ -84,5 +84,7 @@ def test_nothing_gold(exact):
 def test_wrong_candidates():
     with pytest.raises(ValueError, match="shapes"):
         CandidateRanking().add(np.zeros(2), np.zeros(3, bool))
-    with pytest.raises(ValueError, match="not finite"):
-        CandidateRanking().add(np.array([np.nan]), np.zeros(1, bool))
+    with pytest.raises(
+        ValueError, match=r"scores: found nan at position 1 \(2 of 3 are not finite\), expected finite"
+    ):
+        CandidateRanking().add(np.array([0, np.nan, np.inf]), np.zeros(3, bool))

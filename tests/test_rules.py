@@ -185,6 +185,7 @@ def test_labels_that_say_the_same_are_the_same_fact():
     assert compare_labels([completed], [truth], candidates)["f1"] == 1 > compare_labels([completed], [truth])["f1"]
     found = Completion.between([given, truth], [completed, truth], candidates)
     assert (found.given, found.by_relation) == (5, {"s": 1})
+    assert str(found) == "1 fact added to 5 in 2 documents (s 1)"
     twice = {**truth, "labels": [*truth["labels"], {"h": 0, "t": 2, "r": "s"}], "ignored_pairs": [[2, 0]]}
     assert facts_of(twice, candidates) == {(0, 1, "part")}, "ignored pairs do not count"
 

@@ -20,10 +20,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, SAMPLE, run_script, save_backbone
+from helpers import ROOT, SAMPLE, random_document, run_script, save_backbone, tiny_processor
 from safetensors.torch import load_file, save_file
 
 import run_docre
+from dataset_scripts.builder import load_splits
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings
 from modeling_comm.decoding import DecisionSettings
@@ -31,8 +32,9 @@ from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, find_progress
+from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.refused_arguments import check_arguments
-from modeling_comm.training.script_arguments import UnknownArgumentsError
+from modeling_comm.training.script_arguments import UnknownArgumentsError, parse_arguments
 from modeling_comm.training.script_paths import RESULTS, check_paths
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -555,6 +557,21 @@ def test_a_relation_that_only_the_test_file_has_is_counted_and_said(first, alway
     run(*flags, "--output_dir", work / "unknown_relation")
     assert "'unknown_facts': 1" in caplog.text and "P9999 (1)" in caplog.text
     assert read(work / "unknown_relation" / "test_scores.json")["scores"]["gold"] == gold
+
+
+def test_relations_that_the_model_lacks_beside_documents_without_labels(work, caplog):
+    """One that the model reads as another is no unknown one."""
+    labels = [{"h": 0, "t": 1, "r": relation, "evidence": []} for relation in ("P17", "P40", "P9999")]
+    rows = [random_document(3, seed=1, title="Labels") | {"labels": labels}]
+    rows.append(random_document(3, seed=2, title="No labels", labels=False))
+    file = work / "some_unlabelled.json"
+    file.write_text(json.dumps(rows))
+    splits = load_splits("local", data_files={"test": str(file)}, cache_dir=str(work / "cache"))
+    _, reports = encode_splits(
+        splits, tiny_processor(inverse={"P40": "P17"}), parse_arguments(["--output_dir", str(work), "--use_cpu"])
+    )
+    assert reports["test"]["unknown_facts"] == 1
+    assert "1 of 3 labels have 1 relations that the model does not have: P9999 (1)." in caplog.text
 
 
 def test_titles_that_repeat_are_not_predicted(first, work, always):

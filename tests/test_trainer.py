@@ -217,6 +217,18 @@ def test_trackers_are_told_both_learning_rates_and_the_test_scores(make_trainer)
     assert "test_f1" in metrics and metrics.items() <= told[-1].items()
 
 
+def test_training_documents_without_labels_leave_out_the_type_prior_alone(make_trainer, tmp_path, caplog):
+    trainer, unlabelled = make_trainer(), random_document(3, seed=9, labels=False)
+    encoded = encode_dataset(DEV, trainer.processing_class)
+    with caplog.at_level("INFO"):
+        metrics = predict_test(trainer, encoded, DEV, [*TRAIN, unlabelled])
+    assert "test_f1" in metrics and "test_type_prior_f1" not in metrics
+    assert f"no type prior: 1 of {len(TRAIN) + 1} training documents have no labels" in caplog.text
+    written = json.loads((tmp_path / "run" / "test_scores.json").read_text())
+    assert written["type_prior"] is None and written["scores"]["f1"] == metrics["test_f1"]
+    assert "test_type_prior_f1" in predict_test(trainer, encoded, DEV, TRAIN)
+
+
 def test_optimizer_of_the_callers_choice(make_trainer):
     trainer = make_trainer()
     trainer.optimizer_cls_and_kwargs = (torch.optim.SGD, {"momentum": 0.5})
@@ -368,7 +380,8 @@ def test_tuned_offset(make_trainer, tmp_path, threshold):
     trainer.save_model(str(tmp_path / "tuned"))
     assert AutoProcessor.from_pretrained(tmp_path / "tuned").decision.threshold_offset == offset
     unlabelled = [{key: value for key, value in document.items() if key != "labels"} for document in DEV]
-    with pytest.raises(ValueError, match="labels"):
+    message = r"7 tuning documents have no labels, the first ones \['Document 50'.*; tune_threshold_offset needs them"
+    with pytest.raises(ValueError, match=message):
         trainer.tune_threshold_offset(unlabelled)
     assert trainer.processing_class.decision.threshold_offset == offset
 

@@ -4,15 +4,24 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 import threading
+from pathlib import Path
 
 import faults
 import pytest
 from helpers import random_document, save_backbone, tiny_model
 
 from modeling_comm.utils.files import read_json, write_json
-from modeling_comm.utils.writer import open_stream, remove_unfinished, replacing, write_bytes, write_text
+from modeling_comm.utils.writer import (
+    open_stream,
+    remove_unfinished,
+    replace_folder,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="modes, links and devices as POSIX has them")
 needs_mount = pytest.mark.skipif(not faults.can_mount(), reason="this machine lets nobody mount a small file system")
@@ -178,6 +187,45 @@ def test_outputs_that_are_no_files(commands, model, tmp_path):
     (shown, page) = commands([*view, "/dev/stdout"], [*view, tmp_path / "page.html"])
     assert page.status == 0 and shown.out == (tmp_path / "page.html").read_text()
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+@pytest.mark.parametrize("renamings", [None, 0, 1, 2], ids=["copying", "first", "second", "none"])
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch, renamings, existed):
+    """Interrupted while it is copied, or at one of the renamings."""
+    source, target = tmp_path / "source", tmp_path / "to" / "target"
+    write_text(source / "a" / "new.txt", "new")
+    if existed:
+        write_text(target / "old.txt", "old")
+    copytree, rename, done = shutil.copytree, Path.rename, []
+
+    def interrupted_copy(*arguments, **options):
+        copytree(*arguments, **options)
+        raise KeyboardInterrupt
+
+    def interrupted_rename(path, to):
+        done.append(path)
+        if len(done) == renamings + 1:
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    if renamings is None:
+        monkeypatch.setattr(shutil, "copytree", interrupted_copy)
+    else:
+        monkeypatch.setattr(Path, "rename", interrupted_rename)
+    fails = renamings is None or renamings < (2 if existed else 1)
+    with pytest.raises(KeyboardInterrupt) if fails else contextlib.nullcontext():
+        replace_folder(source, target)
+    expected = {} if fails and not existed else {"old.txt": "old"} if fails else {"new.txt": "new"}
+    assert {path.name: path.read_text() for path in target.rglob("*.txt")} == expected
+    assert [path.name for path in target.parent.iterdir()] == (["target"] if expected else [])
+
+
+def test_what_a_kill_leaves_of_a_folder_is_deleted(tmp_path):
+    write_text(tmp_path / "source" / "new.txt", "new")
+    write_text(tmp_path / "to" / "_target.0123456789abcdef.unfinished" / "old" / "old.txt", "old")
+    replace_folder(tmp_path / "source", tmp_path / "to" / "target")
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["target"]
 
 
 @needs_mount

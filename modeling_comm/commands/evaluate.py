@@ -24,6 +24,7 @@ from ..evaluation.type_prior import TypePrior
 from ..extensions import import_extensions
 from ..prediction_record import parse_record
 from ..reporting.triple_table import refuse_csv
+from ..utils.counted_nouns import TRIPLES, counted
 from ..utils.files import check_list, no_json, open_text, read_json, read_json_list, write_json
 from ..utils.relation_names import names_beside, read_relation_names
 from ..utils.writer import is_standard_output
@@ -67,7 +68,7 @@ def read_predictions(path: str) -> tuple[list[OfficialPrediction], dict[str, lis
                     entities[title] = [entity["name"] for entity in record["entities"]]
                     not_selected += record["lost"].get("triples_not_selected", 0)
                 if not_selected:
-                    found = f"{not_selected:,} triples of the model were left out by a selection such as --min_score or --top_k"
+                    found = f"a selection such as --min_score or --top_k left out {counted(not_selected, TRIPLES)} of the model"
                     print(f"warning: {path}: {found}; the scores are those of the rest", file=sys.stderr)
                 return facts, entities
             beginning = first + file.readline(1000)

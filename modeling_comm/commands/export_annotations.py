@@ -8,6 +8,7 @@ from ..configuration_comm import __version__
 from ..documents import Document, validate_document
 from ..formats import collect_labels, get_writer, pre_annotation
 from ..prediction_record import PredictionRecord, parse_record
+from ..utils.counted_nouns import DOCUMENTS, MENTIONS, RELATIONS, counted
 from ..utils.files import iterate_json_values, refuse_pipe
 from ..utils.relation_names import read_relation_names
 from .errors import refuse_overwriting
@@ -25,7 +26,8 @@ def run(args: argparse.Namespace) -> int:
     documents = (annotation for annotation in annotations if annotation.has_text)
     version = args.model_version or f"comm-docre {__version__}"
     files = get_writer(args.format)(args.output, documents, labels, version)
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in labels.counts.items())
+    kinds = (DOCUMENTS, MENTIONS, RELATIONS)
+    counts = ", ".join(counted(labels.counts[nouns[1]], nouns) for nouns in kinds if labels.counts)
     print(f"{counts or 'no documents'}: {' and '.join(files)}")
     for kind, number in labels.left_out.items():
         print(f"left out: {number:,} {kind}", file=sys.stderr)

@@ -16,6 +16,7 @@ from ..formats import (
     input_files,
     read_documents,
 )
+from ..utils.counted_nouns import RELATIONS, counted
 from ..utils.files import write_json
 from ..utils.relation_names import RELATION_FILE, read_relation_names
 from ..utils.writer import is_standard_output
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 def _added(relations):
     """Which relations are new: one of them may be a known one that was misspelt."""
     shown = ", ".join(relations[:_MAX_SHOWN])
-    number = f"{len(relations):,} relation{'' if len(relations) == 1 else 's'} added"
+    number = f"{counted(len(relations), RELATIONS)} added"
     if len(relations) > _MAX_SHOWN:
         return f"{number}, the first {_MAX_SHOWN} are {shown}"
     return f"{number}: {shown}" if relations else number

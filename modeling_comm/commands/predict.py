@@ -24,6 +24,7 @@ from ..pipeline_comm import TASK
 from ..rules import check_rules
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
+from ..utils.counted_nouns import DOCUMENTS, RELATIONS, counted
 from ..utils.files import file_sha256
 from ..utils.progress import progress_bar, without_bars
 from ..utils.writer import open_stream
@@ -36,6 +37,7 @@ from .predict_processes import OneProcess, Result, SeveralProcesses, launched_pr
 from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
+_OTHER_FILES = ("other file beside those in .txt is", "other files beside those in .txt are")
 # Flags that decide the records, beside the models. `batch_size` moves the last bits of scores only: who runs out of memory may
 # resume with another.
 _SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset", "type_constraint")
@@ -193,7 +195,7 @@ def _predict(args, output, processes):
     if output.read and items.sha256 != output.input_sha256:
         raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
-        print(f"{args.input}: {others:,} other files beside those in .txt are not read", file=sys.stderr)
+        print(f"{args.input}: {counted(others, _OTHER_FILES)} not read", file=sys.stderr)
     types, whole = set(), not output.read
     if whole:
         output.begin()
@@ -260,18 +262,20 @@ def _load(args):
 
 def _report(output, args):
     counts, ner = output.counts, args.ner
+    documents = counted(counts["documents"], DOCUMENTS)
     if counts["documents"] and counts["documents"] == counts["without_entities"]:
         found = f"--ner {ner} found no entity" if ner else "there is no entity"
-        print(f"warning: {found} in {counts['documents']:,} documents, so there are no triples", file=sys.stderr)
+        print(f"warning: {found} in {documents}, so there are no triples", file=sys.stderr)
     of_other_types = counts["lost"].get("relations_of_other_types", 0)
     if of_other_types and not counts["triples"]:
+        found = f"{counted(of_other_types, RELATIONS)} above the threshold, none of them"
         text = (
-            "are between types of head and tail that training did not show; --type_constraint none lets them through"
+            "between types of head and tail that training showed; --type_constraint none lets such relations through"
         )
-        print(f"warning: all {of_other_types:,} relations above the threshold {text}", file=sys.stderr)
+        print(f"warning: found {found} {text}", file=sys.stderr)
     cleared = counts["triples"] + counts["lost"].get("triples_not_selected", 0) + of_other_types
     if counts["documents"] > counts["without_entities"] and not cleared:
-        found = f"no triple clears the model's threshold in any of {counts['documents']:,} documents"
+        found = f"no triple clears the model's threshold in {documents}"
         helps = "a negative --threshold_offset lets more through, and a model that was trained further finds more"
         print(f"warning: {found}; {helps}", file=sys.stderr)
     numbers = [f"{name} {counts[name]:,}" for name in ("documents", "triples", "rejected")]

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Self
 from ..prediction_record import PredictionRecord
 from ..reporting.run_record import command_line
 from ..reporting.triple_table import COLUMNS, csv_lines
+from ..utils.counted_nouns import counted
 from ..utils.files import read_json, write_json
 from ..utils.locks import lock
 from ..utils.spreadsheet import csv_header
@@ -246,9 +247,8 @@ def check_finished(path: str) -> None:
     if state_path.exists():
         state = _read_state(state_path)
         if not state["finished"]:
-            raise ValueError(
-                f"{path}: `predict` is not finished, {state['read']:,} documents are done; expected all of them"
-            )
+            done = counted(state["read"], ("document is", "documents are"))
+            raise ValueError(f"{path}: `predict` is not finished, {done} done; expected all of them")
         _check_files(path, state)
 
 

@@ -8,6 +8,7 @@ from ..data.dataset_entry import get_dataset
 from ..data.reading import read_labelled
 from ..extensions import import_extensions
 from ..incomplete_labels.rules import mine_rules, rules_to_text
+from ..utils.counted_nouns import DOCUMENTS, counted
 from ..utils.writer import is_standard_output, write_text
 from .errors import refuse_overwriting
 
@@ -19,10 +20,12 @@ def run(args: argparse.Namespace) -> int:
     refuse_overwriting([args.output], [args.documents, *(args.extensions or ())])
     documents = read_labelled(args.documents)
     rules = mine_rules(documents, args.min_confidence, args.min_support, not args.no_chains, candidates)
-    heading = f"# Mined from {len(documents)} documents of {Path(args.documents).name}, confidence >= {args.min_confidence:g}, "
+    number = counted(len(documents), DOCUMENTS)
+    heading = f"# Mined from {number} of {Path(args.documents).name}, confidence >= {args.min_confidence:g}, "
     heading += f"support >= {args.min_support}.\n"
     write_text(args.output, heading + rules_to_text(rules))
     two = sum(len(rule.conditions) == 2 for rule in rules)
-    report = f"{len(rules)} rules, {two} of them with two conditions, from {len(documents)} documents: {args.output}"
+    found = counted(len(rules), ("rule", "rules"))
+    report = f"{found}, {two} of them with two conditions, from {number}: {args.output}"
     print(report, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
     return 0

@@ -33,13 +33,13 @@ def iterate_documents(
     Args:
         path (`str`): the file; it may be compressed by gzip.
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises; `"skip"` logs a warning and continues with the
-            next document; `"drop_part"` leaves out the mentions, entities and facts that do not fit, see
-            [`~modeling_comm.data.bad_parts.drop_bad_parts`], or else the document. A file that is no JSON always raises.
+            next document; `"drop_part"` leaves out the mentions, entities, facts and ignored pairs that do not fit,
+            see [`~modeling_comm.data.bad_parts.drop_bad_parts`], or else the document. A file that is no JSON always raises.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         source (`str`, *optional*): how messages call the file. Its path by default.
         skipped (`list`, *optional*): is given the [`DocumentError`] of every document that is skipped.
-        dropped (`Counter`, *optional*): is given the numbers of `mentions`, `entities` and `facts` that are left out, and of
-            the `documents` that they are of.
+        dropped (`Counter`, *optional*): is given the numbers of `mentions`, `entities`, `facts` and `ignored_pairs` that are
+            left out, and of the `documents` that they are of.
         keep_entities (`bool`, defaults to `False`): skip a document rather than leave out one of its entities.
 
     Raises:

@@ -59,8 +59,9 @@ class CandidateRanking:
             raise ValueError(
                 f"scores and correct: found shapes {scores.shape} and {correct.shape}, expected (n,) twice"
             )
-        if not np.isfinite(scores).all():
-            raise ValueError("scores: found numbers that are not finite, expected finite ones")
+        if len(wrong := np.flatnonzero(~np.isfinite(scores))):
+            found = f"{scores[wrong[0]]} at position {wrong[0]} ({len(wrong)} of {len(scores)} are not finite)"
+            raise ValueError(f"scores: found {found}, expected finite numbers")
         scores = scores + np.float32(0)  # -0 and 0 are equal, but not their bits
         self._gold.append(scores[correct])
         self._keep(scores[~correct])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, ignored_pairs
 from ..documents import Document, DocumentChecker, DocumentError, OfficialPrediction, validate_document
 from ..settings import SettingError
-from ..utils.files import read_json
+from ..utils.files import read_json, refuse_pipe
 from .rates import f1_of, rates, ratio
 
 _NOTHING = frozenset()
@@ -140,12 +140,15 @@ def load_ign_reference(
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it holds neither documents nor facts; the message names the first item that is wrong.
+        ValueError: it holds neither documents nor facts, and the message names the first item that is wrong; or the file is a
+            pipe.
     """
     if isinstance(source, IgnReference):
         return source
     file = Path(source) if isinstance(source, (str, os.PathLike)) else None
     name = "ign_reference" if file is None else str(source)
+    if file is not None:
+        refuse_pipe(file)  # it is hashed and read
     content: Any = source if file is None else read_json(file)
     _check_list(content, name, "a list of documents or of facts")
     content = list(content)

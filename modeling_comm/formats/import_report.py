@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..documents import Document, DocumentError
+from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, MENTIONS, counted
+
+_READ = (DOCUMENTS, ENTITIES, MENTIONS, FACTS, ("ignored pair", "ignored pairs"))
 
 
 @dataclass
@@ -59,8 +62,8 @@ class ImportReport:
         return {**vars(self), "skipped": [str(error) for error in self.skipped]}
 
     def __str__(self) -> str:
-        parts = {name: getattr(self, name) for name in ("documents", "entities", "mentions", "facts", "ignored_pairs")}
-        lines = [f"read {_numbers({name.replace('_', ' '): number for name, number in parts.items()})}"]
+        numbers = (self.documents, self.entities, self.mentions, self.facts, self.ignored_pairs)
+        lines = [f"read {', '.join(map(counted, numbers, _READ))}"]
         lines.append(f"relations: {_numbers(dict(self.relations.most_common())) or 'none'}")
         lines.append(self.left_out())
         if self.noted:

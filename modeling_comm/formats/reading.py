@@ -39,7 +39,8 @@ def read_documents(
         report ([`ImportReport`], *optional*): is given the counts of what was read, and of what was dropped: facts of an entity
             with itself, facts that are listed twice, labels that mean no relation, and what the reader drops.
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises, `"skip"` leaves out the document, `"drop_part"` leaves
-            out mentions, entities and facts that do not fit, or else the document. A file that cannot be parsed always raises.
+            out mentions, entities, facts and ignored pairs that do not fit, or else the document. A file that cannot be parsed
+            always raises.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         source (`str`, *optional*): how messages call the file. Its path by default.
         null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
@@ -99,7 +100,7 @@ def _checked(items, where, report, on_bad_document, null_labels, relation_ids):
                 if on_bad_document == "drop_part":
                     document, parts = drop_bad_parts(document, index=index, **where)
                     for kind, number in parts.items():
-                        report.drop(f"{kind} that do not fit", number)
+                        report.drop(f"{kind.replace('_', ' ')} that do not fit", number)
                 else:
                     validate_document(document, index=index, **where)
             except DocumentError as error:

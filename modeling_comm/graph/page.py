@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ..reporting.html_page import fill_page, utf16_offsets
+from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, counted
 from ..utils.writer import write_text
-from .united_graph import Graph, GraphMention, GraphSentence, counted
+from .united_graph import Graph, GraphMention, GraphSentence
 
 _STYLES = ("page.css", "united.css")
 _SCRIPTS = ("layout.js", "parts.js", "graph.js", "table.js", "united.js")
@@ -42,9 +43,9 @@ class _PageData:
             "summary": ", ".join(
                 counted(number, nouns)
                 for number, nouns in (
-                    (counts.documents, ("document", "documents")),
-                    (len(self._graph.entities), ("entity", "entities")),
-                    (len(triples), ("fact", "facts")),
+                    (counts.documents, DOCUMENTS),
+                    (len(self._graph.entities), ENTITIES),
+                    (len(triples), FACTS),
                 )
             ),
             "entities": [

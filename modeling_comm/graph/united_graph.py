@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from ..utils.counted_nouns import DOCUMENTS, ENTITIES, TRIPLES, counted
+
 
 class GraphDocument(NamedTuple):
     """A document that an edge was found in.
@@ -196,33 +198,27 @@ class Graph:
             dashes (`str`, defaults to `""`): what stands before the names of settings: `"--"` on the command line.
         """
         counts = self.counts
-        came = f"{counted(len(self.entities), _ENTITIES)}, {counted(len(self.edges), _EDGES)}"
-        parts = [f"{counted(counts.documents, _DOCUMENTS)}, {counted(counts.triples, _TRIPLES)} -> {came}"]
+        came = f"{counted(len(self.entities), ENTITIES)}, {counted(len(self.edges), _EDGES)}"
+        parts = [f"{counted(counts.documents, DOCUMENTS)}, {counted(counts.triples, TRIPLES)} -> {came}"]
         for field_name, nouns, rest in _NOTES:
             if number := getattr(counts, field_name):
                 parts.append(f"{counted(number, nouns)} {rest.format(dashes)}")
         return "; ".join(parts)
 
 
-_DOCUMENTS, _TRIPLES, _EDGES = (("document", "documents"), ("triple", "triples"), ("edge", "edges"))
-_ENTITIES, _PLACES = ("entity", "entities"), ("place", "places")
+_EDGES, _PLACES = ("edge", "edges"), ("place", "places")
 _NOTES = (
-    ("repeated_documents", _DOCUMENTS, "given again and not counted again"),
-    ("below_min_score", _TRIPLES, "below {}min_score"),
-    ("of_other_relations", _TRIPLES, "of other relations"),
-    ("of_other_types", _TRIPLES, "between entities of other types"),
-    ("same_in_document", _TRIPLES, "saying the same as another one of the document"),
+    ("repeated_documents", DOCUMENTS, "given again and not counted again"),
+    ("below_min_score", TRIPLES, "below {}min_score"),
+    ("of_other_relations", TRIPLES, "of other relations"),
+    ("of_other_types", TRIPLES, "between entities of other types"),
+    ("same_in_document", TRIPLES, "saying the same as another one of the document"),
     ("edges_below_min_support", _EDGES, "below {}min_support"),
-    ("triples_below_min_support", _TRIPLES, "of such edges"),
-    ("merged_entities", _ENTITIES, "of documents merged into others"),
-    ("not_linked", _ENTITIES, "unknown to the linker, linked by name and type"),
-    ("without_name", _ENTITIES, "without a readable name, kept apart"),
-    ("several_types", _ENTITIES, "with several types"),
+    ("triples_below_min_support", TRIPLES, "of such edges"),
+    ("merged_entities", ENTITIES, "of documents merged into others"),
+    ("not_linked", ENTITIES, "unknown to the linker, linked by name and type"),
+    ("without_name", ENTITIES, "without a readable name, kept apart"),
+    ("several_types", ENTITIES, "with several types"),
     ("loops", _EDGES, "from an entity to itself"),
     ("provenance_left_out", _PLACES, "of edges counted in their support and not kept ({}max_provenance)"),
 )
-
-
-def counted(number: int, nouns: tuple[str, str]) -> str:
-    """A number with its noun, whose singular and plural are given."""
-    return f"{number:,} {nouns[number != 1]}"

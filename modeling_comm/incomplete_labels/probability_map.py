@@ -85,8 +85,14 @@ def fit_probability_map(
     """
     margins = [np.asarray(one, dtype=np.float64) for one in margins]
     labels = [np.asarray(one, dtype=bool) for one in labels]
-    if [one.shape for one in margins] != [one.shape for one in labels]:
-        raise ValueError("margins and labels differ in their shapes")
+    if len(margins) != len(labels):
+        raise ValueError(
+            f"found margins of {len(margins)} documents and labels of {len(labels)}; expected the same number"
+        )
+    for index, shapes in enumerate(zip((one.shape for one in margins), (one.shape for one in labels), strict=True)):
+        if shapes[0] != shapes[1]:
+            found = "margins of shape {} and labels of shape {}".format(*shapes)
+            raise ValueError(f"document {index}: found {found}; expected (pairs, relations) of both")
     if len(margins) < folds:
         raise CannotFitError(f"found {len(margins)} documents; expected at least one for each of {folds} folds")
     fold = fold_of(len(margins), folds)

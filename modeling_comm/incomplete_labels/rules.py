@@ -15,6 +15,7 @@ from ..candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types, ignored_p
 from ..documents import Document, shown
 from ..evaluation.rates import rates
 from ..rules import Atom, Derived, Fact, Rule, derive_facts, written_for
+from ..utils.counted_nouns import DOCUMENTS, FACTS, counted
 
 __all__ = [
     "Atom",
@@ -254,7 +255,8 @@ class Completion(NamedTuple):
 
     def __str__(self) -> str:
         largest = ", ".join(f"{relation} {number:,}" for relation, number in list(self.by_relation.items())[:5])
-        return f"{self.added:,} facts added to {self.given:,} in {self.documents:,} documents ({largest or 'nothing follows'})"
+        added, documents = counted(self.added, FACTS), counted(self.documents, DOCUMENTS)
+        return f"{added} added to {self.given:,} in {documents} ({largest or 'nothing follows'})"
 
 
 def compare_labels(

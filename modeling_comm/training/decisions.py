@@ -13,7 +13,7 @@ from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_o
 from ..incomplete_labels.probability_map import OUT_OF_REACH, CannotFitError, fit_probability_map
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json, write_json
-from .encode_dataset import encode_dataset
+from .encode_dataset import check_labelled, encode_dataset
 from .evaluation import unknown_facts
 from .script_arguments import RunArguments
 from .trainer import CommTrainer
@@ -45,9 +45,8 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str |
     processor = trainer.processing_class
     documents = trainer.evaluation_documents(eval_dataset)
     documents = encode_dataset(documents, processor, allow_unknown_relations=True)
+    check_labelled(documents, "tuning", "fit_map needs them")
     results = trainer.predict(documents, keep_margins=True).predictions
-    if any(one.labels is None for one in results):
-        raise ValueError("fit_map: found documents without labels; expected labels in all of them")
     margins, labels, missed = _decidable(results, documents)
     fitted = fit_probability_map(margins, labels, missed=missed)
     decision = processor.decision

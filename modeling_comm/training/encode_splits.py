@@ -55,8 +55,9 @@ def encode_splits(
 
 def _warn_of_unknown_relations(split, documents, processor):
     """Says which relations of a split the model cannot predict."""
-    relations = Counter(fact["r"] for labels in documents["labels"] for fact in labels)
-    unknown = {relation: number for relation, number in relations.items() if relation not in processor.label2id}
+    relations = Counter(fact["r"] for labels in documents["labels"] for fact in labels or ())
+    known = processor.label2id.keys() | processor.candidates.inverse.keys()
+    unknown = {relation: number for relation, number in relations.items() if relation not in known}
     shown = ", ".join(f"{relation} ({number:,})" for relation, number in sorted(unknown.items())[:5])
     logger.warning(
         "%s: %d of %d labels have %d relations that the model does not have: %s%s. It cannot predict them, and they count as "

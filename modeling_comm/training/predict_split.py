@@ -37,8 +37,8 @@ def predict_test(
         trainer (`CommTrainer`): its model, processor and reference of Ign F1 are used.
         encoded (`Dataset`): the encoded documents.
         documents (`Sequence[dict]`): the same documents in DocRED's format.
-        training_documents (`Iterable[dict]`, *optional*): what the type prior, a baseline, is fitted on; without any it is left
-            out.
+        training_documents (`Iterable[dict]`, *optional*): what the type prior, a baseline, is fitted on; without any, or where
+            one has no labels, it is left out.
         entry (`DatasetEntry`, *optional*): of their data set, which has its own scores. Which facts are the same, the model's
             processor says.
         show_triples (`int`, defaults to 0): number of predicted triples to print.
@@ -60,10 +60,8 @@ def predict_test(
     if scored:
         entry = dataclasses.replace(entry, **vars(processor.candidates))
         scores, prior = score_data_set(entry, predictions, documents, reference), None
-        if training_documents := list(training_documents or ()):
-            type_prior = TypePrior(training_documents, entry.candidates)
-            cutoff, _ = type_prior.best_cutoff(documents)
-            prior = score_data_set(entry, type_prior.predict(documents, cutoff), documents, reference)
+        if (by_types := _predicted_by_types(training_documents, documents, entry)) is not None:
+            prior = score_data_set(entry, by_types, documents, reference)
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
         write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
@@ -71,6 +69,19 @@ def predict_test(
     trainer.log(dict(metrics))  # for TensorBoard and other trackers
     print_triples(output.predictions, documents, processor, show_triples)
     return metrics
+
+
+def _predicted_by_types(training_documents, documents, entry):
+    """What the type prior predicts with its best cut-off; None if training documents without labels leave it out, or there are
+    no training documents."""
+    training_documents = list(training_documents or ())
+    if unlabelled := sum("labels" not in document for document in training_documents):
+        logger.info("no type prior: %d of %d training documents have no labels", unlabelled, len(training_documents))
+    if unlabelled or not training_documents:
+        return None
+    type_prior = TypePrior(training_documents, entry.candidates)
+    cutoff, _ = type_prior.best_cutoff(documents)
+    return type_prior.predict(documents, cutoff)
 
 
 def print_triples(

@@ -80,10 +80,6 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         "--masked_share needs --masked_copies: it is the share of their entities",
     ),
     (
-        lambda a: a.data.masked_share is not None and not 0 < a.data.masked_share <= 1,
-        "--masked_share is not above 0 and at most 1; it is a share of the entities",
-    ),
-    (
         lambda a: a.given("push_to_hub") and len(a.seeds) > 1,
         "--push_to_hub with several --seeds: each run would overwrite the one before; push the run of one --seed",
     ),
@@ -106,10 +102,14 @@ _COUNTS = {
 
 
 def check_arguments(arguments: Arguments) -> None:
-    """Raises `ValueError` where flags contradict each other, one that another needs is missing, or a number is too small."""
+    """Raises `ValueError` where flags contradict each other, one that another needs is missing, or a number is too small or too
+    large."""
     for is_refused, message in _REFUSED:
         if is_refused(arguments):
             raise ValueError(message)
+    share = arguments.data.masked_share
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f"--masked_share is {share}; expected a share of the entities, above 0 and at most 1")
     values = {**vars(arguments.data), **vars(arguments.run)}
     for name, least in _COUNTS.items():
         if values[name] is not None and values[name] < least:

@@ -490,11 +490,10 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         Raises:
             ValueError: documents without labels.
         """
-        self.processing_class.decision.probability_map = None  # candidates are ranked by margin
         loader = self.get_eval_dataloader(eval_dataset)
+        check_labelled(loader.dataset.documents, "tuning", "tune_threshold_offset needs them")
+        self.processing_class.decision.probability_map = None  # candidates are ranked by margin
         evaluated = self._evaluate_batches(loader, under_cap=True)
-        if evaluated.ranking is None:
-            raise ValueError("tune_threshold_offset: found documents without labels; expected labels in all of them")
         offset, _ = evaluated.ranking.best_offset(evaluated.facts_out_of_reach(loader.dataset.documents))
         self.processing_class.decision.threshold_offset = offset
         return offset

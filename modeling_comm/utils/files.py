@@ -17,8 +17,9 @@ from .writer import write_text
 
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 # JSON that is cut off is found to be wrong, or seems complete (a number), at most this far from its end (a pair of \u
-# escapes is the longest piece), or in a string that does not end.
+# escapes is the longest piece), or where a string begins that does not end.
 _LONGEST_PIECE = 16
+_OPEN_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+\\?\Z', re.DOTALL)
 
 
 def open_text(path: str | os.PathLike) -> TextIO:
@@ -157,7 +158,7 @@ def iterate_json_array(
             try:
                 item, end = decoder.raw_decode(text, position)
             except json.JSONDecodeError as error:
-                cut_off = error.msg.startswith("Unterminated string") or error.pos > len(text) - _LONGEST_PIECE
+                cut_off = error.pos > len(text) - _LONGEST_PIECE or _OPEN_STRING.match(text, error.pos)
                 if cut_off and read_more():
                     continue
                 found = f"{error.msg} at {text[error.pos : error.pos + 20]!r}"

@@ -97,6 +97,36 @@ def _replacing_regular(path, status):
         raise
 
 
+def replace_folder(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """
+    Puts a copy of a folder in the place of another one, which stays as it is until the copy is complete. What processes that were
+    killed have left of such copies is deleted.
+
+    Args:
+        source (`str` or `Path`): the folder to copy.
+        target (`str` or `Path`): its place. Folders above it are created.
+
+    Raises:
+        OSError: a folder cannot be written; `target` is then as it was. Where the process is killed between two renamings, there
+            is no `target`, and the old one is in the folder `_NAME.*.unfinished` beside it.
+    """
+    target = Path(target)
+    # Beside the target, so that moving is renaming.
+    unfinished = target.parent / f"_{_shortened(target.name)}.{secrets.token_hex(8)}{_UNFINISHED}"
+    new, old = unfinished / "new", unfinished / "old"
+    try:
+        shutil.copytree(source, new)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    remove_unfinished(target.parent, target.name)
+
+
 def remove_unfinished(folder: str | os.PathLike, name: str | None = None) -> None:
     """
     Deletes what processes that were killed have left of files that they were writing. Nothing may be writing there meanwhile.
