@@ -114,10 +114,8 @@ def main(argv: list[str] | None = None) -> None:
     check_settings(options.work_dir / "settings.json", settings, arguments)
     documents = read_json(options.train_file)
     logs = train_folds(documents, options, flags)
-    candidates = CommProcessor.from_pretrained(
-        options.work_dir / "fold-0"
-    ).candidates  # by which the folds were scored
-    scores = scores_by_epoch(logs, sum(len(facts_of(one, candidates)) for one in documents))
+    scored_by = CommProcessor.from_pretrained(options.work_dir / "fold-0")
+    scores = scores_by_epoch(logs, sum(len(facts_of(one, scored_by.candidates)) for one in documents))
     write_json(options.work_dir / "epochs.json", scores)
     keys = {"F1": "f1", "precision": "precision", "recall": "recall", "average precision": "average_precision"}
     rows = [[str(one["epoch"]), *(f"{100 * one[key]:.1f}" for key in keys.values())] for one in scores]
