@@ -11,8 +11,9 @@ none. Scores by epoch are in WORK_DIR/epochs.json. No document has a part in its
 either. The same command resumes.
 
 --lr_scheduler_type has to be constant or constant_with_warmup: with another schedule, the rates of an epoch depend on the number
-of epochs, and a training of fewer epochs is not the one that the folds have scored. Flags that tune or choose something else are
-refused, because no documents are left for it.
+of epochs, and a training of fewer epochs is not the one that the folds have scored. A warm-up has to end in the first epoch;
+the last training's is as long, in epochs, as that of the folds. Flags that tune or choose something else are refused, because
+no documents are left for it.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from modeling_comm.incomplete_labels.probability_map import fold_of
 from modeling_comm.incomplete_labels.rules import facts_of
 from modeling_comm.reporting.markdown import join_cells
 from modeling_comm.training.script_arguments import TUNING_FLAGS, Arguments, parse_arguments
+from modeling_comm.training.training_args import CommTrainingArguments
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 
 KEEP_NOTHING = ["--save_strategy", "no", "--load_best_model_at_end", "false"]
@@ -58,6 +60,18 @@ def check_flags(arguments: Arguments) -> None:
         raise ValueError(
             f"after --: --lr_scheduler_type is {schedule.value}; expected {expected}, because a number of epochs is chosen"
         )
+    epochs = training.warmup_steps * training.num_train_epochs
+    if schedule == SchedulerType.CONSTANT_WITH_WARMUP and training.warmup_steps < 1 <= epochs:
+        raise ValueError(
+            f"after --: --warmup_steps is {training.warmup_steps:g} of {training.num_train_epochs:g} epochs; expected less than "
+            "one epoch, or a number of steps"
+        )
+
+
+def warmup_flags(training: CommTrainingArguments, epochs: int) -> list[str]:
+    """A warm-up that is a share of all steps is, in a training of so many epochs, as long as in one of --num_train_epochs."""
+    share = training.warmup_steps * training.num_train_epochs / epochs
+    return ["--warmup_steps", str(share)] if share < 1 else []
 
 
 def train(flags: list[str], train_file: Path, folder: Path, more: list[str]) -> dict:
@@ -122,8 +136,9 @@ def main(argv: list[str] | None = None) -> None:
     print(join_cells(["epoch", *keys], rows))
     best = max(scores, key=lambda one: one["f1"])
     if not options.epochs_only:
-        epochs = ["--num_train_epochs", str(best["epoch"]), "--eval_strategy", "no"]
-        train(flags, options.train_file, options.work_dir / "final", epochs)
+        more = ["--num_train_epochs", str(best["epoch"]), "--eval_strategy", "no"]
+        more += warmup_flags(arguments.training, best["epoch"])
+        train(flags, options.train_file, options.work_dir / "final", more)
 
 
 if __name__ == "__main__":

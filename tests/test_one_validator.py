@@ -138,7 +138,7 @@ def spoil(document):
 def test_parts_that_do_not_fit_are_left_out():
     wrong, right = spoil(documents(1)[0])
     before = copy.deepcopy(wrong)
-    assert drop_bad_parts(wrong) == (right, Counter(mentions=1, entities=1, facts=2))
+    assert drop_bad_parts(wrong) == (right, Counter(mentions=1, entities=1, facts=2, ignored_pairs=1))
     assert wrong == before
     assert drop_bad_parts(right) == (right, Counter())
     with pytest.raises(DocumentError) as refused:

@@ -25,7 +25,15 @@ def work(tmp_path_factory):
     tokenizer.save_pretrained(folder / "encoder")
     own = ["--work_dir", folder / "work", "--train_file", folder / "complete.json", "--folds", 3]
     flags = ["--dataset_config", "redocred", "--data_dir", SAMPLE, "--model_name_or_path", folder / "encoder"]
-    flags += ["--num_train_epochs", 2, "--lr_scheduler_type", "constant", "--learning_rate", "1e-3", "--use_cpu"]
+    flags += [
+        "--num_train_epochs",
+        2,
+        "--lr_scheduler_type",
+        "constant_with_warmup",
+        "--learning_rate",
+        "1e-3",
+        "--use_cpu",
+    ]
     flags += ["--emb_size", 32, "--block_size", 32, "--disable_tqdm", "true"]
     words = [str(word) for word in (*own, "--", *flags, "--cache_dir", folder / "cache")]
     train_further.main(["--epochs_only", *words])
@@ -45,6 +53,9 @@ def test_the_best_epoch_of_the_folds_trains_on_all_documents(work, capsys):
     best = max(scores, key=lambda one: one["f1"])["epoch"]
     record = read(folder / "work" / "final" / "run.json")
     assert record["log"][-1]["epoch"] == best
+    assert record["training_arguments"]["warmup_steps"] * best == pytest.approx(0.06 * 2), (
+        "as long as the folds' in epochs"
+    )
     assert record["data"]["files"]["train"]["source"].endswith("complete.json")
 
 
@@ -84,6 +95,7 @@ def test_other_settings_are_refused_where_folds_are(work):
         *("--early_stopping_patience 2", "--do_eval", "--eval_on_start true", "--seeds 1 2", "--max_steps 2"),
         *("--max_eval_documents 2", "--on_bad_document skip", "--on_bad_document drop_part"),
         *("--lr_scheduler_type linear", "--lr_scheduler_type cosine"),
+        "--warmup_steps 0.05 --lr_scheduler_type constant_with_warmup --num_train_epochs 20",
     ],
 )
 def test_flags_with_which_folds_do_not_score_the_last_training(tmp_path, flag):

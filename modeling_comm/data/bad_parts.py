@@ -24,7 +24,7 @@ def drop_bad_parts(
 ) -> tuple[dict, Counter]:
     """
     Leaves out of a document what [`~modeling_comm.documents.validate_document`] refuses: a fact, an ignored pair, a mention, or
-    an entity that has no mention left, with its facts. The other entities move up.
+    an entity that has no mention left, with its facts and ignored pairs. The other entities move up.
 
     Args:
         document (`dict`): in DocRED's format; it is not changed.
@@ -63,17 +63,18 @@ def drop_bad_parts(
             dropped["mentions"] += 1
         else:
             dropped["entities"] += 1
-            dropped["facts"] += _drop_entity(document, found["entity"])
+            dropped.update(_drop_entity(document, found["entity"]))
 
 
 def _drop_entity(document, entity):
-    """Drops an entity; returns the number of facts that go with it."""
+    """Drops an entity; returns how many facts and ignored pairs go with it."""
     document["vertexSet"] = _without(document["vertexSet"], entity)
-    facts, dropped = document.get("labels"), 0
+    dropped = Counter()
+    facts = document.get("labels")
     if isinstance(facts, (list, tuple)):
         kept = [_renumbered(fact, ("h", "t"), entity) for fact in facts]
         document["labels"] = [fact for fact in kept if fact is not None]
-        dropped = len(kept) - len(document["labels"])
+        dropped["facts"] = len(kept) - len(document["labels"])
     ids = document.get("entity_ids")
     if isinstance(ids, (list, tuple)):
         document["entity_ids"] = _without(ids, entity)
@@ -84,6 +85,7 @@ def _drop_entity(document, entity):
     if isinstance(pairs, (list, tuple)):
         kept = [_renumbered(list(pair), range(len(pair)), entity) for pair in pairs if isinstance(pair, (list, tuple))]
         document["ignored_pairs"] = [pair for pair in kept if pair is not None]
+        dropped["ignored_pairs"] = len(pairs) - len(document["ignored_pairs"])
     return dropped
 
 
