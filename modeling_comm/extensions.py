@@ -24,6 +24,7 @@ from .grouped_bilinear import GroupedBilinear
 from .loss_base import check_inputs, reduce_losses, relation_distances, relation_values
 from .losses import *  # noqa: F403
 from .losses import FUNCTIONS, get_loss, is_built_in_loss, register_loss
+from .pair_grids import PairGrids
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
@@ -41,6 +42,7 @@ __all__ = [
     "GroupedBilinear",
     "InRange",
     "MultipleOf",
+    "PairGrids",
     "RelationEncoder",
     "at_least_float32",
     "check_inputs",
