@@ -10,6 +10,7 @@ import torch
 
 from .decoding import relation_margins
 from .features import DocumentFeatures, no_document, pairs_of
+from .windows import slices
 
 if TYPE_CHECKING:
     from transformers.utils import ModelOutput
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 MISSING_MARGIN = -10.0
 _PREDICTED_ANYWAY = 1e4
 NEVER_PREDICTED = -1e4
-_PAIRS_AT_ONCE = 4096  # whose shares of all sentences are in memory
+# Shares of sentences that are in memory. Each part of the pairs computes the grids of entities again.
+_SHARES_AT_ONCE = 2**24
 _DOCUMENTS_AT_ONCE = 16  # of the second pass
 
 
@@ -194,7 +196,8 @@ def fuse_evidence(
 def _second_documents(documents, pair_index, features, processor):
     """`(place in the batch, document)` of all documents of the second pass for these pairs."""
     threshold, by_document = processor.decision.evidence_threshold, {}
-    for part in pair_index.split(_PAIRS_AT_ONCE):
+    for places in slices(len(pair_index), _SHARES_AT_ONCE, documents.sentences.shape[1]):
+        part = pair_index[places]
         evidence = evidence_sentences(documents.sentence_scores(part), threshold)
         for (index, *pair), sentences in zip(part.tolist(), evidence, strict=True):
             by_document.setdefault(index, {})[tuple(pair)] = sentences

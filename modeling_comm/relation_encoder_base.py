@@ -21,6 +21,8 @@ from .windows import EntityAttention, at_least_float32, count_mentions, entity_p
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048
 WEIGHTS_AT_ONCE = 2**24
+# Cells of a batch's padded grids of entities from which it pays on a GPU to wait for the sizes of the documents.
+LARGE_GRIDS = 2**14
 # With gradients, as many products of attention are kept; more are computed again in the backward pass, which costs little.
 WEIGHTS_KEPT = 2**20
 
@@ -221,6 +223,16 @@ class EncodedDocuments:
         # Positions beyond the document have weight 0.
         return self.token_states[document[:, None], position.clamp(max=self.token_states.shape[1] - 1)]
 
+    def _uneven_sizes(self):
+        """The number of entities of each document, where more than half of the cells of padded grids would be padding."""
+        batch, entities = self.entity_mask.shape
+        cells = batch * entities**2
+        is_small = cells < LARGE_GRIDS and self.entity_mask.device.type != "cpu"
+        if batch == 1 or is_small or torch.compiler.is_compiling():
+            return None
+        sizes = self.entity_mask.sum(-1).tolist()
+        return sizes if 2 * sum(size**2 for size in sizes) < cells else None
+
     def _sum_by_attention(self, pairs, values_at):
         """Sums over a document's tokens of `values_at(document (k,), position (k, T)) -> (k, T, v)`, weighted by the product of
         head's and tail's attention: `(P, v)`, and the sums of the weights, `(P, 1)`."""
@@ -229,6 +241,18 @@ class EncodedDocuments:
         if attention.entities is None:
             document, head, tail = pairs.unbind(-1)
             values = values_at(attention.document, positions).to(rows.dtype)
+            if sizes := self._uneven_sizes():
+                # One document after the other: padding them to the largest grid would cost its square for each.
+                parts = zip(rows.unbind(), values.unbind(), sizes, strict=True)
+                found = [
+                    _sum_by_products(one[None, :size], value[None], self.pairs_at_once) for one, value, size in parts
+                ]
+                sums, totals = (
+                    torch.cat([grid.flatten(0, 2) for grid in grids]) for grids in zip(*found, strict=True)
+                )
+                size = torch.tensor(sizes, device=pairs.device)
+                place = (size.square().cumsum(0) - size.square())[document] + head * size[document] + tail
+                return sums[place], totals[place]
             sums, totals = _sum_by_products(rows, values, self.pairs_at_once)
             return sums[document, head, tail], totals[document, head, tail]
         # Where each cell of a window's grid of entities is wanted; the spare place takes cells of which no pair was given.
@@ -371,8 +395,8 @@ class RelationEncoder(nn.Module):
 
 
 def parameter_dtype(module: nn.Module, default: torch.dtype) -> torch.dtype:
-    """Dtype of the first parameter of `module`; a quantized layer has none."""
-    return next((parameter.dtype for parameter in module.parameters()), default)
+    """Dtype of the first floating-point parameter of `module`. Of a quantized layer it is the bias's; without one, `default`."""
+    return next((one.dtype for one in module.parameters() if one.is_floating_point()), default)
 
 
 def project_with_entity(

@@ -217,10 +217,12 @@ def merge_states(states: torch.Tensor, windows: Windows, document_mask: torch.Te
     spare = batch * length
     place = windows.document[:, None] * length + windows.positions(states.shape[1])
     place = torch.where(windows.shown(states.shape[1]), place, spare).flatten()
-    times = torch.zeros(spare + 1, device=states.device, dtype=states.dtype)
-    times = times.index_add_(0, place, torch.ones_like(place, dtype=states.dtype))[:spare, None]
-    merged = states.new_zeros(spare + 1, states.shape[-1]).index_add_(0, place, states.flatten(0, 1))
-    return (merged[:spare] / times.clamp(min=1)).view(batch, length, -1)
+    shown = at_least_float32(states.flatten(0, 1))  # in bfloat16 a count would stop at 256
+    times = torch.zeros(spare + 1, device=states.device).index_add_(
+        0, place, torch.ones_like(place, dtype=torch.float32)
+    )
+    merged = shown.new_zeros(spare + 1, states.shape[-1]).index_add_(0, place, shown)
+    return (merged[:spare] / times[:spare, None].clamp(min=1)).to(states.dtype).view(batch, length, -1)
 
 
 def merge_attention(

@@ -368,6 +368,31 @@ def test_projections_can_be_replaced(system, settings):
         assert getattr(encoder, name).added.weight.grad.abs().max() > 0
 
 
+@each
+def test_layers_with_integer_weights_get_inputs_in_floating_point(system, settings):
+    """As those of bitsandbytes, whose first parameter is the packed weight."""
+
+    class Packed(torch.nn.Module):
+        def __init__(self, linear):
+            super().__init__()
+            scale = linear.weight.abs().max() / 127
+            self.weight = torch.nn.Parameter((linear.weight / scale).round().to(torch.int8), requires_grad=False)
+            self.bias, self.scale = linear.bias, scale.detach()
+
+        def forward(self, inputs):
+            return torch.nn.functional.linear(inputs, self.weight * self.scale, self.bias)
+
+    model, processor = system(settings)
+    batch = processor(documents())
+    with torch.no_grad():
+        expected = model(**batch).logits
+        encoder = model.relation_encoder
+        for name in [name for name, module in encoder.named_children() if type(module) is torch.nn.Linear]:
+            setattr(encoder, name, Packed(getattr(encoder, name)))
+        logits = model(**batch).logits
+    assert 0 < (logits - expected).abs().max() < 0.2 * expected.abs().max()
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

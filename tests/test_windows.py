@@ -10,12 +10,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModel
 
-from modeling_comm import modeling_comm
+from modeling_comm import modeling_comm, relation_encoder_base
+from modeling_comm.relation_encoder_base import EncodedDocuments
+from modeling_comm.relation_encoder_base import _sum_by_products as sum_by_products
 from modeling_comm.windows import (
     Windows,
     count_pairs_without_context,
     entities_of_windows,
     mentions_in_windows,
+    merge_states,
     split_document,
 )
 
@@ -103,6 +106,43 @@ def test_pooling_equals_loops(stride):
     sizes = [feature["num_entities"] for feature in features]
     cells = [(b, h, t) for b, n in enumerate(sizes) for h, t in itertools.product(range(n), repeat=2)]
     torch.testing.assert_close(found.grid_contexts(sizes), found.pair_contexts(torch.tensor(cells)))
+
+
+def test_documents_of_uneven_size_are_pooled_one_by_one(monkeypatch):
+    """With one window each: results and gradients are those of padded grids, and no grid has the size of the largest one."""
+    documents = [random_document(entities, 12, mentions=2, seed=entities) for entities in (9, 0, 2, 3, 2)]
+    model, processor = make(8, window_size=64)
+    batch = processor(documents)
+    found = model(**batch, output_documents=True).documents
+    assert found.attention.entities is None
+    order = torch.randperm(len(batch["pair_index"]), generator=torch.Generator().manual_seed(0))
+    pairs = torch.cat([batch["pair_index"][order], torch.tensor([[0, 1, 1], [2, 0, 1], [2, 0, 1]])])
+    results, built = [], []
+    monkeypatch.setattr(
+        relation_encoder_base,
+        "_sum_by_products",
+        lambda rows, *others: built.append(rows.shape[0] * rows.shape[1] ** 2) or sum_by_products(rows, *others),
+    )
+    for pads in (True, False):
+        with monkeypatch.context() as patch:
+            if pads:
+                patch.setattr(EncodedDocuments, "_uneven_sizes", lambda self: None)
+            contexts, scores = found.pair_contexts(pairs), found.sentence_scores(pairs)
+        loss = (contexts * torch.arange(contexts.shape[1])).sum() + (scores * torch.arange(scores.shape[1])).sum()
+        gradients = torch.autograd.grad(loss, list(model.backbone.parameters()), retain_graph=True, allow_unused=True)
+        results.append([contexts, scores, *(one for one in gradients if one is not None)])
+    assert built == [405, 405, *[81, 0, 4, 9, 4] * 2]
+    for padded, one_by_one in zip(*results, strict=True):
+        torch.testing.assert_close(one_by_one, padded, atol=1e-4, rtol=1e-4)
+
+
+def test_a_mean_of_many_windows_in_bfloat16():
+    """A count of windows in bfloat16 would stop at 256."""
+    windows, length = 400, 8
+    layout = Windows(*(torch.full((windows,), value) for value in (0, 0, 0, length)))
+    states = torch.full((windows, length, 2), 3.0, dtype=torch.bfloat16)
+    merged = merge_states(states, layout, torch.ones(1, length, dtype=torch.bool))
+    assert merged.dtype == torch.bfloat16 and (merged == 3).all()
 
 
 def test_unknown_reduction_is_refused():
