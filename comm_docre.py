@@ -40,7 +40,8 @@ only.
 The same command resumes an interrupted run, even after kill -9. Nothing is repeated, nothing is lost, and on the same
 machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
 model or a setting has changed, or if OUTPUT is no longer what was written; --restart predicts again. Only --batch_size may
-change. Standard input can be resumed if it begins as it did before; standard output cannot.
+change. Standard input can be resumed if it begins as it did before. When all of it is done, documents other than these are
+refused. Standard output cannot be resumed.
 
 stderr shows progress: the number of documents, their rate and the time left. On a terminal this is a bar, otherwise a
 line every 30 seconds. For standard input no time left is shown, because its length is unknown.

@@ -1413,6 +1413,37 @@ def test_standard_input_resumes_if_it_begins_the_same(predict, interrupted, tmp_
     assert (tmp_path / "out.jsonl").read_bytes() == (interrupted / "whole.jsonl").read_bytes()
 
 
+def test_a_finished_run_takes_no_other_standard_input(predict, tmp_path, stdin, capsys):
+    lines = [json.dumps(document).encode() + b"\n" for document in documents(4)]
+    stdin(b"".join(lines[:2]))
+    assert predict("-", "jsonl") == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    for given, message in (
+        (lines[2:], "- begins otherwise than it did for "),
+        (lines[:1], "- begins otherwise than it did for "),
+        (lines, "--input -: found more than the 2 documents with which "),
+    ):
+        capsys.readouterr()
+        stdin(b"".join(given))
+        assert predict("-", "jsonl") == 2
+        assert message in error_line(capsys) and (tmp_path / "out.jsonl").read_bytes() == before
+    stdin(b"".join(lines[:2]))
+    assert predict("-", "jsonl") == 0
+    stdin(b"".join(lines))
+    assert predict("-", "jsonl", "--restart") == 0
+    assert len(read_lines(tmp_path / "out.jsonl")) == 4
+
+
+def test_a_finished_run_of_nothing_takes_no_documents(predict, tmp_path, stdin, capsys):
+    for _ in range(2):
+        stdin(b"\n")
+        assert predict("-", "jsonl") == 0
+    capsys.readouterr()
+    stdin(json.dumps(documents(1)[0]).encode())
+    assert predict("-", "jsonl") == 2
+    assert "found more than the 0 documents" in error_line(capsys)
+
+
 def interrupt_third(function):
     calls = []
 

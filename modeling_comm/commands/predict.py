@@ -101,6 +101,8 @@ def run(args: argparse.Namespace) -> int:
         processes.start({"finished": output.finished, "read": output.read})
         if not output.finished:
             _predict(args, output, processes)
+        elif args.input == STANDARD_STREAM:  # the settings, which were compared, have no hash of it
+            _refuse_others(args, output)
     if not output.read:
         print(f"warning: {args.input} has no document in it", file=sys.stderr)
     _report(output, args)
@@ -189,11 +191,24 @@ class _Items:
                 return batch
 
 
-def _predict(args, output, processes):
+def _items_left(args, output):
+    """Items of the input behind those that are done; a `ValueError` where these are not those that were done."""
     items = _Items(args)
     items.skip(output.read)
     if output.read and items.sha256 != output.input_sha256:
         raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
+    return items
+
+
+def _refuse_others(args, output):
+    """Refuses documents that a finished run has not read."""
+    if _items_left(args, output).batch(0):
+        found = f"found more than the {counted(output.read, DOCUMENTS)} with which {args.output} was finished"
+        raise ValueError(f"--input {args.input}: {found}, expected the same; --restart predicts all of them")
+
+
+def _predict(args, output, processes):
+    items = _items_left(args, output)
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {counted(others, _OTHER_FILES)} not read", file=sys.stderr)
     types, whole = set(), not output.read
