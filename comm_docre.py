@@ -41,7 +41,8 @@ The same command resumes an interrupted run, even after kill -9. Nothing is repe
 machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
 model or a setting has changed, or if OUTPUT is no longer what was written; --restart predicts again. Only --batch_size may
 change. Standard input can be resumed if it begins as it did before. When all of it is done, documents other than these are
-refused. Standard output cannot be resumed.
+refused. Standard output cannot be resumed. A pipe that has a name, as `<(zcat ...)` and /dev/stdin have, is an input with
+--output - only; with a file as OUTPUT, take --input -.
 
 stderr shows progress: the number of documents, their rate and the time left. On a terminal this is a bar, otherwise a
 line every 30 seconds. For standard input no time left is shown, because its length is unknown.

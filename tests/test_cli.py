@@ -1194,6 +1194,27 @@ def test_standard_output(predict, tmp_path, stdin, capsysbinary):
     assert not Path("-").exists() and not Path("-.settings.json").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes with names as POSIX has them")
+def test_a_pipe_with_a_name_is_refused_where_it_would_be_read_twice(predict, tmp_path, capsysbinary):
+    lines = write_lines(tmp_path / "in.jsonl", documents(2))
+
+    def pipe():
+        source, target = os.pipe()
+        os.write(target, lines.read_bytes())
+        os.close(target)
+        return source
+
+    source = pipe()
+    assert predict(f"/dev/fd/{source}", "jsonl") == 2
+    expected = f"error: --input /dev/fd/{source}: found a pipe, which cannot be read twice; expected a file, or - for standard"
+    assert capsysbinary.readouterr().err.startswith(expected.encode()) and not (tmp_path / "out.jsonl").exists()
+    assert predict(f"/dev/fd/{source}", "jsonl", output="-") == 0
+    os.close(source)
+    assert len(capsysbinary.readouterr().out.splitlines()) == 2
+    os.mkfifo(tmp_path / "fifo")
+    assert predict(tmp_path / "fifo", "jsonl") == 2
+
+
 # --------------------------------------------------------------------------------------------- predict: started and resumed
 
 

@@ -97,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
     stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
     standard = stream or args.output == STANDARD_STREAM
+    if not standard or processes.size > 1:
+        _refuse_pipe(args.input)
     with StandardOutput(form, stream) if standard else _resumable_output(args, form) as output:
         processes.start({"finished": output.finished, "read": output.read})
         if not output.finished:
@@ -108,6 +110,13 @@ def run(args: argparse.Namespace) -> int:
     _report(output, args)
     # A launcher would take any other status for a process that has died.
     return SOME_REJECTED if output.counts["rejected"] and processes.size == 1 else 0
+
+
+def _refuse_pipe(source):
+    """Refuses what can be read once: the hash of an input comes before its documents, and each process reads all of it."""
+    if source != STANDARD_STREAM and Path(source).is_fifo():
+        expected = f"expected a file, or {STANDARD_STREAM} for standard input"
+        raise ValueError(f"--input {source}: found a pipe, which cannot be read twice; {expected}")
 
 
 def _help(args, processes):
