@@ -26,10 +26,10 @@ from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 import comm_docre
 from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
-from modeling_comm.commands import convert, predict_models
+from modeling_comm.commands import convert, predict_models, predict_suspects
 from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands.evaluate import compare_files, read_predictions
-from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
+from modeling_comm.commands.predict_inputs import Item, hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import PredictionError
@@ -1630,6 +1630,30 @@ def test_a_document_that_kills_the_process_is_set_aside_at_the_next_start(killer
     )
     assert not note.exists()
     assert killer([*words, "--restart"]) == -signal.SIGKILL, "it is tried again"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the test forks, what it tests does not")
+def test_several_documents_that_kill_are_set_aside_without_forks(tmp_path, monkeypatch):
+    """Where processes cannot be forked, the first process knows of the batch, and each further one of one more document."""
+    monkeypatch.setattr(predict_suspects, "_can_fork", lambda: False)
+    batch = [Item("line", place, "", {"text": ""}) for place in range(1, 5)]
+    rejected = tmp_path / "rejected"
+
+    def predict(items):
+        if {item.place for item in items} & {1, 2, 4}:
+            os._exit(9)
+        return [{} for _ in items], []
+
+    def run_once():
+        if (process := os.fork()) == 0:
+            _, found = predict_suspects.Suspects(str(tmp_path / "out.jsonl")).predict(predict, batch)
+            rejected.write_text(json.dumps([item.place for item, _ in found]))
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    assert [run_once() for _ in range(5)] == [9, 9, 9, 9, 0]
+    assert json.loads(rejected.read_text()) == [1, 2, 4]
+    assert not predict_suspects.working_file(tmp_path / "out.jsonl").exists()
 
 
 def test_killed_process_of_its_own(words, tmp_path):
