@@ -26,7 +26,7 @@ Predicts the relation triples of documents and writes a line of JSON for each as
             {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
           "title" and "id" are optional; offsets count characters, the end is exclusive. Empty lines are skipped.
   docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are ignored.
-JSON may be compressed by gzip.
+JSON may be compressed by gzip, on standard input, too.
 
 A record has "version", "id", "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). The
 "id" is the document's own; without one it is the title, or, if an earlier document has that title, "#" and the position.

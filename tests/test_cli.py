@@ -670,13 +670,26 @@ def test_json_lines(predict, expected, tmp_path, form, packed):
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
 
 
-@pytest.mark.parametrize("source", ["file", "stdin"])
+@pytest.mark.parametrize("source", ["file", "stdin", "stdin of gzip"])
 def test_array_of_documents(predict, expected, tmp_path, stdin, source):
     content = json.dumps(documents(3), indent=1).encode()
     (tmp_path / "in.json").write_bytes(content)
-    stdin(content)
-    assert predict("-" if source == "stdin" else tmp_path / "in.json", "docred") == 0
+    stdin(gzip.compress(content) if source == "stdin of gzip" else content)
+    assert predict(tmp_path / "in.json" if source == "file" else "-", "docred") == 0
     assert_same(read_lines(tmp_path / "out.jsonl"), expected(documents(3), ["Title 0", "Title 1", "Title 2"]))
+
+
+def test_json_lines_of_gzip_on_standard_input(predict, tmp_path, stdin, capsys):
+    packed = gzip.compress(b"".join(json.dumps(document).encode() + b"\n" for document in documents(3)))
+    stdin(packed)
+    assert predict("-", "jsonl") == 0
+    assert len(read_lines(tmp_path / "out.jsonl")) == 3
+    stdin(gzip.compress((tmp_path / "out.jsonl").read_bytes()))
+    assert run("graph", "--input", "-", "--output", tmp_path / "graph.html") == 0
+    capsys.readouterr()
+    stdin(packed[:-9])
+    assert predict("-", "jsonl", output=tmp_path / "other.jsonl") == 2
+    assert "error: standard input: found Compressed file ended" in capsys.readouterr().err
 
 
 @pytest.fixture
