@@ -1360,6 +1360,20 @@ def test_a_copy_of_the_model_is_the_same(resume, model, tmp_path):
     assert_whole(tmp_path)
 
 
+def test_the_identity_of_a_model_has_every_file_that_makes_it(tmp_path):
+    def identity(name):
+        (tmp_path / name).write_text(name)
+        return predict_models.model_identity(str(tmp_path))
+
+    parts = ["config.json", "model.safetensors", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin"]
+    parts += ["pytorch_model.bin.index.json", "tokenizer.json", "added_tokens.json", "vocab.txt", "merges.txt"]
+    parts += ["spiece.model", "sentencepiece.bpe.model"]
+    found = [identity(name) for name in parts]
+    assert len(set(found)) == len(parts)
+    for name in ("results.json", "training_args.bin", "optimizer.bin", "README.md"):
+        assert identity(name) == found[-1]
+
+
 def test_files_that_do_not_fit_are_refused(resume, tmp_path, capsys):
     output, state = tmp_path / "out.jsonl", tmp_path / "out.jsonl.settings.json"
     content, stored = output.read_bytes(), state.read_bytes()
