@@ -21,6 +21,7 @@ import pytest
 import torch
 from golden import original_of, write_rel2id
 from helpers import ROOT, SAMPLE, TOKENIZERS, random_document, tiny_model, tiny_system, tiny_text_config
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
@@ -443,9 +444,18 @@ def test_convert(tmp_path, capsys):
     assert "Every tensor found its place" in printed and str(tmp_path / "converted") in printed
     found = AutoModel.from_pretrained(tmp_path / "converted").state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in original.state_dict().items())
-    (tmp_path / "text.pt").write_text("no tensors")
+    for name in ("text.pt", "text.safetensors"):
+        (tmp_path / name).write_text("no tensors")
+    save_file(tensors, tmp_path / "cut_off.safetensors")
+    os.truncate(tmp_path / "cut_off.safetensors", 10_000)
     capsys.readouterr()
-    for wrong, message in (("text.pt", "text.pt: not a file of tensors"), ("absent.pt", "absent.pt")):
+    for wrong, message in (
+        ("text.pt", "text.pt: not a file of tensors"),
+        ("absent.pt", "absent.pt"),
+        ("text.safetensors", "text.safetensors: no safetensors file ("),
+        ("cut_off.safetensors", "cut_off.safetensors: no safetensors file ("),
+        ("absent.safetensors", "absent.safetensors"),
+    ):
         assert run("convert", *flags, tmp_path / wrong) == 2
         assert message in error_line(capsys)
 
