@@ -60,6 +60,14 @@ def open_stream(path: str | os.PathLike) -> BinaryIO | None:
     return None if stat.S_ISREG(status.st_mode) else open(path, "wb")
 
 
+def is_stream(path: str | os.PathLike) -> bool:
+    """Returns whether [`open_stream`] opens a path, as what is neither a file nor a folder nor can become one."""
+    status = _status(path)
+    if status is None:
+        return False
+    return _own_stream(status) is not None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+
+
 def is_standard_output(path: str | os.PathLike) -> bool:
     """Returns whether a file is what this process prints to."""
     status = _status(path)
