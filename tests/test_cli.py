@@ -36,6 +36,7 @@ from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import PredictionError
 from modeling_comm.utils import progress
 from modeling_comm.utils.imports import of_extra
+from modeling_comm.utils.writer import STANDARD_OUTPUT
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -662,6 +663,11 @@ def test_parsers_offer_what_the_commands_take():
     assert sorted(choices("convert", "--relation_encoder")) == sorted(convert._SYSTEMS)
     assert comm_docre.parser_of("convert").get_default("grid") == convert.ORIGINAL_GRID
     assert comm_docre.parser_of("evaluate").get_default("dataset_config") == LOCAL.name
+    # `predict` takes `-` itself, and a graph has its format from its name.
+    names = comm_docre.COMMANDS.keys() - {"predict", "graph"}
+    outputs = {name: comm_docre.parser_of(name)._option_string_actions.get("--output") for name in names}
+    assert {name for name, action in outputs.items() if action is None} == {"convert"}
+    assert {action.type("-") for action in outputs.values() if action} == {STANDARD_OUTPUT}
 
 
 # ---------------------------------------------------------------------------------------------------- predict: inputs

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+# The name of standard output, also where the system has no such file.
+STANDARD_OUTPUT = "/dev/stdout"
+
 _UNFINISHED = ".unfinished"
 _LONGEST_NAME = 100  # bytes of a file's name within that of its temporary one
 
@@ -76,7 +79,7 @@ def is_standard_output(path: str | os.PathLike) -> bool:
 
 def _status(path):
     try:
-        return os.stat(path)
+        return os.fstat(1) if os.fspath(path) == STANDARD_OUTPUT else os.stat(path)
     except FileNotFoundError:
         return None
 
