@@ -10,6 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+# What `-` stands for as the one file that a command writes; `modeling_comm.utils.writer` knows it by this name everywhere.
+_STANDARD_OUTPUT = "/dev/stdout"
+_OR_STANDARD_OUTPUT = "or - for standard output; what the command prints is on stderr then"
+
+
+def _output(path):
+    return _STANDARD_OUTPUT if path == "-" else path
+
+
 # ------------------------------------------------------------------------------------------------------------- predict
 
 _PREDICT = """
@@ -26,7 +35,7 @@ Predicts the relation triples of documents and writes a line of JSON for each as
             {"title": "...", "sents": [...], "vertexSet": [...]}                             DocRED's format
           "title" and "id" are optional; offsets count characters, the end is exclusive. Empty lines are skipped.
   docred  the official files, a JSON array of documents in DocRED's format, or one per line. Labels are ignored.
-JSON may be compressed by gzip.
+JSON may be compressed by gzip, on standard input, too.
 
 A record has "version", "id", "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). The
 "id" is the document's own; without one it is the title, or, if an earlier document has that title, "#" and the position.
@@ -40,7 +49,9 @@ only.
 The same command resumes an interrupted run, even after kill -9. Nothing is repeated, nothing is lost, and on the same
 machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
 model or a setting has changed, or if OUTPUT is no longer what was written; --restart predicts again. Only --batch_size may
-change. Standard input can be resumed if it begins as it did before; standard output cannot.
+change. Standard input can be resumed if it begins as it did before. When all of it is done, documents other than these are
+refused. Standard output cannot be resumed. A pipe that has a name, as `<(zcat ...)` and /dev/stdin have, is an input with
+--output - only; with a file as OUTPUT, take --input -.
 
 stderr shows progress: the number of documents, their rate and the time left. On a terminal this is a bar, otherwise a
 line every 30 seconds. For standard input no time left is shown, because its length is unknown.
@@ -175,7 +186,7 @@ examples:
 
 def _add_view(parser):
     parser.add_argument("--input", required=True, help="JSON lines of records, or - for standard input")
-    parser.add_argument("--output", required=True, help="the page")
+    parser.add_argument("--output", required=True, type=_output, help="the page, or - for standard output")
     parser.add_argument("--title", help="title of the page (default: the input's name)")
     parser.add_argument(
         "--truth",
@@ -293,7 +304,11 @@ def _add_evaluate(parser):
         help="file for the errors of each relation, false positives and false negatives with their sentences: .csv for a "
         "spreadsheet, or .json",
     )
-    parser.add_argument("--output", help="JSON file for every number, also per relation and of the type prior")
+    parser.add_argument(
+        "--output",
+        type=_output,
+        help=f"JSON file for every number, also per relation and of the type prior, {_OR_STANDARD_OUTPUT}",
+    )
     parser.add_argument(
         "--allow_missing_documents",
         action="store_true",
@@ -329,7 +344,12 @@ def _add_import(parser):
     parser.add_argument("--list_formats", action="store_true", help="show the formats and exit")
     parser.add_argument("--input", help="file, perhaps compressed by gzip, or folder")
     parser.add_argument("--format", metavar="NAME", help="of the input (default: guessed)")
-    parser.add_argument("--output", help="JSON file of documents; JSON lines if its name ends in .jsonl")
+    parser.add_argument(
+        "--output",
+        type=_output,
+        help=f"JSON file of documents, JSON lines if its name ends in .jsonl, {_OR_STANDARD_OUTPUT}, and relations are written "
+        "with --rel_info only",
+    )
     parser.add_argument(
         "--split",
         nargs=3,
@@ -425,7 +445,7 @@ def _add_rules(parser):
     parser.add_argument(
         "--documents", required=True, help="documents in DocRED's format, with labels as complete as possible"
     )
-    parser.add_argument("--output", required=True, help="the file of rules")
+    parser.add_argument("--output", required=True, type=_output, help=f"the file of rules, {_OR_STANDARD_OUTPUT}")
     parser.add_argument("--min_confidence", type=float, default=0.8, help="least confidence (%(default)s)")
     parser.add_argument("--min_support", type=int, default=5, help="least support (%(default)s)")
     parser.add_argument("--no_chains", action="store_true", help="no rules of two conditions")
@@ -455,7 +475,9 @@ example:
 def _add_complete(parser):
     parser.add_argument("--documents", required=True, help="labelled documents in DocRED's format")
     parser.add_argument("--rules", required=True, help="file of rules, as `comm-docre rules` writes it")
-    parser.add_argument("--output", required=True, help="the documents with completed labels")
+    parser.add_argument(
+        "--output", required=True, type=_output, help=f"the documents with completed labels, {_OR_STANDARD_OUTPUT}"
+    )
     parser.add_argument("--complete", help="documents with complete labels, some of them the same, to compare with")
     _add_dataset(parser)
 
@@ -492,7 +514,12 @@ def _add_export(parser):
         choices=("onnx", "torch", "label-studio", "doccano", "brat"),
         help="of OUTPUT (default: by its suffix, onnx for .onnx and torch for .pt2)",
     )
-    parser.add_argument("--output", required=True, help="file to write, or folder for brat")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=_output,
+        help=f"file to write, or folder for brat; with --format doccano also a pipe, {_OR_STANDARD_OUTPUT}",
+    )
     parser.add_argument(
         "--extensions",
         nargs="+",
@@ -527,7 +554,7 @@ example:
 def _add_card(parser):
     parser.add_argument("--run", required=True, help="folder that run_docre.py wrote into")
     parser.add_argument("--repo_id", help="the model's name on the Hub, for the card's examples")
-    parser.add_argument("--output", help="file to write; without it the card is printed")
+    parser.add_argument("--output", type=_output, help="file to write; without it, or with -, the card is printed")
 
 
 # ------------------------------------------------------------------------------------------------------ the command line
@@ -707,8 +734,10 @@ def _run(words):
 
     @command
     def run(words):
-        # What is asked for is in a file then, and a word about it need not be heard.
-        if getattr(args, "output", getattr(args, "output_dir", None)) not in (None, "-"):
+        output = getattr(args, "output", getattr(args, "output_dir", None))
+        if output in ("-", _STANDARD_OUTPUT):
+            print(end="")  # an error where that is closed
+        elif output is not None:  # what is asked for is in a file then, and a word about it need not be heard
             discard_closed_output()
         importlib.import_module("dataset_scripts")  # registers the data sets
         return importlib.import_module(COMMANDS[chosen.command].module).run(args)

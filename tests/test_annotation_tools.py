@@ -771,6 +771,39 @@ def test_a_pipe_is_refused_where_a_file_is_read_twice(command, tmp_path, capsys)
     assert not (tmp_path / "tool").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="/dev/stdout as POSIX has it")
+def test_an_export_to_standard_output_is_nothing_else(tmp_path, capfd):
+    predictions, output = tmp_path / "triples.jsonl", tmp_path / "lines.jsonl"
+    predictions.write_text(json.dumps(record_of("Ada. Bo.", [("PER", [(0, 3)])], [], id=1)) + "\n", encoding="utf-8")
+    words = ("export", "--format", "doccano", "--input", predictions, "--output")
+    assert run(*words, output) == 0
+    capfd.readouterr()
+    assert run(*words, "/dev/stdout") == 0
+    captured = capfd.readouterr()
+    assert captured.out == output.read_text(encoding="utf-8")
+    assert captured.err == "1 document, 1 mention, 0 relations: /dev/stdout\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="/dev/stdout as POSIX has it")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--input", "i", "--format", "label-studio"),
+        ("--input", "i", "--format", "brat"),
+        ("--model", "m", "--format", "onnx"),
+        ("--model", "m", "--format", "torch"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("output", ["/dev/stdout", "/dev/null"])
+def test_what_export_writes_to_files_only(words, output, capfd):
+    """What is several files, a folder, or a program, whose comparison with the model is printed."""
+    assert run("export", "--output", output, *words) == 2
+    captured = capfd.readouterr()
+    expected = f"error: --output {output}: found standard output, a pipe or a device, expected a f"
+    assert captured.err.startswith(expected) and captured.err.count("\n") == 1 and not captured.out
+
+
 @pytest.mark.parametrize("form", TOOLS)
 def test_documents_without_text_are_not_exported(form, tmp_path, capsys):
     """Nobody can mark anything in them."""

@@ -21,20 +21,22 @@ import pytest
 import torch
 from golden import original_of, write_rel2id
 from helpers import ROOT, SAMPLE, TOKENIZERS, random_document, tiny_model, tiny_system, tiny_text_config
+from safetensors.torch import save_file
 from transformers import AutoModel, AutoModelForTokenClassification, pipeline
 
 import comm_docre
 from modeling_comm import DocumentRelationExtractionPipeline
 from modeling_comm import relation_encoder_registry as encoder_registry
-from modeling_comm.commands import convert, predict_models
+from modeling_comm.commands import convert, predict_models, predict_suspects
 from modeling_comm.commands import predict as predict_command
 from modeling_comm.commands.evaluate import compare_files, read_predictions
-from modeling_comm.commands.predict_inputs import hashed, read_items, with_ids
+from modeling_comm.commands.predict_inputs import Item, hashed, read_items, with_ids
 from modeling_comm.data.dataset_entry import LOCAL
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import PredictionError
 from modeling_comm.utils import progress
 from modeling_comm.utils.imports import of_extra
+from modeling_comm.utils.writer import STANDARD_OUTPUT
 
 TEXT = "Oslo lies near the river. Anna was born in Lima in 1901. The king built a town near Bergen."
 
@@ -443,9 +445,18 @@ def test_convert(tmp_path, capsys):
     assert "Every tensor found its place" in printed and str(tmp_path / "converted") in printed
     found = AutoModel.from_pretrained(tmp_path / "converted").state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in original.state_dict().items())
-    (tmp_path / "text.pt").write_text("no tensors")
+    for name in ("text.pt", "text.safetensors"):
+        (tmp_path / name).write_text("no tensors")
+    save_file(tensors, tmp_path / "cut_off.safetensors")
+    os.truncate(tmp_path / "cut_off.safetensors", 10_000)
     capsys.readouterr()
-    for wrong, message in (("text.pt", "text.pt: not a file of tensors"), ("absent.pt", "absent.pt")):
+    for wrong, message in (
+        ("text.pt", "text.pt: not a file of tensors"),
+        ("absent.pt", "absent.pt"),
+        ("text.safetensors", "text.safetensors: no safetensors file ("),
+        ("cut_off.safetensors", "cut_off.safetensors: no safetensors file ("),
+        ("absent.safetensors", "absent.safetensors"),
+    ):
         assert run("convert", *flags, tmp_path / wrong) == 2
         assert message in error_line(capsys)
 
@@ -652,6 +663,11 @@ def test_parsers_offer_what_the_commands_take():
     assert sorted(choices("convert", "--relation_encoder")) == sorted(convert._SYSTEMS)
     assert comm_docre.parser_of("convert").get_default("grid") == convert.ORIGINAL_GRID
     assert comm_docre.parser_of("evaluate").get_default("dataset_config") == LOCAL.name
+    # `predict` takes `-` itself, and a graph has its format from its name.
+    names = comm_docre.COMMANDS.keys() - {"predict", "graph"}
+    outputs = {name: comm_docre.parser_of(name)._option_string_actions.get("--output") for name in names}
+    assert {name for name, action in outputs.items() if action is None} == {"convert"}
+    assert {action.type("-") for action in outputs.values() if action} == {STANDARD_OUTPUT}
 
 
 # ---------------------------------------------------------------------------------------------------- predict: inputs
@@ -670,13 +686,26 @@ def test_json_lines(predict, expected, tmp_path, form, packed):
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
 
 
-@pytest.mark.parametrize("source", ["file", "stdin"])
+@pytest.mark.parametrize("source", ["file", "stdin", "stdin of gzip"])
 def test_array_of_documents(predict, expected, tmp_path, stdin, source):
     content = json.dumps(documents(3), indent=1).encode()
     (tmp_path / "in.json").write_bytes(content)
-    stdin(content)
-    assert predict("-" if source == "stdin" else tmp_path / "in.json", "docred") == 0
+    stdin(gzip.compress(content) if source == "stdin of gzip" else content)
+    assert predict(tmp_path / "in.json" if source == "file" else "-", "docred") == 0
     assert_same(read_lines(tmp_path / "out.jsonl"), expected(documents(3), ["Title 0", "Title 1", "Title 2"]))
+
+
+def test_json_lines_of_gzip_on_standard_input(predict, tmp_path, stdin, capsys):
+    packed = gzip.compress(b"".join(json.dumps(document).encode() + b"\n" for document in documents(3)))
+    stdin(packed)
+    assert predict("-", "jsonl") == 0
+    assert len(read_lines(tmp_path / "out.jsonl")) == 3
+    stdin(gzip.compress((tmp_path / "out.jsonl").read_bytes()))
+    assert run("graph", "--input", "-", "--output", tmp_path / "graph.html") == 0
+    capsys.readouterr()
+    stdin(packed[:-9])
+    assert predict("-", "jsonl", output=tmp_path / "other.jsonl") == 2
+    assert "error: standard input: found Compressed file ended" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -1194,6 +1223,27 @@ def test_standard_output(predict, tmp_path, stdin, capsysbinary):
     assert not Path("-").exists() and not Path("-.settings.json").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes with names as POSIX has them")
+def test_a_pipe_with_a_name_is_refused_where_it_would_be_read_twice(predict, tmp_path, capsysbinary):
+    lines = write_lines(tmp_path / "in.jsonl", documents(2))
+
+    def pipe():
+        source, target = os.pipe()
+        os.write(target, lines.read_bytes())
+        os.close(target)
+        return source
+
+    source = pipe()
+    assert predict(f"/dev/fd/{source}", "jsonl") == 2
+    expected = f"error: --input /dev/fd/{source}: found a pipe, which cannot be read twice; expected a file, or - for standard"
+    assert capsysbinary.readouterr().err.startswith(expected.encode()) and not (tmp_path / "out.jsonl").exists()
+    assert predict(f"/dev/fd/{source}", "jsonl", output="-") == 0
+    os.close(source)
+    assert len(capsysbinary.readouterr().out.splitlines()) == 2
+    os.mkfifo(tmp_path / "fifo")
+    assert predict(tmp_path / "fifo", "jsonl") == 2
+
+
 # --------------------------------------------------------------------------------------------- predict: started and resumed
 
 
@@ -1326,6 +1376,20 @@ def test_a_copy_of_the_model_is_the_same(resume, model, tmp_path):
     assert_whole(tmp_path)
 
 
+def test_the_identity_of_a_model_has_every_file_that_makes_it(tmp_path):
+    def identity(name):
+        (tmp_path / name).write_text(name)
+        return predict_models.model_identity(str(tmp_path))
+
+    parts = ["config.json", "model.safetensors", "pytorch_model.bin", "pytorch_model-00001-of-00002.bin"]
+    parts += ["pytorch_model.bin.index.json", "tokenizer.json", "added_tokens.json", "vocab.txt", "merges.txt"]
+    parts += ["spiece.model", "sentencepiece.bpe.model"]
+    found = [identity(name) for name in parts]
+    assert len(set(found)) == len(parts)
+    for name in ("results.json", "training_args.bin", "optimizer.bin", "README.md"):
+        assert identity(name) == found[-1]
+
+
 def test_files_that_do_not_fit_are_refused(resume, tmp_path, capsys):
     output, state = tmp_path / "out.jsonl", tmp_path / "out.jsonl.settings.json"
     content, stored = output.read_bytes(), state.read_bytes()
@@ -1411,6 +1475,37 @@ def test_standard_input_resumes_if_it_begins_the_same(predict, interrupted, tmp_
     stdin(content)
     assert predict("-", "jsonl", "--batch_size", "8") == 3
     assert (tmp_path / "out.jsonl").read_bytes() == (interrupted / "whole.jsonl").read_bytes()
+
+
+def test_a_finished_run_takes_no_other_standard_input(predict, tmp_path, stdin, capsys):
+    lines = [json.dumps(document).encode() + b"\n" for document in documents(4)]
+    stdin(b"".join(lines[:2]))
+    assert predict("-", "jsonl") == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    for given, message in (
+        (lines[2:], "- begins otherwise than it did for "),
+        (lines[:1], "- begins otherwise than it did for "),
+        (lines, "--input -: found more than the 2 documents with which "),
+    ):
+        capsys.readouterr()
+        stdin(b"".join(given))
+        assert predict("-", "jsonl") == 2
+        assert message in error_line(capsys) and (tmp_path / "out.jsonl").read_bytes() == before
+    stdin(b"".join(lines[:2]))
+    assert predict("-", "jsonl") == 0
+    stdin(b"".join(lines))
+    assert predict("-", "jsonl", "--restart") == 0
+    assert len(read_lines(tmp_path / "out.jsonl")) == 4
+
+
+def test_a_finished_run_of_nothing_takes_no_documents(predict, tmp_path, stdin, capsys):
+    for _ in range(2):
+        stdin(b"\n")
+        assert predict("-", "jsonl") == 0
+    capsys.readouterr()
+    stdin(json.dumps(documents(1)[0]).encode())
+    assert predict("-", "jsonl") == 2
+    assert "found more than the 0 documents" in error_line(capsys)
 
 
 def interrupt_third(function):
@@ -1578,6 +1673,30 @@ def test_a_document_that_kills_the_process_is_set_aside_at_the_next_start(killer
     )
     assert not note.exists()
     assert killer([*words, "--restart"]) == -signal.SIGKILL, "it is tried again"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the test forks, what it tests does not")
+def test_several_documents_that_kill_are_set_aside_without_forks(tmp_path, monkeypatch):
+    """Where processes cannot be forked, the first process knows of the batch, and each further one of one more document."""
+    monkeypatch.setattr(predict_suspects, "_can_fork", lambda: False)
+    batch = [Item("line", place, "", {"text": ""}) for place in range(1, 5)]
+    rejected = tmp_path / "rejected"
+
+    def predict(items):
+        if {item.place for item in items} & {1, 2, 4}:
+            os._exit(9)
+        return [{} for _ in items], []
+
+    def run_once():
+        if (process := os.fork()) == 0:
+            _, found = predict_suspects.Suspects(str(tmp_path / "out.jsonl")).predict(predict, batch)
+            rejected.write_text(json.dumps([item.place for item, _ in found]))
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    assert [run_once() for _ in range(5)] == [9, 9, 9, 9, 0]
+    assert json.loads(rejected.read_text()) == [1, 2, 4]
+    assert not predict_suspects.working_file(tmp_path / "out.jsonl").exists()
 
 
 def test_killed_process_of_its_own(words, tmp_path):

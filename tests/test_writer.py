@@ -15,6 +15,7 @@ from helpers import random_document, save_backbone, tiny_model
 
 from modeling_comm.utils.files import read_json, write_json
 from modeling_comm.utils.writer import (
+    STANDARD_OUTPUT,
     open_stream,
     remove_unfinished,
     replace_folder,
@@ -187,6 +188,67 @@ def test_outputs_that_are_no_files(commands, model, tmp_path):
     (shown, page) = commands([*view, "/dev/stdout"], [*view, tmp_path / "page.html"])
     assert page.status == 0 and shown.out == (tmp_path / "page.html").read_text()
     assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+def test_a_hyphen_is_standard_output_where_one_file_is_written(commands, tmp_path):
+    """The same bytes and nothing beside them; no file is called `-`."""
+    truth, rules, facts = (tmp_path / name for name in ("truth.json", "rules.yaml", "facts.json"))
+    write_json(truth, documents(2))
+    write_json(facts, [])
+    record = {
+        "version": 1,
+        "title": "a",
+        "text": "Ada met Bo.",
+        "sentences": [],
+        "entities": [],
+        "triples": [],
+        "lost": {},
+    }
+    (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
+    words = {
+        "rules": ["--documents", truth, "--min_confidence", "0.1", "--min_support", "1"],
+        "complete": ["--documents", truth, "--rules", rules, "--complete", truth],
+        "evaluate": ["--predictions", facts, "--truth", truth],
+        "import": ["--input", truth],
+        "export": ["--format", "doccano", "--input", tmp_path / "in.jsonl"],
+        "view": ["--input", tmp_path / "in.jsonl"],
+    }
+    jobs = [
+        {"command": ["comm-docre", name, *given, "--output", output], "cwd": tmp_path}
+        for name, given in words.items()
+        for output in (rules if name == "rules" else tmp_path / f"{name}.out", "-")
+    ]
+    finished = commands(*jobs)
+    for name, to_file, to_stdout in zip(words, finished[::2], finished[1::2], strict=True):
+        written = (rules if name == "rules" else tmp_path / f"{name}.out").read_text()
+        assert (to_file.status, to_stdout.status) == (0, 0), to_stdout.err
+        assert to_stdout.out == written and written, name
+        assert to_stdout.err.strip(), name  # the counts
+    split, closed, graph = commands(
+        ["comm-docre", "import", *words["import"], "--output", "-", "--split", "80", "10", "10"],
+        {"command": ["comm-docre", "evaluate", *words["evaluate"], "--output", "-"], "closed": [1]},
+        ["comm-docre", "graph", *words["view"], "--output", "-"],
+    )
+    for one, found in (
+        (split, "expected a folder"),
+        (closed, "standard output"),
+        (graph, "-: expected a name that ends in"),
+    ):
+        assert one.status == 2 and found in one.err and not one.out
+    assert not (tmp_path / "-").exists()
+
+
+def test_the_name_of_standard_output_needs_no_such_file(monkeypatch, capfd):
+    status = os.stat
+
+    def without_devices(path, *arguments, **options):
+        if os.fspath(path) == STANDARD_OUTPUT:
+            raise FileNotFoundError(path)
+        return status(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", without_devices)
+    write_text(STANDARD_OUTPUT, "text")
+    assert capfd.readouterr().out == "text"
 
 
 @pytest.mark.parametrize("renamings", [None, 0, 1, 2], ids=["copying", "first", "second", "none"])

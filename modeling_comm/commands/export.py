@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoProcessor
 from ..deployment.export import export_onnx, export_program, largest_difference
 from ..extensions import import_extensions
 from ..saved_folder import replacing_folder
-from ..utils.writer import replacing
+from ..utils.writer import is_stream, replacing
 from . import export_annotations
 from .errors import refuse_overwriting
 from .predict_models import check_model
@@ -33,6 +33,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--format is {args.format or 'not given'}; expected {expected}")
     if args.extensions and not of_model:
         raise ValueError(f"--extensions goes without --format {args.format}: it is for the code of a model")
+    if args.format != "doccano" and is_stream(args.output):
+        found = (
+            f"found standard output, a pipe or a device, expected a {'folder' if args.format == 'brat' else 'file'}"
+        )
+        raise ValueError(f"--output {args.output}: {found}; only --format doccano can be written to these")
     return _export_model(args) if of_model else export_annotations.run(args)
 
 

@@ -11,6 +11,7 @@ from ..prediction_record import PredictionRecord, parse_record
 from ..utils.counted_nouns import DOCUMENTS, MENTIONS, RELATIONS, counted
 from ..utils.files import iterate_json_values, refuse_pipe
 from ..utils.relation_names import read_relation_names
+from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .predict_outputs import check_finished
 
@@ -28,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     files = get_writer(args.format)(args.output, documents, labels, version)
     kinds = (DOCUMENTS, MENTIONS, RELATIONS)
     counts = ", ".join(counted(labels.counts[nouns[1]], nouns) for nouns in kinds if labels.counts)
-    print(f"{counts or 'no documents'}: {' and '.join(files)}")
+    to_stdout = is_standard_output(args.output)
+    print(f"{counts or 'no documents'}: {' and '.join(files)}", file=sys.stderr if to_stdout else sys.stdout)
     for kind, number in labels.left_out.items():
         print(f"left out: {number:,} {kind}", file=sys.stderr)
     return 0

@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"expected {' and '.join(f'--{flag}' for flag in missing)}, or --list_formats")
     files = input_files(args.input, args.format)
     to_stdout = is_standard_output(args.output)
+    if args.split and to_stdout:
+        raise ValueError(f"--output {args.output}: found standard output, expected a folder for the files of --split")
     written = [Path(args.output, name) for name in SPLIT_FILES] if args.split else [args.output]
     relation_file = args.rel_info or (None if to_stdout else Path(written[0]).with_name(RELATION_FILE))
     outputs = [path for path in (*written, relation_file, args.report) if path]

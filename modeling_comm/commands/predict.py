@@ -97,15 +97,26 @@ def run(args: argparse.Namespace) -> int:
     form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
     stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
     standard = stream or args.output == STANDARD_STREAM
+    if not standard or processes.size > 1:
+        _refuse_pipe(args.input)
     with StandardOutput(form, stream) if standard else _resumable_output(args, form) as output:
         processes.start({"finished": output.finished, "read": output.read})
         if not output.finished:
             _predict(args, output, processes)
+        elif args.input == STANDARD_STREAM:  # the settings, which were compared, have no hash of it
+            _refuse_others(args, output)
     if not output.read:
         print(f"warning: {args.input} has no document in it", file=sys.stderr)
     _report(output, args)
     # A launcher would take any other status for a process that has died.
     return SOME_REJECTED if output.counts["rejected"] and processes.size == 1 else 0
+
+
+def _refuse_pipe(source):
+    """Refuses what can be read once: the hash of an input comes before its documents, and each process reads all of it."""
+    if source != STANDARD_STREAM and Path(source).is_fifo():
+        expected = f"expected a file, or {STANDARD_STREAM} for standard input"
+        raise ValueError(f"--input {source}: found a pipe, which cannot be read twice; {expected}")
 
 
 def _help(args, processes):
@@ -189,11 +200,24 @@ class _Items:
                 return batch
 
 
-def _predict(args, output, processes):
+def _items_left(args, output):
+    """Items of the input behind those that are done; a `ValueError` where these are not those that were done."""
     items = _Items(args)
     items.skip(output.read)
     if output.read and items.sha256 != output.input_sha256:
         raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
+    return items
+
+
+def _refuse_others(args, output):
+    """Refuses documents that a finished run has not read."""
+    if _items_left(args, output).batch(0):
+        found = f"found more than the {counted(output.read, DOCUMENTS)} with which {args.output} was finished"
+        raise ValueError(f"--input {args.input}: {found}, expected the same; --restart predicts all of them")
+
+
+def _predict(args, output, processes):
+    items = _items_left(args, output)
     if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
         print(f"{args.input}: {counted(others, _OTHER_FILES)} not read", file=sys.stderr)
     types, whole = set(), not output.read

@@ -10,11 +10,11 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ..document_input import NOT_ACCEPTED
 from ..documents import shown, validate_document
-from ..utils.files import iterate_json_array, open_text
+from ..utils.files import iterate_json_array, open_text, unpacked
 
 STANDARD_STREAM = "-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -64,22 +64,28 @@ def read_items(source: str, form: str) -> Iterator[Item]:
             with _open_bytes(source) as stream:
                 yield from _document_items(stream, source, form == "docred")
     except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        name = source_name(source)
         raise ValueError(
-            f"{source}: found {error}, expected UTF-8, plain or compressed by gzip; is it complete?"
+            f"{name}: found {error}, expected UTF-8, plain or compressed by gzip; is it complete?"
         ) from error
 
 
-def standard_input() -> BinaryIO:
+def source_name(source: str) -> str:
+    """What an input is called in messages."""
+    return "standard input" if source == STANDARD_STREAM else source
+
+
+def standard_input() -> io.BufferedReader:
     """The bytes of standard input; a `ValueError` where it is closed."""
     if sys.stdin is None:
         raise ValueError(f"standard input is closed; expected documents there, or a file instead of {STANDARD_STREAM}")
-    return sys.stdin.buffer
+    return sys.stdin.buffer  # type: ignore[return-value]
 
 
 @contextlib.contextmanager
 def _open_bytes(source):
     if source == STANDARD_STREAM:
-        yield standard_input()
+        yield unpacked(standard_input())
     else:
         with open_text(source) as file:
             yield file.buffer
@@ -140,7 +146,7 @@ def _decode(content):
 
 
 def _document_items(stream, source, docred):
-    name = "standard input" if source == STANDARD_STREAM else source
+    name = source_name(source)
     array = _first_bytes(stream).startswith(b"[")
     if docred and array:
         text = io.TextIOWrapper(stream, encoding="utf-8-sig")

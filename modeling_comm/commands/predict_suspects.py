@@ -87,7 +87,9 @@ class Suspects:
         if self._note is None:
             yield
             return
-        write_json(self._note, {"items": [item.place for item in items], "alone": alone})
+        # The note of one item takes the place of the one that knew others that kill: these stay known.
+        known = self._alone if alone else ()
+        write_json(self._note, {"items": [*known, *(item.place for item in items)], "alone": alone})
         try:
             yield
         finally:  # not after a kill

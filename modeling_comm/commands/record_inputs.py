@@ -6,7 +6,7 @@ from typing import Any
 from ..documents import DocumentError
 from ..prediction_record import PredictionRecord, parse_record
 from ..reporting.triple_table import refuse_csv
-from .predict_inputs import STANDARD_STREAM, read_items
+from .predict_inputs import read_items, source_name
 
 
 def placed_values(source: str) -> Iterator[tuple[str, Any]]:
@@ -17,7 +17,7 @@ def placed_values(source: str) -> Iterator[tuple[str, Any]]:
         OSError: the input cannot be read.
         ValueError: a line is no JSON; the message names file and line.
     """
-    name = "standard input" if source == STANDARD_STREAM else source
+    name = source_name(source)
     for item in read_items(source, "jsonl"):
         place = f"{name}, {item.kind} {item.place}"
         if item.error is not None:

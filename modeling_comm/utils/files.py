@@ -26,11 +26,15 @@ def open_text(path: str | os.PathLike) -> TextIO:
     """A JSON file to read as text, also if it is compressed by gzip, whatever its name. It is opened once: a pipe, which can be
     read once only, may be given, too."""
     file = open(path, "rb")  # noqa: SIM115  # closed with what is returned
-    if file.peek(2)[:2] != b"\x1f\x8b":
-        return io.TextIOWrapper(file, encoding="utf-8-sig")
-    unpacked = gzip.GzipFile(fileobj=file)
-    unpacked.myfileobj = file  # type: ignore[assignment]  # which is closed with it
-    return io.TextIOWrapper(unpacked, encoding="utf-8-sig")  # type: ignore[arg-type]
+    content = unpacked(file)
+    if isinstance(content, gzip.GzipFile):
+        content.myfileobj = file  # type: ignore[assignment]  # which is closed with it
+    return io.TextIOWrapper(content, encoding="utf-8-sig")  # type: ignore[arg-type]
+
+
+def unpacked(stream: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
+    """The bytes of a stream that is at its start, unpacked if they are compressed by gzip."""
+    return gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == b"\x1f\x8b" else stream
 
 
 def refuse_pipe(path: str | os.PathLike) -> None:

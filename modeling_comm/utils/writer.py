@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+# The name of standard output, also where the system has no such file.
+STANDARD_OUTPUT = "/dev/stdout"
+
 _UNFINISHED = ".unfinished"
 _LONGEST_NAME = 100  # bytes of a file's name within that of its temporary one
 
@@ -60,6 +63,14 @@ def open_stream(path: str | os.PathLike) -> BinaryIO | None:
     return None if stat.S_ISREG(status.st_mode) else open(path, "wb")
 
 
+def is_stream(path: str | os.PathLike) -> bool:
+    """Returns whether [`open_stream`] opens a path, as what is neither a file nor a folder nor can become one."""
+    status = _status(path)
+    if status is None:
+        return False
+    return _own_stream(status) is not None or not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+
+
 def is_standard_output(path: str | os.PathLike) -> bool:
     """Returns whether a file is what this process prints to."""
     status = _status(path)
@@ -68,7 +79,7 @@ def is_standard_output(path: str | os.PathLike) -> bool:
 
 def _status(path):
     try:
-        return os.stat(path)
+        return os.fstat(1) if os.fspath(path) == STANDARD_OUTPUT else os.stat(path)
     except FileNotFoundError:
         return None
 
