@@ -134,6 +134,32 @@ def test_no_format_is_guessed_where_none_fits(tmp_path):
         input_files(tmp_path / "letter.txt", "pdf")
 
 
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path, capsys):
+    content, folder = (FIXTURES / "two_documents.json").read_bytes(), tmp_path / "all"
+    folder.mkdir()
+    (folder / "a.json").write_bytes(content)
+    (folder / "c.json").write_text(content.decode("utf-8"), encoding="utf-16")
+    (folder / "d.dat").write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+    (folder / "rel_info.json").write_text('{"P17": "country"}')
+    (folder / "README.md").write_text("About these files.")
+    assert run("--input", folder, "--output", tmp_path / "all.json", "--report", tmp_path / "report.json") == 0
+    assert "2 files that were not read (c.json, d.dat)" in capsys.readouterr().out
+    unread = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["unread_files"]
+    assert unread == [str(folder / "c.json"), str(folder / "d.dat")]
+    (folder / "b.json.gz").write_bytes(gzip.compress(content)[:-20])
+    with pytest.raises(DocumentError, match=r"b\.json\.gz.*is the file complete"):
+        read(folder)
+
+
+@pytest.mark.parametrize("form", [None, "brat"])
+def test_a_text_without_annotations_is_named(form, tmp_path):
+    for name in ("vale.txt", "vale.ann"):
+        (tmp_path / name).write_bytes((FIXTURES / "brat" / name).read_bytes())
+    assert read(tmp_path, form)[1].unread_files == []
+    (tmp_path / "lima.txt").write_text("Lima is in Peru.")
+    assert read(tmp_path, form)[1].unread_files == [str(tmp_path / "lima.txt")]
+
+
 def test_a_format_of_ones_own(monkeypatch, tmp_path):
     monkeypatch.setattr(format_registry, "_FORMATS", dict(format_registry._FORMATS))
 

@@ -13,7 +13,7 @@ from ..documents import Document, DocumentError, shown
 from ..utils.files import read_json, write_json
 from ..utils.writer import write_text
 from .annotated_text import AnnotatedText
-from .format_registry import register_format, register_writer
+from .format_registry import NAMES_FILE, register_format, register_writer
 from .import_report import ImportReport
 from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
 from .pre_annotation import PreAnnotation, PreAnnotationLabels, safe_names
@@ -22,8 +22,6 @@ from .text_offsets import CHARACTERS, find_span
 logger = logging.getLogger(__name__)
 
 EQUIVALENCE = "Equiv"
-# Beside the documents of an export: what brat's names for files and labels stand for, which have letters, digits, - and _ alone.
-NAMES_FILE = "comm_docre.json"
 _LINE = re.compile(rb"[TREAMN]\d+\t|\*\t|#")
 _ARGUMENT = re.compile(r"([^:\s]+):(\S+)")
 _NOT_READ = {"E": "events", "A": "attributes", "M": "attributes", "N": "normalizations", "#": "notes"}
@@ -46,7 +44,9 @@ def _links_mentions(path, options):
     return any(line.startswith(f"*\t{EQUIVALENCE}") for line in lines) or any(map(options.is_coreference, relations))
 
 
-@register_format("brat", "brat's standoff files", (".ann",), looks_like_brat, links_mentions=_links_mentions)
+@register_format(
+    "brat", "brat's standoff files", (".ann",), looks_like_brat, links_mentions=_links_mentions, beside=".txt"
+)
 def read_brat(
     path: str, report: ImportReport, options: MarkedTextOptions
 ) -> Iterator[AnnotatedText | Document | DocumentError]:
