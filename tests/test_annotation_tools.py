@@ -449,6 +449,20 @@ def test_what_is_wrong_in_brat_is_named_by_its_line(old, new, line, tmp_path):
     assert (error.value.field, error.value.source, error.value.title) == (f"line {line}", str(path), "vale")
 
 
+def test_a_pair_of_brat_that_cannot_be_read_can_be_left_out(tmp_path):
+    for name in ("a.ann", "a.txt", "b.ann", "b.txt", "c.ann", "vale.ann", "vale.txt"):
+        (tmp_path / name).write_bytes((FIXTURES / "brat" / f"vale{name[-4:]}").read_bytes())
+    (tmp_path / "a.txt").write_bytes("Łódź".encode("iso-8859-2"))
+    (tmp_path / "b.ann").write_bytes("T1\tLOC 0 4\tŁódź".encode("iso-8859-2"))
+    with pytest.raises(DocumentError, match=r"a\.txt"):
+        read(tmp_path, "brat")
+    report = ImportReport()
+    (document,) = read_documents(tmp_path, "brat", report, on_bad_document="skip")
+    assert document["title"] == "vale"
+    found = [(os.path.basename(error.source), error.title) for error in report.skipped]
+    assert found == [("a.txt", "a"), ("b.ann", "b"), ("c.txt", "c")]
+
+
 def test_equal_titles_are_noted(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

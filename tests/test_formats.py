@@ -179,6 +179,45 @@ def test_a_format_of_ones_own(monkeypatch, tmp_path):
     assert len(read(tmp_path, "pubtator")[0]) == 2
 
 
+def _broken_row(row):
+    row["labels"]["tail"] = []
+
+
+# By file the change of its first document after which that cannot be read, and the next can.
+BROKEN = {
+    "two_texts.pubtator": ("101\tCID\tD900001\tD910001\n", "101\tbroken\n"),
+    "pairs.data": ("1:CID:2\tL2R", "CID\tL2R"),
+    "two_texts.bioc.json": lambda documents: documents["documents"][0].pop("passages"),
+    "two_rows_of_the_hub.json": lambda rows: _broken_row(rows[0]),
+    "chemdisgene.json": lambda documents: documents.insert(0, {"docid": "1", "title": None}),
+    "two_documents.json": lambda documents: documents.insert(0, None),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_document_that_cannot_be_read_can_be_left_out(name, tmp_path):
+    text, change = (FIXTURES / name).read_text(encoding="utf-8"), BROKEN[name]
+    if isinstance(change, tuple):
+        text = text.replace(*change, 1)
+    else:
+        change(content := json.loads(text))
+        text = json.dumps(content)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DocumentError):
+        read(tmp_path / name, FILES[name])
+    documents, report = read(tmp_path / name, FILES[name], on_bad_document="skip")
+    whole, _ = read(FIXTURES / name)
+    assert documents == whole[-len(documents) :] and len(report.skipped) == 1
+
+
+def test_a_row_of_parquet_that_cannot_be_read_can_be_left_out(parquet, tmp_path):
+    rows = Dataset.from_parquet(str(parquet), cache_dir=str(tmp_path / "cache")).to_list()
+    _broken_row(rows[0])
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    documents, report = read(tmp_path / "rows.parquet", on_bad_document="skip")
+    assert [document["title"] for document in documents] == ["Holt"] and len(report.skipped) == 1
+
+
 # ------------------------------------------------------------------------------------------------------------ PubTator
 
 
@@ -274,11 +313,11 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     content = json.loads((FIXTURES / "two_texts.bioc.json").read_text(encoding="utf-8"))
     path = tmp_path / "wrong.bioc.json"
 
-    def error_of(change, kind=DocumentError):
+    def error_of(change):
         wrong = json.loads(json.dumps(content))
         change(wrong["documents"][0])
         path.write_text(json.dumps(wrong))
-        with pytest.raises(kind, match=path.name) as error:
+        with pytest.raises(DocumentError, match=path.name) as error:
             read(path)
         return error.value
 
@@ -287,7 +326,15 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     location = content["documents"][0]["passages"][1]["annotations"][0]["locations"][0]["offset"]
     moved = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(offset=location + 1)  # noqa: E731
     assert error_of(moved).field == "passages[1].annotations[0]"
-    error_of(lambda d: d.pop("id"), ValueError)
+    assert error_of(lambda d: d.pop("id")).field == "id"
+    passage = "passages[1]"
+    assert error_of(lambda d: d["passages"][1].update(offset="0")).field == f"{passage}.offset"
+    assert error_of(lambda d: d["passages"][1].update(text=5)).field == f"{passage}.text"
+    assert error_of(lambda d: d["passages"][1].update(infons=[])).field == f"{passage}.infons"
+    assert error_of(lambda d: d["passages"][1].update(annotations=3)).field == f"{passage}.annotations"
+    location = f"{passage}.annotations[0].locations[0]"
+    text = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(length="3")  # noqa: E731
+    assert error_of(text).field == f"{location}.length"
 
 
 def test_a_number_is_an_id_in_bioc(tmp_path):

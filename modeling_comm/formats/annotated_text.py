@@ -1,6 +1,6 @@
 """A text with what was annotated in it, as most formats have it, and the document in DocRED's format that it becomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,20 @@ class AnnotatedText:
     ignored_pairs: Sequence[tuple[str, str]] = ()
     linked: bool = False
     sentences: Sequence[tuple[int, int]] | None = None
+
+
+def read_each(
+    items: Iterable, parse: Callable[[int, Any], AnnotatedText | Document | None]
+) -> Iterator[AnnotatedText | Document | DocumentError]:
+    """What `parse` makes of the index and the item, without None; the error where an item cannot be read, as the next one can."""
+    for index, item in enumerate(items):
+        try:
+            found = parse(index, item)
+        except DocumentError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found
 
 
 def document_of_text(

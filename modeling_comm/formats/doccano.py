@@ -11,7 +11,7 @@ from numbers import Integral
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
 from ..utils.writer import replacing
-from .annotated_text import AnnotatedText
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
 from .marked_text import (
@@ -21,7 +21,6 @@ from .marked_text import (
     MarkedText,
     MarkedTextOptions,
     finish_marked_text,
-    read_each,
 )
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import UTF16, Utf16Offsets, find_span

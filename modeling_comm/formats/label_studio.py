@@ -12,7 +12,7 @@ from pathlib import Path
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_array, open_text
 from ..utils.writer import replacing, write_bytes
-from .annotated_text import AnnotatedText
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
 from .marked_text import (
@@ -22,7 +22,6 @@ from .marked_text import (
     MarkedText,
     MarkedTextOptions,
     finish_marked_text,
-    read_each,
 )
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import CHARACTERS, find_span, unit_of_spans

@@ -2,11 +2,10 @@
 one becomes the other."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from ..documents import Document, DocumentError
+from ..documents import Document
 from ..mentions import group_mentions
 from ..settings import SettingError
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
@@ -121,20 +120,6 @@ class MarkedTextOptions:
         if self.coreference_relation is not None:
             return relation == self.coreference_relation
         return relation.lower() in COREFERENCE_RELATIONS
-
-
-def read_each(
-    items: Iterable, parse: Callable[[int, Any], AnnotatedText | Document | None]
-) -> Iterator[AnnotatedText | Document | DocumentError]:
-    """What `parse` makes of the index and the item, without None; the error where an item cannot be read, as the next one can."""
-    for index, item in enumerate(items):
-        try:
-            found = parse(index, item)
-        except DocumentError as error:
-            yield error
-            continue
-        if found is not None:
-            yield found
 
 
 def finish_marked_text(

@@ -6,10 +6,10 @@ from numbers import Integral
 from ..document_input import NOT_ACCEPTED
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
-from .annotated_text import AnnotatedText
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
 
 
 def looks_like_prodigy(head: bytes, path: str) -> bool:

@@ -7,10 +7,10 @@ from ..documents import Document, DocumentChecker, DocumentError
 from ..prediction_record import parse_record
 from ..utils.files import iterate_json_values
 from ..utils.imports import of_extra
-from .annotated_text import AnnotatedText, document_of_text
+from .annotated_text import AnnotatedText, document_of_text, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
 from .pre_annotation import pre_annotation
 
 # Groups of `doc.spans` whose name begins so are chains of coreference, in spaCy's experimental component.
