@@ -27,6 +27,7 @@ from modeling_comm.formats import (
 )
 from modeling_comm.formats.marked_text import ENTITY_WAYS
 from modeling_comm.formats.pre_annotation import safe_names
+from modeling_comm.formats.spacy_docs import _marked
 from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span, unit_of_spans
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.settings import NameTakenError, SettingError
@@ -379,6 +380,55 @@ def test_what_is_wrong_in_label_studio_is_named(place, value, field, tmp_path):
     assert [document["title"] for document in found] == ["Lima"] and len(report.skipped) == 1
     with pytest.raises(DocumentError, match="--text_field"):
         read(FIXTURES / "label_studio.json", text_field="body")
+
+
+DOCCANO = {"text": "Oslo.", "entities": []}
+PRODIGY = {"text": "Oslo.", "spans": []}
+SPACY = {"text": "Oslo.", "ents": [], "tokens": []}
+ANNOTATION = {"data": {"text": "Oslo."}, "annotations": [{"result": []}]}
+
+
+@pytest.mark.parametrize(
+    ("form", "item", "field"),
+    [
+        ("label-studio", {**ANNOTATION, "annotations": 3}, "annotations"),
+        ("label-studio", {**ANNOTATION, "annotations": [{"result": 3}]}, "result"),
+        *(
+            ("label-studio", {**ANNOTATION, "annotations": [{"result": [{"type": "relation", **wrong}]}]}, field)
+            for wrong, field in (
+                ({"labels": 5}, "result[0].labels"),
+                ({"labels": ["in"], "direction": []}, "result[0].direction"),
+            )
+        ),
+        ("doccano", {**DOCCANO, "Comments": 3}, "Comments"),
+        ("prodigy", {**PRODIGY, "relations": 3}, "relations"),
+        ("spacy", {**SPACY, "sents": [{"start": 0}]}, "sents[0].end"),
+        ("spacy", {**SPACY, "ents": [3]}, "ents[0]"),
+        ("spacy", {**SPACY, "spans": {"sc": [3]}}, "spans.sc[0]"),
+        ("spacy", {**SPACY, "spans": {"sc": 3}}, "spans.sc"),
+        ("spacy", {**SPACY, "_": 3}, "_"),
+        ("spacy", {**SPACY, "_": {"rel": {"(0, 1)": {"in": 1.0}}}}, "_.rel"),
+    ],
+)
+def test_a_field_of_another_type_is_named(form, item, field, tmp_path):
+    right = {"label-studio": ANNOTATION, "doccano": DOCCANO, "prodigy": PRODIGY, "spacy": SPACY}[form]
+    items = [item, right]
+    array, lines = json.dumps(items), "".join(f"{json.dumps(one)}\n" for one in items)
+    (tmp_path / "all.jsonl").write_text(array if form == "label-studio" else lines)
+    with pytest.raises(DocumentError) as error:
+        read(tmp_path / "all.jsonl", form)
+    assert error.value.field.removeprefix("annotations[].") == field and error.value.index == 0
+    report = ImportReport()
+    found = read_documents(tmp_path / "all.jsonl", form, report, on_bad_document="skip")
+    assert len(list(found)) == 1 and len(report.skipped) == 1
+
+
+def test_relations_of_spacys_tutorial_are_checked():
+    item = {**SPACY, "ents": [{"start": 0, "end": 4}], "tokens": [{"start": 0}, {"start": 4}]}
+    for relations in ({(0, 9): {}}, {(0,): {}}, {(0, 1): 3}, {(0, 1): {"in": "high"}}):
+        with pytest.raises(DocumentError) as error:
+            _marked({**item, "_": {"rel": relations}}, 0, "all.spacy", ImportReport())
+        assert error.value.field == "_.rel"
 
 
 def test_what_has_no_relations_is_refused(tmp_path):

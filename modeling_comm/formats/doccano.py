@@ -110,7 +110,7 @@ def _marked(checker, line, number, report, options):
         checker.check(relation, Mapping, field, "a relation: an object with from_id, to_id and type")
         kind = checker.read(relation, "type", str, f"{field}.", "a relation's label")
         links.append(Link(str(relation.get("from_id")), str(relation.get("to_id")), kind, field))
-    report.drop("comments", len(line.get("Comments") or ()))
+    report.drop("comments", len(checker.check(line.get("Comments") or [], list, "Comments", "a list of comments")))
     title = line.get("title")
     if not isinstance(title, str) or not title.strip():
         title = f"document {line.get('id', number)}"

@@ -4,6 +4,7 @@ one becomes the other."""
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..documents import Document
 from ..mentions import group_mentions
@@ -120,6 +121,11 @@ class MarkedTextOptions:
         if self.coreference_relation is not None:
             return relation == self.coreference_relation
         return relation.lower() in COREFERENCE_RELATIONS
+
+
+def list_or_empty(value: Any) -> list:
+    """A list, and an empty one for anything else: what looks for links leaves it to the reader to say what is wrong."""
+    return value if isinstance(value, list) else []
 
 
 def finish_marked_text(

@@ -9,7 +9,7 @@ from ..utils.files import iterate_json_lines
 from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, list_or_empty
 
 
 def looks_like_prodigy(head: bytes, path: str) -> bool:
@@ -23,7 +23,7 @@ def _links_mentions(path, options):
         options.is_coreference(str(relation.get("label")))
         for _, line in iterate_json_lines(path)
         if isinstance(line, Mapping)
-        for relation in line.get("relations") or ()
+        for relation in list_or_empty(line.get("relations"))
         if isinstance(relation, Mapping)
     )
 
