@@ -704,6 +704,50 @@ def test_a_document_that_is_not_among_the_originals(tmp_path, astral):
     assert report.noted == {"documents that are not among the original ones": 1}
 
 
+def test_types_are_the_same_with_and_without_the_original(tmp_path, capsys):
+    """Also in one import, of which only some documents are among the originals."""
+    text = "Ada Vale built the Vale in Oslo under the Oslo Act ."
+    entities = [("Ada Vale", "PER"), ("Vale", "MISC"), ("Oslo", "LOC")]
+    original = labelled(text, "sent", [*entities, ("Oslo Act", "GPE")], [])
+    words = ("Ada Vale", "PERSON"), ("Vale", "PRODUCT"), ("Oslo", "GPE"), ("Oslo Act", "LAW"), ("built", "Deed")
+    places = [(0, 8), (19, 23), (27, 31), (42, 50), (9, 14)]
+    marked = [
+        {"id": number, "label": kind, "start_offset": start, "end_offset": end}
+        for number, ((_, kind), (start, end)) in enumerate(zip(words, places, strict=True))
+    ]
+    lines = [{"text": text, "title": title, "entities": marked, "relations": []} for title in ("sent", "new")]
+    (tmp_path / "all.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / "sent.json").write_text(json.dumps([original]))
+
+    def types(document):
+        return {mentions[0]["name"]: mentions[0]["type"] for mentions in document["vertexSet"]}
+
+    expected = {"Ada Vale": "PER", "Vale": "MISC", "Oslo": "LOC", "Oslo Act": "MISC", "built": "Deed"}
+    arguments = ["--input", tmp_path / "all.jsonl", "--output", tmp_path / "out.json"]
+    arguments += ["--report", tmp_path / "report.json"]
+    for more in ((), ("--original", tmp_path / "sent.json")):
+        assert run("import", *arguments, *more) == 0
+        documents = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+        assert [types(document) for document in documents] == [expected, expected]
+        assert "2 mentions whose type LAW became MISC" in capsys.readouterr().out
+        noted = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["noted"]
+        pairs = {"PERSON": "PER", "PRODUCT": "MISC", "GPE": "LOC", "LAW": "MISC"}
+        counts = {f"mentions whose type {given} became {read}": 2 for given, read in pairs.items()}
+        assert {kind: number for kind, number in noted.items() if "type" in kind} == counts
+
+
+def test_a_mention_without_a_type_has_its_entitys(tmp_path, astral):
+    def change(task, results):
+        new = region(task["data"]["text"], "new", "town", "LOC")
+        del new["value"]["labels"]
+        ada = next(one["id"] for one in results if one["type"] == "labels" and one["value"]["text"] == "Ada Vale")
+        link = {"type": "relation", "from_id": ada, "to_id": "new", "direction": "right", "labels": ["coreference"]}
+        results += [new, link]
+
+    (document,), report = back(tmp_path, astral, change)
+    assert [mention["type"] for mention in document["vertexSet"][0]] == ["PER", "PER", "PER"] and not report.noted
+
+
 # ------------------------------------------------------------------------------------------------ predictions to a tool
 
 

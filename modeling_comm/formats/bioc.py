@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping
 from numbers import Integral
 
-from ..documents import DocumentChecker, DocumentError, shown
+from ..documents import Document, DocumentChecker, DocumentError, shown
 from ..utils.files import open_text
 from ..utils.imports import of_extra
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, read_each
@@ -41,7 +41,7 @@ def looks_like_bioc(head: bytes, path: str) -> bool:
 @register_format(
     "bioc", "BioC, JSON or XML", (".bioc.json", ".bioc.xml", ".bioc", ".json", ".xml"), looks_like_bioc, "bioc"
 )
-def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText | DocumentError]:
+def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of a BioC collection. An annotation's entities are those of its `identifier` (or `MESH`, or `NCBI GENE`); those of a
     relation are its `entity1` and `entity2`, head and tail, or the entities of its two nodes. Its `novel` becomes the label's

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, shown
 from ..utils.files import open_text
-from .annotated_text import read_each
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
 
@@ -27,7 +27,7 @@ def looks_like_biomedical_pairs(head: bytes, path: str) -> bool:
     (".data",),
     looks_like_biomedical_pairs,
 )
-def read_biomedical_pairs(path: str, report: ImportReport) -> Iterator[dict | DocumentError]:
+def read_biomedical_pairs(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of the tabular form. The head is a pair's first argument, the chemical of CDR and the gene of GDA, also where the
     column of direction says that it comes second in the text. Pairs that are `not_include`, which the hypernym filter took out,

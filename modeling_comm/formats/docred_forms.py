@@ -3,10 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from ..documents import DocumentChecker, DocumentError, shown
+from ..documents import Document, DocumentChecker, DocumentError, shown
 from ..utils.files import iterate_json_array, open_text
 from ..utils.imports import of_extra
-from .annotated_text import read_each
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
 
@@ -30,7 +30,7 @@ def looks_like_parquet(head: bytes, path: str) -> bool:
     (".json", ".jsonl"),
     looks_like_docred,
 )
-def read_docred(path: str, report: ImportReport) -> Iterator[dict | DocumentError]:
+def read_docred(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents in DocRED's form, from a JSON array or one per line. Labels may be what the Hub has, an object of lists with `head`,
     `tail`, `relation_id`, `relation_text` and `evidence`, and so may the mentions of an entity.
@@ -51,7 +51,7 @@ def read_docred(path: str, report: ImportReport) -> Iterator[dict | DocumentErro
 
 
 @register_format("parquet", "Parquet whose rows are in DocRED's form", (".parquet",), looks_like_parquet, "training")
-def read_parquet(path: str, report: ImportReport) -> Iterator[dict | DocumentError]:
+def read_parquet(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of a Parquet file whose rows are in DocRED's form, as the Hub has it, or as `dataset_scripts.publish` writes it
     (`has_labels` is false where a document has none).

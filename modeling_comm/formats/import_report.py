@@ -63,6 +63,11 @@ class ImportReport:
         if number:
             self.noted[kind] += number
 
+    def note_type(self, given: str | None, read: str) -> None:
+        """Counts a mention whose type becomes another: one of DocRED's, or that of its entity's other mentions."""
+        if given and given != read:
+            self.note(f"mentions whose type {given} became {read}")
+
     def as_dict(self) -> dict:
         """All of it as JSON's types; `skipped` as the messages."""
         return {**vars(self), "skipped": [str(error) for error in self.skipped]}

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, shown
 from ..utils.files import open_text
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, read_each
 from .entity_ids import split_joined_ids
@@ -20,7 +20,7 @@ def looks_like_pubtator(head: bytes, path: str) -> bool:
 
 
 @register_format("pubtator", "PubTator: CDR, BioRED and others", (".pubtator", ".pubtator.txt"), looks_like_pubtator)
-def read_pubtator(path: str, report: ImportReport) -> Iterator[AnnotatedText | DocumentError]:
+def read_pubtator(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of a PubTator file: `id|t|title`, `id|a|abstract`, lines of mentions (id, start, end, text, type, ids, and the
     parts of a mention of several entities, which are not read) and of relations (id, relation, id of head, id of tail, and in
