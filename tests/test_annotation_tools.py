@@ -549,6 +549,30 @@ def test_spacy_json():
     assert report.dropped == {"chains of coreference without an entity": 1}
 
 
+def test_further_labels_of_a_span_are_counted(tmp_path):
+    spans = [{"start": 0, "end": 4, "label": label} for label in ("CITY", "CAPITAL", "CITY")]
+    spans.append({"start": 13, "end": 17})
+    town, land = {"start": 0, "end": 4, "label": "CAPITAL"}, {"start": 13, "end": 17, "label": "LAND"}
+    relations = [{"head_span": town, "child_span": land, "label": "in"}]
+    prodigy = {"text": "Oslo lies in Peru.", "spans": spans, "relations": relations, "_input_hash": 1}
+    groups = {"sc": [*spans[:3], land], "coref_clusters_1": [{"start": 0, "end": 4}, {"start": 13, "end": 17}]}
+    spacy = {"text": prodigy["text"], "ents": [], "spans": groups, "tokens": []}
+    for form, item in (("prodigy", prodigy), ("spacy", spacy)):
+        (tmp_path / "all.jsonl").write_text(json.dumps(item) + "\n")
+        (document,), report = read(tmp_path / "all.jsonl", form)
+        types = {m["name"]: m["type"] for mentions in document["vertexSet"] for m in mentions}
+        assert types["Oslo"] == "CITY" and (form == "spacy" or types["Peru"] == "LAND")
+        assert report.dropped == {"further labels of a mention": 1}
+
+
+def test_members_of_a_set_that_are_not_there_are_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("Oslo. Oslo.")
+    (tmp_path / "a.ann").write_text("T1\tLOC 0 4\tOslo\nT2\tLOC 6 10\tOslo\n*\tEquiv T1 T9 T2\n")
+    (document,), report = read(tmp_path)
+    assert entities_of(document) == [["Oslo", "Oslo"]]
+    assert report.dropped == {"members of chains that are not there": 1}
+
+
 @requires_shared
 @pytest.mark.parametrize(("name", "form"), [("30_label_studio.json", "label-studio"), ("30_doccano.jsonl", "doccano")])
 def test_exports_without_coreference(name, form):

@@ -41,6 +41,30 @@ class MarkedSpan:
     field: str = "mentions"
 
 
+class SpansByPlace:
+    """Spans that are known by their place, as Prodigy's and spaCy's are: a place has one, with the first label it is given."""
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[int, int], MarkedSpan] = {}
+        self._labels: dict[tuple[int, int], set[str]] = {}
+
+    def add(self, start: int, end: int, label: str | None, field: str) -> str:
+        """Adds a span, unless its place has one with a label; returns the span's id."""
+        place, name = (start, end), f"{start} {end}"
+        if place not in self._spans or not self._labels[place]:
+            self._spans[place] = MarkedSpan(name, start, end, label, field)
+        self._labels.setdefault(place, set()).update([label] if label else [])
+        return name
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place in self._spans
+
+    def spans(self, report: ImportReport) -> list[MarkedSpan]:
+        """All of them, in the order of their first mention; further labels are counted."""
+        report.drop("further labels of a mention", sum(max(0, len(labels) - 1) for labels in self._labels.values()))
+        return list(self._spans.values())
+
+
 @dataclass(frozen=True)
 class Link:
     """
@@ -136,7 +160,7 @@ def finish_marked_text(
 
     Args:
         marked ([`MarkedText`]): the text. Its links of coreference are among its links, or in its chains.
-        report ([`ImportReport`]): is told what is dropped: relations of spans that are not there.
+        report ([`ImportReport`]): is told what is dropped: relations, and members of chains, of spans that are not there.
         options ([`MarkedTextOptions`]): how it is read.
         index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
 
@@ -149,6 +173,7 @@ def finish_marked_text(
     same = [(places[link.head], places[link.tail]) for link in links if options.is_coreference(link.relation)]
     for chain in marked.chains:
         members = [places[name] for name in chain if name in places]
+        report.drop("members of chains that are not there", len(chain) - len(members))
         same += itertools.pairwise(members)
     if options.entities == "names":
         same = []

@@ -10,7 +10,7 @@ from ..utils.imports import of_extra
 from .annotated_text import AnnotatedText, document_of_text, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
+from .marked_text import Link, MarkedText, MarkedTextOptions, SpansByPlace, finish_marked_text
 from .pre_annotation import pre_annotation
 
 # Groups of `doc.spans` whose name begins so are chains of coreference, in spaCy's experimental component.
@@ -139,13 +139,7 @@ def _marked(item, index, path, report):
             report.drop(kind, number)
         found = annotation.marked
         return MarkedText(title, text, found.spans, found.links, found.chains, record["sentences"])
-    spans: dict[tuple[int, int], MarkedSpan] = {}
-
-    def add(span, kind=None):
-        start, end, _, field = span
-        spans.setdefault((start, end), MarkedSpan(f"{start} {end}", start, end, kind, field))
-        return f"{start} {end}"
-
+    places = SpansByPlace()
     groups = {
         name: _read_spans(checker, members, f"spans.{name}")
         for name, members in checker.check(item.get("spans") or {}, Mapping, "spans", "groups of spans").items()
@@ -153,18 +147,19 @@ def _marked(item, index, path, report):
     # As of a `Doc` itself: groups with labels where there are no entities.
     others = [span for members in groups.values() for span in members if span[2]]
     for span in _read_spans(checker, item.get("ents"), "ents") or others:
-        add(span, span[2])
+        places.add(*span)
     chains = []
     for name, members in groups.items():
         if not name.startswith(_CHAINS):
             continue
-        if any(span[:2] in spans for span in members):
-            chains.append(tuple(map(add, members)))
+        if any(span[:2] in places for span in members):
+            chains.append(tuple(places.add(start, end, None, field) for start, end, _, field in members))
         else:
             report.drop("chains of coreference without an entity")
+    spans = places.spans(report)
     links = _tutorial_links(checker, item, spans)
     sentences = [(start, end) for start, end, *_ in _read_spans(checker, item.get("sents"), "sents")]
-    return MarkedText(title, text, list(spans.values()), links, chains, sentences or None)
+    return MarkedText(title, text, spans, links, chains, sentences or None)
 
 
 def _read_spans(checker, spans, field):
@@ -186,7 +181,7 @@ def _tutorial_links(checker, item, spans):
     field = f"_.{_TUTORIAL}"
     relations = checker.check(extensions.get(_TUTORIAL) or {}, Mapping, field, "labels by pair of tokens")
     tokens = checker.check(item.get("tokens") or [], list, "tokens", "a list of tokens")
-    by_start = {start: span.id for (start, _), span in reversed(spans.items())}
+    by_start = {span.start: span.id for span in reversed(spans)}
 
     def span_of(token):
         checker.check_index(token, len(tokens), field, "token", "a token")
