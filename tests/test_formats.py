@@ -559,6 +559,14 @@ def test_the_command_writes_documents_and_relations(tmp_path, capsys):
     assert (report["documents"], report["relations"]) == (2, {"CID": 2, "Association": 2})
 
 
+@pytest.mark.parametrize("name", ["all.json", "all.jsonl"])
+def test_half_of_a_surrogate_pair_in_a_further_field_is_written_as_it_is(name, tmp_path):
+    document = {**read(FIXTURES / "two_documents.json")[0][0], "note": "\ud83d and \u00e9"}
+    (tmp_path / "half.json").write_text(json.dumps([document]))
+    assert run("--input", tmp_path / "half.json", "--output", tmp_path / name) == 0
+    assert read(tmp_path / name, "docred")[0] == [document]
+
+
 def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):
     (tmp_path / "rel_info.json").write_text('{"CID": "induces", "P17": "country"}')
     run("--input", FIXTURES, "--format", "pubtator", "--output", tmp_path / "train.jsonl")  # of a folder, what fits
