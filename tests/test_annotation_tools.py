@@ -826,6 +826,13 @@ def test_brat_has_names_of_letters_alone(tmp_path):
         "大阪": "x_2",
         "": "x_3",
     }
+    assert safe_names(["Oslo", "oslo", "oslo_2", "a/B", "A/b"], "x") == {
+        "Oslo": "Oslo",
+        "oslo": "oslo_3",  # of files that differ in capitals alone, one would overwrite the other
+        "oslo_2": "oslo_2",
+        "a/B": "a_B",
+        "A/b": "A_b_2",
+    }
     record = record_of(
         "Vale met Bo.", [("Sea lion", [(0, 4)]), ("PER", [(9, 11)])], [(0, "met with | 1", 1)], title="A/B: 東"
     )
@@ -844,6 +851,16 @@ def test_brat_has_names_of_letters_alone(tmp_path):
     (folder / "comm_docre.json").write_text("[]")
     with pytest.raises(ValueError, match=r"comm_docre\.json"):
         read(folder)
+
+
+def test_titles_that_differ_in_capitals_come_back(tmp_path):
+    documents = [labelled(f"{name} .", name, [(name, "LOC")], []) for name in ("Oslo", "oslo")]
+    folder = export(tmp_path, "brat", documents)
+    assert len({file.name.lower() for file in folder.glob("*.txt")}) == 2
+    assert {document["title"]: entities_of(document) for document in read(folder)[0]} == {
+        "Oslo": [["Oslo"]],
+        "oslo": [["oslo"]],
+    }
 
 
 def test_a_writer_has_its_name():
