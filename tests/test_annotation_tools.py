@@ -27,6 +27,7 @@ from modeling_comm.formats import (
 )
 from modeling_comm.formats.marked_text import ENTITY_WAYS
 from modeling_comm.formats.pre_annotation import safe_names
+from modeling_comm.formats.spacy_docs import _marked
 from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span, unit_of_spans
 from modeling_comm.prediction_record import parse_record
 from modeling_comm.settings import NameTakenError, SettingError
@@ -381,6 +382,55 @@ def test_what_is_wrong_in_label_studio_is_named(place, value, field, tmp_path):
         read(FIXTURES / "label_studio.json", text_field="body")
 
 
+DOCCANO = {"text": "Oslo.", "entities": []}
+PRODIGY = {"text": "Oslo.", "spans": []}
+SPACY = {"text": "Oslo.", "ents": [], "tokens": []}
+ANNOTATION = {"data": {"text": "Oslo."}, "annotations": [{"result": []}]}
+
+
+@pytest.mark.parametrize(
+    ("form", "item", "field"),
+    [
+        ("label-studio", {**ANNOTATION, "annotations": 3}, "annotations"),
+        ("label-studio", {**ANNOTATION, "annotations": [{"result": 3}]}, "result"),
+        *(
+            ("label-studio", {**ANNOTATION, "annotations": [{"result": [{"type": "relation", **wrong}]}]}, field)
+            for wrong, field in (
+                ({"labels": 5}, "result[0].labels"),
+                ({"labels": ["in"], "direction": []}, "result[0].direction"),
+            )
+        ),
+        ("doccano", {**DOCCANO, "Comments": 3}, "Comments"),
+        ("prodigy", {**PRODIGY, "relations": 3}, "relations"),
+        ("spacy", {**SPACY, "sents": [{"start": 0}]}, "sents[0].end"),
+        ("spacy", {**SPACY, "ents": [3]}, "ents[0]"),
+        ("spacy", {**SPACY, "spans": {"sc": [3]}}, "spans.sc[0]"),
+        ("spacy", {**SPACY, "spans": {"sc": 3}}, "spans.sc"),
+        ("spacy", {**SPACY, "_": 3}, "_"),
+        ("spacy", {**SPACY, "_": {"rel": {"(0, 1)": {"in": 1.0}}}}, "_.rel"),
+    ],
+)
+def test_a_field_of_another_type_is_named(form, item, field, tmp_path):
+    right = {"label-studio": ANNOTATION, "doccano": DOCCANO, "prodigy": PRODIGY, "spacy": SPACY}[form]
+    items = [item, right]
+    array, lines = json.dumps(items), "".join(f"{json.dumps(one)}\n" for one in items)
+    (tmp_path / "all.jsonl").write_text(array if form == "label-studio" else lines)
+    with pytest.raises(DocumentError) as error:
+        read(tmp_path / "all.jsonl", form)
+    assert error.value.field.removeprefix("annotations[].") == field and error.value.index == 0
+    report = ImportReport()
+    found = read_documents(tmp_path / "all.jsonl", form, report, on_bad_document="skip")
+    assert len(list(found)) == 1 and len(report.skipped) == 1
+
+
+def test_relations_of_spacys_tutorial_are_checked():
+    item = {**SPACY, "ents": [{"start": 0, "end": 4}], "tokens": [{"start": 0}, {"start": 4}]}
+    for relations in ({(0, 9): {}}, {(0,): {}}, {(0, 1): 3}, {(0, 1): {"in": "high"}}):
+        with pytest.raises(DocumentError) as error:
+            _marked({**item, "_": {"rel": relations}}, 0, "all.spacy", ImportReport())
+        assert error.value.field == "_.rel"
+
+
 def test_what_has_no_relations_is_refused(tmp_path):
     (tmp_path / "min.json").write_text(json.dumps([{"id": 1, "text": "Oslo.", "label": [{"start": 0, "end": 4}]}]))
     with pytest.raises(DocumentError, match="JSON-MIN"):
@@ -449,6 +499,20 @@ def test_what_is_wrong_in_brat_is_named_by_its_line(old, new, line, tmp_path):
     assert (error.value.field, error.value.source, error.value.title) == (f"line {line}", str(path), "vale")
 
 
+def test_a_pair_of_brat_that_cannot_be_read_can_be_left_out(tmp_path):
+    for name in ("a.ann", "a.txt", "b.ann", "b.txt", "c.ann", "vale.ann", "vale.txt"):
+        (tmp_path / name).write_bytes((FIXTURES / "brat" / f"vale{name[-4:]}").read_bytes())
+    (tmp_path / "a.txt").write_bytes("Łódź".encode("iso-8859-2"))
+    (tmp_path / "b.ann").write_bytes("T1\tLOC 0 4\tŁódź".encode("iso-8859-2"))
+    with pytest.raises(DocumentError, match=r"a\.txt"):
+        read(tmp_path, "brat")
+    report = ImportReport()
+    (document,) = read_documents(tmp_path, "brat", report, on_bad_document="skip")
+    assert document["title"] == "vale"
+    found = [(os.path.basename(error.source), error.title) for error in report.skipped]
+    assert found == [("a.txt", "a"), ("b.ann", "b"), ("c.txt", "c")]
+
+
 def test_equal_titles_are_noted(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -483,6 +547,30 @@ def test_spacy_json():
     ]
     assert [mentions[0]["type"] for mentions in document["vertexSet"]] == ["PER", "LOC", "LOC"]
     assert report.dropped == {"chains of coreference without an entity": 1}
+
+
+def test_further_labels_of_a_span_are_counted(tmp_path):
+    spans = [{"start": 0, "end": 4, "label": label} for label in ("CITY", "CAPITAL", "CITY")]
+    spans.append({"start": 13, "end": 17})
+    town, land = {"start": 0, "end": 4, "label": "CAPITAL"}, {"start": 13, "end": 17, "label": "LAND"}
+    relations = [{"head_span": town, "child_span": land, "label": "in"}]
+    prodigy = {"text": "Oslo lies in Peru.", "spans": spans, "relations": relations, "_input_hash": 1}
+    groups = {"sc": [*spans[:3], land], "coref_clusters_1": [{"start": 0, "end": 4}, {"start": 13, "end": 17}]}
+    spacy = {"text": prodigy["text"], "ents": [], "spans": groups, "tokens": []}
+    for form, item in (("prodigy", prodigy), ("spacy", spacy)):
+        (tmp_path / "all.jsonl").write_text(json.dumps(item) + "\n")
+        (document,), report = read(tmp_path / "all.jsonl", form)
+        types = {m["name"]: m["type"] for mentions in document["vertexSet"] for m in mentions}
+        assert types["Oslo"] == "CITY" and (form == "spacy" or types["Peru"] == "LAND")
+        assert report.dropped == {"further labels of a mention": 1}
+
+
+def test_members_of_a_set_that_are_not_there_are_counted(tmp_path):
+    (tmp_path / "a.txt").write_text("Oslo. Oslo.")
+    (tmp_path / "a.ann").write_text("T1\tLOC 0 4\tOslo\nT2\tLOC 6 10\tOslo\n*\tEquiv T1 T9 T2\n")
+    (document,), report = read(tmp_path)
+    assert entities_of(document) == [["Oslo", "Oslo"]]
+    assert report.dropped == {"members of chains that are not there": 1}
 
 
 @requires_shared
@@ -640,6 +728,50 @@ def test_a_document_that_is_not_among_the_originals(tmp_path, astral):
     assert report.noted == {"documents that are not among the original ones": 1}
 
 
+def test_types_are_the_same_with_and_without_the_original(tmp_path, capsys):
+    """Also in one import, of which only some documents are among the originals."""
+    text = "Ada Vale built the Vale in Oslo under the Oslo Act ."
+    entities = [("Ada Vale", "PER"), ("Vale", "MISC"), ("Oslo", "LOC")]
+    original = labelled(text, "sent", [*entities, ("Oslo Act", "GPE")], [])
+    words = ("Ada Vale", "PERSON"), ("Vale", "PRODUCT"), ("Oslo", "GPE"), ("Oslo Act", "LAW"), ("built", "Deed")
+    places = [(0, 8), (19, 23), (27, 31), (42, 50), (9, 14)]
+    marked = [
+        {"id": number, "label": kind, "start_offset": start, "end_offset": end}
+        for number, ((_, kind), (start, end)) in enumerate(zip(words, places, strict=True))
+    ]
+    lines = [{"text": text, "title": title, "entities": marked, "relations": []} for title in ("sent", "new")]
+    (tmp_path / "all.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    (tmp_path / "sent.json").write_text(json.dumps([original]))
+
+    def types(document):
+        return {mentions[0]["name"]: mentions[0]["type"] for mentions in document["vertexSet"]}
+
+    expected = {"Ada Vale": "PER", "Vale": "MISC", "Oslo": "LOC", "Oslo Act": "MISC", "built": "Deed"}
+    arguments = ["--input", tmp_path / "all.jsonl", "--output", tmp_path / "out.json"]
+    arguments += ["--report", tmp_path / "report.json"]
+    for more in ((), ("--original", tmp_path / "sent.json")):
+        assert run("import", *arguments, *more) == 0
+        documents = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
+        assert [types(document) for document in documents] == [expected, expected]
+        assert "2 mentions whose type LAW became MISC" in capsys.readouterr().out
+        noted = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["noted"]
+        pairs = {"PERSON": "PER", "PRODUCT": "MISC", "GPE": "LOC", "LAW": "MISC"}
+        counts = {f"mentions whose type {given} became {read}": 2 for given, read in pairs.items()}
+        assert {kind: number for kind, number in noted.items() if "type" in kind} == counts
+
+
+def test_a_mention_without_a_type_has_its_entitys(tmp_path, astral):
+    def change(task, results):
+        new = region(task["data"]["text"], "new", "town", "LOC")
+        del new["value"]["labels"]
+        ada = next(one["id"] for one in results if one["type"] == "labels" and one["value"]["text"] == "Ada Vale")
+        link = {"type": "relation", "from_id": ada, "to_id": "new", "direction": "right", "labels": ["coreference"]}
+        results += [new, link]
+
+    (document,), report = back(tmp_path, astral, change)
+    assert [mention["type"] for mention in document["vertexSet"][0]] == ["PER", "PER", "PER"] and not report.noted
+
+
 # ------------------------------------------------------------------------------------------------ predictions to a tool
 
 
@@ -694,6 +826,13 @@ def test_brat_has_names_of_letters_alone(tmp_path):
         "大阪": "x_2",
         "": "x_3",
     }
+    assert safe_names(["Oslo", "oslo", "oslo_2", "a/B", "A/b"], "x") == {
+        "Oslo": "Oslo",
+        "oslo": "oslo_3",  # of files that differ in capitals alone, one would overwrite the other
+        "oslo_2": "oslo_2",
+        "a/B": "a_B",
+        "A/b": "A_b_2",
+    }
     record = record_of(
         "Vale met Bo.", [("Sea lion", [(0, 4)]), ("PER", [(9, 11)])], [(0, "met with | 1", 1)], title="A/B: 東"
     )
@@ -712,6 +851,16 @@ def test_brat_has_names_of_letters_alone(tmp_path):
     (folder / "comm_docre.json").write_text("[]")
     with pytest.raises(ValueError, match=r"comm_docre\.json"):
         read(folder)
+
+
+def test_titles_that_differ_in_capitals_come_back(tmp_path):
+    documents = [labelled(f"{name} .", name, [(name, "LOC")], []) for name in ("Oslo", "oslo")]
+    folder = export(tmp_path, "brat", documents)
+    assert len({file.name.lower() for file in folder.glob("*.txt")}) == 2
+    assert {document["title"]: entities_of(document) for document in read(folder)[0]} == {
+        "Oslo": [["Oslo"]],
+        "oslo": [["oslo"]],
+    }
 
 
 def test_a_writer_has_its_name():

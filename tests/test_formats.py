@@ -134,6 +134,32 @@ def test_no_format_is_guessed_where_none_fits(tmp_path):
         input_files(tmp_path / "letter.txt", "pdf")
 
 
+def test_files_of_a_folder_that_are_not_read_are_named(tmp_path, capsys):
+    content, folder = (FIXTURES / "two_documents.json").read_bytes(), tmp_path / "all"
+    folder.mkdir()
+    (folder / "a.json").write_bytes(content)
+    (folder / "c.json").write_text(content.decode("utf-8"), encoding="utf-16")
+    (folder / "d.dat").write_bytes((FIXTURES / "two_texts.pubtator").read_bytes())
+    (folder / "rel_info.json").write_text('{"P17": "country"}')
+    (folder / "README.md").write_text("About these files.")
+    assert run("--input", folder, "--output", tmp_path / "all.json", "--report", tmp_path / "report.json") == 0
+    assert "2 files that were not read (c.json, d.dat)" in capsys.readouterr().out
+    unread = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["unread_files"]
+    assert unread == [str(folder / "c.json"), str(folder / "d.dat")]
+    (folder / "b.json.gz").write_bytes(gzip.compress(content)[:-20])
+    with pytest.raises(DocumentError, match=r"b\.json\.gz.*is the file complete"):
+        read(folder)
+
+
+@pytest.mark.parametrize("form", [None, "brat"])
+def test_a_text_without_annotations_is_named(form, tmp_path):
+    for name in ("vale.txt", "vale.ann"):
+        (tmp_path / name).write_bytes((FIXTURES / "brat" / name).read_bytes())
+    assert read(tmp_path, form)[1].unread_files == []
+    (tmp_path / "lima.txt").write_text("Lima is in Peru.")
+    assert read(tmp_path, form)[1].unread_files == [str(tmp_path / "lima.txt")]
+
+
 def test_a_format_of_ones_own(monkeypatch, tmp_path):
     monkeypatch.setattr(format_registry, "_FORMATS", dict(format_registry._FORMATS))
 
@@ -151,6 +177,45 @@ def test_a_format_of_ones_own(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="own, pubtator"):
         read(tmp_path)
     assert len(read(tmp_path, "pubtator")[0]) == 2
+
+
+def _broken_row(row):
+    row["labels"]["tail"] = []
+
+
+# By file the change of its first document after which that cannot be read, and the next can.
+BROKEN = {
+    "two_texts.pubtator": ("101\tCID\tD900001\tD910001\n", "101\tbroken\n"),
+    "pairs.data": ("1:CID:2\tL2R", "CID\tL2R"),
+    "two_texts.bioc.json": lambda documents: documents["documents"][0].pop("passages"),
+    "two_rows_of_the_hub.json": lambda rows: _broken_row(rows[0]),
+    "chemdisgene.json": lambda documents: documents.insert(0, {"docid": "1", "title": None}),
+    "two_documents.json": lambda documents: documents.insert(0, None),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_document_that_cannot_be_read_can_be_left_out(name, tmp_path):
+    text, change = (FIXTURES / name).read_text(encoding="utf-8"), BROKEN[name]
+    if isinstance(change, tuple):
+        text = text.replace(*change, 1)
+    else:
+        change(content := json.loads(text))
+        text = json.dumps(content)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(DocumentError):
+        read(tmp_path / name, FILES[name])
+    documents, report = read(tmp_path / name, FILES[name], on_bad_document="skip")
+    whole, _ = read(FIXTURES / name)
+    assert documents == whole[-len(documents) :] and len(report.skipped) == 1
+
+
+def test_a_row_of_parquet_that_cannot_be_read_can_be_left_out(parquet, tmp_path):
+    rows = Dataset.from_parquet(str(parquet), cache_dir=str(tmp_path / "cache")).to_list()
+    _broken_row(rows[0])
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    documents, report = read(tmp_path / "rows.parquet", on_bad_document="skip")
+    assert [document["title"] for document in documents] == ["Holt"] and len(report.skipped) == 1
 
 
 # ------------------------------------------------------------------------------------------------------------ PubTator
@@ -248,11 +313,11 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     content = json.loads((FIXTURES / "two_texts.bioc.json").read_text(encoding="utf-8"))
     path = tmp_path / "wrong.bioc.json"
 
-    def error_of(change, kind=DocumentError):
+    def error_of(change):
         wrong = json.loads(json.dumps(content))
         change(wrong["documents"][0])
         path.write_text(json.dumps(wrong))
-        with pytest.raises(kind, match=path.name) as error:
+        with pytest.raises(DocumentError, match=path.name) as error:
             read(path)
         return error.value
 
@@ -261,7 +326,15 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     location = content["documents"][0]["passages"][1]["annotations"][0]["locations"][0]["offset"]
     moved = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(offset=location + 1)  # noqa: E731
     assert error_of(moved).field == "passages[1].annotations[0]"
-    error_of(lambda d: d.pop("id"), ValueError)
+    assert error_of(lambda d: d.pop("id")).field == "id"
+    passage = "passages[1]"
+    assert error_of(lambda d: d["passages"][1].update(offset="0")).field == f"{passage}.offset"
+    assert error_of(lambda d: d["passages"][1].update(text=5)).field == f"{passage}.text"
+    assert error_of(lambda d: d["passages"][1].update(infons=[])).field == f"{passage}.infons"
+    assert error_of(lambda d: d["passages"][1].update(annotations=3)).field == f"{passage}.annotations"
+    location = f"{passage}.annotations[0].locations[0]"
+    text = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(length="3")  # noqa: E731
+    assert error_of(text).field == f"{location}.length"
 
 
 def test_a_number_is_an_id_in_bioc(tmp_path):
@@ -484,6 +557,14 @@ def test_the_command_writes_documents_and_relations(tmp_path, capsys):
     assert json.loads((tmp_path / "rel_info.json").read_text()) == {"Association": "Association", "CID": "CID"}
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["documents"], report["relations"]) == (2, {"CID": 2, "Association": 2})
+
+
+@pytest.mark.parametrize("name", ["all.json", "all.jsonl"])
+def test_half_of_a_surrogate_pair_in_a_further_field_is_written_as_it_is(name, tmp_path):
+    document = {**read(FIXTURES / "two_documents.json")[0][0], "note": "\ud83d and \u00e9"}
+    (tmp_path / "half.json").write_text(json.dumps([document]))
+    assert run("--input", tmp_path / "half.json", "--output", tmp_path / name) == 0
+    assert read(tmp_path / name, "docred")[0] == [document]
 
 
 def test_the_command_keeps_names_of_relations_that_are_known(tmp_path):

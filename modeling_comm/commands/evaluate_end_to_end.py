@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     import_extensions(args.extensions)  # before the model, which may need its losses and relation encoders
     report = ImportReport()
     documents = list(read_documents(args.truth, report=report))
-    if report.dropped:
+    if report.dropped or report.unread_files:
         print(f"{args.truth}: {report.left_out()}", file=sys.stderr)
     if not documents or any(document.get("labels") is None for document in documents):
         raise ValueError(f"{args.truth}: expected documents, all of them with labels")

@@ -27,7 +27,8 @@ def write_documents(path: str | os.PathLike, documents: Iterable[Document]) -> N
     with replacing(path) as file:
         before = opening
         for document in documents:
-            file.write((before + json.dumps(document, ensure_ascii=False)).encode("utf-8"))
+            # Half of a surrogate pair, in a field that nobody checks, becomes an escape, which JSON has for it.
+            file.write((before + json.dumps(document, ensure_ascii=False)).encode("utf-8", "backslashreplace"))
             before = between
         file.write((end if before == between else opening + end).encode("utf-8"))
 

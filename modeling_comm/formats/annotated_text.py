@@ -1,6 +1,7 @@
 """A text with what was annotated in it, as most formats have it, and the document in DocRED's format that it becomes."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,12 +77,27 @@ class AnnotatedText:
     sentences: Sequence[tuple[int, int]] | None = None
 
 
+def read_each(
+    items: Iterable, parse: Callable[[int, Any], AnnotatedText | Document | None]
+) -> Iterator[AnnotatedText | Document | DocumentError]:
+    """What `parse` makes of the index and the item, without None; the error where an item cannot be read, as the next one can."""
+    for index, item in enumerate(items):
+        try:
+            found = parse(index, item)
+        except DocumentError as error:
+            yield error
+            continue
+        if found is not None:
+            yield found
+
+
 def document_of_text(
     annotated: AnnotatedText, report: ImportReport, *, index: int | None = None, source: str | None = None
 ) -> Document:
     """
     The document in DocRED's format. Its entities are in the order of their first mention. Dropped and counted are mentions
-    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention.
+    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention. Types
+    that become others are noted.
 
     Args:
         annotated ([`AnnotatedText`]): the text.
@@ -118,6 +134,9 @@ def document_of_text(
         index=index,
         source=source,
     ).document
+    given = (mention.type for mentions in entities.values() for mention in mentions.values())
+    for kind, read in zip(given, itertools.chain.from_iterable(document["vertexSet"]), strict=True):
+        report.note_type(kind, read["type"])
     if annotated.linked:
         document["entity_ids"] = [[name] for name in entities]
     if annotated.facts is not None:

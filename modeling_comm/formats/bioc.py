@@ -2,25 +2,32 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from numbers import Integral
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentChecker, DocumentError, shown
 from ..utils.files import open_text
 from ..utils.imports import of_extra
-from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
+from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, read_each
 from .entity_ids import split_joined_ids
 from .format_registry import register_format
 from .import_report import ImportReport
 
 # The ids of an annotation are in one of these fields of its infons; corpora differ.
 _ID_FIELDS = ("identifier", "Identifier", "MESH", "NCBI GENE", "NCBI Gene", "ID")
-# What the library's reader of JSON asks for and files leave out.
-_OPTIONAL = {"infons": dict, "annotations": list, "relations": list, "nodes": list, "sentences": list}
-_PARTS = {
-    "passages": {"infons", "annotations", "relations", "sentences"},
-    "sentences": {"infons", "annotations", "relations"},
+# By part of a document in JSON: the fields that the library takes as they are, with their types, and the lists of further parts.
+_ID, _OFFSET = (str, Integral, type(None)), Integral
+_PARTS: dict[str, tuple[dict, tuple[str, ...]]] = {
+    "documents": ({"id": (str, Integral)}, ("passages", "annotations", "relations")),
+    "passages": ({"offset": _OFFSET}, ("annotations", "relations", "sentences")),
+    "sentences": ({"offset": _OFFSET, "text": (str, type(None))}, ("annotations", "relations")),
+    "annotations": ({"id": _ID, "text": (str, type(None))}, ("locations",)),
+    "relations": ({"id": _ID}, ("nodes",)),
+    "locations": ({"offset": _OFFSET, "length": _OFFSET}, ()),
+    "nodes": ({"refid": _ID, "role": (str, type(None))}, ()),
 }
-_PARTS |= {"annotations": {"infons"}, "relations": {"infons", "nodes"}}
+# Lists without which there is no document and no mention; files leave out others.
+_REQUIRED = ("passages", "locations")
 
 
 def looks_like_bioc(head: bytes, path: str) -> bool:
@@ -34,7 +41,7 @@ def looks_like_bioc(head: bytes, path: str) -> bool:
 @register_format(
     "bioc", "BioC, JSON or XML", (".bioc.json", ".bioc.xml", ".bioc", ".json", ".xml"), looks_like_bioc, "bioc"
 )
-def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
+def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of a BioC collection. An annotation's entities are those of its `identifier` (or `MESH`, or `NCBI GENE`); those of a
     relation are its `entity1` and `entity2`, head and tail, or the entities of its two nodes. Its `novel` becomes the label's
@@ -45,7 +52,7 @@ def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
         report ([`ImportReport`]): is told what is dropped.
 
     Raises:
-        DocumentError: passages overlap.
+        DocumentError: passages overlap, or a field of JSON is of another type.
         ImportError: `bioc` is missing.
         ValueError: the library cannot read the file.
     """
@@ -57,24 +64,35 @@ def read_bioc(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
         content = file.read()
     try:
         if content.lstrip().startswith("<"):
-            documents = biocxml.load(io.BytesIO(content.encode("utf-8"))).documents
+            documents, of_xml = biocxml.load(io.BytesIO(content.encode("utf-8"))).documents, True
         else:
-            collection = json.loads(content)
-            documents = [
-                biocjson.fromJSON(_completed(document), "BioCDocument") for document in collection["documents"]
-            ]
+            documents, of_xml = list(json.loads(content)["documents"]), False
     except (KeyError, TypeError, AttributeError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: found {type(error).__name__} {error}, expected a BioC collection") from error
-    for index, document in enumerate(documents):
-        yield _annotated(document, report, index, path)
+
+    def parse(index, document):
+        if not of_xml:
+            checker = DocumentChecker(document, index, path)
+            document = biocjson.fromJSON(_completed(checker, document), "BioCDocument")
+        return _annotated(document, report, index, path)
+
+    yield from read_each(documents, parse)
 
 
-def _completed(item, fields=frozenset(("infons", "annotations", "relations"))):
-    """A part of a document with the fields that its file leaves out, and so its parts."""
-    item = {**{name: _OPTIONAL[name]() for name in fields}, **item}
-    for name, inner in _PARTS.items():
-        if name in item:
-            item[name] = [_completed(part, inner) for part in item[name]]
+def _completed(checker, item, part="documents", field=""):
+    """A part of a document, whose fields are what the library takes them for, with those that its file leaves out."""
+    checker.check(item, Mapping, field or None, f"an object, one of {part}")
+    path = f"{field}." if field else ""
+    fields, lists = _PARTS[part]
+    for name, kind in fields.items():
+        checker.read(item, name, kind, path, "an integer" if kind is _OFFSET else "a text")
+    item = {"infons": {}, **{name: [] for name in lists if name not in _REQUIRED}, **item}
+    checker.read(item, "infons", Mapping, path, "an object")
+    if part == "passages":
+        checker.check(item.get("text"), (str, type(None)), f"{path}text", "a text, or no such field")
+    for name in lists:
+        parts = checker.read(item, name, list, path, f"a list of {name}")
+        item[name] = [_completed(checker, one, name, f"{path}{name}[{number}]") for number, one in enumerate(parts)]
     return item
 
 

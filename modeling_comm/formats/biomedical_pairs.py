@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, shown
 from ..utils.files import open_text
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
 
@@ -26,7 +27,7 @@ def looks_like_biomedical_pairs(head: bytes, path: str) -> bool:
     (".data",),
     looks_like_biomedical_pairs,
 )
-def read_biomedical_pairs(path: str, report: ImportReport) -> Iterator[dict]:
+def read_biomedical_pairs(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of the tabular form. The head is a pair's first argument, the chemical of CDR and the gene of GDA, also where the
     column of direction says that it comes second in the text. Pairs that are `not_include`, which the hypernym filter took out,
@@ -40,12 +41,11 @@ def read_biomedical_pairs(path: str, report: ImportReport) -> Iterator[dict]:
         DocumentError: a line does not have such columns, or positions that do not fit into the text.
     """
     with open_text(path) as file:
-        for index, line in enumerate(file):
-            if line.strip():
-                yield _document(line.rstrip("\r\n").split("\t"), index, path)
+        yield from read_each(filter(str.strip, file), lambda index, line: _document(line, index, path))
 
 
-def _document(columns, index, path):
+def _document(line, index, path):
+    columns = line.rstrip("\r\n").split("\t")
     title = columns[0]
 
     def fail(place, found, expected):

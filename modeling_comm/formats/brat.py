@@ -12,18 +12,16 @@ from pathlib import Path
 from ..documents import Document, DocumentError, shown
 from ..utils.files import read_json, write_json
 from ..utils.writer import write_text
-from .annotated_text import AnnotatedText
-from .format_registry import register_format, register_writer
+from .annotated_text import AnnotatedText, read_each
+from .format_registry import NAMES_FILE, register_format, register_writer
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text
 from .pre_annotation import PreAnnotation, PreAnnotationLabels, safe_names
 from .text_offsets import CHARACTERS, find_span
 
 logger = logging.getLogger(__name__)
 
 EQUIVALENCE = "Equiv"
-# Beside the documents of an export: what brat's names for files and labels stand for, which have letters, digits, - and _ alone.
-NAMES_FILE = "comm_docre.json"
 _LINE = re.compile(rb"[TREAMN]\d+\t|\*\t|#")
 _ARGUMENT = re.compile(r"([^:\s]+):(\S+)")
 _NOT_READ = {"E": "events", "A": "attributes", "M": "attributes", "N": "normalizations", "#": "notes"}
@@ -41,12 +39,14 @@ def _text_file(path):
 def _links_mentions(path, options):
     if (Path(path).parent / NAMES_FILE).is_file():  # an export of this library, where an entity may have one mention
         return True
-    lines = Path(path).read_bytes().decode("utf-8-sig").splitlines()
+    lines = Path(path).read_bytes().decode("utf-8-sig", "replace").splitlines()  # `_read` says what is wrong with them
     relations = (line.partition("\t")[2].partition(" ")[0] for line in lines if line.startswith("R"))
     return any(line.startswith(f"*\t{EQUIVALENCE}") for line in lines) or any(map(options.is_coreference, relations))
 
 
-@register_format("brat", "brat's standoff files", (".ann",), looks_like_brat, links_mentions=_links_mentions)
+@register_format(
+    "brat", "brat's standoff files", (".ann",), looks_like_brat, links_mentions=_links_mentions, beside=".txt"
+)
 def read_brat(
     path: str, report: ImportReport, options: MarkedTextOptions
 ) -> Iterator[AnnotatedText | Document | DocumentError]:
@@ -61,14 +61,13 @@ def read_brat(
         options ([`MarkedTextOptions`]): how it is read.
 
     Raises:
-        DocumentError: a line is not of this form; offsets are not those of a mention's text.
-        OSError: there is no `.txt`.
+        DocumentError: a line is not of this form; offsets are not those of a mention's text; there is no `.txt`, or one of the
+            two is not in UTF-8.
     """
     yield from read_each([path], lambda index, path: _read(path, report, options))
 
 
 def _read(path, report, options):
-    text = _text_file(path).read_bytes().decode("utf-8-sig")  # as bytes, because line breaks count as they are
     names = _exported_names(Path(path).parent)
     titles, types, relations = (
         {safe: name for name, safe in names.get(kind, {}).items()} for kind in ("titles", "types", "relations")
@@ -78,8 +77,9 @@ def _read(path, report, options):
     def fail(number, found, expected):
         raise DocumentError(path, None, title, f"line {number}", shown(found), expected)
 
+    text, annotations = _content(_text_file(path), title), _content(path, title)
     spans, links, chains, triggers = [], [], [], set()
-    for number, line in enumerate(Path(path).read_bytes().decode("utf-8-sig").split("\n"), 1):
+    for number, line in enumerate(annotations.split("\n"), 1):
         line = line.rstrip("\r")
         if not line.strip():
             continue
@@ -110,6 +110,15 @@ def _read(path, report, options):
     spans = [span for span in spans if span.id not in triggers]
     marked = MarkedText(title, text, spans, links, chains)
     return finish_marked_text(marked, report, options, None, path)
+
+
+def _content(file, title):
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")  # as bytes, because line breaks count as they are
+    except FileNotFoundError:
+        raise DocumentError(os.fspath(file), None, title, None, "no such file", "the document's text") from None
+    except UnicodeDecodeError as error:
+        raise DocumentError(os.fspath(file), None, title, None, str(error), "a text in UTF-8") from None
 
 
 def _span(text, name, rest, number, types, report, options, title, fail):

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, shown
 from ..utils.files import iterate_json_array, open_text
-from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
+from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, read_each
 from .entity_ids import split_joined_ids
 from .format_registry import register_format
 from .import_report import ImportReport
@@ -18,7 +18,7 @@ def looks_like_chemdisgene(head: bytes, path: str) -> bool:
 @register_format(
     "chemdisgene", "ChemDisGene's JSON: title, abstract, entities and relations", (".json",), looks_like_chemdisgene
 )
-def read_chemdisgene(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
+def read_chemdisgene(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents `{docid, title, abstract, entity: [{start, end, mention, type, id}], relation: [{type, subj, obj}]}`. Offsets count
     into the title, one character, and the abstract. An id `-` is none, `a|b` are two.
@@ -31,8 +31,7 @@ def read_chemdisgene(path: str, report: ImportReport) -> Iterator[AnnotatedText]
         DocumentError: a field is missing or of another type.
     """
     with open_text(path) as file:
-        for index, item in enumerate(iterate_json_array(file, path)):
-            yield _annotated(item, index, path)
+        yield from read_each(iterate_json_array(file, path), lambda index, item: _annotated(item, index, path))
 
 
 def _annotated(item, index, path):

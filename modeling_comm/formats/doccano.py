@@ -11,7 +11,7 @@ from numbers import Integral
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
 from ..utils.writer import replacing
-from .annotated_text import AnnotatedText
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
 from .marked_text import (
@@ -21,7 +21,6 @@ from .marked_text import (
     MarkedText,
     MarkedTextOptions,
     finish_marked_text,
-    read_each,
 )
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import UTF16, Utf16Offsets, find_span
@@ -111,7 +110,7 @@ def _marked(checker, line, number, report, options):
         checker.check(relation, Mapping, field, "a relation: an object with from_id, to_id and type")
         kind = checker.read(relation, "type", str, f"{field}.", "a relation's label")
         links.append(Link(str(relation.get("from_id")), str(relation.get("to_id")), kind, field))
-    report.drop("comments", len(line.get("Comments") or ()))
+    report.drop("comments", len(checker.check(line.get("Comments") or [], list, "Comments", "a list of comments")))
     title = line.get("title")
     if not isinstance(title, str) or not title.strip():
         title = f"document {line.get('id', number)}"

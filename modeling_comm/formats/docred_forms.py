@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentChecker, DocumentError, shown
 from ..utils.files import iterate_json_array, open_text
 from ..utils.imports import of_extra
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
 
@@ -29,7 +30,7 @@ def looks_like_parquet(head: bytes, path: str) -> bool:
     (".json", ".jsonl"),
     looks_like_docred,
 )
-def read_docred(path: str, report: ImportReport) -> Iterator[dict]:
+def read_docred(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents in DocRED's form, from a JSON array or one per line. Labels may be what the Hub has, an object of lists with `head`,
     `tail`, `relation_id`, `relation_text` and `evidence`, and so may the mentions of an entity.
@@ -45,12 +46,12 @@ def read_docred(path: str, report: ImportReport) -> Iterator[dict]:
         while (first := file.read(1)).isspace():
             pass
         file.seek(0)
-        for index, item in enumerate(iterate_json_array(file, path) if first == "[" else _lines(file, path)):
-            yield _of_columns(item, report, index, path)
+        items = iterate_json_array(file, path) if first == "[" else _lines(file, path)
+        yield from read_each(items, lambda index, item: _of_columns(item, report, index, path))
 
 
 @register_format("parquet", "Parquet whose rows are in DocRED's form", (".parquet",), looks_like_parquet, "training")
-def read_parquet(path: str, report: ImportReport) -> Iterator[dict]:
+def read_parquet(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of a Parquet file whose rows are in DocRED's form, as the Hub has it, or as `dataset_scripts.publish` writes it
     (`has_labels` is false where a document has none).
@@ -74,14 +75,16 @@ def read_parquet(path: str, report: ImportReport) -> Iterator[dict]:
             table = parquet.ParquetFile(file.buffer)
         except pyarrow.ArrowInvalid as error:
             raise ValueError(f"{path}: found {error}, expected Parquet") from error
-        index = 0
-        for batch in table.iter_batches(batch_size=64):
-            for row in batch.to_pylist():
-                row = {name: value for name, value in row.items() if value is not None}
-                if not row.pop("has_labels", True):
-                    row.pop("labels", None)
-                yield _of_columns(row, report, index, path)
-                index += 1
+        yield from read_each(_table_rows(table), lambda index, row: _of_columns(row, report, index, path))
+
+
+def _table_rows(table):
+    for batch in table.iter_batches(batch_size=64):
+        for row in batch.to_pylist():
+            row = {name: value for name, value in row.items() if value is not None}
+            if not row.pop("has_labels", True):
+                row.pop("labels", None)
+            yield row
 
 
 def _lines(file, path):
@@ -97,9 +100,8 @@ def _lines(file, path):
 
 
 def _of_columns(document, report, index, path):
-    """A document whose labels and mentions are lists of objects, whatever form they have; anything else stays what it is."""
-    if not isinstance(document, Mapping):
-        return document
+    """A document whose labels and mentions are lists of objects, whatever form they have; other fields stay what they are."""
+    DocumentChecker(document, index, path).check(document, Mapping, None, "a document: an object in DocRED's form")
     document = dict(document)
     where = (path, index, document.get("title"))
     if isinstance(document.get("vertexSet"), list):

@@ -1,5 +1,6 @@
 """The formats that documents are imported from, and the registry of their readers."""
 
+import contextlib
 import gzip
 import os
 import zlib
@@ -16,6 +17,8 @@ from ..utils.relation_names import RELATION_FILE
 _HEAD_SIZE = 1 << 16
 # What DocRED's folders hold beside documents.
 _NOT_DOCUMENTS = {RELATION_FILE, "rel2id.json", "ner2id.json", "word2id.json", "char2id.json"}
+# Beside the documents of an export to brat: what its names for files and labels stand for.
+NAMES_FILE = "comm_docre.json"
 
 Reader = Callable[..., Iterator[Any]]  # of `AnnotatedText`, documents, or errors of documents
 
@@ -38,6 +41,7 @@ class Format:
         links_mentions (`Callable`, *optional*): of annotation tools, in whose files relations are between mentions: takes the
             path of a file and [`~marked_text.MarkedTextOptions`], and says whether the file links mentions of one entity.
             `read` takes these options as a third argument.
+        beside (`str`, *optional*): suffix of the file that is read with each of its files, such as `".txt"`.
     """
 
     name: str
@@ -47,6 +51,7 @@ class Format:
     read: Reader
     extra: str | None = None
     links_mentions: Callable | None = None
+    beside: str | None = None
 
 
 _FORMATS: dict[str, Format] = {}
@@ -61,6 +66,7 @@ def register_format(
     looks_like: Callable[[bytes, str], bool],
     extra: str | None = None,
     links_mentions: Callable | None = None,
+    beside: str | None = None,
 ) -> Callable[[Reader], Reader]:
     """
     Registers the reader of a format, as a decorator; arguments as of [`Format`].
@@ -88,7 +94,7 @@ def register_format(
     """
 
     def register(read):
-        form = Format(name, title, suffixes, looks_like, read, extra, links_mentions)
+        form = Format(name, title, suffixes, looks_like, read, extra, links_mentions, beside)
         if _FORMATS.setdefault(name, form).read is not read:
             raise NameTakenError("register_format", name, "another format")
         return read
@@ -175,8 +181,7 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
         if not path.is_file():
             raise FileNotFoundError(f"{path}: expected a file or a folder, found none")
         return [(str(path), chosen or _guess(path))]
-    everything = sorted(file for file in path.rglob("*") if file.is_file())
-    files = [file for file in everything if file.name not in _NOT_DOCUMENTS]
+    everything, files = _files(path)
     if chosen is not None:
         found = [(str(file), chosen) for file in files if _has_suffix(file, chosen)]
     else:
@@ -193,6 +198,39 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
     if len(names) > 1:
         raise ValueError(f"{path}: found files of several formats ({', '.join(names)}), expected one; see --format")
     return found
+
+
+def unread_files(source: str | os.PathLike, found: list[tuple[str, Format]], name: str | None = None) -> list[str]:
+    """
+    The files of a folder that are left out although they may hold documents: where the format is guessed, those that end as the
+    files of a format do and look like none, and those that look like one and end otherwise; always those that are read with
+    another file, such as brat's `.txt`, which they lack.
+
+    Args:
+        source (`str`): the file or the folder.
+        found (`list[tuple[str, Format]]`): what [`input_files`] gave for it.
+        name (`str`, *optional*): of the format, if it was not guessed.
+    """
+    read = {Path(path) for path, _ in found}
+    companions = {form.beside for _, form in found if form.beside}
+    read |= {path.with_suffix(suffix) for path in read for suffix in companions}
+
+    def may_hold_documents(file):
+        return any(_has_suffix(file, form) for form in _FORMATS.values()) or bool(matching_formats(file))
+
+    return [
+        str(file)
+        for file in (_files(source)[1] if Path(source).is_dir() else ())
+        if file not in read
+        and file.name != NAMES_FILE
+        and (file.suffix.lower() in companions or (name is None and may_hold_documents(file)))
+    ]
+
+
+def _files(folder):
+    """All files of a folder, and those that are not known to hold no documents."""
+    everything = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    return everything, [file for file in everything if file.name not in _NOT_DOCUMENTS]
 
 
 def _guess(path):
@@ -217,8 +255,9 @@ def _head(path):
         file.seek(0)
         if not compressed:
             return file.read(_HEAD_SIZE)
-        try:
-            with gzip.open(file) as content:
-                return content.read(_HEAD_SIZE)
-        except (EOFError, zlib.error, gzip.BadGzipFile):
-            return b""
+        head = b""
+        # Of a file that is cut off, what comes before: its reader then says what is wrong with it.
+        with contextlib.suppress(EOFError, zlib.error, gzip.BadGzipFile), gzip.open(file) as content:
+            while len(head) < _HEAD_SIZE and (part := content.read1(_HEAD_SIZE - len(head))):
+                head += part
+        return head

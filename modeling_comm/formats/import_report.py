@@ -1,5 +1,6 @@
 """What became of the documents of an import: how much there is, and what was dropped."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,8 @@ from ..documents import Document, DocumentError
 from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, MENTIONS, counted
 
 _READ = (DOCUMENTS, ENTITIES, MENTIONS, FACTS, ("ignored pair", "ignored pairs"))
+_UNREAD = ("file that was not read", "files that were not read")
+_MAX_SHOWN = 5  # unread files that are named in print; a report's file has all
 
 
 @dataclass
@@ -22,6 +25,8 @@ class ImportReport:
         dropped (`Counter[str]`): by kind, what was left out, such as `"mentions without an id"`.
         noted (`Counter[str]`): by kind, what was read otherwise than it is in the file, such as discontinuous mentions.
         skipped (`list[DocumentError]`): of each document that was left out, why.
+        unread_files (`list[str]`): files of a folder that may hold documents and look like no format, see
+            [`~format_registry.unread_files`].
         added_relations (`list[str]`): relations that a `rel_info.json` was given and did not have; empty where none is written.
     """
 
@@ -35,6 +40,7 @@ class ImportReport:
     dropped: Counter[str] = field(default_factory=Counter)
     noted: Counter[str] = field(default_factory=Counter)
     skipped: list[DocumentError] = field(default_factory=list)
+    unread_files: list[str] = field(default_factory=list)
     added_relations: list[str] = field(default_factory=list)
 
     def add(self, document: Document) -> None:
@@ -57,6 +63,11 @@ class ImportReport:
         if number:
             self.noted[kind] += number
 
+    def note_type(self, given: str | None, read: str) -> None:
+        """Counts a mention whose type becomes another: one of DocRED's, or that of its entity's other mentions."""
+        if given and given != read:
+            self.note(f"mentions whose type {given} became {read}")
+
     def as_dict(self) -> dict:
         """All of it as JSON's types; `skipped` as the messages."""
         return {**vars(self), "skipped": [str(error) for error in self.skipped]}
@@ -73,7 +84,12 @@ class ImportReport:
     def left_out(self) -> str:
         """What was left out, in a line."""
         dropped = {**self.dropped, **({"documents": len(self.skipped)} if self.skipped else {})}
-        return f"left out: {_numbers(dropped) or 'nothing'}"
+        parts = [_numbers(dropped)] if dropped else []
+        if self.unread_files:
+            names = [os.path.basename(file) for file in self.unread_files[:_MAX_SHOWN]]
+            more = ", ..." if len(self.unread_files) > _MAX_SHOWN else ""
+            parts.append(f"{counted(len(self.unread_files), _UNREAD)} ({', '.join(names)}{more})")
+        return f"left out: {', '.join(parts) or 'nothing'}"
 
 
 def _numbers(counts: Mapping[str, int]) -> str:

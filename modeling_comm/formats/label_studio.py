@@ -12,7 +12,7 @@ from pathlib import Path
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_array, open_text
 from ..utils.writer import replacing, write_bytes
-from .annotated_text import AnnotatedText
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format, register_writer
 from .import_report import ImportReport
 from .marked_text import (
@@ -22,7 +22,7 @@ from .marked_text import (
     MarkedText,
     MarkedTextOptions,
     finish_marked_text,
-    read_each,
+    list_or_empty,
 )
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import CHARACTERS, find_span, unit_of_spans
@@ -74,6 +74,8 @@ def read_label_studio(
         checker.read(
             task, "data", Mapping, "", "a task with data; Label Studio exports these as JSON, not as JSON-MIN"
         )
+        for name in ("annotations", "completions"):
+            checker.check(task.get(name) or [], list, name, "a list of annotations")
         annotation = _annotation(task, report)
         if annotation is None:
             report.drop("documents without an annotation")
@@ -101,7 +103,7 @@ def _coreference(task):
 def _annotation(task, report):
     """The annotation of a task that is read, or None."""
     annotations = task.get("annotations", task.get("completions")) if isinstance(task, Mapping) else None
-    annotations = [one for one in annotations or () if isinstance(one, Mapping)]
+    annotations = [one for one in list_or_empty(annotations) if isinstance(one, Mapping)]
     valid = [one for one in annotations if not one.get("was_cancelled")]
     report.drop("cancelled annotations", len(annotations) - len(valid))
     report.drop("annotations of documents that have another one", max(0, len(valid) - 1))
@@ -110,9 +112,9 @@ def _annotation(task, report):
 
 
 def _relation_labels(annotation):
-    for result in (annotation or {}).get("result") or ():
+    for result in list_or_empty((annotation or {}).get("result")):
         if isinstance(result, Mapping) and result.get("type") == "relation":
-            yield from map(str, result.get("labels") or ())
+            yield from map(str, list_or_empty(result.get("labels")))
 
 
 def _marked(checker, task, annotation, index, report, options):
@@ -168,7 +170,7 @@ def _links(checker, result, field, report):
     ends = [str(result.get(name)) for name in ("from_id", "to_id")]
     direction = result.get("direction", "right")
     directions = {"right": [ends], "left": [ends[::-1]], "bi": [ends, ends[::-1]]}
-    if direction not in directions:
+    if not isinstance(direction, str) or direction not in directions:
         checker.fail(f"{field}.direction", direction, "right, left or bi")
     labels = checker.check(result.get("labels") or [], list, f"{field}.labels", "a list of labels")
     if not labels:

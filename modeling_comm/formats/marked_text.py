@@ -2,11 +2,11 @@
 one becomes the other."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..documents import Document, DocumentError
+from ..documents import Document
 from ..mentions import group_mentions
 from ..settings import SettingError
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
@@ -39,6 +39,30 @@ class MarkedSpan:
     end: int
     type: str | None
     field: str = "mentions"
+
+
+class SpansByPlace:
+    """Spans that are known by their place, as Prodigy's and spaCy's are: a place has one, with the first label it is given."""
+
+    def __init__(self) -> None:
+        self._spans: dict[tuple[int, int], MarkedSpan] = {}
+        self._labels: dict[tuple[int, int], set[str]] = {}
+
+    def add(self, start: int, end: int, label: str | None, field: str) -> str:
+        """Adds a span, unless its place has one with a label; returns the span's id."""
+        place, name = (start, end), f"{start} {end}"
+        if place not in self._spans or not self._labels[place]:
+            self._spans[place] = MarkedSpan(name, start, end, label, field)
+        self._labels.setdefault(place, set()).update([label] if label else [])
+        return name
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place in self._spans
+
+    def spans(self, report: ImportReport) -> list[MarkedSpan]:
+        """All of them, in the order of their first mention; further labels are counted."""
+        report.drop("further labels of a mention", sum(max(0, len(labels) - 1) for labels in self._labels.values()))
+        return list(self._spans.values())
 
 
 @dataclass(frozen=True)
@@ -123,18 +147,9 @@ class MarkedTextOptions:
         return relation.lower() in COREFERENCE_RELATIONS
 
 
-def read_each(
-    items: Iterable, parse: Callable[[int, Any], AnnotatedText | Document | None]
-) -> Iterator[AnnotatedText | Document | DocumentError]:
-    """What `parse` makes of the index and the item, without None; the error where an item cannot be read, as the next one can."""
-    for index, item in enumerate(items):
-        try:
-            found = parse(index, item)
-        except DocumentError as error:
-            yield error
-            continue
-        if found is not None:
-            yield found
+def list_or_empty(value: Any) -> list:
+    """A list, and an empty one for anything else: what looks for links leaves it to the reader to say what is wrong."""
+    return value if isinstance(value, list) else []
 
 
 def finish_marked_text(
@@ -145,7 +160,7 @@ def finish_marked_text(
 
     Args:
         marked ([`MarkedText`]): the text. Its links of coreference are among its links, or in its chains.
-        report ([`ImportReport`]): is told what is dropped: relations of spans that are not there.
+        report ([`ImportReport`]): is told what is dropped: relations, and members of chains, of spans that are not there.
         options ([`MarkedTextOptions`]): how it is read.
         index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
 
@@ -158,6 +173,7 @@ def finish_marked_text(
     same = [(places[link.head], places[link.tail]) for link in links if options.is_coreference(link.relation)]
     for chain in marked.chains:
         members = [places[name] for name in chain if name in places]
+        report.drop("members of chains that are not there", len(chain) - len(members))
         same += itertools.pairwise(members)
     if options.entities == "names":
         same = []

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..documents import Document, DocumentError, shown
+from ..documents import Document, DocumentError, docred_type, shown
 from ..text_to_document import NO_TYPE, text_from_document, token_spans
 from .import_report import ImportReport
 
@@ -53,7 +53,7 @@ def annotate_original(
         text (`str`): its text as it was annotated; the white space between tokens may be another.
         entities (`dict[int, list[MarkedSpan]]`): the spans of each entity.
         facts (`list[tuple[int, str, int, str]]`): head, relation, tail, and where in the source, for messages.
-        report ([`ImportReport`]): is told of ignored pairs that are dropped.
+        report ([`ImportReport`]): is told of ignored pairs that are dropped, and of types that become others.
         index (`int`, *optional*), source (`str`, *optional*): where the annotations are from, for messages.
 
     Raises:
@@ -72,6 +72,8 @@ def annotate_original(
         if old is not None:
             new_of[old] = len(vertex_set)
         vertex_set.append([])
+        given = Counter(docred_type(span.type) for span in entities[entity] if span.type)
+        usual = given.most_common(1)[0][0] if given else NO_TYPE
         old_mentions = () if old is None else original["vertexSet"][old]
         for span, mention in _with_old_mentions(entities[entity], () if old is None else old_spans[old], old_mentions):
             sent_id, pos = words.position(span)
@@ -79,7 +81,9 @@ def annotate_original(
             if kept and kept["pos"][1] - kept["pos"][0] != pos[1] - pos[0]:
                 del kept["name"]  # a token of it was cut
             name = kept.get("name") or " ".join(words.sents[sent_id][slice(*pos)])
-            kind = span.type or kept.get("type", NO_TYPE)
+            # As in `document_from_text`, so that all documents of an import have the same types.
+            kind = docred_type(span.type) if span.type else kept.get("type", usual)
+            report.note_type(span.type, kind)
             vertex_set[-1].append({**kept, "name": name, "sent_id": sent_id, "pos": pos, "type": kind})
     document: Any = {**original, "sents": words.sents, "vertexSet": vertex_set}
     document["labels"] = _labels(original, facts, number_of, new_of)
@@ -92,7 +96,7 @@ def annotate_original(
         document["untyped_entities"] = [
             new
             for new in sorted(new_of[old] for old in untyped if old in new_of)
-            if vertex_set[new][0]["type"] == original["vertexSet"][old_of[new]][0]["type"]
+            if vertex_set[new][0]["type"] in (kind := original["vertexSet"][old_of[new]][0]["type"], docred_type(kind))
         ]
     if pairs := original.get("ignored_pairs"):
         document["ignored_pairs"] = [[new_of[h], new_of[t]] for h, t in pairs if {h, t} <= set(new_of)]

@@ -200,24 +200,25 @@ _UNSAFE = re.compile(r"[^\w-]+", re.ASCII)
 
 def safe_names(names: Iterable[str], other: str) -> dict[str, str]:
     """
-    Names of letters without accents, digits, `-` and `_` alone, for programs that take no others; each is another one.
+    Names of letters without accents, digits, `-` and `_` alone, for programs that take no others; each is another one, also where
+    capitals do not count, as in names of files on macOS and Windows.
 
     Args:
         names (`Iterable[str]`): the names, each once.
         other (`str`): what a name that has none of these characters becomes.
 
     Returns:
-        `dict[str, str]`: the safe name of each, which is the name itself if that is safe.
+        `dict[str, str]`: the safe name of each, which is the name itself if that is safe and the first with these letters.
     """
     names = list(names)
-    taken = {name for name in names if not _UNSAFE.search(name) and name}
-    safe = {}
+    safe, taken = {}, {}
     for name in names:
-        if name in taken:
+        if name and not _UNSAFE.search(name) and taken.setdefault(name.lower(), name) == name:
             safe[name] = name
-            continue
-        short = _UNSAFE.sub("_", name).strip("_")[:80] or other
-        candidates = (short if number == 1 else f"{short}_{number}" for number in range(1, len(names) + 2))
-        safe[name] = next(candidate for candidate in candidates if candidate not in taken)
-        taken.add(safe[name])
-    return safe
+    for name in names:
+        if name not in safe:
+            short = _UNSAFE.sub("_", name).strip("_")[:80] or other
+            candidates = (short if number == 1 else f"{short}_{number}" for number in range(1, len(names) + 2))
+            safe[name] = next(candidate for candidate in candidates if candidate.lower() not in taken)
+            taken[safe[name].lower()] = name
+    return {name: safe[name] for name in names}

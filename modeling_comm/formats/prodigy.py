@@ -6,10 +6,10 @@ from numbers import Integral
 from ..document_input import NOT_ACCEPTED
 from ..documents import Document, DocumentChecker, DocumentError
 from ..utils.files import iterate_json_lines
-from .annotated_text import AnnotatedText
+from .annotated_text import AnnotatedText, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import Link, MarkedText, MarkedTextOptions, SpansByPlace, finish_marked_text, list_or_empty
 
 
 def looks_like_prodigy(head: bytes, path: str) -> bool:
@@ -23,7 +23,7 @@ def _links_mentions(path, options):
         options.is_coreference(str(relation.get("label")))
         for _, line in iterate_json_lines(path)
         if isinstance(line, Mapping)
-        for relation in line.get("relations") or ()
+        for relation in list_or_empty(line.get("relations"))
         if isinstance(relation, Mapping)
     )
 
@@ -34,7 +34,7 @@ def read_prodigy(
 ) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Lines with `text`, `spans` (`{"start", "end", "label"}`) and `relations` (`{"head_span", "child_span", "label"}`). Tasks
-    that were rejected or ignored are counted. A span that only a relation has is a mention, too.
+    that were rejected or ignored are counted, and further labels of a span. A span that only a relation has is a mention, too.
 
     Args:
         path (`str`): the file.
@@ -52,14 +52,14 @@ def read_prodigy(
         if (answer := line.get("answer", "accept")) in NOT_ACCEPTED:
             report.drop(f"tasks with the answer {answer}")
             return None
-        return finish_marked_text(_marked(checker, line, number, options), report, options, index, path)
+        return finish_marked_text(_marked(checker, line, number, report, options), report, options, index, path)
 
     yield from read_each(iterate_json_lines(path), parse)
 
 
-def _marked(checker, line, number, options):
+def _marked(checker, line, number, report, options):
     text = checker.read(line, options.text_field, str, "", "a text; --text_field names another field")
-    spans: dict[tuple[int, int], MarkedSpan] = {}
+    spans = SpansByPlace()
 
     def add(span, field):
         checker.check(span, Mapping, field, "a span: an object with start and end")
@@ -67,8 +67,7 @@ def _marked(checker, line, number, options):
             checker.read(span, name, Integral, f"{field}.", "an offset (an integer)") for name in ("start", "end")
         )
         kind = span.get("label")
-        spans.setdefault((start, end), MarkedSpan(f"{start} {end}", start, end, str(kind) if kind else None, field))
-        return spans[start, end].id
+        return spans.add(start, end, str(kind) if kind else None, field)
 
     for place, span in enumerate(checker.check(line.get("spans") or [], list, "spans", "a list of spans")):
         add(span, f"spans[{place}]")
@@ -80,4 +79,4 @@ def _marked(checker, line, number, options):
         links.append(Link(head, tail, checker.read(relation, "label", str, f"{field}.", "a relation's label"), field))
     meta = line.get("meta")
     title = line.get("title") or (meta.get("title") if isinstance(meta, Mapping) else None)
-    return MarkedText(str(title or f"document {number}"), text, list(spans.values()), links)
+    return MarkedText(str(title or f"document {number}"), text, spans.spans(report), links)

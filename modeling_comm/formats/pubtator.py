@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from ..documents import DocumentError, shown
+from ..documents import Document, DocumentError, shown
 from ..utils.files import open_text
-from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
+from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, read_each
 from .entity_ids import split_joined_ids
 from .format_registry import register_format
 from .import_report import ImportReport
@@ -20,7 +20,7 @@ def looks_like_pubtator(head: bytes, path: str) -> bool:
 
 
 @register_format("pubtator", "PubTator: CDR, BioRED and others", (".pubtator", ".pubtator.txt"), looks_like_pubtator)
-def read_pubtator(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
+def read_pubtator(path: str, report: ImportReport) -> Iterator[AnnotatedText | Document | DocumentError]:
     """
     Documents of a PubTator file: `id|t|title`, `id|a|abstract`, lines of mentions (id, start, end, text, type, ids, and the
     parts of a mention of several entities, which are not read) and of relations (id, relation, id of head, id of tail, and in
@@ -35,17 +35,22 @@ def read_pubtator(path: str, report: ImportReport) -> Iterator[AnnotatedText]:
         DocumentError: a line is none of these, or of another document than those around it.
     """
     with open_text(path) as file:
-        lines = []
-        for number, line in enumerate(file, 1):
-            line = line.rstrip("\r\n")
-            if not line.strip():
-                continue
-            if (passage := _PASSAGE.fullmatch(line)) and passage[2] == "t" and lines:
-                yield _document(path, lines)
-                lines = []
-            lines.append((number, line))
-        if lines:
-            yield _document(path, lines)
+        yield from read_each(_documents(file), lambda index, lines: _document(path, lines))
+
+
+def _documents(file):
+    """The lines of each document with their numbers; each begins with a title."""
+    lines = []
+    for number, line in enumerate(file, 1):
+        line = line.rstrip("\r\n")
+        if not line.strip():
+            continue
+        if (passage := _PASSAGE.fullmatch(line)) and passage[2] == "t" and lines:
+            yield lines
+            lines = []
+        lines.append((number, line))
+    if lines:
+        yield lines
 
 
 def _document(path, lines):

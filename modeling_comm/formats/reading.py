@@ -10,7 +10,7 @@ from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
 from ..documents import Document, DocumentError, validate_document
 from .annotated_text import AnnotatedText, document_of_text
-from .format_registry import input_files
+from .format_registry import input_files, unread_files
 from .import_report import ImportReport
 from .marked_text import MarkedTextOptions
 
@@ -58,6 +58,7 @@ def read_documents(
     report = ImportReport() if report is None else report
     null_labels = NULL_LABELS if null_label is None else NULL_LABELS | {null_label}
     files = input_files(path, format)
+    report.unread_files += unread_files(path, files, format)
     options = replace(_resolved(options or MarkedTextOptions(), files), relation_ids=relation_ids or {})
     titles: set[str] = set()
     for file, form in files:

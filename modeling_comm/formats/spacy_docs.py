@@ -1,16 +1,16 @@
 """spaCy: a `DocBin` in a `.spacy` file, `Doc.to_json()` in JSON, and `Doc`s in memory."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, SupportsFloat
 
 from ..documents import Document, DocumentChecker, DocumentError
 from ..prediction_record import parse_record
 from ..utils.files import iterate_json_values
 from ..utils.imports import of_extra
-from .annotated_text import AnnotatedText, document_of_text
+from .annotated_text import AnnotatedText, document_of_text, read_each
 from .format_registry import register_format
 from .import_report import ImportReport
-from .marked_text import Link, MarkedSpan, MarkedText, MarkedTextOptions, finish_marked_text, read_each
+from .marked_text import Link, MarkedText, MarkedTextOptions, SpansByPlace, finish_marked_text
 from .pre_annotation import pre_annotation
 
 # Groups of `doc.spans` whose name begins so are chains of coreference, in spaCy's experimental component.
@@ -139,43 +139,66 @@ def _marked(item, index, path, report):
             report.drop(kind, number)
         found = annotation.marked
         return MarkedText(title, text, found.spans, found.links, found.chains, record["sentences"])
-    spans: dict[tuple[int, int], MarkedSpan] = {}
-
-    def add(span, field, kind=None):
-        checker.check(span, Mapping, field, "a span: an object with start and end")
-        start, end = (
-            checker.read(span, name, int, f"{field}.", "an offset (an integer)") for name in ("start", "end")
-        )
-        spans.setdefault((start, end), MarkedSpan(f"{start} {end}", start, end, kind, field))
-        return f"{start} {end}"
-
-    groups = item.get("spans") if isinstance(item.get("spans"), Mapping) else {}
+    places = SpansByPlace()
+    groups = {
+        name: _read_spans(checker, members, f"spans.{name}")
+        for name, members in checker.check(item.get("spans") or {}, Mapping, "spans", "groups of spans").items()
+    }
     # As of a `Doc` itself: groups with labels where there are no entities.
-    others = [span for members in groups.values() for span in members if span.get("label")]
-    for place, span in enumerate(item.get("ents") or others):
-        add(span, f"ents[{place}]", str(span.get("label") or "") or None)
+    others = [span for members in groups.values() for span in members if span[2]]
+    for span in _read_spans(checker, item.get("ents"), "ents") or others:
+        places.add(*span)
     chains = []
     for name, members in groups.items():
         if not name.startswith(_CHAINS):
             continue
-        if any((span.get("start"), span.get("end")) in spans for span in members):
-            chains.append(tuple(add(span, f"spans.{name}") for span in members))
+        if any(span[:2] in places for span in members):
+            chains.append(tuple(places.add(start, end, None, field) for start, end, _, field in members))
         else:
             report.drop("chains of coreference without an entity")
-    links = _tutorial_links(item, spans)
-    sents = item.get("sents")
-    sentences = [(sent["start"], sent["end"]) for sent in sents] if sents else None
-    return MarkedText(title, text, list(spans.values()), links, chains, sentences)
+    spans = places.spans(report)
+    links = _tutorial_links(checker, item, spans)
+    sentences = [(start, end) for start, end, *_ in _read_spans(checker, item.get("sents"), "sents")]
+    return MarkedText(title, text, spans, links, chains, sentences or None)
 
 
-def _tutorial_links(item, spans):
+def _read_spans(checker, spans, field):
+    """Start, end, label or None, and field of each of some spans."""
+    found = []
+    for number, span in enumerate(checker.check(spans or [], list, field, "a list of spans")):
+        place = f"{field}[{number}]"
+        checker.check(span, Mapping, place, "a span: an object with start and end")
+        start, end = (
+            checker.read(span, name, int, f"{place}.", "an offset (an integer)") for name in ("start", "end")
+        )
+        found.append((start, end, str(span.get("label") or "") or None, place))
+    return found
+
+
+def _tutorial_links(checker, item, spans):
     """Relations of the tutorial's extension: by the first tokens of head and tail, the probability of each label."""
-    relations = (item.get("_") or {}).get(_TUTORIAL) or {}
-    starts = [token["start"] for token in item.get("tokens") or ()]
-    by_start = {start: span.id for (start, _), span in reversed(spans.items())}
-    return [
-        Link(*(by_start.get(starts[token], "") for token in tokens), label)
-        for tokens, labels in relations.items()
-        for label, probability in labels.items()
-        if probability >= _SURE
-    ]
+    extensions = checker.check(item.get("_") or {}, Mapping, "_", "an object of extensions")
+    field = f"_.{_TUTORIAL}"
+    relations = checker.check(extensions.get(_TUTORIAL) or {}, Mapping, field, "labels by pair of tokens")
+    tokens = checker.check(item.get("tokens") or [], list, "tokens", "a list of tokens")
+    by_start = {span.start: span.id for span in reversed(spans)}
+
+    def span_of(token):
+        checker.check_index(token, len(tokens), field, "token", "a token")
+        place = f"tokens[{token}]"
+        start = checker.read(
+            checker.check(tokens[token], Mapping, place, "a token"), "start", int, f"{place}.", "an offset"
+        )
+        return by_start.get(start, "")
+
+    links = []
+    for pair, labels in relations.items():
+        ends = list(map(span_of, checker.check(pair, tuple, field, "two tokens, those of head and tail")))
+        if len(ends) != 2:
+            checker.fail(field, pair, "two tokens, those of head and tail")
+        for label, probability in checker.check(labels, Mapping, field, "probabilities by label").items():
+            if not isinstance(probability, SupportsFloat):  # one of an array is a number, too
+                checker.fail(field, probability, "a probability")
+            if float(probability) >= _SURE:
+                links.append(Link(*ends, label))
+    return links
