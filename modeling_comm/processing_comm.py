@@ -132,7 +132,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         inverse: Mapping[str, str] | None = None,
         marker_types: Sequence[str] | None = None,
     ):
-        self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
+        labels = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
+        self.id2label = {index: labels[index] for index in sorted(labels)}  # columns of logits are read off this order
         self.relation_names = relation_names or {}
         self.markers = markers
         self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types

@@ -120,8 +120,8 @@ def settings_for_labels(settings: dict, id2label: Mapping[int, str] | None) -> d
         settings (`dict`): as `processor_config.json` has them.
         id2label (`Mapping[int, str]`, *optional*): the labels, by default the saved ones.
     """
-    saved = settings.get("id2label") or {}
-    if not isinstance(id2label, Mapping) or list(id2label.values()) == list(saved.values()):
+    saved = {int(index): label for index, label in (settings.get("id2label") or {}).items()}
+    if not isinstance(id2label, Mapping) or {int(index): label for index, label in id2label.items()} == saved:
         return settings
     tuned = tuned_for_labels(settings)
     labels = list(id2label.values())

@@ -196,6 +196,15 @@ def test_symmetric_relations_are_asked_about_once():
         assert not batch["asked"][both, 2].any()
 
 
+def test_columns_are_ids_whatever_the_order_of_the_labels():
+    document, symmetric = typed(["A"] * 3), ["P17"]
+    unordered = tiny_config(id2label={2: "P27", 4: "P569", 0: "Na", 1: "P17", 3: "P131"})
+    processor = tiny_processor(unordered, symmetric=symmetric)
+    ordered = tiny_processor(symmetric=symmetric)
+    assert processor.relations == ordered.relations
+    assert torch.equal(processor([document])["asked"], ordered([document])["asked"])
+
+
 def test_inverse_relations_are_read_as_one():
     document = typed(["A"] * 3, [(2, 0, "P40"), (0, 2, "P17"), (1, 2, "P17")])
     _, feature = encoded(document, inverse={"P40": "P17"})
