@@ -62,7 +62,9 @@ def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -
         return config, {"id2label": wanted, **take_fields_of_loss(kwargs)}
     fields = config_fields(config)
     of_loss = take_fields_of_loss(fields)
-    return type(config)(**fields | {"id2label": saved}), {"id2label": wanted, **of_loss}
+    with_saved = type(config)(**fields | {"id2label": saved})
+    with_saved._attn_implementation = config._attn_implementation
+    return with_saved, {"id2label": wanted, **of_loss}
 
 
 def take_fields_of_loss(fields: dict) -> dict:

@@ -73,6 +73,14 @@ def test_labels_of_a_configuration_elsewhere(tmp_path):
     assert same.config.id2label == LABELS and same.config.averaged_layers == 2
 
 
+@pytest.mark.parametrize("loader", [CommForDocumentRelationExtraction, AutoModel])
+def test_attention_implementation_stays_with_other_labels(tmp_path, loader):
+    tiny_model().save_pretrained(tmp_path)
+    given = {"ignore_mismatched_sizes": True, "attn_implementation": "eager"}
+    model = loader.from_pretrained(tmp_path, id2label=NEW, **given)
+    assert model.config._attn_implementation == model.backbone.config._attn_implementation == "eager"
+
+
 def test_documents_with_other_relations_need_the_flag():
     """The document is right: the error says that the relations are the model's, and what trains it for others."""
     _, processor = tiny_system()
