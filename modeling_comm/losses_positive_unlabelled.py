@@ -34,7 +34,7 @@ def pu_cmm_loss(
     If one of e facts is labelled, whatever the pair, this estimates without bias what CMM would be on all facts (with
     `w = 1`; du Plessis et al. 2015, "Convex formulation for learning from positive and unlabeled data", after Elkan and
     Noto 2008): a labelled fact stands for e facts, and `e - 1` of them are among the unlabelled pairs, where they were counted
-    as negatives. A relation is predicted where its label has a probability above that of CMM divided by e (23.6 % / e with
+    as negatives. A relation is predicted where its label has a probability above that of CMM divided by e (23 % / e with
     `m = 0.2` and `gamma = 1`, 42 % / e with `m = 0.2` and `gamma = 0`).
 
     `l-` is at most `-log m`, so the term of a labelled fact is never below `(e - 1) log m`, and it falls in `d`. With e and w
