@@ -95,9 +95,9 @@ def ssr_pu_loss(
 
     The means are over the pairs of one batch, so this is a loss of batches, not of pairs: `"mean"` is the published loss,
     `"sum"` is it times the number of pairs, and with `"none"` each pair has its share of that, which depends on the other
-    pairs. A batch is what one process sees at once; with `pairs_at_once`, that many pairs. With accumulated batches or several
-    processes the loss is the mean of the batches' losses, weighted by their pairs, and not the loss of all their pairs
-    together; an evaluation's loss depends on its batches as well.
+    pairs. A batch is what one process sees at once, and `pairs_at_once`, which would cut it, is refused. With accumulated batches
+    or several processes the loss is the mean of the batches' losses, weighted by their pairs, and not the loss of all their
+    pairs together; an evaluation's loss depends on its batches as well.
 
     Args:
         label_rates (`dict[str, float]`, *optional*):
