@@ -148,8 +148,8 @@ class CommConfig(SavedTogether, PreTrainedConfig):
             none. DREEAM takes 0.1 with BERT and 0.05 with RoBERTa.
         evidence_average (`str`, defaults to `"annotated"`): the evidence loss is a mean over pairs with annotated evidence, or,
             with `"related"`, over all pairs with a relation, as in DREEAM's code.
-        comm_version (`str`, *optional*): library version that wrote the configuration. Another one than this library's is a
-            warning; the attribute, and what is saved, is this library's own.
+        comm_version (`str`, *optional*): library version that wrote the configuration. Where its first two numbers are not this
+            library's, that is a warning; the attribute, and what is saved, is this library's own.
         id2label, label2id, num_labels: as in Transformers, with the threshold class at index 0, whatever its name.
 
     Raises:

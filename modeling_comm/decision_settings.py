@@ -68,6 +68,10 @@ class DecisionSettings:
         setting = _DECISION_SETTINGS.get(name)
         if setting and not setting.fits(value):
             raise SettingError(type(self).__name__, name, value, setting.expected)
+        if name == "fusion_threshold" and value is not None and self.evidence_threshold is None:
+            raise SettingError(type(self).__name__, name, value, "None where evidence_threshold is")
+        if name == "evidence_threshold" and value is None and getattr(self, "fusion_threshold", None) is not None:
+            raise SettingError(type(self).__name__, name, value, "a number where fusion_threshold is not None")
         object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict:

@@ -12,6 +12,7 @@ from transformers.utils import logging
 from .candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types, ignored_pairs
 from .decision_settings import DecisionSettings
 from .documents import Document, OfficialPrediction, entity_name
+from .features import LEAST_ASKED
 from .prediction_record import PredictedTriple
 from .relation_encoder_base import EncodedDocuments
 from .rules import Fact, Rule, derive_facts, written_for
@@ -77,7 +78,7 @@ def _decide_margins(margins, pairs, settings, excluded=None):
         margins = margins.double()
         required = torch.from_numpy(map_.offsets()) + required
         ranks = torch.from_numpy(map_.logits(margins.numpy()))
-    predicted, by_types, by_cap = margins > required, 0, 0
+    predicted, by_types, by_cap = (margins > required) & (margins > LEAST_ASKED), 0, 0
     if excluded is not None:
         excluded = torch.from_numpy(excluded)
         by_types = int((predicted & excluded).sum())

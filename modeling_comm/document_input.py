@@ -157,7 +157,7 @@ def _complete_entity(mentions, sents):
 def _complete_mention(mention, sents, kind):
     if not isinstance(mention, Mapping):
         return mention
-    given = {key: value for key, value in mention.items() if value is not None}
+    given = {key: value for key, value in mention.items() if value is not None and (key, value) != ("type", "")}
     if "name" not in given:
         try:
             start, end = given["pos"]

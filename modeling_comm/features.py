@@ -17,6 +17,8 @@ _COUNTED = ("input_ids", "mention_positions", "num_entities", "windows", *LOSSES
 
 # The distance below the threshold of a relation that a pair is not asked about: too far to be predicted, or to cost anything.
 _NOT_ASKED = 1000.0
+# Margins of a model's own are above this; whatever the threshold, a relation with another one is not predicted.
+LEAST_ASKED = -0.9 * _NOT_ASKED
 
 
 class DocumentFeatures(TypedDict):

@@ -34,7 +34,7 @@ def pu_cmm_loss(
     If one of e facts is labelled, whatever the pair, this estimates without bias what CMM would be on all facts (with
     `w = 1`; du Plessis et al. 2015, "Convex formulation for learning from positive and unlabeled data", after Elkan and
     Noto 2008): a labelled fact stands for e facts, and `e - 1` of them are among the unlabelled pairs, where they were counted
-    as negatives. A relation is predicted where its label has a probability above that of CMM divided by e (23.6 % / e with
+    as negatives. A relation is predicted where its label has a probability above that of CMM divided by e (23 % / e with
     `m = 0.2` and `gamma = 1`, 42 % / e with `m = 0.2` and `gamma = 0`).
 
     `l-` is at most `-log m`, so the term of a labelled fact is never below `(e - 1) log m`, and it falls in `d`. With e and w
@@ -95,9 +95,9 @@ def ssr_pu_loss(
 
     The means are over the pairs of one batch, so this is a loss of batches, not of pairs: `"mean"` is the published loss,
     `"sum"` is it times the number of pairs, and with `"none"` each pair has its share of that, which depends on the other
-    pairs. A batch is what one process sees at once; with `pairs_at_once`, that many pairs. With accumulated batches or several
-    processes the loss is the mean of the batches' losses, weighted by their pairs, and not the loss of all their pairs
-    together; an evaluation's loss depends on its batches as well.
+    pairs. A batch is what one process sees at once, and `pairs_at_once`, which would cut it, is refused. With accumulated batches
+    or several processes the loss is the mean of the batches' losses, weighted by their pairs, and not the loss of all their
+    pairs together; an evaluation's loss depends on its batches as well.
 
     Args:
         label_rates (`dict[str, float]`, *optional*):

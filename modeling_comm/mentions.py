@@ -259,9 +259,15 @@ def _group_by_name(text, mentions):
 
 
 def _last_targets(name):
-    """Follows the targets of a short name to names that are not short for others."""
-    for target in name.targets:
-        yield from _last_targets(target) if target.targets else (target,)
+    """Follows the targets of a short name to names that are not short for others. Many ways may lead to each, which is looked at
+    once."""
+    seen, waiting = {}, list(name.targets)
+    while waiting:
+        target = waiting.pop()
+        if id(target) not in seen:
+            seen[id(target)] = target
+            waiting += target.targets
+    return [target for target in seen.values() if not target.targets]
 
 
 class _Name:

@@ -44,8 +44,8 @@ class CommOutput(ModelOutput):
     Output of [`CommForDocumentRelationExtraction`]. P entity pairs of all documents of the batch, R relations.
 
     Args:
-        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): returned when `labels` are given.
-        evidence_loss (`torch.FloatTensor` of shape `(1,)`, *optional*): the part of it that `evidence_weight` multiplies.
+        loss (`torch.FloatTensor` of shape `()`, *optional*): returned when `labels` are given.
+        evidence_loss (`torch.FloatTensor` of shape `()`, *optional*): the part of it that `evidence_weight` multiplies.
         logits (`torch.FloatTensor` of shape `(P, R + 1)`): one row per pair, the threshold class in column 0.
         pair_index (`torch.LongTensor` of shape `(P, 3)`): document, head entity and tail entity of each row.
         hidden_states (`tuple(torch.FloatTensor)`, *optional*): the backbone's, one row per window.

@@ -21,7 +21,7 @@ def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -
     Args:
         source (`str`, *optional*): the checkpoint.
         config ([`CommConfig`] or `str`, *optional*): as given to `from_pretrained`; `AutoModel` puts the labels there.
-        fields (`Mapping`): of the checkpoint's configuration, where `config` is none.
+        fields (`Mapping`): of `config`, or, where that is none, of the checkpoint's configuration.
         kwargs (`dict`): further arguments of `from_pretrained`, out of which the labels are taken, and the loss with its
             settings, which may name them.
 
@@ -33,18 +33,17 @@ def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -
         ValueError: the labels are others, and `ignore_mismatched_sizes` is not set.
     """
     ignore = kwargs.get("ignore_mismatched_sizes", False)
-    if isinstance(config, PreTrainedConfig):
+    wanted = None if isinstance(config, PreTrainedConfig) else kwargs.get("id2label")
+    if wanted is not None and not isinstance(wanted, Mapping):
+        raise ValueError(f"id2label is {wanted!r:.100}; expected a dict of ids to labels")
+    if config is not None:
         if source is None:
             return config, None
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         try:
-            wanted, fields = config.id2label, PreTrainedConfig.get_config_dict(source, **hub)[0]
+            wanted, fields = wanted or fields.get("id2label"), PreTrainedConfig.get_config_dict(source, **hub)[0]
         except OSError:  # weights alone, whose labels nothing tells
             return config, None
-    else:
-        wanted = kwargs.get("id2label")
-        if wanted is not None and not isinstance(wanted, Mapping):
-            raise ValueError(f"id2label is {wanted!r:.100}; expected a dict of ids to labels")
     saved = {int(index): label for index, label in (fields.get("id2label") or {}).items()}
     if fields.get("model_type") != CommConfig.model_type:  # a bare encoder, which is refused elsewhere
         return config, None
@@ -58,10 +57,14 @@ def take_other_labels(source: Any, config: Any, fields: Mapping, kwargs: dict) -
     kwargs.pop("id2label", None)
     kwargs.pop("label2id", None)
     if not isinstance(config, PreTrainedConfig):
+        if config is not None:  # a path, where the labels are not the checkpoint's
+            kwargs["id2label"] = saved
         return config, {"id2label": wanted, **take_fields_of_loss(kwargs)}
     fields = config_fields(config)
     of_loss = take_fields_of_loss(fields)
-    return type(config)(**fields | {"id2label": saved}), {"id2label": wanted, **of_loss}
+    with_saved = type(config)(**fields | {"id2label": saved})
+    with_saved._attn_implementation = config._attn_implementation
+    return with_saved, {"id2label": wanted, **of_loss}
 
 
 def take_fields_of_loss(fields: dict) -> dict:

@@ -53,7 +53,7 @@ from .features import (
 )
 from .losses import get_loss
 from .other_labels import HUB_ARGUMENTS
-from .processor_settings import check_processor_settings, refuse_misspelt, settings_for_labels
+from .processor_settings import check_processor_settings, refuse_assignment, refuse_misspelt, settings_for_labels
 from .rules import Rule, check_rules
 from .saved_folder import SavedTogether
 from .subword_tokens import read_tokenizer, tokenize_words
@@ -95,7 +95,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         decision_threshold, threshold_offset, max_relations_per_pair, evidence_threshold, fusion_threshold, fusion_range,
             probability_map, type_constraint, relation_types: as in [`~decision_settings.DecisionSettings`], which the attribute
             `decision` holds:
-            `processor.decision.threshold_offset = 1.0` changes one.
+            `processor.decision.threshold_offset = 1.0` changes one; what changes another setting is [`with_settings`].
         rules (`list[str]`, *optional*): rules such as `"P17(x, y) => P131(x, y)"`, see [`~rules.Rule`]. What follows from the
             predicted triples is added to them.
         candidate_pairs, directed, symmetric, inverse: as in [`~candidate_pairs.CandidatePairs`], which the attribute `candidates`
@@ -132,7 +132,8 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         inverse: Mapping[str, str] | None = None,
         marker_types: Sequence[str] | None = None,
     ):
-        self.id2label = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
+        labels = {int(index): label for index, label in (id2label or {0: THRESHOLD_LABEL}).items()}
+        self.id2label = {index: labels[index] for index in sorted(labels)}  # columns of logits are read off this order
         self.relation_names = relation_names or {}
         self.markers = markers
         self.marker_types = list(marker_types) if isinstance(marker_types, tuple) else marker_types
@@ -148,6 +149,11 @@ class CommProcessor(SavedTogether, ProcessorMixin):
         super().__init__(tokenizer)
         check_processor_settings(self)
         self._traits = read_tokenizer(tokenizer, markers, word_leading_space, self.marker_types)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_traits" in vars(self):  # the end of __init__, which checks the settings together
+            refuse_assignment(name, CommProcessor.setting_names())
+        super().__setattr__(name, value)
 
     @classmethod
     def from_pretrained(

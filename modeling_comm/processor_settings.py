@@ -8,6 +8,7 @@ from transformers.utils import logging
 
 from .candidate_pairs import CandidatePairs
 from .configuration_comm import validate_labels
+from .decision_settings import DecisionSettings
 from .documents import docred_type
 from .settings import AtLeast, InRange, Setting, check_field, nearest_names
 from .subword_tokens import MARKER_TYPES, MARKERS, MOST_MARKER_TYPES
@@ -49,8 +50,6 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     check("window_size", int, AtLeast(8))
     # Each window must bring at least one new subword token: its size without special tokens and shared ones.
     check("window_stride", int, InRange(0, processor.window_size - 1 - processor.window_end_tokens))
-    evidence = processor.decision.evidence_threshold is not None or processor.decision.fusion_threshold is None
-    check_field(processor.decision, "fusion_threshold", evidence, "None where evidence_threshold is")
     found, relations = processor.decision.probability_map, len(processor.id2label) - 1
     if found is not None:
         check_field(found, "intercepts", len(found.intercepts) == relations, f"one for each of {relations} relations")
@@ -59,6 +58,23 @@ def check_processor_settings(processor: "CommProcessor") -> None:
     check_field(processor, "relation_names", fits, "a dict of label to name")
     unknown = sorted(set(names) - labels, key=str)
     check_field(processor, "relation_names", not unknown, f"names of labels of id2label, which lacks {unknown}")
+
+
+def refuse_assignment(name: str, settings: Collection[str]) -> None:
+    """
+    Raises `AttributeError` where a finished processor's attribute is set that is one of its settings: what was checked and read
+    with them would not follow. Readable names are no part of that.
+
+    Args:
+        name (`str`): the attribute's.
+        settings (`Collection[str]`): the names of a processor's settings.
+    """
+    if name in settings and name != "relation_names":
+        decides = name in DecisionSettings.__dataclass_fields__
+        expected = (
+            f"processor.decision.{name} = ..." if decides else f"processor.with_settings({name}=...), a new processor"
+        )
+        raise AttributeError(f"CommProcessor: {name} cannot be set; expected {expected}", name=name)
 
 
 def refuse_misspelt(function: str, given: Collection[str], settings: Collection[str]) -> None:
@@ -120,8 +136,8 @@ def settings_for_labels(settings: dict, id2label: Mapping[int, str] | None) -> d
         settings (`dict`): as `processor_config.json` has them.
         id2label (`Mapping[int, str]`, *optional*): the labels, by default the saved ones.
     """
-    saved = settings.get("id2label") or {}
-    if not isinstance(id2label, Mapping) or list(id2label.values()) == list(saved.values()):
+    saved = {int(index): label for index, label in (settings.get("id2label") or {}).items()}
+    if not isinstance(id2label, Mapping) or {int(index): label for index, label in id2label.items()} == saved:
         return settings
     tuned = tuned_for_labels(settings)
     labels = list(id2label.values())

@@ -56,8 +56,8 @@ class TripleSelection:
     of each pair, then those of the document.
 
     Args:
-        min_score (`float`, *optional*): Lowest score of a triple, from 0 to 1. It cannot give more triples than the model's
-            threshold lets through; a negative `threshold_offset` can.
+        min_score (`float`, *optional*): Lowest score of a triple, at least 0 and below 1. It cannot give more triples than the
+            model's threshold lets through; a negative `threshold_offset` can.
         top_k (`int`, *optional*): At most this many triples of a document, those with the highest scores.
         top_k_per_pair (`int`, *optional*): At most this many triples of a pair of head and tail.
         relations (`str` or `Iterable[str]`, *optional*): Ids or readable names of the relations that are wanted; names are

@@ -214,13 +214,15 @@ def test_fields_of_docred_that_may_be_left_out(without):
 
 def test_a_mention_without_type_has_that_of_its_entity():
     def types(*given):
-        mentions = [{"sent_id": 0, "pos": [0, 1], **({"type": kind} if kind else {})} for kind in given]
+        mentions = [{"sent_id": 0, "pos": [0, 1], **({} if kind is None else {"type": kind})} for kind in given]
         read = read_document_input({"sents": [["Oslo"]], "vertexSet": [mentions]})
         return [one["type"] for one in read.document["vertexSet"][0]], read.document.get("untyped_entities")
 
     assert types(None, "LOC") == (["LOC", "LOC"], None)
     assert types("PER", "LOC", None, "LOC") == (["PER", "LOC", "LOC", "LOC"], None)
     assert types(None, None) == (["MISC", "MISC"], [0])
+    assert types("", "LOC") == (["LOC", "LOC"], None)  # as a table has it
+    assert types("", "") == (["MISC", "MISC"], [0])
 
 
 @pytest.mark.parametrize("broken", [{"pos": [5, 999]}, {"pos": 3}, {"sent_id": 99}, {"sent_id": "0"}])

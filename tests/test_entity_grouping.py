@@ -125,6 +125,17 @@ def test_every_name_is_looked_at_a_few_times(monkeypatch):
     assert entities[1] == ["AKan Quinn", "Quinn"], "the one mentioned last before"
 
 
+def test_names_within_names_are_looked_at_once(monkeypatch):
+    """However many ways there are from a short name to the longest: here 2 ** 14."""
+    words = [f"{letter}an" for letter in "BCDFGHJKLMNPQRST"]
+    persons = [" ".join(words[start:]) for start in range(len(words))]
+    calls, whole = [], mentions_module._last_targets
+    monkeypatch.setattr(mentions_module, "_last_targets", lambda name: calls.append(name) or whole(name))
+    text, mentions = read(". ".join(f"[PER:{name}]" for name in persons))
+    assert names(text, group_mentions(text, mentions)) == [persons]
+    assert len(calls) == len(persons)
+
+
 def test_a_mention_in_no_group_is_an_entity_alone():
     text, mentions = read(" ".join(f"[PER:P{number}]" for number in range(6)))
     found = names(text, group_mentions(text, mentions, lambda *_: [[4, 1]]))

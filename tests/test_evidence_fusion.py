@@ -1,6 +1,8 @@
 """Inference-stage fusion: documents and decisions of DREEAM's code (`golden/more/dreeam` of the shared folder), the same answers
 whatever the batch, and a threshold that is tuned, saved and used by trainer, script and pipeline."""
 
+import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -395,3 +397,9 @@ def test_needs_a_model_that_predicts_evidence():
     with pytest.raises(SettingError) as error:
         processor.with_settings(fusion_threshold=0.0)
     assert error.value.field == "fusion_threshold"
+    with pytest.raises(SettingError, match="expected None where evidence_threshold is"):
+        processor.decision.fusion_threshold = 0.0
+    _, processor = fusing_system()
+    with pytest.raises(SettingError, match="evidence_threshold is None; expected a number"):
+        processor.decision.evidence_threshold = None
+    assert copy.deepcopy(processor.decision) == dataclasses.replace(processor.decision) == processor.decision

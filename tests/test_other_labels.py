@@ -1,13 +1,14 @@
 """A trained checkpoint as the start for other relations, and scores for some of the pairs."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
-from helpers import LABELS, random_document, run_script, save_backbone, tiny_model, tiny_system
+from helpers import LABELS, random_document, run_script, save_backbone, tiny_config, tiny_model, tiny_system
 from transformers import AutoModel, AutoProcessor
 
-from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
+from modeling_comm import CommConfig, CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.documents import DocumentError
 from modeling_comm.relation_encoders import available_relation_encoders
 from modeling_comm.settings import SettingError
@@ -51,6 +52,33 @@ def test_other_labels_have_to_be_asked_for(saved):
     with pytest.raises(ValueError, match="ignore_mismatched_sizes=True"):
         CommForDocumentRelationExtraction.from_pretrained(folder, id2label=renamed)
     assert CommForDocumentRelationExtraction.from_pretrained(folder, id2label=LABELS).config.id2label == LABELS
+
+
+def test_labels_of_a_configuration_elsewhere(tmp_path):
+    """Whether it is given as an object or by its path, its labels are compared with the checkpoint's."""
+    renamed = {**LABELS, 1: "treats"}
+    model, elsewhere = tiny_model(), tmp_path / "elsewhere"
+    model.save_pretrained(tmp_path)
+    tiny_config(id2label=renamed).save_pretrained(elsewhere)
+    load = partial(CommForDocumentRelationExtraction.from_pretrained, tmp_path)
+    for config in (elsewhere, elsewhere / "config.json", CommConfig.from_pretrained(elsewhere)):
+        with pytest.raises(ValueError, match="ignore_mismatched_sizes=True"):
+            load(config=config)
+        other = load(config=config, ignore_mismatched_sizes=True)
+        assert other.config.id2label == renamed and other.config.label2id["treats"] == 1
+        new, old = (one.relation_encoder.classifier.linear.weight for one in (other, model))
+        assert [torch.equal(*rows) for rows in zip(new, old, strict=True)] == [True, False, True, True, True]
+    assert load(config=elsewhere, id2label=LABELS).config.id2label == LABELS
+    same = load(config=str(tmp_path), averaged_layers=2)
+    assert same.config.id2label == LABELS and same.config.averaged_layers == 2
+
+
+@pytest.mark.parametrize("loader", [CommForDocumentRelationExtraction, AutoModel])
+def test_attention_implementation_stays_with_other_labels(tmp_path, loader):
+    tiny_model().save_pretrained(tmp_path)
+    given = {"ignore_mismatched_sizes": True, "attn_implementation": "eager"}
+    model = loader.from_pretrained(tmp_path, id2label=NEW, **given)
+    assert model.config._attn_implementation == model.backbone.config._attn_implementation == "eager"
 
 
 def test_documents_with_other_relations_need_the_flag():
@@ -139,7 +167,8 @@ def test_a_processor_for_other_labels_has_nothing_that_was_tuned(tmp_path, caplo
     processor.decision.threshold_offset = 0.5
     processor.save_pretrained(tmp_path)
     assert CommProcessor.from_pretrained(tmp_path).decision.threshold_offset == 0.5
-    assert CommProcessor.from_pretrained(tmp_path, id2label=LABELS).decision.threshold_offset == 0.5
+    for same in (LABELS, dict(reversed(LABELS.items()))):
+        assert CommProcessor.from_pretrained(tmp_path, id2label=same).decision.threshold_offset == 0.5
     renamed = CommProcessor.from_pretrained(tmp_path, id2label={**LABELS, 1: "treats"})
     assert renamed.decision.threshold_offset == 0 and "threshold_offset" in caplog.text
 

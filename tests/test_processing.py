@@ -3,6 +3,7 @@
 import copy
 import itertools
 import json
+import pickle
 import random
 import re
 import weakref
@@ -469,6 +470,25 @@ def naive_triples(logits, pair_index, documents, threshold="th", cap=None, offse
             if margin > offset:
                 expected[document].append((head, tail, LABELS[column], margin))
     return expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *(("window_size", 16, "with_settings"), ("markers", "none", "with_settings")),
+        *(("word_leading_space", False, "with_settings"), ("threshold_offset", 1.0, r"decision\.threshold_offset = ")),
+    ],
+)
+def test_settings_of_a_finished_processor_cannot_be_set(name, value, expected):
+    """What was checked and read with them would not follow: a window that brings no new token never ended."""
+    processor = tiny_processor()
+    for one in (processor, copy.deepcopy(processor), pickle.loads(pickle.dumps(processor))):
+        with pytest.raises(
+            AttributeError, match=f"CommProcessor: {name} cannot be set; expected processor.{expected}"
+        ):
+            setattr(one, name, value)
+        assert one.settings == processor.settings
+    assert processor.with_settings(**{name: value}).settings[name] == value
 
 
 @pytest.mark.parametrize("threshold", ["th", "zero"])

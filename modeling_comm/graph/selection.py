@@ -17,7 +17,7 @@ class GraphSelection:
     Chooses the triples that become edges, and the edges that stay. Everything is kept by default.
 
     Args:
-        min_score (`float`, *optional*): Lowest score of a triple, from 0 to 1.
+        min_score (`float`, *optional*): Lowest score of a triple, at least 0 and below 1.
         min_support (`int`, defaults to 1): Lowest number of documents in which an edge is found, by triples that are wanted.
         relations (`str` or `Iterable[str]`, *optional*): Ids or readable names of the relations that are wanted; names are
             compared without case.
