@@ -39,12 +39,12 @@ JSON may be compressed by gzip, on standard input, too.
 
 A record has "version", "id", "title", "text", "sentences", "entities", "triples" and "lost" (what encoding lost). The
 "id" is the document's own; without one it is the title, or, if an earlier document has that title, "#" and the position.
-A triple's "head" and "tail" are indices of entities. Its "score" is the sigmoid of the margin over the threshold; it is
-not calibrated. Its "explanation" lists the sentences that the pair's attention rests on. Its "evidence" lists the
-sentences that prove it, if the model was trained for evidence. Scores have six decimals; another --batch_size may change
-the last ones. docs/record.md describes every field. If OUTPUT ends in .csv, it gets one row per triple for a
-spreadsheet instead: document, head, tail, their types, relation, score, sentences. `view` and `evaluate` read JSON lines
-only.
+A triple's "head" and "tail" are indices of entities. Its "score" is its probability, where the model has a map to
+probabilities; else it is the sigmoid of the margin over the threshold, which is not calibrated. Its "explanation" lists
+the sentences that the pair's attention rests on. Its "evidence" lists the sentences that prove it, if the model was
+trained for evidence. Scores have six decimals; another --batch_size may change the last ones. docs/record.md describes
+every field. If OUTPUT ends in .csv, it gets one row per triple for a spreadsheet instead: document, head, tail, their
+types, relation and its name, score, probability, sentences. `view` and `evaluate` read JSON lines only.
 
 The same command resumes an interrupted run, even after kill -9. Nothing is repeated, nothing is lost, and on the same
 machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
