@@ -170,6 +170,18 @@ def test_parts_are_left_out_of_a_data_set_and_counted(tmp_path, caplog):
     assert "left out 3 mentions, 3 entities, 6 facts of 3 documents" in caplog.text
 
 
+def test_entities_of_test_documents_in_a_format_of_their_own_keep_their_numbers(tmp_path):
+    wrong, right = spoil(documents(1)[0])
+    write_json(tmp_path / "wrong.json", [wrong, right])
+    files = {split: str(tmp_path / "wrong.json") for split in ("train", "test")}
+    loaded = load_splits("dwie", data_files=files, on_bad_document="drop_part", cache_dir=str(tmp_path / "cache"))
+    entities = {split: [to_document(row)["vertexSet"] for row in rows] for split, rows in loaded.items()}
+    assert entities == {"train": [right["vertexSet"]] * 2, "test": [right["vertexSet"]]}
+    provenance = read_provenance(loaded)
+    assert provenance["train"]["left_out"]["entities that do not fit"] == 1
+    assert [skipped["field"] for skipped in provenance["test"]["skipped"]] == ["vertexSet[1]"]
+
+
 def test_parts_that_a_stream_leaves_out_are_said(tmp_path, caplog):
     pairs = [spoil(document) for document in documents(3)]
     write_json(tmp_path / "train.json", [wrong for wrong, _ in pairs])
