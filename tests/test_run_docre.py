@@ -195,6 +195,25 @@ def test_an_error_in_a_flag_has_the_range_and_does_not_list_all_flags(value, cap
     assert "--cmm_margin" in message and repr(value) in message and expected in message
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "model_name_or_path: 2024-01-01",
+            r"model_name_or_path: found datetime\.date\(2024, 1, 1\).*put a text in quotes",
+        ),
+        ("extensions: [a.py, 2024-01-01]", "extensions: found .* expected what JSON has"),
+        ("5: x", "found the int 5 before a colon, expected an argument's name"),
+        ("seed: 2024-13-01", "found month must be in 1..12, expected JSON or YAML"),
+        ("seeds: &a [*a]", "seeds: found .*Circular"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_in_a_file(tmp_path, content, message):
+    (tmp_path / "wrong.yaml").write_text(content)
+    with pytest.raises(ValueError, match=rf"wrong\.yaml.*{message}"):
+        run_docre.parse_arguments([str(tmp_path / "wrong.yaml")])
+
+
 def test_wrong_type_in_a_file(tmp_path, capsys):
     (tmp_path / "wrong.yaml").write_text("num_train_epochs: many")
     with pytest.raises(SystemExit):
