@@ -965,8 +965,10 @@ def test_restart_deletes_its_own_checkpoints_only(work, new_model):
     assert (folder / "checkpoint-12345" / "notes.txt").is_file() and (folder / "checkpoint-9.txt").is_file()
     assert checkpoint_steps(folder, complete=True) == {3, 6}
     (folder / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
-        run(*new_model, "--do_train", "--output_dir", folder)
+    for restart in ([], ["--restart"]):
+        with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
+            run(*new_model, "--do_train", *restart, "--output_dir", folder)
+    assert checkpoint_steps(folder, complete=True) == {3, 6}
 
 
 def test_all_processes_restart_together(first, work):
@@ -1036,6 +1038,8 @@ OTHERS = {
     "settings.json": '{"seed": 1} // of an editor',
     "README.md": "Mine",
     "config.json": '{"model_type": "bert"}',
+    "settings.py": "DEBUG = True",
+    "model.safetensors": "",
 }
 
 
@@ -1089,8 +1093,12 @@ def test_files_of_a_run_are_known(first, tmp_path):
         (record / "test_scores.json", None),
     ):
         shutil.copyfile(file, tmp_path / (name or file.name))
-    for flag in ("--do_train", "--do_predict"):
-        check_paths(parse_arguments(["--model_name_or_path", "x", "--use_cpu", "--output_dir", str(tmp_path), flag]))
+    flags = ["--model_name_or_path", "x", "--use_cpu", "--output_dir", str(tmp_path)]
+    assert (tmp_path / "settings.py").is_file() and (tmp_path / "model.safetensors").is_file()
+    check_paths(parse_arguments([*flags, "--do_train"]))
+    check_paths(parse_arguments([*flags, "--do_predict"]))
+    (tmp_path / "config.json").unlink()  # a process that was killed while it saved, which unlinks it first
+    check_paths(parse_arguments([*flags, "--do_train"]))
 
 
 @pytest.mark.parametrize(("seed", "stays"), [(1, False), (3, True)])

@@ -1,5 +1,6 @@
 """The files that a run writes of itself, and how one of them is told from somebody's own of the same name."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..configuration_comm import TASK, CommConfig
@@ -20,6 +21,10 @@ SETTINGS = "settings.json"
 # What a card reads of a record, in every version of it, with the types.
 RECORD_FIELDS = {"training_arguments": dict, "config": dict, "data": dict, "seed": int, "log": list}
 
+# What a model's folder has beside its code.
+_CONFIG = "config.json"
+_OF_MODEL = ("model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
+
 # Fields that such a file has in every version, with their types.
 _FIELDS = {
     "run.json": RECORD_FIELDS,
@@ -28,7 +33,7 @@ _FIELDS = {
     "decisions.json": {"cut": float, "dev": dict},
     SUMMARY: {"seeds": list, "metrics": dict},
     SETTINGS: {"model_name_or_path": str, "learning_rate": float | int, "sha256": dict},
-    "config.json": {"model_type": str},
+    _CONFIG: {"model_type": str},
 }
 
 
@@ -57,7 +62,23 @@ def is_of_a_run(file: Path) -> bool:
         name in content and isinstance(content[name], kind) for name, kind in fields
     ):
         return False
-    return file.name != "config.json" or content["model_type"] == CommConfig.model_type
+    return file.name != _CONFIG or content["model_type"] == CommConfig.model_type
+
+
+def files_of_others(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files of these names, which are those above, that are in a folder and not of a run."""
+    return [file for file in (folder / name for name in names) if file.is_file() and not is_of_a_run(file)]
+
+
+def model_of_others(folder: Path) -> list[Path]:
+    """The files in a folder that saving a model with its code would write over, and that are not of a model of this library. Of
+    code and weights only what lies beside them says whose they are: the configuration, or the settings of a run."""
+    if others := files_of_others(folder, [_CONFIG]):
+        return others
+    if any(is_of_a_run(folder / name) for name in (_CONFIG, SETTINGS)):
+        return []
+    code = sorted(path.name for path in Path(__file__).parents[1].glob("*.py") if path.name != "__init__.py")
+    return [file for file in (folder / name for name in (*_OF_MODEL, *code)) if file.is_file()]
 
 
 def _are_predictions(content):

@@ -178,7 +178,7 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
 
     Raises:
         SettingsChangedError: the folder, or the checkpoint to resume from, is of a run with other settings.
-        ValueError: the folder holds checkpoints and does not say of which run.
+        ValueError: the folder holds checkpoints and does not say of which run: they are not deleted either.
     """
     folder = Path(training_args.output_dir)
     names = (SETTINGS, "trainer_state.json", "_resumed_from.json")  # a push leaves out names with _
@@ -186,15 +186,16 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
     # The others look when the first process has deleted and written.
     with training_args.main_process_first(desc="looking for checkpoints"):
         is_first = training_args.process_index == 0
+        if (final_state.is_file() or own_checkpoints(folder)) and not settings_file.is_file():
+            raise ValueError(
+                f"{folder} holds checkpoints without {settings_file.name}, of another program. "
+                "Choose another --output_dir, or move them away"
+            )
         if restart and is_first:
             for path in own_checkpoints(folder):
                 shutil.rmtree(path)
             final_state.unlink(missing_ok=True)
         if final_state.is_file() or own_checkpoints(folder):
-            if not settings_file.is_file():
-                raise ValueError(
-                    f"{folder} holds checkpoints without {settings_file.name}, of another program. {_ADVICE}"
-                )
             if not is_complete(settings_file):
                 raise ValueError(f"{settings_file}: found no settings of a run, it may have been cut off. {_ADVICE}")
             check_unchanged(_renamed(read_json(settings_file)), settings, folder, _ADVICE)

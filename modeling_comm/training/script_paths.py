@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..commands.errors import refuse_overwriting
-from ..reporting.run_files import CARD, RESULTS, SETTINGS, SUMMARY, is_of_a_run
+from ..reporting.run_files import CARD, RESULTS, SETTINGS, SUMMARY, files_of_others, model_of_others
 from ..safe_weights import check_name
 from .script_arguments import Arguments
 
@@ -31,22 +31,22 @@ def check_paths(arguments: Arguments) -> None:
     for seed in (None, *arguments.seeds):
         folder = Path(arguments.training.output_dir, *([] if seed is None else [f"seed-{seed}"]))
         refuse_overwriting([folder / name for name in WRITTEN], arguments.input_files())
-    if arguments.given("do_train", "do_eval", "do_predict"):
+    if arguments.given("do_train", "do_eval", "do_predict") and not arguments.given("describe_data"):
         _refuse_files_of_others(arguments)
 
 
 def _refuse_files_of_others(arguments):
     """Files that were there before and are not of a run: they would be written over, or taken for this run's."""
-    folder, names = Path(arguments.training.output_dir), RESULTS
-    if arguments.training.do_train:
-        names = (*RESULTS, SETTINGS, CARD, "config.json")
-    files = [folder / name for name in names]
+    folder, trains = Path(arguments.training.output_dir), arguments.training.do_train
+    runs, others = [folder], []
     if len(arguments.seeds) > 1:
-        runs = [folder / f"seed-{seed}" for seed in arguments.seeds]
-        files = [folder / SUMMARY, folder / CARD, *(run / name for run in runs for name in names)]
-    for file in files:
-        if file.is_file() and not is_of_a_run(file):
-            raise ValueError(
-                f"{file}: found a file that no run has written, or not all of one, expected none of this name in --output_dir; "
-                "move it away, or choose another --output_dir"
-            )
+        runs, others = [folder / f"seed-{seed}" for seed in arguments.seeds], files_of_others(folder, (SUMMARY, CARD))
+    for run in runs:
+        others += files_of_others(run, RESULTS)
+        if trains:
+            others += [*files_of_others(run, (SETTINGS, CARD)), *model_of_others(run)]
+    if others:
+        raise ValueError(
+            f"{others[0]}: found a file that no run has written, or not all of one, expected none of this name in --output_dir; "
+            "move it away, or choose another --output_dir"
+        )
