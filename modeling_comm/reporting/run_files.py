@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ..configuration_comm import TASK, CommConfig
 from ..utils.files import json_text, read_json
@@ -19,14 +20,14 @@ CARD = "README.md"
 SETTINGS = "settings.json"
 
 # What a card reads of a record, in every version of it, with the types.
-RECORD_FIELDS = {"training_arguments": dict, "config": dict, "data": dict, "seed": int, "log": list}
+RECORD_FIELDS: dict[str, Any] = {"training_arguments": dict, "config": dict, "data": dict, "seed": int, "log": list}
 
 # What a model's folder has beside its code.
 _CONFIG = "config.json"
 _OF_MODEL = ("model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 
 # Fields that such a file has in every version, with their types.
-_FIELDS = {
+_FIELDS: dict[str, dict[str, Any]] = {
     "run.json": RECORD_FIELDS,
     "evaluation.json": RECORD_FIELDS,
     "test_scores.json": {"scores": dict, "type_prior": dict | None},
@@ -57,10 +58,10 @@ def is_of_a_run(file: Path) -> bool:
             )
     except (OSError, ValueError):
         return False
-    fields = _FIELDS[file.name].items()
-    if not isinstance(content, dict) or not all(
-        name in content and isinstance(content[name], kind) for name, kind in fields
-    ):
+    fields = _FIELDS[file.name]
+    if not isinstance(content, dict) or not content.keys() >= fields.keys():
+        return False
+    if not all(isinstance(content[name], kind) for name, kind in fields.items()):
         return False
     return file.name != _CONFIG or content["model_type"] == CommConfig.model_type
 
