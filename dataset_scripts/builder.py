@@ -137,7 +137,7 @@ class Documents(datasets.GeneratorBasedBuilder):
     [`load_splits`] is the easy way to use it.
     """
 
-    VERSION = datasets.Version("1.2.0")  # part of the cache's key: a change of rows or checks is a new version
+    VERSION = datasets.Version("1.3.0")  # part of the cache's key: a change of rows or checks is a new version
     BUILDER_CONFIG_CLASS = DocumentsConfig
     is_streamed = False  # then each pass logs what it leaves out
 
@@ -160,9 +160,12 @@ class Documents(datasets.GeneratorBasedBuilder):
         config, provenance, skipped = self.config, read_provenance(self), []
         path, source = config.path(split), provenance[split]["source"]
         dropped, report = Counter(), None
+        keep_entities = split == "test"  # predictions name them by their numbers
         if form := _format_of(path, config.format):
             report = ImportReport(skipped=skipped)
-            documents = read_documents(path, form, report, config.on_bad_document, config.relations, source)
+            documents = read_documents(
+                path, form, report, config.on_bad_document, config.relations, source, keep_entities=keep_entities
+            )
         else:
             documents = iterate_documents(
                 path,
@@ -171,7 +174,7 @@ class Documents(datasets.GeneratorBasedBuilder):
                 source,
                 skipped,
                 dropped,
-                keep_entities=split == "test",  # predictions name them by their numbers
+                keep_entities=keep_entities,
             )
         index = -1
         try:

@@ -120,8 +120,8 @@ def publish(
 def _check_folder(folder, config_name):
     """Refuses to write over what this module did not write."""
     check_card(folder, folder)
-    target = folder / config_name
-    if target.exists() and not (target / _RECORD).is_file():
+    target, records = folder / config_name, _read_records(folder)
+    if target.exists() and config_name not in records:
         raise ValueError(
             f"{target} was not written by this command, which would replace it; expected another output_dir"
         )
@@ -213,9 +213,15 @@ def _push(folder, repo_id, private):
 
 
 def _write_card(folder, repo_id):
-    records = {path.parent.name: read_json(path) for path in folder.glob(f"*/{_RECORD}")}
-    card = render_card(records, repo_id, default_config(folder))  # another configuration does not change the default
-    write_text(folder / "README.md", card)
+    default = default_config(folder)  # another configuration does not change it
+    write_text(folder / "README.md", render_card(_read_records(folder), repo_id, default))
+
+
+def _read_records(folder):
+    """The record of each configuration in a folder, by name. Another program's `record.json` is none."""
+    found = {path.parent.name: read_json(path) for path in folder.glob(f"*/{_RECORD}")}
+    fields = {"files", "null_label", "entity_types", "sources", "dataset_info"}
+    return {name: one for name, one in found.items() if isinstance(one, dict) and one.keys() >= fields}
 
 
 # -------------------------------------------------------------------------------------------------------------- loading

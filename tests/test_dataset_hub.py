@@ -289,13 +289,23 @@ def test_documents_of_ones_own(tmp_path, write_to):
         (None, {"config_name": "a/b"}, "config_name is 'a/b'; expected letters"),
         ({"out/README.md": "# Mine\n"}, {}, "out has a README.md that something else wrote and that would be lost"),
         ({"out/redocred/train_revised.json": "[]"}, {}, "redocred was not written by this command"),
+        ({"out/redocred/record.json": '{"id": 1}'}, {}, "redocred was not written by this command"),
+        ({"out/other/record.json": '{"id": '}, {}, "record.json: found no valid JSON"),
         (
             {"about.md": "---\nlicense: mit\n---\nMine"},
             {"card": "about.md"},
             "found no language, pretty_name in the YAML",
         ),
     ],
-    ids=["no_place", "config_name", "card_of_others", "folder_of_others", "own_card"],
+    ids=[
+        "no_place",
+        "config_name",
+        "card_of_others",
+        "folder_of_others",
+        "record_of_others",
+        "half_a_record",
+        "own_card",
+    ],
 )
 def test_refused(tmp_path, write_to, monkeypatch, prepare, arguments, message):
     monkeypatch.chdir(tmp_path)
@@ -306,6 +316,17 @@ def test_refused(tmp_path, write_to, monkeypatch, prepare, arguments, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         write_to(**arguments)
     assert contents(tmp_path) == before
+
+
+def test_folders_of_other_programs_beside_it_stay_and_are_not_in_the_card(tmp_path, write_to):
+    for name, content in (("fields", '{"id": 1}'), ("list", "[]")):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        (tmp_path / "out" / name / "record.json").write_text(content)
+    before = contents(tmp_path / "out")
+    write_to()
+    assert before.items() <= contents(tmp_path / "out").items()
+    card = DatasetCard.load(tmp_path / "out" / "README.md")
+    assert [config["config_name"] for config in card.data.configs] == ["redocred"]
 
 
 def test_published_rows_are_checked(tmp_path, write_to):

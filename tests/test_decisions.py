@@ -159,7 +159,7 @@ def test_training_further_removes_the_map(saved, tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize(("relations", "mean"), [(2, 0), (30, -3)], ids=["all cells are fitted", "the highest are"])
-def test_what_types_exclude_is_not_decided(relations, mean, tmp_path):
+def test_what_types_exclude_is_not_decided(relations, mean, tmp_path, monkeypatch):
     """False positives that a type constraint removes, of high margins, and one gold fact among them, which is missed, as are
     two facts of each document that the model is not asked about."""
     draw, results = np.random.default_rng(0), []
@@ -191,6 +191,15 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path):
     (tmp_path / "decisions.json").write_text(json.dumps(report))
     compare_on_test(trainer, results, documents)
     assert {way["gold"] for way in read(tmp_path / "decisions.json")["test"].values()} == {gold}
+    (tmp_path / "decisions.json").write_text(json.dumps(report))
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("modeling_comm.training.decisions.plot_reliability", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare_on_test(trainer, results, documents)
+    assert "test" in read(tmp_path / "decisions.json"), "by which the picture is known as a run's"
     dev = report["dev"]
     map_ = trainer.processing_class.decision.probability_map
     assert map_.slope > 0.5

@@ -300,7 +300,7 @@ def test_torn_files_of_a_run(commands, trained, tmp_path, name):
         if name.startswith("checkpoint"):  # not finished
             (folder / "trainer_state.json").unlink()
         (finished,) = commands([*command, folder])
-        if name == "settings.json" or (name == "config.json"):
+        if name in ("settings.json", "config.json", "run.json", "results.json"):
             assert name in assert_one_line(finished)
         else:
             assert finished.status == 0, finished.err

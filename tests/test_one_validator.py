@@ -162,12 +162,27 @@ def test_parts_are_left_out_of_a_data_set_and_counted(tmp_path, caplog):
     assert [document["vertexSet"] for document in found[:3]] == [right["vertexSet"] for _, right in pairs]
     assert [document["labels"] for document in found[:3]] == [right["labels"] for _, right in pairs]
     provenance = read_provenance(loaded)
-    assert provenance["train"]["dropped"] == {"mentions": 3, "entities": 3, "facts": 6, "documents": 3}
+    assert provenance["train"]["dropped"] == {
+        **{"mentions": 3, "entities": 3, "facts": 6, "ignored_pairs": 3},
+        "documents": 3,
+    }
     assert [skipped["index"] for skipped in provenance["train"]["skipped"]] == [3]
     # Predictions name the entities of a test document by their numbers.
     assert "dropped" not in provenance["test"]
     assert [skipped["index"] for skipped in provenance["test"]["skipped"]] == [0, 1, 2, 3]
-    assert "left out 3 mentions, 3 entities, 6 facts of 3 documents" in caplog.text
+    assert "left out 3 mentions, 3 entities, 6 facts, 3 ignored pairs of 3 documents" in caplog.text
+
+
+def test_entities_of_test_documents_in_a_format_of_their_own_keep_their_numbers(tmp_path):
+    wrong, right = spoil(documents(1)[0])
+    write_json(tmp_path / "wrong.json", [wrong, right])
+    files = {split: str(tmp_path / "wrong.json") for split in ("train", "test")}
+    loaded = load_splits("dwie", data_files=files, on_bad_document="drop_part", cache_dir=str(tmp_path / "cache"))
+    entities = {split: [to_document(row)["vertexSet"] for row in rows] for split, rows in loaded.items()}
+    assert entities == {"train": [right["vertexSet"]] * 2, "test": [right["vertexSet"]]}
+    provenance = read_provenance(loaded)
+    assert provenance["train"]["left_out"]["entities that do not fit"] == 1
+    assert [skipped["field"] for skipped in provenance["test"]["skipped"]] == ["vertexSet[1]"]
 
 
 def test_parts_that_a_stream_leaves_out_are_said(tmp_path, caplog):
@@ -176,7 +191,9 @@ def test_parts_that_a_stream_leaves_out_are_said(tmp_path, caplog):
     files = {"train": str(tmp_path / "train.json")}
     stream = load_splits("local", data_files=files, on_bad_document="drop_part", streaming=True)["train"]
     assert len(list(stream)) == 3
-    assert caplog.messages == [f"{files['train']}: left out 3 mentions, 3 entities, 6 facts of 3 documents"]
+    assert caplog.messages == [
+        f"{files['train']}: left out 3 mentions, 3 entities, 6 facts, 3 ignored pairs of 3 documents"
+    ]
     caplog.clear()
     assert len(list(stream.take(1))) == 1
     assert "left out" in caplog.text, "also of a pass that ends early"

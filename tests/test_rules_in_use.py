@@ -240,6 +240,11 @@ def test_compared_labels_by_hand():
     unlike = {**one, "title": "c"}
     found = compare_labels([one, {**one, "title": "b"}, unlike], [true, {**unlike, "vertexSet": [[]]}])
     assert found == {"documents": 1, "precision": 0.5, "recall": pytest.approx(1 / 3), "f1": pytest.approx(0.4)}
+    twice, once = [one, {**one, "labels": []}], [{**one, "labels": []}]
+    for documents, complete, side in ((twice, once, "documents to judge"), (once, twice, "complete documents")):
+        with pytest.raises(DocumentError, match="'a' again, expected a title that no other document has") as refused:
+            compare_labels(documents, complete)
+        assert (refused.value.source, refused.value.index, refused.value.field) == (side, 1, "title")
 
 
 def test_the_script_completes_training_labels(tmp_path):

@@ -29,15 +29,17 @@ from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings
 from modeling_comm.decoding import DecisionSettings
 from modeling_comm.evaluation.scoring import load_ign_reference, score
+from modeling_comm.reporting.run_files import RESULTS
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
-from modeling_comm.training.checkpoints import Progress, find_progress
+from modeling_comm.training.checkpoints import Progress, delete_results_of_other_models, find_progress
 from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.refused_arguments import check_arguments
 from modeling_comm.training.script_arguments import UnknownArgumentsError, parse_arguments
-from modeling_comm.training.script_paths import RESULTS, check_paths
+from modeling_comm.training.script_paths import check_paths
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
+from modeling_comm.utils.files import write_json
 from modeling_comm.utils.locks import LockedError, locked_folder
 from modeling_comm.utils.unchanged import SettingsChangedError, check_unchanged
 
@@ -191,6 +193,25 @@ def test_an_error_in_a_flag_has_the_range_and_does_not_list_all_flags(value, cap
     _usage, message = capsys.readouterr().err.splitlines()
     expected = registered_settings()["cmm_margin"].expected
     assert "--cmm_margin" in message and repr(value) in message and expected in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "model_name_or_path: 2024-01-01",
+            r"model_name_or_path: found datetime\.date\(2024, 1, 1\).*put a text in quotes",
+        ),
+        ("extensions: [a.py, 2024-01-01]", "extensions: found .* expected what JSON has"),
+        ("5: x", "found the int 5 before a colon, expected an argument's name"),
+        ("seed: 2024-13-01", "found month must be in 1..12, expected JSON or YAML"),
+        ("seeds: &a [*a]", "seeds: found .*Circular"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_in_a_file(tmp_path, content, message):
+    (tmp_path / "wrong.yaml").write_text(content)
+    with pytest.raises(ValueError, match=rf"wrong\.yaml.*{message}"):
+        run_docre.parse_arguments([str(tmp_path / "wrong.yaml")])
 
 
 def test_wrong_type_in_a_file(tmp_path, capsys):
@@ -944,8 +965,10 @@ def test_restart_deletes_its_own_checkpoints_only(work, new_model):
     assert (folder / "checkpoint-12345" / "notes.txt").is_file() and (folder / "checkpoint-9.txt").is_file()
     assert checkpoint_steps(folder, complete=True) == {3, 6}
     (folder / "settings.json").unlink()
-    with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
-        run(*new_model, "--do_train", "--output_dir", folder)
+    for restart in ([], ["--restart"]):
+        with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
+            run(*new_model, "--do_train", *restart, "--output_dir", folder)
+    assert checkpoint_steps(folder, complete=True) == {3, 6}
 
 
 def test_all_processes_restart_together(first, work):
@@ -971,10 +994,26 @@ def test_all_processes_restart_together(first, work):
     assert read(folder / "settings.json") == settings
 
 
+RECORD = {"training_arguments": {}, "config": {"_name_or_path": "x"}, "data": {}, "seed": 1, "log": []}
+PREDICTIONS = [{"title": "Oslo", "h_idx": 0, "t_idx": 1, "r": "P17"}]
+
+
+def write_results(folder):
+    """Files of the names, and with the fields, of a run's."""
+    contents = {"run.json": RECORD, "evaluation.json": RECORD, "results.json": PREDICTIONS}
+    contents["test_scores.json"] = {"scores": {}, "type_prior": None}
+    contents["decisions.json"] = {"cut": 0.5, "dev": {}}
+    for name, content in contents.items():
+        write_json(folder / name, content)
+    (folder / "reliability.png").write_bytes(b"")
+
+
 @pytest.mark.parametrize("restart", [True, False])
 def test_results_of_an_earlier_training_are_not_taken_for_those_of_a_new_one(tmp_path, restart, caplog):
     """A training that is killed before its record is written must not find another one's."""
-    for name in (*RESULTS, "summary.json", "notes.txt", *(["trainer_state.json"] if restart else [])):
+    write_results(tmp_path)
+    (tmp_path / "summary.json").write_text('{"seeds": [1, 2], "metrics": {}}')
+    for name in ("notes.txt", *(["trainer_state.json"] if restart else [])):
         (tmp_path / name).write_text("{}")
     shutil.copyfile(ROOT / "model_cards" / "redocred_mini_cpu.md", tmp_path / "README.md")
     (tmp_path / "settings.json").write_text('{"seed": 2}')
@@ -985,6 +1024,81 @@ def test_results_of_an_earlier_training_are_not_taken_for_those_of_a_new_one(tmp
     (tmp_path / "README.md").write_text("My project")
     assert find_progress(arguments, {"seed": 2}, restart) == Progress()
     assert (tmp_path / "README.md").is_file(), "no card"
+
+
+# Somebody's own files, with names that a run writes.
+OTHERS = {
+    "run.json": '{"config": {}, "data": {}}',
+    "evaluation.json": "[]",
+    "results.json": json.dumps(PREDICTIONS),  # as another program writes its predictions
+    "test_scores.json": '{"scores": [1, 2]}',
+    "decisions.json": '{"cut": "hair"}',
+    "reliability.png": "",
+    "summary.json": '{"seeds": 3, "metrics": {}}',
+    "settings.json": '{"seed": 1} // of an editor',
+    "README.md": "Mine",
+    "config.json": '{"model_type": "bert"}',
+    "settings.py": "DEBUG = True",
+    "model.safetensors": "",
+}
+
+
+def test_files_that_no_run_has_written_stay(tmp_path):
+    folder = tmp_path / "seed-1"
+    folder.mkdir()
+    for place in (tmp_path, folder):
+        for name, content in OTHERS.items():
+            (place / name).write_text(content)
+    delete_results_of_other_models(folder, 1, "x")
+    arguments = CommTrainingArguments(str(folder), use_cpu=True, seed=1)
+    (folder / "settings.json").unlink()  # find_progress writes its own; check_paths has refused the other's
+    find_progress(arguments, {"seed": 1}, restart=True)
+    for place in (tmp_path, folder):
+        for name, content in OTHERS.items():
+            assert (place, name) == (folder, "settings.json") or (place / name).read_text() == content
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_files_that_no_run_has_written_are_refused(name, tmp_path):
+    """They would be written over, or taken for the run's, and are named before anything is done."""
+
+    def check(flag, *seeds):
+        flags = ["--model_name_or_path", "x", "--use_cpu", "--output_dir", str(tmp_path), flag]
+        check_paths(parse_arguments([*flags, *(["--seeds", *seeds] if seeds else [])]))
+
+    (tmp_path / name).write_text(OTHERS[name])
+    message = rf"{re.escape(name)}: found a file that no run has written.*choose another --output_dir"
+    written = {"--do_train": name != "summary.json", "--do_predict": name in RESULTS, "--describe_data": False}
+    for flag, is_refused in written.items():
+        with pytest.raises(ValueError, match=message) if is_refused else contextlib.nullcontext():
+            check(flag)
+    with (
+        pytest.raises(ValueError, match=message) if name in ("summary.json", "README.md") else contextlib.nullcontext()
+    ):
+        check("--do_train", "1", "2")
+    (tmp_path / "seed-2").mkdir()
+    (tmp_path / name).rename(tmp_path / "seed-2" / name)
+    with pytest.raises(ValueError, match=message) if name != "summary.json" else contextlib.nullcontext():
+        check("--do_train", "1", "2")
+
+
+def test_files_of_a_run_are_known(first, tmp_path):
+    """Files that the run of this version has written, and records and cards of earlier ones, are no reason to refuse."""
+    shutil.copytree(first[0], tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))
+    record = ROOT / "results" / "redocred_mini_cpu"
+    card = ROOT / "model_cards" / "redocred_mini_cpu.md"
+    for file, name in (
+        (record / "run.json", "evaluation.json"),
+        (card, "README.md"),
+        (record / "test_scores.json", None),
+    ):
+        shutil.copyfile(file, tmp_path / (name or file.name))
+    flags = ["--model_name_or_path", "x", "--use_cpu", "--output_dir", str(tmp_path)]
+    assert (tmp_path / "settings.py").is_file() and (tmp_path / "model.safetensors").is_file()
+    check_paths(parse_arguments([*flags, "--do_train"]))
+    check_paths(parse_arguments([*flags, "--do_predict"]))
+    (tmp_path / "config.json").unlink()  # a process that was killed while it saved, which unlinks it first
+    check_paths(parse_arguments([*flags, "--do_train"]))
 
 
 @pytest.mark.parametrize(("seed", "stays"), [(1, False), (3, True)])
@@ -1001,8 +1115,8 @@ def test_means_are_deleted_with_the_results_of_one_of_their_seeds(tmp_path, seed
 
 
 def test_results_of_a_finished_training_stay(tmp_path):
-    for name in (*RESULTS, "trainer_state.json"):
-        (tmp_path / name).write_text("{}")
+    write_results(tmp_path)
+    (tmp_path / "trainer_state.json").write_text("{}")
     (tmp_path / "settings.json").write_text('{"seed": 2}')
     assert find_progress(CommTrainingArguments(str(tmp_path), use_cpu=True), {"seed": 2}).finished
     assert {*RESULTS} <= {path.name for path in tmp_path.iterdir()}

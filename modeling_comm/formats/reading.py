@@ -29,6 +29,7 @@ def read_documents(
     null_label: str | None = None,
     options: MarkedTextOptions | None = None,
     relation_ids: Mapping[str, str] | None = None,
+    keep_entities: bool = False,
 ) -> Generator[Document, None, None]:
     """
     Documents of a file or a folder in a registered format, in DocRED's form.
@@ -47,6 +48,7 @@ def read_documents(
         options ([`MarkedTextOptions`], *optional*): how the files of annotation tools are read; of other formats they are not
             used.
         relation_ids (`dict[str, str]`, *optional*): ids of relations by their readable names, where the files may have these.
+        keep_entities (`bool`, defaults to `False`): with `"drop_part"`, leave out a document rather than one of its entities.
 
     Raises:
         DocumentError: a document is malformed; the message names file, document, field, what was found and what was expected.
@@ -65,7 +67,9 @@ def read_documents(
         where = {"source": source or file, "relations": relations}
         arguments = (file, report) if form.links_mentions is None else (file, report, options)
         items = form.read(*arguments)
-        for document in _checked(items, where, report, on_bad_document, null_labels, relation_ids or {}):
+        for document in _checked(
+            items, where, report, on_bad_document, null_labels, relation_ids or {}, keep_entities
+        ):
             report.note("documents with the title of an earlier one", document["title"] in titles)
             titles.add(document["title"])
             yield document
@@ -89,7 +93,7 @@ def _incomplete(path, index, error):
     return DocumentError(path, index, None, None, str(error), expected)
 
 
-def _checked(items, where, report, on_bad_document, null_labels, relation_ids):
+def _checked(items, where, report, on_bad_document, null_labels, relation_ids, keep_entities):
     """Documents of what a reader gives."""
     index = -1
     try:
@@ -99,7 +103,7 @@ def _checked(items, where, report, on_bad_document, null_labels, relation_ids):
                     raise item
                 document = _finished(item, report, index, where["source"], null_labels, relation_ids)
                 if on_bad_document == "drop_part":
-                    document, parts = drop_bad_parts(document, index=index, **where)
+                    document, parts = drop_bad_parts(document, index=index, **where, keep_entities=keep_entities)
                     for kind, number in parts.items():
                         report.drop(f"{kind.replace('_', ' ')} that do not fit", number)
                 else:

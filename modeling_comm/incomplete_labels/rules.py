@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..candidate_pairs import ALL_PAIRS, CandidatePairs, entity_types, ignored_pairs
-from ..documents import Document, shown
+from ..documents import Document, DocumentError, shown
 from ..evaluation.rates import rates
 from ..rules import Atom, Derived, Fact, Rule, derive_facts, written_for
 from ..utils.counted_nouns import DOCUMENTS, FACTS, counted
@@ -273,14 +273,29 @@ def compare_labels(
 
     Returns:
         `dict[str, float]`: `documents` (how many are in both), `precision`, `recall` and `f1`; 0 where there are none.
+
+    Raises:
+        DocumentError: a document has the title of another one of its side.
     """
-    truth = {document["title"]: document for document in complete}
+    truth = dict(_with_titles(complete, "complete documents"))
     found = correct = labelled = gold = 0
-    for document in documents:
-        other = truth.get(document["title"])
+    for title, document in _with_titles(documents, "documents to judge"):
+        other = truth.get(title)
         if other is not None and len(other["vertexSet"]) == len(document["vertexSet"]):
             facts, right = facts_of(document, candidates), facts_of(other, candidates)
             found, correct = found + 1, correct + len(facts & right)
             labelled, gold = labelled + len(facts), gold + len(right)
     of_labels = rates(correct, labelled, gold)
     return {"documents": found} | {name: of_labels[name] for name in ("precision", "recall", "f1")}
+
+
+def _with_titles(documents, source):
+    """Documents, each behind its title."""
+    titles = set()
+    for index, document in enumerate(documents):
+        title = document["title"]
+        if title in titles:
+            expected = "a title that no other document has: labels are compared by title"
+            raise DocumentError(source, index, title, "title", f"{title!r} again", expected)
+        titles.add(title)
+        yield title, document

@@ -31,6 +31,7 @@ from . import card_tables
 from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
 from .redaction import redact
+from .run_files import RECORD_FIELDS
 from .run_record import device_record, epoch_log, ign_reference_record, kept_step_of, versions
 
 logger = logging.getLogger(__name__)
@@ -136,10 +137,6 @@ def write_model_card(
 # -------------------------------------------------------------------------------------------------------------- records
 
 
-# What a card reads of a record, in every version of it.
-_RECORD_FIELDS = ("training_arguments", "config", "data", "seed", "log")
-
-
 def _read_object(file, *fields):
     content = read_json(file)
     missing = [field for field in fields if not isinstance(content, dict) or field not in content]
@@ -179,7 +176,7 @@ def read_run(
     """
     folder = Path(folder)
     if record is None and (folder / "run.json").is_file():
-        record = _read_object(folder / "run.json", *_RECORD_FIELDS)
+        record = _read_object(folder / "run.json", *RECORD_FIELDS)
     if record is None:
         if not (folder / "summary.json").is_file():
             raise FileNotFoundError(
@@ -187,7 +184,7 @@ def read_run(
             )
         summary = _read_object(folder / "summary.json", "seeds", "metrics")
         first = folder / f"seed-{summary['seeds'][0]}" / "run.json"
-        return _read_object(first, *_RECORD_FIELDS), None, summary
+        return _read_object(first, *RECORD_FIELDS), None, summary
     scores = _read_scores(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
     if scores and scores["scores"]["f1"] != (record.get("metrics") or {}).get("test_f1"):
         logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)

@@ -11,16 +11,16 @@ from typing import Any
 
 from transformers import TrainerState
 
-from ..configuration_comm import TASK, CommConfig
+from ..configuration_comm import CommConfig
 from ..evaluation.scoring import IgnReference
 from ..processing_comm import CommProcessor
 from ..reporting.redaction import redact
+from ..reporting.run_files import CARD, RESULTS, SETTINGS, SUMMARY, is_of_a_run
 from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
 from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
 from .script_arguments import TUNING_FLAGS, Arguments
-from .script_paths import CARD, RESULTS, SUMMARY
 from .trainer import CommTrainer
 from .training_args import CommTrainingArguments
 
@@ -178,23 +178,24 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
 
     Raises:
         SettingsChangedError: the folder, or the checkpoint to resume from, is of a run with other settings.
-        ValueError: the folder holds checkpoints and does not say of which run.
+        ValueError: the folder holds checkpoints and does not say of which run: they are not deleted either.
     """
     folder = Path(training_args.output_dir)
-    names = ("settings.json", "trainer_state.json", "_resumed_from.json")  # a push leaves out names with _
+    names = (SETTINGS, "trainer_state.json", "_resumed_from.json")  # a push leaves out names with _
     settings_file, final_state, resumed_file = (folder / name for name in names)
     # The others look when the first process has deleted and written.
     with training_args.main_process_first(desc="looking for checkpoints"):
         is_first = training_args.process_index == 0
+        if (final_state.is_file() or own_checkpoints(folder)) and not settings_file.is_file():
+            raise ValueError(
+                f"{folder} holds checkpoints without {settings_file.name}, of another program. "
+                "Choose another --output_dir, or move them away"
+            )
         if restart and is_first:
             for path in own_checkpoints(folder):
                 shutil.rmtree(path)
             final_state.unlink(missing_ok=True)
         if final_state.is_file() or own_checkpoints(folder):
-            if not settings_file.is_file():
-                raise ValueError(
-                    f"{folder} holds checkpoints without {settings_file.name}, of another program. {_ADVICE}"
-                )
             if not is_complete(settings_file):
                 raise ValueError(f"{settings_file}: found no settings of a run, it may have been cut off. {_ADVICE}")
             check_unchanged(_renamed(read_json(settings_file)), settings, folder, _ADVICE)
@@ -219,6 +220,7 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
 def delete_results(folder: Path, seed: int, owner: str) -> None:
     """
     Deletes, with a warning, the results in a run's folder, its model card and the means of several seeds that it is a part of.
+    Files of these names that no run has written stay.
 
     Args:
         folder (`Path`): of the run.
@@ -227,19 +229,14 @@ def delete_results(folder: Path, seed: int, owner: str) -> None:
     """
     places: dict[Path, tuple[str, ...]] = {folder: (*RESULTS, SUMMARY, CARD)}
     means = folder.parent / SUMMARY
-    if folder.name == f"seed-{seed}" and is_complete(means) and seed in read_json(means).get("seeds", ()):
+    if folder.name == f"seed-{seed}" and is_of_a_run(means) and seed in read_json(means)["seeds"]:
         places[folder.parent] = (SUMMARY, CARD)
     for place, names in places.items():
-        found = [name for name in names if (place / name).is_file() and (name != CARD or _is_card(place / name))]
+        found = [name for name in names if is_of_a_run(place / name)]
         if found:
             logger.warning("%s: deleted %s, which are not of %s", place, ", ".join(found), owner)
         for name in found:
             (place / name).unlink()
-
-
-def _is_card(file):
-    """Whether a README is a card as this library writes it, and not somebody's own."""
-    return f"\n- {TASK}\n" in file.read_text(encoding="utf-8", errors="replace")
 
 
 def delete_results_of_other_models(folder: Path, seed: int, model: str) -> None:
@@ -254,7 +251,7 @@ def delete_results_of_other_models(folder: Path, seed: int, model: str) -> None:
     if Path(model).resolve() == folder.resolve():
         return
     record = folder / "run.json"
-    scored = (read_json(record).get("config") or {}).get("_name_or_path") if is_complete(record) else None
+    scored = read_json(record)["config"].get("_name_or_path") if is_of_a_run(record) else None
     if scored is None or Path(scored).resolve() != Path(model).resolve():
         delete_results(folder, seed, f"the model {model}")
 

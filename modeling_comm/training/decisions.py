@@ -147,9 +147,9 @@ def _write(trainer, report):
     if not trainer.is_world_process_zero():
         return
     folder = Path(trainer.args.output_dir)
+    write_json(folder / FILE, report)  # before the picture, which without it is not known as a run's
     try:
         plot_reliability(report, folder / PLOT)
-        report = {**report, "plot": PLOT}
+        write_json(folder / FILE, {**report, "plot": PLOT})
     except ImportError as error:
         logger.info("%s", error)
-    write_json(folder / FILE, report)

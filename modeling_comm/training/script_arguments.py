@@ -13,6 +13,7 @@ from transformers import HfArgumentParser
 
 from ..commands.errors import TRACEBACK
 from ..configuration_comm import own_settings, registered_settings
+from ..documents import shown
 from ..extensions import import_extensions
 from ..incomplete_labels.rules import read_rules
 from ..losses import available_losses
@@ -414,12 +415,13 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
     if path:
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML, too
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # no UTF-8, a month 13
             raise ValueError(f"{path}: found {error}, expected JSON or YAML") from error
         if not isinstance(settings, dict):
             raise ValueError(
                 f"{path}: found a {type(settings).__name__}; expected a mapping of argument names to values"
             )
+        _check_settings(settings, path)
     argv = [*as_flags(settings), *argv]
     import_extensions(_named_extensions(argv))
     try:
@@ -446,6 +448,20 @@ def parse_arguments(argv: list[str], description: str | None = None, prog: str |
         flags = [word.partition("=")[0] for word in rest if word.startswith("--")]
         raise UnknownArgumentsError(flags or rest, [f"--{name}" for name in known])
     return Arguments(*groups)
+
+
+def _check_settings(settings, path):
+    """Refuses what YAML has and a flag cannot say: a date, for example, which a name without quotes may look like."""
+    for name, value in settings.items():
+        if not isinstance(name, str):
+            raise ValueError(
+                f"{path}: found the {type(name).__name__} {shown(name)} before a colon, expected an argument's name"
+            )
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError) as error:
+            expected = "what JSON has; put a text in quotes"
+            raise ValueError(f"{path}, {name}: found {shown(value)} ({error}), expected {expected}") from error
 
 
 def _named_extensions(argv):

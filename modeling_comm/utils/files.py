@@ -72,7 +72,12 @@ def check_list(content: Any, path: str | os.PathLike, expected: str) -> list:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes JSON so that `path` holds either the old content or the new, never a part; see
     [`~modeling_comm.utils.writer.replacing`]."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What [`write_json`] writes."""
+    return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
 
 
 def file_sha256(path: str | os.PathLike) -> str:
