@@ -9,6 +9,7 @@ from helpers import ROOT, save_backbone
 sys.path.append(str(ROOT / "benchmarks"))
 import gpu
 import growth
+import uneven_batch
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -91,3 +92,12 @@ def test_gpu_script_keeps_to_its_limit(tmp_path):
         ]
     )
     assert json.loads(output.read_text())["ratios"] == {}
+
+
+def test_uneven_batch(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(uneven_batch, "BATCHES", {"uneven": [6, 2, 2]})
+    flags = ["--backbone", save_backbone(tmp_path / "encoder"), "--emb_size", "64", "--rounds", "1"]
+    uneven_batch.main([*flags, "--output", str(tmp_path / "out.json")])
+    (ratios,) = json.loads((tmp_path / "out.json").read_text())["ratios"].values()
+    assert set(ratios) == {"step", "step, padded", "forward", "forward, padded"}
+    assert capsys.readouterr().out.startswith("uneven: step ")
