@@ -69,7 +69,7 @@ def check_flags(arguments: Arguments) -> None:
 
 
 def warmup_flags(training: CommTrainingArguments, epochs: int) -> list[str]:
-    """A warm-up that is a share of all steps is, in a training of so many epochs, as long as in one of --num_train_epochs."""
+    """A warm-up that is a share of all steps is as long in a training of this many epochs as in one of --num_train_epochs."""
     share = training.warmup_steps * training.num_train_epochs / epochs
     return ["--warmup_steps", str(share)] if share < 1 else []
 

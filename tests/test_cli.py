@@ -1235,7 +1235,7 @@ def test_a_pipe_with_a_name_is_refused_where_it_would_be_read_twice(predict, tmp
 
     source = pipe()
     assert predict(f"/dev/fd/{source}", "jsonl") == 2
-    expected = f"error: --input /dev/fd/{source}: found a pipe, which cannot be read twice; expected a file, or - for standard"
+    expected = f"error: /dev/fd/{source}: found a pipe, which cannot be read twice; expected a file, or - for standard"
     assert capsysbinary.readouterr().err.startswith(expected.encode()) and not (tmp_path / "out.jsonl").exists()
     assert predict(f"/dev/fd/{source}", "jsonl", output="-") == 0
     os.close(source)

@@ -25,7 +25,7 @@ from ..rules import check_rules
 from ..settings import SettingError
 from ..triple_selection import TripleSelection, type_warnings
 from ..utils.counted_nouns import DOCUMENTS, RELATIONS, counted
-from ..utils.files import file_sha256
+from ..utils.files import file_sha256, refuse_pipe
 from ..utils.progress import progress_bar, without_bars
 from ..utils.writer import open_stream
 from .errors import refuse_overwriting
@@ -97,8 +97,9 @@ def run(args: argparse.Namespace) -> int:
     form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
     stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
     standard = stream or args.output == STANDARD_STREAM
-    if not standard or processes.size > 1:
-        _refuse_pipe(args.input)
+    if args.input != STANDARD_STREAM and (not standard or processes.size > 1):
+        # The hash of an input comes before its documents, and each process reads all of it.
+        refuse_pipe(args.input, f"a file, or {STANDARD_STREAM} for standard input")
     with StandardOutput(form, stream) if standard else _resumable_output(args, form) as output:
         processes.start({"finished": output.finished, "read": output.read})
         if not output.finished:
@@ -110,13 +111,6 @@ def run(args: argparse.Namespace) -> int:
     _report(output, args)
     # A launcher would take any other status for a process that has died.
     return SOME_REJECTED if output.counts["rejected"] and processes.size == 1 else 0
-
-
-def _refuse_pipe(source):
-    """Refuses what can be read once: the hash of an input comes before its documents, and each process reads all of it."""
-    if source != STANDARD_STREAM and Path(source).is_fifo():
-        expected = f"expected a file, or {STANDARD_STREAM} for standard input"
-        raise ValueError(f"--input {source}: found a pipe, which cannot be read twice; {expected}")
 
 
 def _help(args, processes):

@@ -37,10 +37,10 @@ def unpacked(stream: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
     return gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == b"\x1f\x8b" else stream
 
 
-def refuse_pipe(path: str | os.PathLike) -> None:
+def refuse_pipe(path: str | os.PathLike, expected: str = "a file") -> None:
     """Raises `ValueError` where `path` is a pipe, for a reader that needs the file twice."""
     if Path(path).is_fifo():
-        raise ValueError(f"{path}: found a pipe, which cannot be read twice; expected a file")
+        raise ValueError(f"{path}: found a pipe, which cannot be read twice; expected {expected}")
 
 
 def no_json(path: str | os.PathLike, error: Exception) -> ValueError:
