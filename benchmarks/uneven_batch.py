@@ -70,7 +70,9 @@ def measure(backbone, sizes, emb_size, rounds):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("--backbone", required=True, help="folder of an encoder and its tokenizer")
     parser.add_argument("--emb_size", type=int, default=256, help="of the relation encoder (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="times that each form is run (%(default)s)")
