@@ -13,9 +13,9 @@ from .features import DocumentFeatures, no_document, pairs_of
 from .windows import slices
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
     from transformers.utils import ModelOutput
 
-    from .modeling_comm import CommForDocumentRelationExtraction
     from .processing_comm import CommProcessor
 
 # What stands for the second margin of a pair that has no evidence, or is not in the second pass with it.
@@ -146,7 +146,7 @@ def _pairs_between(features, number):
 
 @torch.no_grad()
 def fuse_evidence(
-    model: "CommForDocumentRelationExtraction",
+    model: "PreTrainedModel",
     processor: "CommProcessor",
     outputs: "ModelOutput",
     features: Sequence[DocumentFeatures],

@@ -14,7 +14,7 @@ from .config_checks import read_fields
 from .configuration_comm import CommConfig
 from .extensions import extension_files, save_extensions
 from .other_labels import HUB_ARGUMENTS, take_other_labels
-from .pipeline_comm import LoadingArguments
+from .pipeline_comm import LoadingArguments  # saving copies the code that this imports: the pipeline too
 from .safe_weights import check_weights
 from .saved_folder import replacing_folder
 from .settings import SettingError

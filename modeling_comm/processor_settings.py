@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from transformers.utils import logging
 
@@ -13,9 +13,6 @@ from .documents import docred_type
 from .settings import AtLeast, InRange, Setting, check_field, nearest_names
 from .subword_tokens import MARKER_TYPES, MARKERS, MOST_MARKER_TYPES
 
-if TYPE_CHECKING:
-    from .processing_comm import CommProcessor
-
 logger = logging.get_logger(__name__)
 
 # What a processor's settings are where nothing was chosen for a model's relations.
@@ -25,8 +22,8 @@ _UNTUNED = {
 }
 
 
-def check_processor_settings(processor: "CommProcessor") -> None:
-    """Raises `SettingError` where a setting does not fit, by itself or with others."""
+def check_processor_settings(processor: Any) -> None:
+    """Raises `SettingError` where a setting of a [`CommProcessor`] does not fit, by itself or with others."""
 
     def check(field, type_, *ranges):
         Setting(field, field, type_, None, ranges).check(processor)
@@ -92,8 +89,9 @@ def refuse_misspelt(function: str, given: Collection[str], settings: Collection[
             raise TypeError(f"{function}: found the argument {name!r}, expected {' or '.join(map(repr, near))}?")
 
 
-def marked_types(processor: "CommProcessor", pair: Sequence[str]) -> tuple[str, ...] | None:
-    """The types of head and tail of a candidate pair as the processor's markers call them; None where they do not know both."""
+def marked_types(processor: Any, pair: Sequence[str]) -> tuple[str, ...] | None:
+    """The types of head and tail of a candidate pair as the markers of a [`CommProcessor`] call them; None where they do not know
+    both."""
     if processor.markers != "entity_type":
         return tuple(pair)
     names = {docred_type(kind): kind for kind in processor.marker_types or MARKER_TYPES}
