@@ -133,7 +133,7 @@ def _content(record):
         found, skipped = file["statistics"]["documents"], len(file["skipped"])
         if skipped:
             notes.append(
-                f"* `{split}`: {skipped:,} documents of the file are malformed and left out (`record.json` lists them)."
+                f"* `{split}`: malformed documents that are left out: {skipped:,} (`record.json` lists them)."
             )
         notes += [f"* `{split}`: left out of documents of the file are {parts}." for parts in left_out_in_words(file)]
         official = file.get("official_documents", found + skipped)

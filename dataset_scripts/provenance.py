@@ -6,6 +6,16 @@ from typing import Any, NotRequired, TypedDict
 
 import datasets
 
+from modeling_comm.utils.counted_nouns import (
+    DOCUMENTS,
+    ENTITIES,
+    FACTS,
+    IGNORED_PAIRS,
+    MENTIONS,
+    counted,
+    numbers_of_kinds,
+)
+
 
 class FileProvenance(TypedDict):
     """
@@ -55,10 +65,10 @@ def left_out_in_words(file: Mapping[str, Any]) -> list[str]:
     """What a [`FileProvenance`], or the record of a published file, says was left out of documents: `dropped` and `left_out`."""
     words = []
     if dropped := file.get("dropped"):
-        numbers = [f"{dropped.get(name, 0)} {name}" for name in ("mentions", "entities", "facts")]
+        numbers = [counted(dropped.get(nouns[1], 0), nouns) for nouns in (MENTIONS, ENTITIES, FACTS)]
         if pairs := dropped.get("ignored_pairs"):  # which few documents have
-            numbers.append(f"{pairs} ignored pairs")
-        words.append(f"{', '.join(numbers)} of {dropped['documents']} documents")
+            numbers.append(counted(pairs, IGNORED_PAIRS))
+        words.append(f"{', '.join(numbers)} of {counted(dropped['documents'], DOCUMENTS)}")
     if left_out := file.get("left_out"):
-        words.append(", ".join(f"{number} {kind}" for kind, number in left_out.items()))
+        words.append(numbers_of_kinds(left_out))
     return words

@@ -44,6 +44,7 @@ from modeling_comm.data import available_datasets, get_dataset
 from modeling_comm.data.reading import ON_BAD_DOCUMENT
 from modeling_comm.documents import validate_document
 from modeling_comm.reporting.redaction import redact
+from modeling_comm.utils.counted_nouns import DOCUMENTS, FACTS, counted
 from modeling_comm.utils.files import file_sha256, read_json, write_json
 from modeling_comm.utils.relation_names import RELATION_FILE
 from modeling_comm.utils.writer import replace_folder, write_bytes, write_text
@@ -334,8 +335,8 @@ def main(argv: list[str] | None = None) -> int:
     for split, file in record["files"].items():
         statistics, skipped = file["statistics"], len(file["skipped"])
         print(
-            f"{split}: {statistics['documents']} documents, {statistics['triples']} facts"
-            + (f"; {skipped} malformed documents left out" if skipped else "")
+            f"{split}: {counted(statistics['documents'], DOCUMENTS)}, {counted(statistics['triples'], FACTS)}"
+            + (f"; malformed documents that are left out: {skipped:,}" if skipped else "")
             + "".join(f"; left out {parts}" for parts in left_out_in_words(file))
         )
     for place in filter(None, (arguments["output_dir"], arguments["repo_id"])):

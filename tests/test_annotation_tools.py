@@ -962,7 +962,7 @@ def test_documents_without_text_are_not_exported(form, tmp_path, capsys):
     assert run("export", "--format", form, "--input", predictions, "--output", output) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("1 document, 0 mentions, 0 relations")
-    assert printed.err == "left out: 2 documents without text\n"
+    assert printed.err == "left out: documents without text (2)\n"
     files = sorted(output.glob("*.txt")) if form == "brat" else [output]
     assert [file.read_text(encoding="utf-8").count("Ada. Bo.") for file in files] == [1]
     if form != "brat":

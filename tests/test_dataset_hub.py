@@ -216,12 +216,12 @@ def test_malformed_documents_are_reported(tmp_path, data, write_to, capsys):
     ]
     assert module.main([*map(str, arguments), "--on_bad_document", "skip"]) == 0
     printed = capsys.readouterr().out
-    assert "train: 2 documents" in printed and "1 malformed documents left out" in printed
+    assert "train: 2 documents" in printed and "malformed documents that are left out: 1" in printed
     record = json.loads((tmp_path / "out" / "redocred" / "record.json").read_text(encoding="utf-8"))
     (skipped,) = record["files"]["train"]["skipped"]
     assert (skipped["index"], skipped["field"]) == (1, "sents") and "source" not in skipped
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "* `train`: 1 documents of the file are malformed and left out" in card
+    assert "* `train`: malformed documents that are left out: 1" in card
     assert "which has 3,053 documents; this one has 3." in card
     loaded, _ = load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
     assert list(map(to_document, loaded["train"])) == [TRAIN[0], TRAIN[2]]
@@ -237,7 +237,7 @@ def test_parts_that_are_left_out_are_reported(tmp_path, data, write_to):
         and "dropped" not in record["files"]["test"]
     )
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert "* `train`: left out of documents of the file are 0 mentions, 0 entities, 1 facts of 1 documents." in card
+    assert "* `train`: left out of documents of the file are 0 mentions, 0 entities, 1 fact of 1 document." in card
     loaded, _ = load_published(tmp_path / "out", "redocred", cache_dir=str(tmp_path / "cache"))
     assert read_provenance(loaded)["train"]["dropped"] == {"facts": 1, "documents": 1}
 
@@ -246,7 +246,7 @@ def test_ignored_pairs_that_are_left_out_are_reported(data, write_to, caplog):
     write(data, train_revised=[{**TRAIN[0], "ignored_pairs": [[0, 1], [0, 99]]}, *TRAIN[1:]])
     record = write_to(on_bad_document="drop_part")
     assert record["files"]["train"]["dropped"] == {"ignored_pairs": 1, "documents": 1}
-    assert "left out 0 mentions, 0 entities, 0 facts, 1 ignored pairs of 1 documents" in caplog.text
+    assert "left out 0 mentions, 0 entities, 0 facts, 1 ignored pair of 1 document" in caplog.text
 
 
 def test_relations_beside_the_folder_of_a_data_set_with_its_own_format_are_not_published(tmp_path, write_to):

@@ -250,7 +250,7 @@ def test_the_command(model, tmp_path, capsys):
     words = ["evaluate", "--end_to_end", "--truth", truth, "--model", model, "--ner", NER, "--device", "cpu"]
     assert comm_docre.main([*map(str, words), "--output", str(output)]) == 0
     written, (printed, errors) = json.loads(output.read_text()), capsys.readouterr()
-    assert "left out: 1 facts of an entity with itself" in errors
+    assert "left out: facts of an entity with itself (1)" in errors
     assert (written["documents"], written["ner"], list(written["given"])) == (2, NER, ["entities", "mentions", "text"])
     assert printed.strip() == format_end_to_end(written["given"])
     assert set(written["given"]["text"]["facts"]) == {*STAGES, "found"}

@@ -552,7 +552,7 @@ def test_the_command_writes_documents_and_relations(tmp_path, capsys):
     source = FIXTURES / "two_texts.pubtator"
     assert run("--input", source, "--output", tmp_path / "train.json", "--report", tmp_path / "report.json") == 0
     printed = capsys.readouterr()
-    assert "left out: 1 mentions without an id" in printed.out and "format pubtator" in printed.err
+    assert "left out: mentions without an id (1)" in printed.out and "format pubtator" in printed.err
     assert json.loads((tmp_path / "train.json").read_text(encoding="utf-8")) == read(source)[0]
     assert json.loads((tmp_path / "rel_info.json").read_text()) == {"Association": "Association", "CID": "CID"}
     report = json.loads((tmp_path / "report.json").read_text())

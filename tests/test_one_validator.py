@@ -202,7 +202,7 @@ def test_parts_that_a_stream_leaves_out_are_said(tmp_path, caplog):
     (tmp_path / "train.pubtator").write_text("\n".join(lines), encoding="utf-8")
     files = {"train": str(tmp_path / "train.pubtator")}
     assert len(list(load_splits("local", data_files=files, streaming=True)["train"])) == 1
-    assert caplog.messages == [f"{files['train']}: left out 1 facts of an entity with itself"]
+    assert caplog.messages == [f"{files['train']}: left out facts of an entity with itself (1)"]
 
 
 # ------------------------------------------------------------------------------------------ names that are not UTF-8

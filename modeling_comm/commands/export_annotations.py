@@ -8,7 +8,7 @@ from ..configuration_comm import __version__
 from ..documents import Document, validate_document
 from ..formats import collect_labels, get_writer, pre_annotation
 from ..prediction_record import PredictionRecord, parse_record
-from ..utils.counted_nouns import DOCUMENTS, MENTIONS, RELATIONS, counted
+from ..utils.counted_nouns import DOCUMENTS, MENTIONS, RELATIONS, counted, numbers_of_kinds
 from ..utils.files import iterate_json_values, refuse_pipe
 from ..utils.relation_names import read_relation_names
 from ..utils.writer import is_standard_output
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
     counts = ", ".join(counted(labels.counts[nouns[1]], nouns) for nouns in kinds if labels.counts)
     to_stdout = is_standard_output(args.output)
     print(f"{counts or 'no documents'}: {' and '.join(files)}", file=sys.stderr if to_stdout else sys.stdout)
-    for kind, number in labels.left_out.items():
-        print(f"left out: {number:,} {kind}", file=sys.stderr)
+    if labels.left_out:
+        print(f"left out: {numbers_of_kinds(labels.left_out)}", file=sys.stderr)
     return 0
 
 

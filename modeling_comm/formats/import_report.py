@@ -2,13 +2,12 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..documents import Document, DocumentError
-from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, MENTIONS, counted
+from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, IGNORED_PAIRS, MENTIONS, counted, numbers_of_kinds
 
-_READ = (DOCUMENTS, ENTITIES, MENTIONS, FACTS, ("ignored pair", "ignored pairs"))
+_READ = (DOCUMENTS, ENTITIES, MENTIONS, FACTS, IGNORED_PAIRS)
 _UNREAD = ("file that was not read", "files that were not read")
 _MAX_SHOWN = 5  # unread files that are named in print; a report's file has all
 
@@ -75,22 +74,19 @@ class ImportReport:
     def __str__(self) -> str:
         numbers = (self.documents, self.entities, self.mentions, self.facts, self.ignored_pairs)
         lines = [f"read {', '.join(map(counted, numbers, _READ))}"]
-        lines.append(f"relations: {_numbers(dict(self.relations.most_common())) or 'none'}")
+        relations = ", ".join(f"{number:,} {relation}" for relation, number in self.relations.most_common())
+        lines.append(f"relations: {relations or 'none'}")
         lines.append(self.left_out())
         if self.noted:
-            lines.append(f"note: {_numbers(self.noted)}")
+            lines.append(f"note: {numbers_of_kinds(self.noted)}")
         return "\n".join(lines)
 
     def left_out(self) -> str:
         """What was left out, in a line."""
         dropped = {**self.dropped, **({"documents": len(self.skipped)} if self.skipped else {})}
-        parts = [_numbers(dropped)] if dropped else []
+        parts = [numbers_of_kinds(dropped)] if dropped else []
         if self.unread_files:
             names = [os.path.basename(file) for file in self.unread_files[:_MAX_SHOWN]]
             more = ", ..." if len(self.unread_files) > _MAX_SHOWN else ""
             parts.append(f"{counted(len(self.unread_files), _UNREAD)} ({', '.join(names)}{more})")
         return f"left out: {', '.join(parts) or 'nothing'}"
-
-
-def _numbers(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {name}" for name, number in counts.items())
