@@ -34,7 +34,7 @@ from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
 from modeling_comm.training.checkpoints import Progress, delete_results_of_other_models, find_progress
 from modeling_comm.training.encode_splits import encode_splits
-from modeling_comm.training.refused_arguments import check_arguments
+from modeling_comm.training.refused_arguments import check_arguments, check_folder_of_seeds, check_scored_elsewhere
 from modeling_comm.training.script_arguments import UnknownArgumentsError, parse_arguments
 from modeling_comm.training.script_paths import check_paths
 from modeling_comm.training.trainer import CommTrainer
@@ -1080,6 +1080,13 @@ def test_files_that_no_run_has_written_are_refused(name, tmp_path):
     (tmp_path / name).rename(tmp_path / "seed-2" / name)
     with pytest.raises(ValueError, match=message) if name != "summary.json" else contextlib.nullcontext():
         check("--do_train", "1", "2")
+
+
+def test_a_folder_with_the_settings_of_an_editor_is_not_that_of_a_run(tmp_path):
+    (tmp_path / "settings.json").write_text(OTHERS["settings.json"])
+    (tmp_path / "run.json").write_text(OTHERS["run.json"])
+    check_scored_elsewhere("outputs/model", tmp_path)
+    check_folder_of_seeds(tmp_path)
 
 
 def test_files_of_a_run_are_known(first, tmp_path):

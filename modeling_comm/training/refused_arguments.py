@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from ..reporting.run_files import SETTINGS, is_of_a_run
 from .script_arguments import TUNING_FLAGS, Arguments, DistillationArguments
 
 # Combinations of flags that are refused: when, and what the user is told.
@@ -126,7 +127,7 @@ def check_folder_of_seeds(folder: Path) -> None:
     Raises:
         ValueError: it has the settings or the record of a run.
     """
-    if found := [name for name in ("settings.json", "run.json") if (folder / name).is_file()]:
+    if found := [name for name in (SETTINGS, "run.json") if is_of_a_run(folder / name)]:
         raise ValueError(
             f"--output_dir {folder} is the folder of a run with one seed (found {found[0]}); choose another one for --seeds"
         )
@@ -144,7 +145,7 @@ def check_scored_elsewhere(model: str, folder: Path) -> None:
         ValueError: a training has ended in the folder, or was begun there, and the model is another one.
     """
     # The first is written when a training begins, the other when it has ended.
-    begun = any((folder / name).is_file() for name in ("settings.json", "trainer_state.json"))
+    begun = is_of_a_run(folder / SETTINGS) or (folder / "trainer_state.json").is_file()
     if begun and Path(model).resolve() != folder.resolve():
         raise ValueError(
             f"--output_dir {folder} is the folder of a training, and --model_name_or_path is another model, {model}; "
