@@ -140,6 +140,10 @@ def registered(specs: list[Any], registered_as: str) -> str:
 def page() -> str:
     """The text of the page. What others have registered is not on it."""
     model, processor = comm.CommForDocumentRelationExtraction, comm.CommProcessor
+    pipeline = comm.DocumentRelationExtractionPipeline
+    # What a call passes to these two: its signature has only `kwargs` for it.
+    taken, used = defaults_of(pipeline._sanitize_parameters), defaults_of(pipeline.postprocess)
+    of_call = defaults_of(pipeline.__call__) | {name: used.get(name, default) for name, default in taken.items()}
     of_config = {one.name: one.default for one in dataclasses.fields(comm.CommConfig) if one.name in OWN_FIELDS}
     of_pairs = {name: defaults_of(processor)[name] for name in CandidatePairs.field_names()}
     names_of_losses = filter(losses.is_built_in_loss, losses.available_losses())
@@ -151,7 +155,7 @@ def page() -> str:
         "Arguments, fields, flags and their defaults. `docs/make_reference.py` prints this page from the code.",
         "## Pipeline",
         'A call of `pipeline("document-relation-extraction", model=...)`, see [Your own text](your_text.md).',
-        arguments(comm.DocumentRelationExtractionPipeline.__call__),
+        arguments(pipeline.__call__, of_call),
         section("###", TripleSelection),
         section("##", processor),
         methods(processor),
