@@ -631,13 +631,16 @@ COMMANDS = {
     "card": Command("the model card of a run", _CARD, _add_card, "modeling_comm.commands.card"),
 }
 
+# A line for each command, that of `run_docre.py` included.
+SUMMARIES = {name: command.summary for name, command in COMMANDS.items()}
+SUMMARIES["train"] = "fine-tunes, evaluates and applies a model: run_docre.py from a plain install"
+
 _HELP = """
 Document-level relation extraction: text and its entities in, relation triples out.
 
 commands (`comm-docre COMMAND --help` explains each):
 """
-_HELP += "".join(f"  {name:12}{command.summary}\n" for name, command in COMMANDS.items())
-_HELP += "  train       fine-tunes, evaluates and applies a model: run_docre.py from a plain install"
+_HELP += "\n".join(f"  {name:12}{summary}" for name, summary in SUMMARIES.items())
 
 _EXAMPLES = """
 examples:

@@ -200,7 +200,7 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
 
         Args:
             id2label (`dict[int, str]`): the threshold class at 0, then the relations.
-            of_loss: another `loss`, and settings of it, such as those by relation for the new ones.
+            of_loss: arguments of other names: another `loss`, and settings of it, such as those by relation for the new ones.
 
         Returns:
             the model itself.
@@ -282,9 +282,12 @@ class CommForDocumentRelationExtraction(CommPreTrainedModel):
             asked (`(P, R + 1)` bool, *optional*): the relations that each pair is asked about, by default all. The logits of
                 others are far below the threshold, whatever the model. A loss that cannot leave these out is refused in training,
                 see [`~losses.check_loss_of_unasked`].
+            inputs_embeds (`(W, L, d)` float, *optional*): embeddings of the subword tokens, in place of `input_ids`.
             num_items_in_batch (`int` or `torch.Tensor`, *optional*): pairs that the loss's sum is divided by instead of this
                 batch's (gradient accumulation, several processes).
             num_evidence_pairs (`int` or `torch.Tensor`, *optional*): the same for the evidence loss.
+            output_attentions, output_hidden_states, return_dict (`bool`, *optional*): as in Transformers; by default what the
+                configuration says.
             output_documents (`bool`, *optional*, defaults to `False`): return `documents` too.
             pairs_at_once (`int`, *optional*): while training, keep what is computed between contexts and loss for this many
                 pairs at most, and compute it again for the backward pass. Gradients are the same, memory is less. By default

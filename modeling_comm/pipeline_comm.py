@@ -104,8 +104,8 @@ class DocumentRelationExtractionPipeline(Pipeline):
         Extracts triples.
 
         Args:
-            inputs: one document or many: a list, a generator, a `datasets` object or a column of one, a PyTorch data set. A
-                document is
+            inputs: one document or many: a list, a generator, a `datasets` object or a column of one, a PyTorch data set, a data
+                frame of pandas as a list of its rows. [`~document_input.read_document_input`] has all forms of a document.
 
                 - in DocRED's format, `{"title", "sents", "vertexSet"}` (labels are not looked at), or
                 - `{"text", "entities": [{"mentions": [{"start", "end"}, ...], "type", "name"}, ...], "title"}`, or
@@ -115,8 +115,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
                 - a spaCy `Doc`, its JSON, or a line of Prodigy's.
 
                 Offsets count characters, the end exclusive; type, name and title may be left out or None. Types of a text's
-                entities become DocRED's, unless the checkpoint knows them by their own name. A data frame of
-                pandas is a list of its rows. See [`~document_input.read_document_input`] for all forms.
+                entities become DocRED's, unless the checkpoint knows them by their own name.
             batch_size (`int`, *optional*): documents that the model sees at once, 1 by default.
             show_progress_bar (`bool`, defaults to `False`): over many documents.
             ner (`Callable`, *optional*): finds mentions in a bare text, see [`~mentions.find_mentions`]. Where it finds none in

@@ -78,7 +78,7 @@ class CommProcessor(SavedTogether, ProcessorMixin):
 
     Args:
         tokenizer (`PreTrainedTokenizerBase`): the backbone's, a fast one or one written in Python.
-        id2label (`dict[int, str]`): the threshold class and the relations, as in [`CommConfig`].
+        id2label (`dict[int, str]`, *optional*): the threshold class and the relations, as in [`CommConfig`].
         relation_names (`dict[str, str]`, *optional*): readable names of labels, e.g. `{"P17": "country"}`.
         markers (`str`, defaults to `"star"`): what marks mentions: `"star"`, `"entity_type"` (DocuNet's `[unusedK]`, BERT
             vocabularies only) or `"none"`.

@@ -30,8 +30,8 @@ class EvaluationSets(Trainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """As the parent's. Early stopping is asked only about the evaluation set that has its metric: of others it says that it
-        is disabled, which it is not."""
+        """As the parent's, but early stopping is asked only about the evaluation set that has its metric: of others it says that
+        it is disabled, which it is not."""
         callbacks, several = self.callback_handler.callbacks, isinstance(self.eval_dataset, Mapping)
         name = set_of_metric(self.args.metric_for_best_model, self.eval_dataset) if several else None
         is_whole = isinstance(eval_dataset, Mapping) or (several and eval_dataset is None)  # calls this for each set

@@ -78,11 +78,12 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
     `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
 
     Args:
-        ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
+        args ([`CommTrainingArguments`]), processing_class ([`CommProcessor`]): the first has defaults, the second is needed.
+        model, train_dataset, eval_dataset, callbacks: as in the parent, whose `data_collator`, `compute_loss_func` and
+            `preprocess_logits_for_metrics` are refused.
+        ign_reference (`IgnReference`, *optional*): facts for Ign F1, see [`~evaluation.scoring.load_ign_reference`].
         compute_metrics (`Callable[[list[Predictions]], dict[str, float]]`, *optional*): further metrics, from a
             [`~modeling_comm.decoding.Predictions`] for each document, with all margins; added to the trainer's own.
-        args (`CommTrainingArguments`), model, processing_class (`CommProcessor`), train_dataset, eval_dataset, callbacks:
-            as in the parent. Its `data_collator`, `compute_loss_func` and `preprocess_logits_for_metrics` are refused.
 
     Raises:
         ValueError: arguments or documents do not fit, or one process sees several GPUs.
