@@ -26,8 +26,8 @@ Predicts the relation triples of documents and writes a line of JSON for each as
 
 --format  what --input holds
   txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
-          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
-          document.
+          in each .txt file, those in subfolders and linked folders too; other files are counted and left out. Standard
+          input is one document.
   jsonl   one document per line:
             "text" or {"text": "..."}                                                       needs --ner
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules

@@ -784,6 +784,32 @@ def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, 
     assert entry["file"] == "b/c.txt" and "Permission denied" in entry["error"]
 
 
+def test_links_to_folders_of_texts_are_followed(predict, tmp_path, texts, ner, capsys):
+    """One that leads to a folder in which it is ends there."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "deep" / "e.txt").write_text(TEXT)
+    (elsewhere / "f.pdf").write_bytes(b"%PDF")
+    (texts / "linked").symlink_to(elsewhere)
+    (texts / "b" / "above").symlink_to(texts)
+    assert predict(texts, "txt", "--ner", ner) == 0
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "linked/deep/e"]
+    assert "2 other files beside those in .txt are not read" in capsys.readouterr().err
+
+
+def test_a_folder_of_texts_that_cannot_be_read_is_named(predict, tmp_path, texts, ner, monkeypatch, capsys):
+    iterdir = Path.iterdir
+
+    def failing(self):
+        if self.name == "b":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", failing)
+    assert predict(texts, "txt", "--ner", ner) == 2
+    assert f"Permission denied: '{texts / 'b'}'" in error_line(capsys)
+
+
 def test_empty_text_files_are_counted(predict, tmp_path, texts, ner, capsys):
     (texts / "blank.txt").write_text(" \n\n")
     assert predict(texts, "txt", "--ner", ner) == 0
