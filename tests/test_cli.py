@@ -810,6 +810,17 @@ def test_a_folder_of_texts_that_cannot_be_read_is_named(predict, tmp_path, texts
     assert f"Permission denied: '{texts / 'b'}'" in error_line(capsys)
 
 
+@pytest.mark.parametrize("name", ["triples.txt", "b/triples.TXT", "new/triples.txt"])
+def test_an_output_among_the_texts_is_refused(predict, tmp_path, texts, ner, capsys, name):
+    """It would be read as a document."""
+    (tmp_path / "link").symlink_to(texts)
+    for folder in (texts, tmp_path / "link"):
+        assert predict(texts, "txt", "--ner", ner, output=folder / name) == 2
+        assert f"--output {folder / name}: found a .txt file within the input folder" in error_line(capsys)
+    assert not (texts / name).exists()
+    assert predict(texts, "txt", "--ner", ner, output=texts / "triples.jsonl") == 0
+
+
 def test_empty_text_files_are_counted(predict, tmp_path, texts, ner, capsys):
     (texts / "blank.txt").write_text(" \n\n")
     assert predict(texts, "txt", "--ner", ner) == 0
