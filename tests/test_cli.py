@@ -1736,6 +1736,42 @@ def test_several_documents_that_kill_are_set_aside_without_forks(tmp_path, monke
     assert not predict_suspects.working_file(tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="the test forks, what it tests does not")
+@pytest.mark.parametrize("suspected", [False, True])
+def test_a_process_that_is_told_to_end_suspects_no_document(tmp_path, monkeypatch, suspected):
+    """By SIGTERM, as `docker stop`, systemd and schedulers send it."""
+    monkeypatch.setattr(predict_suspects, "_can_fork", lambda: False)
+    batch = [Item("line", place, "", {"text": ""}) for place in range(1, 3)]
+    note = predict_suspects.working_file(tmp_path / "out.jsonl")
+    if suspected:
+        note.write_text('{"items": [1, 2], "alone": false}')
+
+    def predict(items):
+        assert note.exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    if (process := os.fork()) == 0:
+        try:
+            predict_suspects.Suspects(str(tmp_path / "out.jsonl")).predict(predict, batch)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGTERM
+    assert not note.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
+def test_a_copy_that_is_told_to_end_leaves_the_note(tmp_path):
+    """The note is that of the process which goes on."""
+    (tmp_path / "out.jsonl.working.json").write_text('{"items": [1], "alone": false}')
+    suspects = predict_suspects.Suspects(str(tmp_path / "out.jsonl"))
+
+    def predict(items):
+        return [{"is_default": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL}], []
+
+    assert suspects.predict(predict, [Item("line", 1, "", {"text": ""})]) == ([{"is_default": True}], [])
+
+
 def test_killed_process_of_its_own(words, tmp_path):
     """As a user meets it: killed as soon as something is written, then the same command again."""
     command = [sys.executable, "-m", "comm_docre", *map(str, words)]
