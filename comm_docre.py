@@ -388,7 +388,7 @@ def _add_import(parser):
     tools.add_argument(
         "--original",
         metavar="FILE",
-        help="the documents in DocRED's format that were annotated, found by title: their tokens, sentences, evidence and "
+        help="the documents in DocRED's format that were annotated, found by title or id: their tokens, sentences, evidence and "
         "further fields are kept",
     )
     tools.add_argument("--text_field", default="text", help="field of the text, in Label Studio's data (%(default)s)")

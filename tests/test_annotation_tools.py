@@ -188,6 +188,26 @@ def test_without_the_originals_the_text_is_split_again(form, tmp_path, astral):
     assert not report.dropped and not report.noted
 
 
+@pytest.mark.parametrize("identifier", ["d-17", 17, 0])
+@pytest.mark.parametrize("form", TOOLS)
+def test_predictions_of_a_document_with_an_id_come_back_as_the_document(form, identifier, tmp_path, astral):
+    """The tool knows it by its id, as the record does."""
+    document = {**astral, "id": identifier, "source": "mine"}
+    record = {**as_spacy_has_it(document)["_"]["comm_docre"], "id": identifier, "title": document["title"]}
+    other = {**document, "title": "another", "id": None, "sents": [["A"]], "vertexSet": [], "labels": []}
+    path = as_the_tool_returns_it(export(tmp_path, form, [record]), form)
+    found, report = read(path, form, original=OriginalDocuments([other, document]))
+    assert found == [document]
+    assert not report.dropped and not report.noted
+
+
+def test_an_original_is_found_by_its_title_first(astral):
+    titled, numbered = {**astral, "title": "1984"}, {**astral, "id": 1984}
+    originals = OriginalDocuments([numbered, titled, {**astral, "title": "", "id": None}])
+    assert originals.find("1984") is titled and originals.find(astral["title"]) is numbered
+    assert originals.find("None") is None
+
+
 def as_prodigy_has_it(document):
     """Prodigy knows a span by where it is."""
     marked = pre_annotation(document, 1)[0].marked
