@@ -873,6 +873,39 @@ def test_brat_has_names_of_letters_alone(tmp_path):
         read(folder)
 
 
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_export_to_brat_that_is_ended_can_be_repeated(is_killed, existed, tmp_path):
+    documents = [labelled(f"{name} .", f"{name}: 1", [(name, "LOC")], []) for name in ("Oslo", "Lima")]
+    labels, folder = collect_labels(documents, {}, "coreference"), tmp_path / "brat"
+    if existed:
+        folder.mkdir()
+
+    def ended_after_the_first():
+        yield pre_annotation(documents[0], 1)[0]
+        if is_killed:
+            os._exit(9)
+        raise KeyboardInterrupt
+
+    if not is_killed:
+        with pytest.raises(KeyboardInterrupt):
+            get_writer("brat")(folder, ended_after_the_first(), labels, "test")
+        assert [path.name for path in tmp_path.iterdir()] == ["brat"] * existed and not list(tmp_path.glob("brat/*"))
+    elif (process := os.fork()) == 0:
+        try:
+            get_writer("brat")(folder, ended_after_the_first(), labels, "test")
+        finally:
+            os._exit(1)
+    else:
+        os.waitpid(process, 0)
+        assert not list(folder.glob("*.ann"))
+    assert sorted(document["title"] for document in read(export(tmp_path, "brat", documents))[0]) == [
+        "Lima: 1",
+        "Oslo: 1",
+    ]
+    assert len(list(folder.iterdir())) == 7
+
+
 def test_titles_that_differ_in_capitals_come_back(tmp_path):
     documents = [labelled(f"{name} .", name, [(name, "LOC")], []) for name in ("Oslo", "oslo")]
     folder = export(tmp_path, "brat", documents)
