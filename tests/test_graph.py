@@ -19,7 +19,7 @@ from modeling_comm.graph.texts import provenance_fields
 from modeling_comm.graph.unite import GraphBuilder, build_graph
 from modeling_comm.mentions import normalize_name
 from modeling_comm.settings import SettingError
-from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK
+from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK, csv_rows
 
 NEEDED = 'needs the extra graph: pip install -e ".[graph]"'
 FIRST = make_record(
@@ -384,6 +384,14 @@ def test_csv(hostile, tmp_path):
     (place,) = [place for place in places if place["document"].startswith('"; DROP')]
     assert json.loads(place["head_mentions"]) == [{"start": 0, "end": 4, "sentence": 0, "text": "=1+1"}]
     assert place["document"] == HOSTILE.replace("\ud83d", "\\ud83d")
+
+
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+def test_no_cell_is_a_formula(sign):
+    (row,) = csv.reader(
+        csv_rows(["a", "b"], [{"a": f"{sign}1+1", "b": f"1{sign}1"}]).decode().splitlines(keepends=True)
+    )
+    assert row == [f"'{sign}1+1", f"1{sign}1"]
 
 
 def test_parquet(hostile, tmp_path):
