@@ -643,6 +643,15 @@ def test_what_a_format_lacks_is_named(suffix, package, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("suffix, package", [(".parquet", "pyarrow"), (".graphml", "networkx"), (".ttl", "rdflib")])
+def test_what_a_format_lacks_is_named_before_records_are_read(suffix, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "wrong.jsonl").write_text("no record\n")
+    assert run("--input", tmp_path / "wrong.jsonl", "--output", tmp_path / f"graph{suffix}") == 2
+    said = capsys.readouterr().err
+    assert f"'{package}', of the extra 'graph': pip install" in said and said.count("\n") == 1
+
+
 # ---- Memory
 
 
