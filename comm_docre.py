@@ -26,8 +26,8 @@ Predicts the relation triples of documents and writes a line of JSON for each as
 
 --format  what --input holds
   txt     raw text; needs --ner. A .txt file is one document, however many paragraphs it has. A folder has one document
-          in each .txt file, those in subfolders too; other files are counted and left out. Standard input is one
-          document.
+          in each .txt file, those in subfolders and linked folders too; other files are counted and left out. Standard
+          input is one document.
   jsonl   one document per line:
             "text" or {"text": "..."}                                                       needs --ner
             {"text": "...", "mentions": [{"start": 0, "end": 3, "type": "PER"}, ...]}        mentions are grouped by rules
@@ -388,7 +388,7 @@ def _add_import(parser):
     tools.add_argument(
         "--original",
         metavar="FILE",
-        help="the documents in DocRED's format that were annotated, found by title: their tokens, sentences, evidence and "
+        help="the documents in DocRED's format that were annotated, found by title or id: their tokens, sentences, evidence and "
         "further fields are kept",
     )
     tools.add_argument("--text_field", default="text", help="field of the text, in Label Studio's data (%(default)s)")

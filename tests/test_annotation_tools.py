@@ -188,6 +188,26 @@ def test_without_the_originals_the_text_is_split_again(form, tmp_path, astral):
     assert not report.dropped and not report.noted
 
 
+@pytest.mark.parametrize("identifier", ["d-17", 17, 0])
+@pytest.mark.parametrize("form", TOOLS)
+def test_predictions_of_a_document_with_an_id_come_back_as_the_document(form, identifier, tmp_path, astral):
+    """The tool knows it by its id, as the record does."""
+    document = {**astral, "id": identifier, "source": "mine"}
+    record = {**as_spacy_has_it(document)["_"]["comm_docre"], "id": identifier, "title": document["title"]}
+    other = {**document, "title": "another", "id": None, "sents": [["A"]], "vertexSet": [], "labels": []}
+    path = as_the_tool_returns_it(export(tmp_path, form, [record]), form)
+    found, report = read(path, form, original=OriginalDocuments([other, document]))
+    assert found == [document]
+    assert not report.dropped and not report.noted
+
+
+def test_an_original_is_found_by_its_title_first(astral):
+    titled, numbered = {**astral, "title": "1984"}, {**astral, "id": 1984}
+    originals = OriginalDocuments([numbered, titled, {**astral, "title": "", "id": None}])
+    assert originals.find("1984") is titled and originals.find(astral["title"]) is numbered
+    assert originals.find("None") is None
+
+
 def as_prodigy_has_it(document):
     """Prodigy knows a span by where it is."""
     marked = pre_annotation(document, 1)[0].marked
@@ -851,6 +871,39 @@ def test_brat_has_names_of_letters_alone(tmp_path):
     (folder / "comm_docre.json").write_text("[]")
     with pytest.raises(ValueError, match=r"comm_docre\.json"):
         read(folder)
+
+
+@pytest.mark.parametrize("existed", [False, True])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_an_export_to_brat_that_is_ended_can_be_repeated(is_killed, existed, tmp_path):
+    documents = [labelled(f"{name} .", f"{name}: 1", [(name, "LOC")], []) for name in ("Oslo", "Lima")]
+    labels, folder = collect_labels(documents, {}, "coreference"), tmp_path / "brat"
+    if existed:
+        folder.mkdir()
+
+    def ended_after_the_first():
+        yield pre_annotation(documents[0], 1)[0]
+        if is_killed:
+            os._exit(9)
+        raise KeyboardInterrupt
+
+    if not is_killed:
+        with pytest.raises(KeyboardInterrupt):
+            get_writer("brat")(folder, ended_after_the_first(), labels, "test")
+        assert [path.name for path in tmp_path.iterdir()] == ["brat"] * existed and not list(tmp_path.glob("brat/*"))
+    elif (process := os.fork()) == 0:
+        try:
+            get_writer("brat")(folder, ended_after_the_first(), labels, "test")
+        finally:
+            os._exit(1)
+    else:
+        os.waitpid(process, 0)
+        assert not list(folder.glob("*.ann"))
+    assert sorted(document["title"] for document in read(export(tmp_path, "brat", documents))[0]) == [
+        "Lima: 1",
+        "Oslo: 1",
+    ]
+    assert len(list(folder.iterdir())) == 7
 
 
 def test_titles_that_differ_in_capitals_come_back(tmp_path):

@@ -784,6 +784,43 @@ def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, 
     assert entry["file"] == "b/c.txt" and "Permission denied" in entry["error"]
 
 
+def test_links_to_folders_of_texts_are_followed(predict, tmp_path, texts, ner, capsys):
+    """One that leads to a folder in which it is ends there."""
+    elsewhere = tmp_path / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (elsewhere / "deep" / "e.txt").write_text(TEXT)
+    (elsewhere / "f.pdf").write_bytes(b"%PDF")
+    (texts / "linked").symlink_to(elsewhere)
+    (texts / "b" / "above").symlink_to(texts)
+    assert predict(texts, "txt", "--ner", ner) == 0
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "linked/deep/e"]
+    assert "2 other files beside those in .txt are not read" in capsys.readouterr().err
+
+
+def test_a_folder_of_texts_that_cannot_be_read_is_named(predict, tmp_path, texts, ner, monkeypatch, capsys):
+    iterdir = Path.iterdir
+
+    def failing(self):
+        if self.name == "b":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", failing)
+    assert predict(texts, "txt", "--ner", ner) == 2
+    assert f"Permission denied: '{texts / 'b'}'" in error_line(capsys)
+
+
+@pytest.mark.parametrize("name", ["triples.txt", "b/triples.TXT", "new/triples.txt"])
+def test_an_output_among_the_texts_is_refused(predict, tmp_path, texts, ner, capsys, name):
+    """It would be read as a document."""
+    (tmp_path / "link").symlink_to(texts)
+    for folder in (texts, tmp_path / "link"):
+        assert predict(texts, "txt", "--ner", ner, output=folder / name) == 2
+        assert f"--output {folder / name}: found a .txt file within the input folder" in error_line(capsys)
+    assert not (texts / name).exists()
+    assert predict(texts, "txt", "--ner", ner, output=texts / "triples.jsonl") == 0
+
+
 def test_empty_text_files_are_counted(predict, tmp_path, texts, ner, capsys):
     (texts / "blank.txt").write_text(" \n\n")
     assert predict(texts, "txt", "--ner", ner) == 0
@@ -1697,6 +1734,42 @@ def test_several_documents_that_kill_are_set_aside_without_forks(tmp_path, monke
     assert [run_once() for _ in range(5)] == [9, 9, 9, 9, 0]
     assert json.loads(rejected.read_text()) == [1, 2, 4]
     assert not predict_suspects.working_file(tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the test forks, what it tests does not")
+@pytest.mark.parametrize("suspected", [False, True])
+def test_a_process_that_is_told_to_end_suspects_no_document(tmp_path, monkeypatch, suspected):
+    """By SIGTERM, as `docker stop`, systemd and schedulers send it."""
+    monkeypatch.setattr(predict_suspects, "_can_fork", lambda: False)
+    batch = [Item("line", place, "", {"text": ""}) for place in range(1, 3)]
+    note = predict_suspects.working_file(tmp_path / "out.jsonl")
+    if suspected:
+        note.write_text('{"items": [1, 2], "alone": false}')
+
+    def predict(items):
+        assert note.exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    if (process := os.fork()) == 0:
+        try:
+            predict_suspects.Suspects(str(tmp_path / "out.jsonl")).predict(predict, batch)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGTERM
+    assert not note.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
+def test_a_copy_that_is_told_to_end_leaves_the_note(tmp_path):
+    """The note is that of the process which goes on."""
+    (tmp_path / "out.jsonl.working.json").write_text('{"items": [1], "alone": false}')
+    suspects = predict_suspects.Suspects(str(tmp_path / "out.jsonl"))
+
+    def predict(items):
+        return [{"is_default": signal.getsignal(signal.SIGTERM) is signal.SIG_DFL}], []
+
+    assert suspects.predict(predict, [Item("line", 1, "", {"text": ""})]) == ([{"is_default": True}], [])
 
 
 def test_killed_process_of_its_own(words, tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 from datasets import Dataset
@@ -148,6 +149,28 @@ def test_files_of_a_folder_that_are_not_read_are_named(tmp_path, capsys):
     assert unread == [str(folder / "c.json"), str(folder / "d.dat")]
     (folder / "b.json.gz").write_bytes(gzip.compress(content)[:-20])
     with pytest.raises(DocumentError, match=r"b\.json\.gz.*is the file complete"):
+        read(folder)
+
+
+def test_links_to_folders_of_documents_are_followed(tmp_path, monkeypatch):
+    folder, elsewhere = tmp_path / "all", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    (folder / "linked").symlink_to(elsewhere)
+    (elsewhere / "above").symlink_to(tmp_path)  # a folder in which the link is, by way of another one
+    for name in ("a.json", "b.dat"):
+        (elsewhere / name).write_bytes((FIXTURES / "two_documents.json").read_bytes())
+    documents, report = read(folder)
+    assert len(documents) == 2 and report.unread_files == [str(folder / "linked" / "b.dat")]
+    iterdir = Path.iterdir
+
+    def failing(self):
+        if self.name == "linked":
+            raise PermissionError(13, "Permission denied", str(self))
+        return iterdir(self)
+
+    monkeypatch.setattr(Path, "iterdir", failing)
+    with pytest.raises(PermissionError):
         read(folder)
 
 

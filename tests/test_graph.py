@@ -19,7 +19,7 @@ from modeling_comm.graph.texts import provenance_fields
 from modeling_comm.graph.unite import GraphBuilder, build_graph
 from modeling_comm.mentions import normalize_name
 from modeling_comm.settings import SettingError
-from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK
+from modeling_comm.utils.spreadsheet import BYTE_ORDER_MARK, csv_rows
 
 NEEDED = 'needs the extra graph: pip install -e ".[graph]"'
 FIRST = make_record(
@@ -386,6 +386,14 @@ def test_csv(hostile, tmp_path):
     assert place["document"] == HOSTILE.replace("\ud83d", "\\ud83d")
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
+def test_no_cell_is_a_formula(sign):
+    (row,) = csv.reader(
+        csv_rows(["a", "b"], [{"a": f"{sign}1+1", "b": f"1{sign}1"}]).decode().splitlines(keepends=True)
+    )
+    assert row == [f"'{sign}1+1", f"1{sign}1"]
+
+
 def test_parquet(hostile, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", reason=NEEDED)
     edges, entities, places = (parquet.read_table(file).to_pylist() for file in written(hostile, tmp_path, ".parquet"))
@@ -633,6 +641,15 @@ def test_what_a_format_lacks_is_named(suffix, package, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=rf"'{package}', of the extra 'graph': pip install"):
         write_graph(build_graph([FIRST]), tmp_path / f"graph{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix, package", [(".parquet", "pyarrow"), (".graphml", "networkx"), (".ttl", "rdflib")])
+def test_what_a_format_lacks_is_named_before_records_are_read(suffix, package, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / "wrong.jsonl").write_text("no record\n")
+    assert run("--input", tmp_path / "wrong.jsonl", "--output", tmp_path / f"graph{suffix}") == 2
+    said = capsys.readouterr().err
+    assert f"'{package}', of the extra 'graph': pip install" in said and said.count("\n") == 1
 
 
 # ---- Memory

@@ -84,7 +84,7 @@ def test_edges_entities_and_sentences(show, graph):
         ["She was born there.", "[Anna]head lives in [Oslo]tail."],
     ]
     assert "score 0.950, 2 documents" in page.locator("#choice").text_content()
-    assert texts(page, "#text .hint") == ["where both are mentioned", "where its attention rests"]
+    assert texts(page, "#text .hint") == ["where they are mentioned", "where its attention rests"]
     page.locator("#rows tr").nth(2).click()
     assert sentences(page) == [["😀 [Oslo]head lies in [Norway]tail, too."]]  # its document has no title
     assert texts(page, "#text h3") == ["third 0.750"]
@@ -134,6 +134,18 @@ def test_an_entity_is_chosen(show, graph):
     assert "LOC, 3 documents, 3 facts" in page.locator("#choice").text_content()
     page.get_by_role("button", name="Clear the choice").click()
     assert len(rows(page)) == 5
+
+
+@pytest.mark.parametrize("wanted", ["café", "CAFE\u0301", "c\u200bafé", "ｃafé", "ca\u00adf"])
+@pytest.mark.parametrize("name", ["Café", "Cafe\u0301", "Ca\u00adfé", "Ｃafé"])
+def test_the_search_finds_what_looks_the_same(show, name, wanted):
+    page = show(
+        build_graph([make_record(f"Anna {name}", ["Anna", name], [(0, 1, "P551", 0.9)], types=["PER", "LOC"])])
+    )
+    page.get_by_label("Search entities and relations").fill(wanted)
+    assert len(rows(page)) == 1
+    page.get_by_label("Search entities and relations").fill("cafés")
+    assert len(rows(page)) == 0
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -6,12 +6,13 @@ import os
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from helpers import random_document, save_backbone
 
 from modeling_comm.utils.files import write_json
-from modeling_comm.utils.interrupts import one_interrupt
+from modeling_comm.utils.interrupts import before_termination, one_interrupt
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes and signals as POSIX has them")
 
@@ -115,6 +116,24 @@ def test_what_an_interrupt_left_half_made_ends_in_silence(default_handler, monke
         HalfMade()
     gc.collect()
     assert said == ended == []
+
+
+def test_the_handler_of_sigterm_is_there_within_the_context_alone():
+    def handlers():
+        with before_termination(print):
+            return signal.getsignal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        for other in (signal.SIG_IGN, lambda number, frame: None):  # of who calls this library
+            signal.signal(signal.SIGTERM, other)
+            assert handlers() is signal.getsignal(signal.SIGTERM) is other
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with ThreadPoolExecutor() as threads:
+            assert threads.submit(handlers).result() is signal.SIG_DFL
+        assert callable(handlers()) and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_ctrl_c_in_a_training_with_workers(commands, tmp_path):

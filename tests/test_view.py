@@ -233,6 +233,13 @@ def test_search(show):
     assert page.locator("#none").text_content() == "No facts were found in this document."
 
 
+def test_the_search_finds_what_looks_the_same(show):
+    page = show(make_record("Ｏｓ\u00adｌｏ has a Cafe\u0301.", [], title=""))
+    for wanted, found in (("oslo", 1), ("CAFÉ", 1), ("osl o", 0)):
+        page.get_by_label("Search titles and texts").fill(wanted)
+        assert page.locator("#list .name").count() == found
+
+
 def test_no_documents(show):
     assert show().locator("#matches").text_content() == "0 documents"
 

@@ -82,8 +82,16 @@ def _check(args, processes):
     if args.output != STANDARD_STREAM:
         folder = args.format == "txt" and Path(args.input).is_dir()
         inputs = text_files(args.input)[0] if folder else [args.input]
+        if folder and _is_text_within(args.output, args.input):
+            expected = "another ending, or another folder: it would be read as a document"
+            raise ValueError(f"--output {args.output}: found a .txt file within the input folder, expected {expected}")
         inputs += [*(args.extensions or ()), *filter(None, [args.rules])]
         refuse_overwriting([*output_files(args.output), working_file(args.output)], inputs)
+
+
+def _is_text_within(file, folder):
+    file = Path(file).resolve()
+    return file.suffix.lower() == ".txt" and Path(folder).resolve() in file.parents
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..document_input import NOT_ACCEPTED
 from ..documents import shown, validate_document
-from ..utils.files import iterate_json_array, open_text, unpacked
+from ..utils.files import files_below, iterate_json_array, open_text, unpacked
 
 STANDARD_STREAM = "-"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -125,9 +125,9 @@ def _first_bytes(stream):
 
 
 def text_files(folder: str | os.PathLike) -> tuple[list[Path], int]:
-    """The .txt files in a folder and its subfolders, in order, and how many other files there are."""
-    paths = [path for path in Path(folder).rglob("*") if not path.is_dir()]
-    files = sorted(path for path in paths if path.suffix.lower() == ".txt" and path.is_file())  # no link to nowhere
+    """The .txt files in a folder and its subfolders, as [`files_below`] finds them, and how many other files there are."""
+    paths = files_below(folder)
+    files = [path for path in paths if path.suffix.lower() == ".txt" and path.is_file()]  # no link to nowhere
     return files, len(paths) - len(files)
 
 

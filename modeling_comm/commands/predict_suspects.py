@@ -3,13 +3,16 @@ knows them, tries them in processes of their own, and sets aside those that kill
 
 import glob
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ..utils.files import read_json, write_json
+from ..utils.interrupts import before_termination
 from .predict_inputs import Item
 
 Outcome = tuple[list[dict], list[tuple[Item, str]]]
@@ -89,11 +92,13 @@ class Suspects:
             return
         # The note of one item takes the place of the one that knew others that kill: these stay known.
         known = self._alone if alone else ()
-        write_json(self._note, {"items": [*known, *(item.place for item in items)], "alone": alone})
-        try:
-            yield
-        finally:  # not after a kill
-            self._note.unlink(missing_ok=True)
+        remove = partial(self._note.unlink, missing_ok=True)
+        with before_termination(remove):  # which is no document's doing
+            write_json(self._note, {"items": [*known, *(item.place for item in items)], "alone": alone})
+            try:
+                yield
+            finally:  # not after a kill
+                remove()
 
 
 def working_file(path: str, rank: int = 0) -> Path:
@@ -127,6 +132,7 @@ def _in_child(predict, items):
 
 
 def _send(sending, predict, items):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the note is for the process that was copied to remove
     torch.set_num_threads(1)  # the threads of the process that was copied are not there
     try:
         sending.send(predict(items))

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..documents import Document, DocumentError, shown
+from ..saved_folder import replacing_folder
 from ..utils.files import read_json, write_json
-from ..utils.writer import write_text
+from ..utils.writer import UNFINISHED, remove_unfinished, write_text
 from .annotated_text import AnnotatedText, read_each
 from .format_registry import NAMES_FILE, register_format, register_writer
 from .import_report import ImportReport
@@ -171,7 +172,7 @@ def write_brat(
 ) -> list[str]:
     """
     A folder for brat: a `.txt` and an `.ann` for each document, `annotation.conf`, `visual.conf` with readable names, and
-    `comm_docre.json`, by which the import finds titles and labels again.
+    `comm_docre.json`, by which the import finds titles and labels again. They are in the folder together, or not at all.
 
     Args:
         path (`str`): the folder. It must be new or empty: brat would show old files among the new ones.
@@ -186,19 +187,23 @@ def write_brat(
         ValueError: something is in the folder.
     """
     folder = Path(path)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or any(file.suffix != UNFINISHED for file in folder.iterdir())):
         raise ValueError(f"{folder}: found a file, or files in a folder, expected a new or empty folder")
+    if folder.exists():
+        remove_unfinished(folder)  # what an export that was killed has left
     relations = safe_names(labels.names, "relation")
     types = safe_names(labels.types, "type")
     files = safe_names(labels.titles, "document")
-    for document in documents:
-        stem = files[document.marked.title]
-        write_text(folder / f"{stem}.txt", document.marked.text)
-        write_text(folder / f"{stem}.ann", "".join(f"{line}\n" for line in _lines(document, types, relations)))
-    write_text(folder / "annotation.conf", _annotation_configuration(types.values(), relations.values()))
     shown_as = {relations[relation]: name for relation, name in labels.names.items()}
-    write_text(folder / "visual.conf", _visual_configuration(shown_as))
-    write_json(folder / NAMES_FILE, {"titles": files, "types": types, "relations": relations})
+    with replacing_folder(folder) as unfinished:
+        made = Path(unfinished)
+        write_json(made / NAMES_FILE, {"titles": files, "types": types, "relations": relations})
+        for document in documents:
+            stem = files[document.marked.title]
+            write_text(made / f"{stem}.txt", document.marked.text)
+            write_text(made / f"{stem}.ann", "".join(f"{line}\n" for line in _lines(document, types, relations)))
+        write_text(made / "annotation.conf", _annotation_configuration(types.values(), relations.values()))
+        write_text(made / "visual.conf", _visual_configuration(shown_as))
     return [os.fspath(folder)]
 
 

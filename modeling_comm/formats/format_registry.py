@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings import NameTakenError, SettingError
-from ..utils.files import refuse_pipe
+from ..utils.files import files_below, refuse_pipe
 from ..utils.relation_names import RELATION_FILE
 
 # So much of a file is looked at to guess its format: enough for the first document's fields in most files.
@@ -171,6 +171,7 @@ def input_files(source: str | os.PathLike, name: str | None = None) -> list[tupl
     Raises:
         SettingError: there is no format of this name.
         FileNotFoundError: there is no such file or folder, or no file of the format is in the folder.
+        OSError: a folder in it cannot be read.
         ValueError: a file looks like no format or like several, or the files of a folder like different ones; or it is a pipe,
             which could not be read twice.
     """
@@ -229,7 +230,7 @@ def unread_files(source: str | os.PathLike, found: list[tuple[str, Format]], nam
 
 def _files(folder):
     """All files of a folder, and those that are not known to hold no documents."""
-    everything = sorted(file for file in Path(folder).rglob("*") if file.is_file())
+    everything = [file for file in files_below(folder) if file.is_file()]
     return everything, [file for file in everything if file.name not in _NOT_DOCUMENTS]
 
 

@@ -14,24 +14,28 @@ from .import_report import ImportReport
 
 class OriginalDocuments:
     """
-    Documents by title.
+    Documents by what annotation tools call them: by title, or by the `"id"` of their own, which is what a record of predictions
+    is called by.
 
     Args:
-        documents (`Iterable[Document]`): in DocRED's format. Memory holds all of them.
+        documents (`Iterable[Document]`): in DocRED's format. Memory holds all of them. Of those with the same id, the first is
+            found by it, as only the first is predicted.
 
     Raises:
         ValueError: two have the same title.
     """
 
     def __init__(self, documents: Iterable[Document]):
-        self._by_title = {}
+        self._by_title, self._by_id = {}, {}
         for document in documents:
             if self._by_title.setdefault(document["title"], document) is not document:
                 raise ValueError(f"found two documents called {document['title']!r}, expected a title for each")
+            if isinstance(identifier := document.get("id"), (str, int)):
+                self._by_id.setdefault(str(identifier), document)
 
-    def find(self, title: str) -> Document | None:
-        """The document of this title, if there is one."""
-        return self._by_title.get(title)
+    def find(self, name: str) -> Document | None:
+        """The document of this title, or else of this id, if there is one."""
+        return self._by_title.get(name, self._by_id.get(name))
 
 
 def annotate_original(

@@ -1,9 +1,11 @@
 """The registry of files that a graph is written to, by what the name of the file ends in."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..utils.imports import of_extra
 from .graphml import write_graphml
 from .neo4j import in_folder, write_neo4j
 from .page import write_page
@@ -24,18 +26,20 @@ class GraphFormat:
     Args:
         write (`Callable`): Writes a graph to files: `write(graph, *files)`.
         files (`Callable[[Path], list[Path]]`, *optional*): The files that belong to a name; by default that file alone.
+        package (`str`, *optional*): The package of the extra `graph` that it needs.
     """
 
     write: Callable[..., None]
     files: Callable[[Path], list[Path]] = _itself
+    package: str | None = None
 
 
 FORMATS = {
     ".html": GraphFormat(write_page),
     ".csv": GraphFormat(write_csv, beside),
-    ".parquet": GraphFormat(write_parquet, beside),
-    ".graphml": GraphFormat(write_graphml),
-    ".ttl": GraphFormat(write_turtle),
+    ".parquet": GraphFormat(write_parquet, beside, "pyarrow"),
+    ".graphml": GraphFormat(write_graphml, package="networkx"),
+    ".ttl": GraphFormat(write_turtle, package="rdflib"),
     ".neo4j": GraphFormat(write_neo4j, in_folder),
 }
 
@@ -45,9 +49,13 @@ def graph_files(path: str | Path) -> list[Path]:
     The files that [`write_graph`] writes for a name.
 
     Raises:
+        ImportError: the format needs a package of the extra `graph` that is not installed.
         ValueError: it ends in no known way.
     """
-    return _format_of(path).files(Path(path))
+    form = _format_of(path)
+    if form.package is not None and importlib.util.find_spec(form.package) is None:
+        raise ImportError(f"{path}: {Path(path).suffix} needs {form.package!r}{of_extra('graph')}")
+    return form.files(Path(path))
 
 
 def write_graph(graph: Graph, path: str | Path) -> list[Path]:

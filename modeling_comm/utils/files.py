@@ -1,4 +1,4 @@
-"""Files that several folders read and write: JSON, plain or compressed by gzip, written whole or not at all."""
+"""Files that several folders find, read and write: JSON, plain or compressed by gzip, written whole or not at all."""
 
 import gzip
 import hashlib
@@ -41,6 +41,32 @@ def refuse_pipe(path: str | os.PathLike, expected: str = "a file") -> None:
     """Raises `ValueError` where `path` is a pipe, for a reader that needs the file twice."""
     if Path(path).is_fifo():
         raise ValueError(f"{path}: found a pipe, which cannot be read twice; expected {expected}")
+
+
+def files_below(folder: str | os.PathLike) -> list[Path]:
+    """
+    Everything in a folder and its subfolders that is no folder, in order. Links to folders are followed, but for one that leads
+    to a folder in which it is.
+
+    Args:
+        folder (`str` or `Path`): the folder.
+
+    Raises:
+        OSError: it, or a folder in it, cannot be read.
+    """
+    return sorted(_files_below(Path(folder), frozenset()))
+
+
+def _files_below(folder, above):
+    status = os.stat(folder)
+    entered = above | {(status.st_dev, status.st_ino)}
+    if entered == above:  # by a link, without end
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _files_below(path, entered)
+        else:
+            yield path
 
 
 def no_json(path: str | os.PathLike, error: Exception) -> ValueError:

@@ -1,4 +1,4 @@
-"""Ctrl-C, which a terminal sends to every process of a command, and which Python code can lose."""
+"""Ctrl-C, which a terminal sends to every process of a command, and which Python code can lose; and SIGTERM."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _SECONDS = 0.2  # between two looks at what became of an interrupt
 _running = 0  # contexts in this process
@@ -44,6 +44,31 @@ def one_interrupt() -> Iterator[None]:
             watch.end()
             sys.unraisablehook = hook
             signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def before_termination(action: Callable[[], object]) -> Iterator[None]:
+    """
+    Within the context SIGTERM, as schedulers and `docker stop` send it, calls `action` before it ends the process as ever. In
+    another thread than the main one, and where SIGTERM has another handler than the default one, nothing is changed.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def terminate(number, frame):
+        try:
+            action()
+        finally:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class _Watch(threading.Thread):

@@ -28,6 +28,10 @@ def csv_rows(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> bytes
     return text.getvalue().encode("utf-8", "backslashreplace")
 
 
+# What a formula begins with, or what is left out before one; the full-width signs, too, which East Asian spreadsheets read alike.
+_BEGINNINGS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
 def _no_formula(value):
     # What is in a text must not run in the spreadsheet of who opens it.
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_BEGINNINGS) else value

@@ -15,7 +15,8 @@ from typing import BinaryIO
 # The name of standard output, also where the system has no such file.
 STANDARD_OUTPUT = "/dev/stdout"
 
-_UNFINISHED = ".unfinished"
+# What the names of files and folders that are being written end in.
+UNFINISHED = ".unfinished"
 _LONGEST_NAME = 100  # bytes of a file's name within that of its temporary one
 
 
@@ -91,7 +92,7 @@ def _replacing_regular(path, status):
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     # A name that nobody can take beforehand. What is left of it after a kill is not pushed: a push leaves out names with _.
-    temporary = os.path.join(folder, f"_{_shortened(os.path.basename(path))}.{secrets.token_hex(8)}{_UNFINISHED}")
+    temporary = os.path.join(folder, f"_{_shortened(os.path.basename(path))}.{secrets.token_hex(8)}{UNFINISHED}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666 if status is None else 0o600)
     try:
@@ -123,7 +124,7 @@ def replace_folder(source: str | os.PathLike, target: str | os.PathLike) -> None
     """
     target = Path(target)
     # Beside the target, so that moving is renaming.
-    unfinished = target.parent / f"_{_shortened(target.name)}.{secrets.token_hex(8)}{_UNFINISHED}"
+    unfinished = target.parent / f"_{_shortened(target.name)}.{secrets.token_hex(8)}{UNFINISHED}"
     new, old = unfinished / "new", unfinished / "old"
     try:
         shutil.copytree(source, new)
@@ -148,7 +149,7 @@ def remove_unfinished(folder: str | os.PathLike, name: str | None = None) -> Non
     """
     of_file = ".+" if name is None else re.escape(_shortened(name))
     for entry in os.scandir(os.fspath(folder)):
-        if re.fullmatch(rf"_{of_file}\.[0-9a-f]{{16}}{re.escape(_UNFINISHED)}", entry.name):
+        if re.fullmatch(rf"_{of_file}\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}", entry.name):
             if entry.is_dir(follow_symlinks=False):  # of a folder that was being replaced
                 shutil.rmtree(entry.path, ignore_errors=True)
                 continue
@@ -184,7 +185,7 @@ def named_errors(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        is_other = error.filename is not None and not os.fspath(error.filename).endswith(_UNFINISHED)
+        is_other = error.filename is not None and not os.fspath(error.filename).endswith(UNFINISHED)
         if error.errno is None or is_other:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error

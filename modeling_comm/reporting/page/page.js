@@ -58,10 +58,10 @@ const passes = (triple) =>
 const titleOf = (index) => data.documents[index].title || data.documents[index].id || `Document ${index + 1}`;
 
 function listDocuments() {
-  const wanted = byId("search").value.trim().toLowerCase();
+  const wanted = folded(byId("search").value.trim());
   const found = [...data.documents.keys()].filter((index) => {
     const { title, text, id } = data.documents[index];
-    return !wanted || [title, text, id].some((value) => value.toLowerCase().includes(wanted));
+    return !wanted || [title, text, id].some((value) => folded(value).includes(wanted));
   });
   byId("list").replaceChildren(
     ...found.slice(0, state.listed).map((index) => {

@@ -23,6 +23,9 @@ function cut(text, length) {
   return characters.length > length ? `${characters.slice(0, length - 1).join("")}…` : text;
 }
 
+/** What a search compares: without capitals, invisible characters, and other ways to write the same letter. */
+const folded = (text) => text.normalize("NFKC").replace(/\p{Cf}/gu, "").toLowerCase();
+
 const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 const percent = (share) => `${(100 * share).toLocaleString("en", { maximumSignificantDigits: 2 })}\u00a0%`;
 const scoreOf = (triple) => (triple.missed ? "missed" : triple.score.toFixed(3));

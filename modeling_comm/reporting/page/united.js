@@ -17,7 +17,7 @@ const NOTHING = "The graph has no fact.";
 const PLACES = {
   evidence: "predicted evidence",
   attention: "where its attention rests",
-  mentions: "where both are mentioned",
+  mentions: "where they are mentioned",
 };
 
 /** Whether an edge passes the filters. */
@@ -34,8 +34,8 @@ const typesOf = (triple) => [triple.head, triple.tail].map((end) => record.entit
 
 /** Finds entities by any of their names, and relations. */
 function search(wanted) {
-  const words = wanted.trim().toLowerCase();
-  const fits = (texts) => texts.some((text) => text.toLowerCase().includes(words));
+  const words = folded(wanted.trim());
+  const fits = (texts) => texts.some((text) => folded(text).includes(words));
   state.found = words && {
     entities: new Set([...record.entities.keys()].filter((entity) => fits(record.entities[entity].names))),
     relations: new Set(
