@@ -773,7 +773,7 @@ def test_types_are_the_same_with_and_without_the_original(tmp_path, capsys):
         assert run("import", *arguments, *more) == 0
         documents = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))
         assert [types(document) for document in documents] == [expected, expected]
-        assert "2 mentions whose type LAW became MISC" in capsys.readouterr().out
+        assert "mentions whose type LAW became MISC (2)" in capsys.readouterr().out
         noted = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["noted"]
         pairs = {"PERSON": "PER", "PRODUCT": "MISC", "GPE": "LOC", "LAW": "MISC"}
         counts = {f"mentions whose type {given} became {read}": 2 for given, read in pairs.items()}

@@ -117,7 +117,7 @@ def test_a_fact_of_an_entity_with_itself_is_said_and_counted(tmp_path, caplog):
     loaded = load_splits("local", data_files=files, on_bad_document="drop_part", cache_dir=str(tmp_path / "cache"))
     assert list(map(to_document, loaded["train"])) == [JAPANESE, NEWS]
     assert read_provenance(loaded)["train"]["dropped"] == {"facts": 1, "documents": 1}
-    assert "left out 0 mentions, 0 entities, 1 facts of 1 documents" in caplog.text
+    assert "left out 0 mentions, 0 entities, 1 fact of 1 document" in caplog.text
 
 
 @requires_shared
