@@ -473,6 +473,10 @@ def test_clear_errors(work, always, flags, error, message):
         ("--do_train --max_train_documents -1", "--max_train_documents is -1; expected an integer of 1 or more"),
         ("--do_eval --max_eval_documents 0", "--max_eval_documents is 0"),
         ("--do_eval --restart", "--restart needs --do_train"),
+        (
+            "--do_train --resume_from_checkpoint out/checkpoint-4",
+            "--resume_from_checkpoint: the same command resumes by",
+        ),
         ("--do_predict --ignore_mismatched_sizes", "--ignore_mismatched_sizes needs --do_train"),
         ("--do_eval --show_triples 3", "--show_triples needs --do_predict"),
         ("--do_predict --show_triples -1", "--show_triples is -1; expected an integer of 0 or more"),
