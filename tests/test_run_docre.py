@@ -28,6 +28,7 @@ from dataset_scripts.builder import load_splits
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings
 from modeling_comm.decoding import DecisionSettings
+from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_files import RESULTS
 from modeling_comm.reporting.run_record import kept_step_of
@@ -597,6 +598,19 @@ def test_relations_that_the_model_lacks_beside_documents_without_labels(work, ca
     )
     assert reports["test"]["unknown_facts"] == 1
     assert "1 of 3 labels have 1 relations that the model does not have: P9999 (1)." in caplog.text
+
+
+def test_relations_of_validation_documents_that_the_model_lacks(work, caplog):
+    """They are scored, as those of test documents are; training documents are refused."""
+    rows = [random_document(3, seed=1) | {"labels": [{"h": 0, "t": 1, "r": "P9999", "evidence": []}]}]
+    arguments, how = parse_arguments(["--output_dir", str(work), "--use_cpu"]), {"cache_dir": str(work / "cache")}
+    file = work / "unknown_of_validation.json"
+    file.write_text(json.dumps(rows))
+    for split in ("validation", "train"):
+        splits = load_splits("local", data_files={split: str(file)}, **how)
+        with pytest.raises(DocumentError, match="P9999") if split == "train" else contextlib.nullcontext():
+            _, reports = encode_splits(splits, tiny_processor(), arguments)
+            assert reports[split]["unknown_facts"] == 1 and "validation: 1 of 1 labels have 1 relations" in caplog.text
 
 
 def test_titles_that_repeat_are_not_predicted(first, work, always):
