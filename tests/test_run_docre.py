@@ -20,7 +20,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, SAMPLE, random_document, run_script, save_backbone, tiny_processor
+from helpers import (
+    ROOT,
+    SAMPLE,
+    random_document,
+    run_script,
+    save_backbone,
+    small_encoder,
+    tiny_config,
+    tiny_processor,
+)
 from safetensors.torch import load_file, save_file
 
 import run_docre
@@ -33,7 +42,12 @@ from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_files import RESULTS
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
-from modeling_comm.training.checkpoints import Progress, delete_results_of_other_models, find_progress
+from modeling_comm.training.checkpoints import (
+    Progress,
+    delete_results_of_other_models,
+    find_progress,
+    run_settings,
+)
 from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.refused_arguments import check_arguments, check_folder_of_seeds, check_scored_elsewhere
 from modeling_comm.training.script_arguments import UnknownArgumentsError, parse_arguments
@@ -1174,6 +1188,37 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     assert f"resuming from {folder / 'checkpoint-3'}" in caplog.text
     for trained in (".", "checkpoint-3", "checkpoint-6"):
         assert_same_weights(folder / trained, work / "whole" / trained)
+
+
+@pytest.mark.parametrize(
+    ("fields", "order", "counts"),
+    [
+        (small_encoder("docunet"), "random", True),
+        ({"loss": "ssr_pu"}, "random", True),
+        ({}, "group_by_length", True),
+        ({}, "random", False),
+    ],
+    ids=["docunet", "ssr_pu", "by length", "others"],
+)
+def test_documents_at_once_count_where_batches_do(fields, order, counts, tmp_path):
+    """What an earlier version has not stored is not compared."""
+
+    def settings_of(size, accumulated):
+        words = ["--model_name_or_path", tmp_path, "--use_cpu", "--train_sampling_strategy", order]
+        words += ["--per_device_train_batch_size", size, "--gradient_accumulation_steps", accumulated]
+        arguments = parse_arguments(list(map(str, words)))
+        return run_settings(arguments, {}, None, tiny_config(**fields), tiny_processor())
+
+    stored, half = settings_of(4, 1), settings_of(2, 2)
+    training = CommTrainingArguments(str(tmp_path), use_cpu=True)
+    (tmp_path / "trainer_state.json").write_text("{}")
+    write_json(tmp_path / "settings.json", stored)
+    with pytest.raises(SettingsChangedError) if counts else contextlib.nullcontext() as refused:
+        find_progress(training, half)
+    assert not counts or refused.value.changed == {"per_device_train_batch_size": (4, 2)}
+    stored.pop("per_device_train_batch_size", None)
+    write_json(tmp_path / "settings.json", stored)
+    assert find_progress(training, half).finished
 
 
 def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):
