@@ -165,7 +165,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         if progress.checkpoint:
             logger.info("resuming from %s", progress.checkpoint)
         metrics |= trainer.train(
-            training.resume_from_checkpoint or progress.checkpoint,
+            progress.checkpoint,
             keep_threshold_offset=arguments.model.threshold_offset is not None,
             keep_evidence_threshold=arguments.model.evidence_threshold is not None,
             keep_fusion_threshold=arguments.model.fusion_threshold is not None,

@@ -191,7 +191,8 @@ def load_labels(arguments: Arguments, data: Data) -> tuple[list[str], dict[str, 
     """
     options = arguments.data
     known = [data.splits[split] for split in ("train", "validation") if split in data.splits]
-    has_files = options.data_dir or options.train_file or options.validation_file or options.test_file
+    flags = ("data_dir", "train_file", "train_distant_file", "validation_file", "test_file")
+    has_files = any(getattr(options, flag) for flag in flags)
     return labels_of_dataset(
         data.entry,
         options.data_dir,

@@ -11,9 +11,10 @@ none. Scores by epoch are in WORK_DIR/epochs.json. No document has a part in its
 either. The same command resumes.
 
 --lr_scheduler_type has to be constant or constant_with_warmup: with another schedule, the rates of an epoch depend on the number
-of epochs, and a training of fewer epochs is not the one that the folds have scored. A warm-up has to end in the first epoch;
-the last training's is as long, in epochs, as that of the folds. Flags that tune or choose something else are refused, because
-no documents are left for it.
+of epochs, and a training of fewer epochs is not the one that the folds have scored. A warm-up that is a share of all steps has
+to end in the first epoch; the last training's is as long, in epochs, as that of the folds. A number of steps stays what it is:
+as the last training's epochs have more steps, its warm-up is then shorter in epochs. Flags that tune or choose something else
+are refused, because no documents are left for it.
 """
 
 import argparse

@@ -103,6 +103,14 @@ def _highest(ranks, most):
     return torch.zeros_like(ranks, dtype=torch.bool).scatter(1, ranks.topk(most, dim=1).indices, True)
 
 
+def within_cap(ranks: np.ndarray, max_relations_per_pair: int | None) -> np.ndarray:
+    """Which relations of each pair `(p, R)` a cap leaves, whatever the threshold: those of the highest `ranks` `(p, R)`, or all
+    where it is None or has room for all."""
+    if max_relations_per_pair is None or max_relations_per_pair >= ranks.shape[1]:
+        return np.ones(ranks.shape, dtype=bool)
+    return _highest(torch.from_numpy(ranks), max_relations_per_pair).numpy()
+
+
 def _probability(logit):
     exponential = math.exp(-abs(logit))
     return (1 if logit >= 0 else exponential) / (1 + exponential)

@@ -344,9 +344,12 @@ class RelationEncoder(nn.Module):
     Attributes:
         self_pairs_in_loss (`bool`): the loss also averages over every entity paired with itself, with logits of 0 and without a
             relation. KD-DocRE's code does so; it adds a constant and makes all gradients smaller.
+        depends_on_batch (`bool`): of the class. In training, a document's logits depend on the others of its batch, as with batch
+            normalisation: a run then resumes with the same number of documents at once only.
     """
 
     self_pairs_in_loss = False
+    depends_on_batch = False
 
     class Settings:
         """Settings that an encoder reads from the configuration. Each attribute is a field of [`CommConfig`] where the encoder is

@@ -35,6 +35,8 @@ class DocunetRelationEncoder(RelationEncoder):
     pass). A fixed grid puts `fixed_grid` for n in contexts and U-Net.
     """
 
+    depends_on_batch = True
+
     class Settings(RelationEncoder.Settings):
         unet_in_dim: Annotated[int, AtLeast(1), "Channels that the U-Net reads pair contexts in."] = 3
         unet_down_dim: Annotated[int, AtLeast(1), MultipleOf(2), "Width of the U-Net at full resolution."] = 256

@@ -1,5 +1,6 @@
 """A map from margins to probabilities in the product: what decides, what is written, and what a checkpoint keeps."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -158,11 +159,16 @@ def test_training_further_removes_the_map(saved, tmp_path, caplog, monkeypatch):
         fit_map(trainer, documents)
 
 
-@pytest.mark.parametrize(("relations", "mean"), [(2, 0), (30, -3)], ids=["all cells are fitted", "the highest are"])
-def test_what_types_exclude_is_not_decided(relations, mean, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("relations", "mean", "cap"),
+    [(2, 0, None), (30, -3, None), (30, -3, 3)],
+    ids=["all cells are fitted", "the highest are", "under a cap"],
+)
+def test_what_types_exclude_is_not_decided(relations, mean, cap, tmp_path, monkeypatch):
     """False positives that a type constraint removes, of high margins, and one gold fact among them, which is missed, as are
     two facts of each document that the model is not asked about."""
     draw, results = np.random.default_rng(0), []
+    settings = DecisionSettings(type_constraint="hard", max_relations_per_pair=cap)
     pairs = torch.tensor([[0, 1], [1, 0]] * 4)
     for number in range(10):
         logits = torch.from_numpy(draw.normal(mean, 2, (8, relations + 1)).astype(np.float32))
@@ -172,7 +178,7 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path, monkeypatc
         excluded[:3] = True
         logits[:3, 1:], labels[:3] = 5, False
         labels[0, 0] = number == 0
-        results.append(Predictions.from_logits(logits, pairs, DecisionSettings(type_constraint="hard"), excluded))
+        results.append(Predictions.from_logits(logits, pairs, settings, excluded))
         results[-1].labels = labels
     gold, allowed = sum(one.labels.sum() for one in results) + 20, 5 * relations
     features = {**dict.fromkeys(FEATURE_COLUMNS), "has_labels": True, "unknown_facts": 1, "unasked_facts": 1}
@@ -180,9 +186,7 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path, monkeypatc
     trainer = SimpleNamespace(
         evaluation_documents=lambda given: given,
         predict=lambda documents, keep_margins: SimpleNamespace(predictions=results),
-        processing_class=SimpleNamespace(
-            decision=DecisionSettings(type_constraint="hard"), rules=["a(x, y) => b(x, y)"]
-        ),
+        processing_class=SimpleNamespace(decision=settings, rules=["a(x, y) => b(x, y)"]),
         args=SimpleNamespace(output_dir=tmp_path),
         is_world_process_zero=lambda: True,
     )
@@ -190,7 +194,10 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path, monkeypatc
     assert report["without_rules"] == ["a(x, y) => b(x, y)"]
     (tmp_path / "decisions.json").write_text(json.dumps(report))
     compare_on_test(trainer, results, documents)
-    assert {way["gold"] for way in read(tmp_path / "decisions.json")["test"].values()} == {gold}
+    test = read(tmp_path / "decisions.json")["test"]
+    assert {way["gold"] for way in test.values()} == {gold}
+    by_map = [dataclasses.replace(one, settings=settings).at_offset(0.0) for one in results]
+    assert test["map"]["predicted"] == sum(len(one.triples) for one in by_map)
     (tmp_path / "decisions.json").write_text(json.dumps(report))
 
     def interrupt(*_):
@@ -206,6 +213,7 @@ def test_what_types_exclude_is_not_decided(relations, mean, tmp_path, monkeypatc
     for way in dev.values():
         assert way["gold"] == gold and way["predicted"] <= 10 * allowed and way["f1"] > 0.5 and way["recall"] < 1
     assert dev["threshold"]["predicted"] == sum(len(one.triples) for one in results)
+    assert (sum(one.removed_by_cap for one in results) > 0) == (cap is not None)
 
 
 def test_what_is_tuned_without_rules_is_said(caplog):

@@ -578,8 +578,10 @@ FEWER = {0: "Na", 1: "P17", 2: "P27"}
             {"loss": "balanced_softmax"},
             "decision_threshold",
         ),
+        ({"symmetric": ["P17"]}, "the teacher's symmetric are None, the student's 1 from 'P17' to 'P17'"),
+        ({"directed": False}, "the teacher's directed are None, the student's False"),
     ],
-    ids=["order", "number", "threshold"],
+    ids=["order", "number", "threshold", "symmetric", "undirected"],
 )
 def test_student_that_does_not_match_its_teacher(make_trainer, fields, message):
     documents = [{**one, "labels": []} for one in FEW]

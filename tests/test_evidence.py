@@ -559,6 +559,8 @@ def test_training_further_without_it_ends_it(trained, tmp_path):
     assert processor.decision.evidence_threshold == metrics["evidence_threshold"] != 0.2
     trainer.train()
     assert processor.decision.evidence_threshold == 0.2
+    unknown = {**documents[0], "labels": [*documents[0]["labels"], {"h": 0, "t": 1, "r": "P9999", "evidence": [0]}]}
+    assert trainer.tune_evidence_threshold([unknown]) == trainer.tune_evidence_threshold(documents[:1])
     model.config.evidence_weight = 0.0
     trainer.train()
     assert processor.decision.evidence_threshold is None

@@ -334,7 +334,7 @@ WRONG_FLAGS = {
     "a data set that is not there": ["--dataset_config", "mine"],
     "another loss": ["--loss", "mine"],
     "a scheduler that is not there": ["--lr_scheduler_type", "mine"],
-    "a checkpoint that is not there": ["--resume_from_checkpoint", "no/checkpoint"],
+    "a checkpoint to resume from": ["--resume_from_checkpoint", "no/checkpoint"],
     "a seed twice": ["--seeds", "1", "2", "1"],
     "a metric that is not there": ["--metric_for_best_model", "mine", "--validation_file", "train.json"],
 }

@@ -218,6 +218,38 @@ def test_the_report_compares_three_ways(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_cap_on_relations_of_a_pair_is_taken_into_account():
+    """Of each pair only the highest relation is predicted, by whatever decides; facts that it hides are missed."""
+    margins, labels, *_ = drawn(documents=30)
+    plain, fitted = (
+        fit_probability_map(margins, labels),
+        fit_probability_map(margins, labels, max_relations_per_pair=1),
+    )
+    assert (fitted.map.slope, fitted.map.intercepts) == (plain.map.slope, plain.map.intercepts)
+    assert fitted.map.cut < plain.map.cut, "fewer false positives stand below"
+    report = report_on_dev(fitted, margins, labels, None, 1)
+    report = report_on_test(report, fitted.map, margins, labels, None, 1)
+    x, gold = np.concatenate(margins), np.concatenate(labels)
+    logits, total = fitted.map.logits(x), int(gold.sum())
+    first, most_likely = (np.arange(len(x)), x.argmax(1)), (np.arange(len(x)), logits.argmax(1))
+    assert report["offset"] == tune_offset(x[first], gold[first], total)[0]
+    cut = np.log(fitted.map.cut / (1 - fitted.map.cut))
+    for way, cells, values, least in (
+        ("threshold", first, x, 0.0),
+        ("offset", first, x, report["offset"]),
+        ("map", most_likely, logits, cut),
+    ):
+        chosen = values[cells] > least
+        found = report["test"][way]
+        assert found["predicted"] == chosen.sum() < (values > least).sum() and found["gold"] == total
+        assert found["recall"] == gold[cells][chosen].sum() / total
+    assert report["dev"]["threshold"] == report["test"]["threshold"]
+    for way in ("offset", "map"):
+        assert report["dev"][way]["predicted"] == pytest.approx(report["test"][way]["predicted"], rel=0.1)
+        assert max(one.sum(1).max() for one in fitted.predicted) == 1
+    assert report_on_dev(plain, margins, labels) == report_on_dev(plain, margins, labels, None, 6), "a cap of all"
+
+
 def test_facts_that_the_model_is_not_asked_about_count_as_missed():
     margins, labels, *_ = drawn(documents=30)
     missed = [20] * len(margins)

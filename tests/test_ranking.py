@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from modeling_comm.decoding import DecisionSettings, Predictions
 from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
 from modeling_comm.evaluation.ranking import CandidateRanking
+from modeling_comm.training import evaluation
 
 
 def candidates(seed, documents=30, ties=False):
@@ -61,6 +63,27 @@ def test_processes_and_order_do_not_matter(exact):
     first.merge([second])
     assert len(first) == len(alone)
     assert first.average_precision() == alone.average_precision() and first.best_offset() == alone.best_offset()
+
+
+def test_processes_keep_together_as_many_as_one(monkeypatch):
+    parts = list(candidates(1))
+    shares = [parts[::2], parts[1::2]]
+    most = max(sum(int((~correct).sum()) for _, correct in share) for share in shares)
+    monkeypatch.setattr(evaluation, "EXACT_CANDIDATES", 2 * most)
+
+    def evaluated(parts, processes):
+        documents = evaluation.EvaluatedDocuments(processes=processes)
+        for scores, correct in parts:
+            of_document = {"pairs": np.zeros((len(scores), 2)), "margins": scores[:, None], "labels": correct[:, None]}
+            documents.add([Predictions([], DecisionSettings(), loss=0.0, **of_document)])
+        return documents
+
+    alone, first, second = evaluated(parts, 1), *(evaluated(share, 2) for share in shares)
+    first.merge([second])
+    assert len(first.ranking) == len(alone.ranking)
+    assert first.ranking.average_precision() == alone.ranking.average_precision()
+    assert first.ranking.average_precision().error == 0
+    assert first.ranking.best_offset() == alone.ranking.best_offset()
 
 
 def test_scores_around_zero():

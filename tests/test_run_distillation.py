@@ -10,9 +10,12 @@ import torch
 from helpers import SAMPLE, SHARED, requires_shared, run_script, save_backbone
 from safetensors.torch import load_file
 
+from dataset_scripts import builder
+from dataset_scripts.loading import load_data, load_labels
 from modeling_comm import CommForDocumentRelationExtraction
 from modeling_comm.evaluation.scoring import load_ign_reference
 from modeling_comm.training.distillation import TeacherLogits
+from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.utils.unchanged import SettingsChangedError
 
 DISTANT = ["--train_split", "train_distant"]
@@ -261,6 +264,23 @@ def test_distant_documents_from_a_file_of_their_own(work, teacher):
     label = ["--do_predict_teacher", "--model_name_or_path", teacher, "--teacher_logits", work / "own_logits"]
     run(*flags, *label, "--max_train_documents", "2")
     assert TeacherLogits(work / "own_logits").settings["documents"] == 2
+
+
+def test_relations_of_distant_documents_of_ones_own_are_theirs(work, monkeypatch):
+    """Nothing is fetched for them."""
+    local_file = builder._local_file
+
+    def without_network(path, cache_dir):
+        assert "://" not in str(path), "fetched"
+        return local_file(path, cache_dir)
+
+    monkeypatch.setattr(builder, "_local_file", without_network)
+    file = work / "data" / "train_distant.json"
+    flags = ["--use_cpu", "--dataset_config", "redocred", "--cache_dir", str(work / "cache"), *DISTANT]
+    arguments = parse_arguments([*flags, "--train_distant_file", str(file), "--output_dir", str(work / "own")])
+    shown = {label["r"] for document in read(file) for label in document["labels"]}
+    labels, _ = load_labels(arguments, load_data(arguments))
+    assert {*labels[1:]} == shown
 
 
 def test_student_of_another_threshold(student_flags, work):

@@ -20,7 +20,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import ROOT, SAMPLE, random_document, run_script, save_backbone, tiny_processor
+from helpers import (
+    ROOT,
+    SAMPLE,
+    random_document,
+    run_script,
+    save_backbone,
+    small_encoder,
+    tiny_config,
+    tiny_processor,
+)
 from safetensors.torch import load_file, save_file
 
 import run_docre
@@ -28,11 +37,17 @@ from dataset_scripts.builder import load_splits
 from modeling_comm import CommForDocumentRelationExtraction, CommProcessor
 from modeling_comm.configuration_comm import OWN_FIELDS, registered_settings
 from modeling_comm.decoding import DecisionSettings
+from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_files import RESULTS
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
-from modeling_comm.training.checkpoints import Progress, delete_results_of_other_models, find_progress
+from modeling_comm.training.checkpoints import (
+    Progress,
+    delete_results_of_other_models,
+    find_progress,
+    run_settings,
+)
 from modeling_comm.training.encode_splits import encode_splits
 from modeling_comm.training.refused_arguments import check_arguments, check_folder_of_seeds, check_scored_elsewhere
 from modeling_comm.training.script_arguments import UnknownArgumentsError, parse_arguments
@@ -473,6 +488,10 @@ def test_clear_errors(work, always, flags, error, message):
         ("--do_train --max_train_documents -1", "--max_train_documents is -1; expected an integer of 1 or more"),
         ("--do_eval --max_eval_documents 0", "--max_eval_documents is 0"),
         ("--do_eval --restart", "--restart needs --do_train"),
+        (
+            "--do_train --resume_from_checkpoint out/checkpoint-4",
+            "--resume_from_checkpoint: the same command resumes by",
+        ),
         ("--do_predict --ignore_mismatched_sizes", "--ignore_mismatched_sizes needs --do_train"),
         ("--do_eval --show_triples 3", "--show_triples needs --do_predict"),
         ("--do_predict --show_triples -1", "--show_triples is -1; expected an integer of 0 or more"),
@@ -593,6 +612,19 @@ def test_relations_that_the_model_lacks_beside_documents_without_labels(work, ca
     )
     assert reports["test"]["unknown_facts"] == 1
     assert "1 of 3 labels have 1 relations that the model does not have: P9999 (1)." in caplog.text
+
+
+def test_relations_of_validation_documents_that_the_model_lacks(work, caplog):
+    """They are scored, as those of test documents are; training documents are refused."""
+    rows = [random_document(3, seed=1) | {"labels": [{"h": 0, "t": 1, "r": "P9999", "evidence": []}]}]
+    arguments, how = parse_arguments(["--output_dir", str(work), "--use_cpu"]), {"cache_dir": str(work / "cache")}
+    file = work / "unknown_of_validation.json"
+    file.write_text(json.dumps(rows))
+    for split in ("validation", "train"):
+        splits = load_splits("local", data_files={split: str(file)}, **how)
+        with pytest.raises(DocumentError, match="P9999") if split == "train" else contextlib.nullcontext():
+            _, reports = encode_splits(splits, tiny_processor(), arguments)
+            assert reports[split]["unknown_facts"] == 1 and "validation: 1 of 1 labels have 1 relations" in caplog.text
 
 
 def test_titles_that_repeat_are_not_predicted(first, work, always):
@@ -1156,6 +1188,37 @@ def test_incomplete_checkpoint_is_passed_over(work, new_model, caplog):
     assert f"resuming from {folder / 'checkpoint-3'}" in caplog.text
     for trained in (".", "checkpoint-3", "checkpoint-6"):
         assert_same_weights(folder / trained, work / "whole" / trained)
+
+
+@pytest.mark.parametrize(
+    ("fields", "order", "counts"),
+    [
+        (small_encoder("docunet"), "random", True),
+        ({"loss": "ssr_pu"}, "random", True),
+        ({}, "group_by_length", True),
+        ({}, "random", False),
+    ],
+    ids=["docunet", "ssr_pu", "by length", "others"],
+)
+def test_documents_at_once_count_where_batches_do(fields, order, counts, tmp_path):
+    """What an earlier version has not stored is not compared."""
+
+    def settings_of(size, accumulated):
+        words = ["--model_name_or_path", tmp_path, "--use_cpu", "--train_sampling_strategy", order]
+        words += ["--per_device_train_batch_size", size, "--gradient_accumulation_steps", accumulated]
+        arguments = parse_arguments(list(map(str, words)))
+        return run_settings(arguments, {}, None, tiny_config(**fields), tiny_processor())
+
+    stored, half = settings_of(4, 1), settings_of(2, 2)
+    training = CommTrainingArguments(str(tmp_path), use_cpu=True)
+    (tmp_path / "trainer_state.json").write_text("{}")
+    write_json(tmp_path / "settings.json", stored)
+    with pytest.raises(SettingsChangedError) if counts else contextlib.nullcontext() as refused:
+        find_progress(training, half)
+    assert not counts or refused.value.changed == {"per_device_train_batch_size": (4, 2)}
+    stored.pop("per_device_train_batch_size", None)
+    write_json(tmp_path / "settings.json", stored)
+    assert find_progress(training, half).finished
 
 
 def test_a_run_resumes_with_fewer_documents_at_once(work, new_model):

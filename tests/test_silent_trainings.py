@@ -3,13 +3,14 @@
 import shutil
 
 import pytest
-from helpers import LABELS, random_document, run_script, save_backbone, tiny_system
+from helpers import LABELS, random_document, run_script, save_backbone, tiny_processor, tiny_system
 from transformers import TrainerCallback
 
 from dataset_scripts.builder import NoRelationsError
 from modeling_comm import CommForDocumentRelationExtraction
 from modeling_comm.training.batching import DocumentStream
-from modeling_comm.training.checks import NothingToLearnError
+from modeling_comm.training.checks import NothingToLearnError, check_learnable
+from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
 from modeling_comm.utils.files import read_json, write_json
@@ -42,6 +43,18 @@ def test_nothing_to_learn(tmp_path, train, missing):
     with pytest.raises(NothingToLearnError) as refused:
         trainer(tmp_path, train(3)).train()
     assert (refused.value.missing, refused.value.documents) == (missing, 3)
+
+
+def test_a_document_of_one_entity_hides_no_lack_of_candidate_pairs():
+    places = [random_document(2, seed=0, title="two places"), *of_one_entity(1)]
+    for document in places:
+        for mentions in document["vertexSet"]:
+            mentions[0]["type"] = "LOC"
+    processor = tiny_processor(candidate_pairs=[("PER", "ORG")])
+    for needs_facts in (True, False):
+        with pytest.raises(NothingToLearnError) as refused:
+            check_learnable(encode_dataset(places, processor), LABELS, needs_facts)
+        assert refused.value.missing == "candidate pairs"
 
 
 def test_one_fact_is_enough(tmp_path, caplog):

@@ -651,6 +651,7 @@ def test_relations_that_only_the_test_documents_have_count_as_missed(make_traine
     assert found["eval_average_precision"] == pytest.approx(expected)
     with pytest.raises(ValueError, match="P9999"):
         make_trainer(train=with_unknown)
+    assert make_trainer(dev=with_unknown).evaluate()["eval_recall"] == found["eval_recall"]
     with pytest.raises(ValueError, match="Na"):
         trainer.evaluate([{**DEV[0], "labels": [{"h": 0, "t": 1, "r": "Na"}]}])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..decoding import within_cap
 from ..evaluation.cutoffs import tune_offset
 from ..evaluation.rates import rates
 from ..probabilities import ProbabilityMap, sigmoid
@@ -23,6 +24,7 @@ def cross_fitted_offset(
     labels: Sequence[np.ndarray],
     folds: int = FOLDS,
     missed: Sequence[int] | None = None,
+    max_relations_per_pair: int | None = None,
 ) -> tuple[float, list[np.ndarray]]:
     """
     The offset with the best micro F1, and what the offsets of the other folds decide.
@@ -33,20 +35,22 @@ def cross_fitted_offset(
         folds (`int`, defaults to 5): number of folds, see [`~.probability_map.fold_of`].
         missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels,
             because the model is not asked about them. By default there are none.
+        max_relations_per_pair (`int`, *optional*): the processor's. No cap by default.
 
     Returns:
         the offset of all documents, and for each document `(p, R)` bool, whether a relation's margin exceeds the offset that is
-            best on the folds without it.
+            best on the folds without it, and the cap leaves it.
     """
     fold = fold_of(len(margins), folds)
     missed = [0] * len(margins) if missed is None else missed
+    kept = [within_cap(one, max_relations_per_pair) for one in margins]
 
     def best(chosen):
-        flat = [np.concatenate([all_[index].ravel() for index in chosen]) for all_ in (margins, labels)]
-        return tune_offset(*flat, int(flat[1].sum()) + sum(missed[index] for index in chosen))[0]
+        flat = [np.concatenate([all_[index][kept[index]] for index in chosen]) for all_ in (margins, labels)]
+        return tune_offset(*flat, sum(int(labels[index].sum()) + missed[index] for index in chosen))[0]
 
     offsets = [best(np.flatnonzero(fold != number)) for number in range(folds)]
-    predicted = [one > offsets[number] for one, number in zip(margins, fold, strict=True)]
+    predicted = [(one > offsets[number]) & cells for one, cells, number in zip(margins, kept, fold, strict=True)]
     return best(range(len(margins))), predicted
 
 
@@ -84,20 +88,24 @@ def report_on_dev(
     margins: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
     missed: Sequence[int] | None = None,
+    max_relations_per_pair: int | None = None,
 ) -> dict:
     """
     Compares the ways to decide on the documents that a map was fitted on, by cross-fitting.
 
     Args:
         fitted (`FittedMap`): what [`~.probability_map.fit_probability_map`] made of these documents.
-        margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`), missed (`Sequence[int]`, *optional*): as it got them.
+        margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`), missed (`Sequence[int]`, *optional*),
+            max_relations_per_pair (`int`, *optional*): as it got them.
 
     Returns:
         `dict`: `offset`, `slope`, `cut`, `strength`, the number of `documents`, and under `dev` the scores of each of [`WAYS`].
     """
-    offset, by_offset = cross_fitted_offset(margins, labels, missed=missed)
+    cap = max_relations_per_pair
+    offset, by_offset = cross_fitted_offset(margins, labels, missed=missed, max_relations_per_pair=cap)
     probabilities = {"threshold": [sigmoid(one.astype(np.float64)) for one in margins], "map": fitted.probabilities}
-    predicted = {"threshold": [one > 0 for one in margins], "offset": by_offset, "map": fitted.predicted}
+    by_threshold = [(one > 0) & within_cap(one, cap) for one in margins]
+    predicted = {"threshold": by_threshold, "offset": by_offset, "map": fitted.predicted}
     return {
         "documents": len(margins),
         **{"offset": offset, "slope": fitted.map.slope, "cut": fitted.map.cut, "strength": fitted.strength},
@@ -111,6 +119,7 @@ def report_on_test(
     margins: Sequence[np.ndarray],
     labels: Sequence[np.ndarray],
     missed: Sequence[int] | None = None,
+    max_relations_per_pair: int | None = None,
 ) -> dict:
     """
     Compares the ways to decide on other documents, with what was chosen before.
@@ -120,6 +129,7 @@ def report_on_test(
         map_ (`ProbabilityMap`): the map.
         margins (`Sequence[np.ndarray]`), labels (`Sequence[np.ndarray]`), missed (`Sequence[int]`, *optional*): of the other
             documents.
+        max_relations_per_pair (`int`, *optional*): the processor's. No cap by default.
 
     Returns:
         `dict`: the report, with their scores under `test`.
@@ -129,7 +139,14 @@ def report_on_test(
         "map": [map_.probabilities(one) for one in margins],
     }
     required = {"threshold": 0.0, "offset": report["offset"], "map": map_.offsets()}
-    predicted = {way: [one > least for one in margins] for way, least in required.items()}
+    ranks = {"threshold": margins, "offset": margins, "map": [map_.logits(one) for one in margins]}
+    predicted = {
+        way: [
+            (one > least) & within_cap(rank, max_relations_per_pair)
+            for one, rank in zip(margins, ranks[way], strict=True)
+        ]
+        for way, least in required.items()
+    }
     return {**report, "test": _ways(predicted, probabilities, labels, missed)}
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..decoding import within_cap
 from ..evaluation.cutoffs import tune_offset
 from ..probabilities import ProbabilityMap, sigmoid
 
@@ -43,7 +44,7 @@ class FittedMap:
         strength (`float`): penalty on an intercept's squared distance from the common one.
         probabilities (`list[np.ndarray]`): for each document `(p, R)` float64, cross-fitted.
         predicted (`list[np.ndarray]`): for each document `(p, R)` bool, whether a relation's cross-fitted probability exceeds the
-            cross-fitted cut.
+            cross-fitted cut, and the cap leaves it.
     """
 
     map: ProbabilityMap
@@ -63,6 +64,7 @@ def fit_probability_map(
     strengths: Sequence[float] = STRENGTHS,
     folds: int = FOLDS,
     missed: Sequence[int] | None = None,
+    max_relations_per_pair: int | None = None,
 ) -> FittedMap:
     """
     Fits the map on labelled documents that the model was not trained on, by penalised likelihood: `strength / 2` times the sum
@@ -77,6 +79,8 @@ def fit_probability_map(
         folds (`int`, defaults to 5): number of folds, at least 3; see [`fold_of`].
         missed (`Sequence[int]`, *optional*): for each document, the number of its gold facts that are not among the labels,
             because the model is not asked about them. They count for the cut. By default there are none.
+        max_relations_per_pair (`int`, *optional*): the processor's. The cut is chosen among the relations that it leaves; all of
+            them take part in the fit. No cap by default.
 
     Raises:
         CannotFitError: there are fewer documents than folds, a fold's other documents have no gold relation, or higher margins
@@ -114,11 +118,13 @@ def fit_probability_map(
     relation = known % margins[0].shape[1]
     probabilities, predicted = [None] * len(margins), [None] * len(margins)
     for number in range(folds):
-        map_, _ = _fit_parts(parts[:number] + parts[number + 1 :], relation, strengths, floor)
+        others = parts[:number] + parts[number + 1 :]
+        map_, _ = _fit_parts(others, relation, strengths, floor, max_relations_per_pair)
         for index in np.flatnonzero(fold == number):
             probabilities[index] = map_.probabilities(margins[index])
-            predicted[index] = margins[index] > map_.offsets()
-    map_, strength = _fit_parts(parts, relation, strengths, floor)
+            kept = within_cap(map_.logits(margins[index]), max_relations_per_pair)
+            predicted[index] = (margins[index] > map_.offsets()) & kept
+    map_, strength = _fit_parts(parts, relation, strengths, floor, max_relations_per_pair)
     return FittedMap(map_, strength, probabilities, predicted)
 
 
@@ -142,7 +148,7 @@ class _Part(NamedTuple):
     missed: int
 
 
-def _fit_parts(parts, relation, strengths, floor):
+def _fit_parts(parts, relation, strengths, floor, max_relations_per_pair):
     """The map on all parts together, with the strength and the cut that are best on parts left out of the fit."""
     best, total = None, sum(part.sums for part in parts)
     for strength in strengths:
@@ -159,10 +165,12 @@ def _fit_parts(parts, relation, strengths, floor):
             raise CannotFitError(f"the slope is {slope:.3g}: higher margins are not more often gold")
         return ProbabilityMap(slope, tuple(intercepts.tolist()), cut, **limits)
 
-    crossed = [map_of(*fit).probabilities(part.margins) for part, fit in zip(parts, fits, strict=True)]
-    gold = np.concatenate([part.labels.ravel() for part in parts])
-    total_gold = int(gold.sum()) + sum(part.missed for part in parts)
-    cut, _ = tune_offset(np.concatenate([one.ravel() for one in crossed]), gold, total_gold)
+    crossed = [map_of(*fit).logits(part.margins) for part, fit in zip(parts, fits, strict=True)]
+    kept = [within_cap(one, max_relations_per_pair) for one in crossed]
+    gold = np.concatenate([part.labels[cells] for part, cells in zip(parts, kept, strict=True)])
+    total_gold = sum(int(part.labels.sum()) + part.missed for part in parts)
+    probabilities = [sigmoid(one)[cells] for one, cells in zip(crossed, kept, strict=True)]
+    cut, _ = tune_offset(np.concatenate(probabilities), gold, total_gold)
     least = max(limits["below"], np.finfo(np.float64).tiny)
     return map_of(*_fit(total, relation, strength), float(np.clip(cut, least, 1 - 1e-12))), strength
 

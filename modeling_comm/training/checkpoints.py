@@ -13,7 +13,9 @@ from transformers import TrainerState
 
 from ..configuration_comm import CommConfig
 from ..evaluation.scoring import IgnReference
+from ..losses import get_loss
 from ..processing_comm import CommProcessor
+from ..relation_encoders import get_relation_encoder
 from ..reporting.redaction import redact
 from ..reporting.run_files import CARD, RESULTS, SETTINGS, SUMMARY, is_of_a_run
 from ..utils.files import file_sha256, read_json, write_json
@@ -92,7 +94,7 @@ def run_settings(
     settings["sha256"] = {path.name: file_sha256(path) for path in files}
     if str(training.metric_for_best_model).endswith("ign_f1"):
         settings["ign_reference_sha256"] = ign_reference and ign_reference.sha256
-    settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS} | _batch_settings(training)
+    settings |= {key: getattr(training, key) for key in DECISIVE_ARGUMENTS} | _batch_settings(training, config)
     settings |= {"early_stopping_patience": arguments.run.early_stopping_patience, "seed": training.seed}
     settings |= {name: getattr(arguments.run, name) or None for name in TUNING_FLAGS}
     settings["trust_remote_code"] = arguments.model.trust_remote_code or None
@@ -100,27 +102,30 @@ def run_settings(
     return json.loads(json.dumps(settings))
 
 
-def _batch_settings(training):
+def _batch_settings(training, config):
     """How documents are shared out into steps. Fewer documents at once and more accumulated ones make the same steps of the same
-    documents, but where batches are made of documents of similar length."""
+    documents, but where batches are made of documents of similar length, or the loss or the relation encoder depends on what
+    else is in a batch."""
     size, accumulated = training.per_device_train_batch_size, training.gradient_accumulation_steps
     settings = {"documents_per_step": size * accumulated}
-    if training.train_sampling_strategy == "group_by_length":
+    loss, relation_encoder = get_loss(config.loss), get_relation_encoder(config.relation_encoder).encoder
+    by_length = training.train_sampling_strategy == "group_by_length"
+    if by_length or not loss.sums_over_pairs or relation_encoder.depends_on_batch:
         settings["per_device_train_batch_size"] = size
     return settings
 
 
-def _renamed(settings):
-    """Settings as this version has them: an earlier one stored the two factors of the documents per step, and special tokens."""
-    settings = dict(settings)
+def _renamed(settings, now):
+    """Settings as this version has them: an earlier one stored the two factors of the documents per step, or their product alone,
+    and special tokens. Documents at once are compared where they count `now`, and where they were stored."""
+    settings, at_once = dict(settings), "per_device_train_batch_size"
     if "config" in settings:
         settings["config"] = _without(settings["config"], _SPECIAL_TOKENS)
     if "documents_per_step" not in settings and "gradient_accumulation_steps" in settings:
-        size, accumulated = settings.pop("per_device_train_batch_size"), settings.pop("gradient_accumulation_steps")
-        settings["documents_per_step"] = size * accumulated
-        if settings.get("train_sampling_strategy") == "group_by_length":
-            settings["per_device_train_batch_size"] = size
-    return settings
+        settings["documents_per_step"] = settings[at_once] * settings.pop("gradient_accumulation_steps")
+    if at_once in now:
+        return {at_once: now[at_once]} | settings
+    return {name: value for name, value in settings.items() if name != at_once}
 
 
 def config_identity(config: CommConfig) -> dict:
@@ -198,7 +203,7 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
         if final_state.is_file() or own_checkpoints(folder):
             if not is_complete(settings_file):
                 raise ValueError(f"{settings_file}: found no settings of a run, it may have been cut off. {_ADVICE}")
-            check_unchanged(_renamed(read_json(settings_file)), settings, folder, _ADVICE)
+            check_unchanged(_renamed(read_json(settings_file), settings), settings, folder, _ADVICE)
         if is_first:
             write_json(settings_file, settings)
         progress = Progress(last_complete_checkpoint(folder, training_args.world_size), is_complete(final_state))

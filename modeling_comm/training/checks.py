@@ -66,7 +66,8 @@ def check_learnable(dataset: Any, id2label: Mapping[int, str], needs_facts: bool
     """
     if max(column_of(dataset, "num_entities")) < 2:
         raise NothingToLearnError("entity pairs", len(dataset))
-    if all(pairs == [] for pairs in column_of(dataset, "pairs")):
+    columns = zip(column_of(dataset, "num_entities"), column_of(dataset, "pairs"), strict=True)
+    if all(entities < 2 or pairs == [] for entities, pairs in columns):  # all pairs are None, also those of one entity
         raise NothingToLearnError("candidate pairs", len(dataset))
     shown = {fact[2] for facts in column_of(dataset, "facts") for fact in facts}
     if not shown and needs_facts:

@@ -48,10 +48,11 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str |
     check_labelled(documents, "tuning", "fit_map needs them")
     results = trainer.predict(documents, keep_margins=True).predictions
     margins, labels, missed = _decidable(results, documents)
-    fitted = fit_probability_map(margins, labels, missed=missed)
     decision = processor.decision
+    cap = decision.max_relations_per_pair
+    fitted = fit_probability_map(margins, labels, missed=missed, max_relations_per_pair=cap)
     decision.threshold_offset, decision.probability_map = 0.0, fitted.map
-    report = report_on_dev(fitted, margins, labels, missed)
+    report = report_on_dev(fitted, margins, labels, missed, cap)
     return report | {"without_rules": list(processor.rules)} if processor.rules else report
 
 
@@ -119,9 +120,10 @@ def compare_on_test(
 ) -> None:
     """Adds the scores of labelled test documents to `decisions.json`, where a run has fitted a map; `encoded` are the
     documents with their features."""
-    map_ = trainer.processing_class.decision.probability_map
+    decision = trainer.processing_class.decision
     if (report := read_decisions(trainer)) is not None and all(one.labels is not None for one in results):
-        _write(trainer, report_on_test(report, map_, *_decidable(results, encoded)))
+        of_test = (*_decidable(results, encoded), decision.max_relations_per_pair)
+        _write(trainer, report_on_test(report, decision.probability_map, *of_test))
 
 
 def read_decisions(trainer: CommTrainer) -> dict | None:

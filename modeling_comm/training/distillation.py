@@ -291,8 +291,10 @@ class TeacherLogits:
         for field, own in {"labels": labels, "decision_threshold": threshold, **pairs}.items():
             stored = self.settings.get(field)
             if stored != own:
-                first = next((i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
-                where = f" (the first difference at {first})" if field == "labels" and first is not None else ""
+                where = ""
+                if field == "labels":  # others may be no lists
+                    first = next((i for i, (a, b) in enumerate(zip(stored, own, strict=False)) if a != b), None)
+                    where = "" if first is None else f" (the first difference at {first})"
                 raise ValueError(
                     f"{self.folder}: the teacher's {field} are {_shortened(stored)}, the student's {_shortened(own)}{where}; "
                     "expected the same"

@@ -42,7 +42,7 @@ def encode_splits(
                 processor,
                 max_length=max_length,
                 num_proc=arguments.data.preprocessing_num_workers,
-                allow_unknown_relations=split == "test",
+                allow_unknown_relations=split != "train",
             )
             disable_progress_bars()
         reports[split] = encoding_report(encoded[split])

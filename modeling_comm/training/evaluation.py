@@ -148,7 +148,9 @@ class EvaluatedDocuments:
         if any(one.ranking is None for one in (self, *others)):
             self.ranking = None
         else:
-            self.ranking.merge(other.ranking for other in others)
+            of_processes = [self.ranking, *(other.ranking for other in others)]
+            self.ranking = CandidateRanking(EXACT_CANDIDATES)  # as many as one process keeps
+            self.ranking.merge(of_processes)
 
     def metrics(
         self, documents: list[Document], processor: CommProcessor, ign_reference: IgnReference | None = None

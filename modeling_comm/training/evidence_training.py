@@ -66,7 +66,8 @@ class EvidenceTraining(Trainer):
             raise ValueError(
                 "tune_evidence_threshold: evidence_threshold is None; expected a model with an evidence_weight"
             )
-        dataset = encode_dataset(self.evaluation_documents(eval_dataset), self.processing_class)
+        dataset = self.evaluation_documents(eval_dataset)
+        dataset = encode_dataset(dataset, self.processing_class, allow_unknown_relations=True)
         check_labelled(dataset, "tuning", "tune_evidence_threshold needs them")
         results = self.predict(dataset).predictions
         threshold = best_evidence_threshold(

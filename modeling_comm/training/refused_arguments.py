@@ -44,6 +44,11 @@ _REFUSED: tuple[tuple[Callable[[Arguments], object], str], ...] = (
         "--restart needs --do_train: it begins a training again",
     ),
     (
+        lambda a: a.given("resume_from_checkpoint"),
+        "--resume_from_checkpoint: the same command resumes by itself, from its last complete checkpoint; leave it out, or name "
+        "the checkpoint by --model_name_or_path to train it further",
+    ),
+    (
         lambda a: a.given("ignore_mismatched_sizes") and not a.given("do_train", "describe_data"),
         "--ignore_mismatched_sizes needs --do_train: labels that the checkpoint lacks are not trained yet",
     ),

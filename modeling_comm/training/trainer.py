@@ -162,7 +162,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
 
     @staticmethod
     def _prepare_evaluation(dataset, args, processor):
-        dataset = encode_dataset(dataset, processor)
+        dataset = encode_dataset(dataset, processor, allow_unknown_relations=True)
         check_titles(dataset)
         if args.load_best_model_at_end:
             check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
