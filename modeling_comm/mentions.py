@@ -18,6 +18,7 @@ _AMOUNTS = frozenset(("TIME", "NUM"))
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _NUMBER = re.compile(r"((?:(?<!\S)[-−])?\d+(?:[.,:/]\d+)+|(?<!\S)[-−]\d+)")  # whose punctuation says something
 _POSSESSIVE = re.compile(r"['’]s?$")
+_STOP = re.compile(r"\.(?!\d)|(?<!\d)\.")  # not between digits: 5.1 and 51 are two
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
 # Fillers, joiners and variation selectors that nobody sees, beside the format characters (category Cf).
@@ -120,7 +121,8 @@ def group_mentions(
     A span that is listed twice is one mention, with the first type given; spans may overlap. Then, in this order:
 
     1. Mentions with the same name are one entity: compared in Unicode's NFKC form, without case, invisible characters,
-       possessive 's, a leading article and punctuation; dates and numbers (TIME, NUM) keep articles and punctuation.
+       possessive 's, a leading article and punctuation (a full stop between digits counts as a space); dates and numbers
+       (TIME, NUM) keep articles and punctuation.
     2. An abbreviation, a word of which at least half is capitals, joins the longer name that it follows in brackets, or
        the name of several words whose initials it is (with or without "of", "the" and the like).
     3. A person's name joins the longer person's name that ends with it ("Jr." aside).
@@ -198,7 +200,7 @@ def normalize_name(name: str, kind: str | None = None) -> str:
     name = " ".join("".join(filter(_is_visible, name)).split())
     if is_amount(kind):
         return name
-    short = _ARTICLE.sub("", _POSSESSIVE.sub("", name)).replace(".", "")
+    short = _STOP.sub("", _ARTICLE.sub("", _POSSESSIVE.sub("", name)))
     words = "".join(character if _in_word(character) else " " for character in short)
     return " ".join(words.split()) or name
 

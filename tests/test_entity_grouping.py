@@ -45,6 +45,10 @@ def names(text, entities):
             "[TIME:1990], [NUM:1990], [NUM:1.5], [NUM:15], [NUM:Two] [NUM:two]",
             [["1990"], ["1990"], ["1.5"], ["15"], ["Two", "two"]],
         ),
+        (
+            "[MISC:Article 5.1] [MISC:Article 51] [MISC:article 5.1.] [No. 7] [no 7] [No.7] [No7]",
+            [["Article 5.1", "article 5.1."], ["Article 51"], ["No. 7", "no 7"], ["No.7", "No7"]],
+        ),
         ("[PER:Washington] in [LOC:Washington]", [["Washington"], ["Washington"]]),
         ("[ORG:Oslo] in [LOC:Oslo], [MISC:Oslo], [Oslo]", [["Oslo", "Oslo", "Oslo", "Oslo"]]),
         ("[$$] and [$$] or [€€]", [["$$", "$$"], ["€€"]]),
@@ -79,7 +83,7 @@ def names(text, entities):
         ("[ORG:University of Oslo] in [ORG:Oslo]", [["University of Oslo"], ["Oslo"]]),
     ],
     ids=[
-        *("articles", "unicode", "hyphens", "amounts", "types", "confused_types", "signs", "initials_in_brackets"),
+        *("articles", "unicode", "hyphens", "amounts", "stops_in_numbers", "types", "confused_types", "signs", "initials_in_brackets"),
         *(
             "mostly_capitals",
             "small_words",
