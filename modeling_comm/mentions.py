@@ -18,13 +18,14 @@ _AMOUNTS = frozenset(("TIME", "NUM"))
 _ARTICLE = re.compile(r"^(?:the|a|an)\s+")
 _NUMBER = re.compile(r"((?:(?<!\S)[-−])?\d+(?:[.,:/]\d+)+|(?<!\S)[-−]\d+)")  # whose punctuation says something
 _POSSESSIVE = re.compile(r"['’]s?$")
+_TRADE_MARKS = str.maketrans("", "", "™℠")  # NFKC makes letters of them
+_EXPONENT = re.compile(r"(?<=\d)(?=[⁺⁻]?[⁰¹²³⁴-⁹])")  # NFKC makes 105 of 10⁵
 _STOP = re.compile(r"\.(?!\d)|(?<!\d)\.")  # not between digits: 5.1 and 51 are two
 _SUFFIXES = frozenset(("jr", "sr", "ii", "iii", "iv"))
 _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the", "to"))
 # Fillers, joiners and variation selectors that nobody sees, beside the format characters (category Cf).
-_FILLERS = frozenset(
-    map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
-)
+_SELECTORS = (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+_FILLERS = frozenset(map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *_SELECTORS)))
 _BRACKETS = ("(", "[")
 _QUOTES = ('"', "'", "“", "‘")
 
@@ -196,6 +197,7 @@ def _check_groups(checker, groups, size):
 
 def normalize_name(name: str, kind: str | None = None) -> str:
     """Normalizes a name: two mentions with the same result are one entity, see [`group_mentions`]."""
+    name = _EXPONENT.sub("^", name.translate(_TRADE_MARKS))
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     name = " ".join("".join(filter(_is_visible, name)).split())
     if is_amount(kind):
@@ -230,7 +232,8 @@ def _is_visible(character):
 
 
 def _in_word(character):
-    return character in "+#" or unicodedata.category(character)[0] in "LNM"  # C, C++ and C# are three
+    # C, C++ and C# are three; 10^5 and 105 are two.
+    return character in "+#^" or unicodedata.category(character)[0] in "LNM"
 
 
 def _compatible(one, other):

@@ -83,7 +83,17 @@ def names(text, entities):
         ("[ORG:University of Oslo] in [ORG:Oslo]", [["University of Oslo"], ["Oslo"]]),
     ],
     ids=[
-        *("articles", "unicode", "hyphens", "amounts", "stops_in_numbers", "types", "confused_types", "signs", "initials_in_brackets"),
+        *(
+            "articles",
+            "unicode",
+            "hyphens",
+            "amounts",
+            "stops_in_numbers",
+            "types",
+            "confused_types",
+            "signs",
+            "initials_in_brackets",
+        ),
         *(
             "mostly_capitals",
             "small_words",
@@ -170,6 +180,15 @@ def test_spans_that_overlap_or_occur_twice():
 def test_names():
     assert normalize_name("The  Ｏｓｌｏ’s") == normalize_name("OSLO") == "oslo"
     assert normalize_name("-1.5%", "NUM") == "-1.5%" and normalize_name("'s") == "'s"
+    assert {normalize_name(name) for name in ("Tylenol™", "Tylenol®", "TYLENOL℠", "Tylenol")} == {"tylenol"}
+    assert normalize_name("邊\U000e0100") == "邊" and normalize_name("H₂O") == "h2o" and normalize_name("m²") == "m2"
+
+
+@pytest.mark.parametrize("kind", ["NUM", None])
+def test_an_exponent_is_no_digit_of_the_number(kind):
+    names = ["10⁵ cells", "10⁻⁵ cells", "10⁵² cells", "105 cells", "1052 cells", "10-5 cells"]
+    assert len({normalize_name(name, kind) for name in names}) == len(names)
+    assert normalize_name(names[0], kind) == normalize_name("10^5 cells", kind)
 
 
 @pytest.mark.parametrize(
