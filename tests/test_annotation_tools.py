@@ -533,6 +533,14 @@ def test_a_pair_of_brat_that_cannot_be_read_can_be_left_out(tmp_path):
     assert found == [("a.txt", "a"), ("b.ann", "b"), ("c.txt", "c")]
 
 
+@pytest.mark.parametrize("beginning", [b"\xef\xbb\xbf", b"\r\n \n", b"\xef\xbb\xbf\n"])
+def test_an_ann_of_an_editor_is_known(beginning, tmp_path):
+    for name in ("vale.ann", "vale.txt"):
+        content = (FIXTURES / "brat" / name).read_bytes()
+        (tmp_path / name).write_bytes(beginning + content if name.endswith(".ann") else content)
+    assert read(tmp_path)[0] == read(FIXTURES / "brat" / "vale.ann")[0]
+
+
 def test_equal_titles_are_noted(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -904,6 +912,20 @@ def test_an_export_to_brat_that_is_ended_can_be_repeated(is_killed, existed, tmp
         "Oslo: 1",
     ]
     assert len(list(folder.iterdir())) == 7
+
+
+def test_each_free_number_is_looked_for_once():
+    made = []
+
+    class Other(str):
+        def __format__(self, spec):
+            made.append(spec)
+            return str(self)
+
+    titles = [chr(0x4E00 + number) for number in range(1000)]
+    safe = safe_names([*titles, "x_7"], Other("x"))
+    assert safe[titles[-1]] == "x_1001" and len(set(safe.values())) == 1001
+    assert len(made) <= len(titles)
 
 
 def test_titles_that_differ_in_capitals_come_back(tmp_path):

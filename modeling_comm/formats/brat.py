@@ -30,6 +30,7 @@ _NOT_READ = {"E": "events", "A": "attributes", "M": "attributes", "N": "normaliz
 
 def looks_like_brat(head: bytes, path: str) -> bool:
     """Whether a file is an `.ann` with a `.txt` beside it."""
+    head = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     return path.lower().endswith(".ann") and _text_file(path).is_file() and (not head or _LINE.match(head) is not None)
 
 

@@ -211,14 +211,17 @@ def safe_names(names: Iterable[str], other: str) -> dict[str, str]:
         `dict[str, str]`: the safe name of each, which is the name itself if that is safe and the first with these letters.
     """
     names = list(names)
-    safe, taken = {}, {}
+    safe, taken, last = {}, {}, Counter()
     for name in names:
         if name and not _UNSAFE.search(name) and taken.setdefault(name.lower(), name) == name:
             safe[name] = name
     for name in names:
         if name not in safe:
             short = _UNSAFE.sub("_", name).strip("_")[:80] or other
-            candidates = (short if number == 1 else f"{short}_{number}" for number in range(1, len(names) + 2))
-            safe[name] = next(candidate for candidate in candidates if candidate.lower() not in taken)
-            taken[safe[name].lower()] = name
+            candidate = short
+            while candidate.lower() in taken:
+                last[short.lower()] += 1
+                candidate = f"{short}_{last[short.lower()] + 1}"
+            safe[name] = candidate
+            taken[candidate.lower()] = name
     return {name: safe[name] for name in names}
