@@ -11,9 +11,11 @@ from browser import CONTRAST, chromium_page, visit
 from test_graph import FIRST, HOSTILE, SECOND, married
 from test_view import make_record, rows, texts
 
+from modeling_comm.graph import page as page_module
 from modeling_comm.graph.formats import write_graph
 from modeling_comm.graph.page import render_graph
 from modeling_comm.graph.unite import build_graph
+from modeling_comm.reporting.html_page import utf16_offsets
 
 THIRD = make_record(
     "Bergen lies in Norway. 😀 Oslo lies in Norway, too.",
@@ -207,6 +209,15 @@ def test_text_has_contrast(show, graph, browser_page, scheme):
     shown = "h1, h2, h3, p, label, output, button, th, td, td *, mark, .sentence, .number, .type, #list *, #choice *"
     assert min(page.locator(shown).evaluate_all(CONTRAST)) >= 4.5
     browser_page.emulate_media(color_scheme="light")
+
+
+def test_the_offsets_of_a_sentence_are_counted_once(monkeypatch):
+    """However many mentions are marked in it."""
+    record = make_record("😀 Anna Bo Anna", ["Anna", "Bo"], [(0, 1, "P40", 0.9), (1, 0, "P26", 0.9)])
+    counted = []
+    monkeypatch.setattr(page_module, "utf16_offsets", lambda text: counted.append(text) or utf16_offsets(text))
+    page = render_graph(build_graph([record]))
+    assert counted == [record["text"]] and '"mentions":[[3,7,0],[8,10,1],[11,15,0]]' in page
 
 
 def test_no_text_ends_the_data():

@@ -5,7 +5,7 @@ from pathlib import Path
 from ..reporting.html_page import fill_page, utf16_offsets
 from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, counted
 from ..utils.writer import write_text
-from .united_graph import Graph, GraphMention, GraphSentence
+from .united_graph import Graph
 
 _STYLES = ("page.css", "united.css")
 _SCRIPTS = ("layout.js", "parts.js", "graph.js", "table.js", "united.js")
@@ -34,7 +34,7 @@ class _PageData:
         self._graph = graph
         self._index = {identifier: index for index, identifier in enumerate(graph.entities)}
         self._documents, self._sentences = {}, {}  # by what tells them apart, their index
-        self._texts, self._marks = [], []  # of each sentence
+        self._texts, self._units, self._marks = [], [], []  # of each sentence
 
     def fields(self):
         triples = [self._edge(edge) for edge in self._graph.edges]
@@ -80,7 +80,7 @@ class _PageData:
         for end, mentions in ((edge.head, place.head_mentions), (edge.tail, place.tail_mentions)):
             for mention in mentions:
                 if (index := self._sentences.get((document, mention.sentence))) is not None:
-                    self._marks[index].add((*_within(self._texts[index], mention), self._index[end]))
+                    self._marks[index].add((*self._within(index, mention), self._index[end]))
         return {
             **{"document": document, "score": place.score, "by": place.marked_by, "sentences": sentences},
             **({} if place.rule is None else {"rule": place.rule}),
@@ -90,15 +90,17 @@ class _PageData:
         index = self._sentences.setdefault((document, sentence.number), len(self._texts))
         if index == len(self._texts):
             self._texts.append(sentence)
+            self._units.append(utf16_offsets(sentence.text))
             self._marks.append(set())
         return index
 
-
-def _within(sentence: GraphSentence, mention: GraphMention) -> tuple[int, int]:
-    """Where a mention is in its sentence, as the page counts."""
-    units = utf16_offsets(sentence.text)
-    start, end = (min(max(offset - sentence.start, 0), len(sentence.text)) for offset in (mention.start, mention.end))
-    return units[start], units[end]
+    def _within(self, index, mention):
+        """Where a mention is in its sentence, as the page counts."""
+        sentence, units = self._texts[index], self._units[index]
+        start, end = (
+            min(max(offset - sentence.start, 0), len(sentence.text)) for offset in (mention.start, mention.end)
+        )
+        return units[start], units[end]
 
 
 def write_page(graph: Graph, file: Path) -> None:
