@@ -67,7 +67,7 @@ def read_document_input(
         item = _from_spacy(item)
     checker = DocumentChecker(item, index, None)
     checker.check(item, Mapping, None, "a text, a spaCy Doc, or an object with text or with sents")
-    item = {key: _plain(value) for key, value in item.items()}
+    item = {key: _plain_field(value) for key, value in item.items()}
     item = {key: value for key, value in item.items() if value is not None}
     if "vertexSet" in item or ("text" not in item and "sents" in item):
         read = text_from_document(_complete(item), index=index)
@@ -115,6 +115,13 @@ def _from_spacy(doc):
     if hasattr(doc, "has_annotation") and doc.has_annotation("SENT_START"):
         item["sents"] = [{"start": sent.start_char, "end": sent.end_char} for sent in doc.sents]
     return item
+
+
+def _plain_field(value):
+    try:
+        return _plain(value)
+    except RecursionError:  # a field of the user's own, or one that the checks refuse: those that are read nest little
+        return value
 
 
 def _plain(value):
@@ -218,9 +225,9 @@ def _refuse_exports(checker, item):
 
 def _refuse_misspelt(checker, item):
     """Other fields are allowed, but a misspelt name of the entities would be ignored in favour of what `ner` finds. The cutoff
-    lets through words such as "relations", "sections" and "dimensions"."""
+    lets through words such as "relations", "identity" and "amenities"."""
     for name in item:
         known = ("entities", "entity", "mentions")
-        if close := difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.8):
+        if close := difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.9):
             meant = "mentions" if close[0] == "mentions" else "entities"
             checker.fail(str(name), item[name], f"no field of this name; is {meant!r} meant?")

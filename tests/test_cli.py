@@ -742,6 +742,15 @@ def test_text_files(predict, expected, tmp_path, texts, ner, stdin):
         assert record["entities"] == records[0]["entities"] and record["text"] == TEXT
 
 
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="file systems with names in UTF-8 only")
+def test_a_text_file_whose_name_is_not_utf_8(predict, tmp_path, texts, ner):
+    (texts / os.fsdecode(b"caf\xe9.txt")).write_text(TEXT)
+    assert predict(texts, "txt", "--ner", ner) == 0
+    records = read_lines(tmp_path / "out.jsonl")
+    assert [record["id"] for record in records] == ["a", "b/c", "b/empty", "caf\\udce9"]
+    assert records[3]["title"] == "caf\\udce9" and records[3]["entities"] == records[0]["entities"]
+
+
 def test_a_text_may_be_called_json(predict, tmp_path, ner):
     (tmp_path / "text.json").write_text(TEXT)
     assert predict(tmp_path / "text.json", "txt", "--ner", ner) == 0
@@ -957,8 +966,10 @@ def test_ids(tmp_path):
         {"id": None},
     ]
     given += [{"id": True}, {"id": "B"}, {"title": "B"}, {"id": 4}, {"id": "#13"}, {"text": ""}]
+    given += [{"id": ""}, {"id": "", "title": "C"}, {"id": " "}]
     items = list(with_ids(read_items(write_lines(tmp_path / "in.jsonl", given), "jsonl")))
-    assert [item.id for item in items] == ["A", "#2", "x", "#4", 7, None, "#7", None, "B", "#10", 4, "#13", "##13"]
+    ids = ["A", "#2", "x", "#4", 7, None, "#7", None, "B", "#10", 4, "#13", "##13", "#14", "C", "#16"]
+    assert [item.id for item in items] == ids
     assert [item.error for item in items if item.error] == [
         "the id '7' is an earlier document's, expected one of its own",
         "field id: found True, expected a text or an integer",
@@ -1002,6 +1013,14 @@ def test_bad_lines_are_set_aside(predict, expected, tmp_path, capsys):
         assert message in entry["error"] and entry["raw"] == line.decode("utf-8", "backslashreplace")
         assert f"rejected: line {entry['line']}: {entry['error']}\n" in printed
     assert f"documents 6, triples {sum(len(record['triples']) for record in records)}, rejected 10; lost: " in printed
+
+
+def test_a_field_of_ones_own_may_nest_deep(predict, tmp_path):
+    """Deeper than it can be looked through, yet not than JSON can be read."""
+    plain = [json.dumps({"text": "Oslo.", "entities": [], "id": number}).encode() for number in range(2)]
+    lines = [plain[0], b'{"text": "Oslo.", "entities": [], "own": ' + b"[" * 600 + b"]" * 600 + b"}", plain[1]]
+    assert predict(write_lines(tmp_path / "in.jsonl", lines), "jsonl") == 0
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == [0, "#2", 1]
 
 
 def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, ner, capsys):

@@ -121,12 +121,29 @@ def make():
     return processor, tiny_model(config)
 
 
-@pytest.mark.parametrize("field", ["relations", "sections", "questions", "dimensions", "source"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("relations", "sections", "questions", "dimensions", "source"),
+        *("amenities", "identity", "identities", "entries", "mentioned", "entity_id"),
+    ],
+)
 def test_fields_of_ones_own(field):
     assert read_document_input({"text": TEXT, field: ["anything"]}, ner=lambda text: SPANS).entities
 
 
-@pytest.mark.parametrize("field", ["entites", "Entities", "entity", "mention", "metions", "Mentions"])
+def test_a_field_of_ones_own_may_nest_deep():
+    deep = json.loads("[" * 600 + "]" * 600)
+    assert read_document_input({"text": TEXT, "mentions": SPANS, "own": deep}).entities
+    for item, field in (({"text": deep}, "text"), ({"text": TEXT, "mentions": deep}, "mentions[0]")):
+        with pytest.raises(DocumentError) as error:
+            read_document_input(item, ner=lambda text: [])
+        assert error.value.field == field
+
+
+@pytest.mark.parametrize(
+    "field", ["entites", "Entities", "enities", "entitys", "entity", "mention", "metions", "Mentions"]
+)
 def test_misspelt_fields(field):
     with pytest.raises(DocumentError) as error:
         read_document_input({"text": TEXT, field: SPANS}, ner=lambda text: [])

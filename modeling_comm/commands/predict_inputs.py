@@ -133,6 +133,7 @@ def text_files(folder: str | os.PathLike) -> tuple[list[Path], int]:
 
 def _text_item(content, name, title):
     raw, error = _decode(content)
+    title = title.encode("utf-8", "backslashreplace").decode()  # names of files may be any bytes
     document = {"text": raw, "title": title} if error is None else None
     return Item("file", name, raw, document, error)
 
@@ -217,7 +218,8 @@ def with_ids(items: Iterable[Item]) -> Iterator[Item]:
 
 def _with_id(item, position, taken):
     given, title = item.document.pop("id", None), item.document.get("title")
-    if given is None or given != given:  # NaN is what a table has in an empty cell
+    empty = isinstance(given, str) and not given.strip()
+    if given is None or given != given or empty:  # a table has NaN or "" in an empty cell
         found = title if isinstance(title, str) and title.strip() else f"#{position}"
         if found in taken:
             found = f"#{position}"
