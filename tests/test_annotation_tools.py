@@ -749,6 +749,21 @@ def test_what_does_not_fit_the_original_is_named(tmp_path, astral):
         OriginalDocuments([astral, dict(astral)])
 
 
+def test_what_does_not_fit_the_original_can_be_left_out(tmp_path, astral):
+    def change(task, results):
+        results.append(region(task["data"]["text"], "new", "Oslo .\n東京", "LOC"))
+        results.append({"id": "far", "type": "labels", "value": {"start": 5, "end": 900, "labels": ["LOC"]}})
+        results.append({"type": "relation", "from_id": "far", "to_id": "new", "direction": "right", "labels": ["P27"]})
+
+    with pytest.raises(DocumentError):
+        back(tmp_path, astral, change)
+    report, options = ImportReport(), MarkedTextOptions(original=OriginalDocuments([astral]))
+    path = next(tmp_path.glob("*.json"))
+    (document,) = read_documents(path, None, report, on_bad_document="drop_part", options=options)
+    assert document == astral
+    assert report.dropped == {"mentions that do not fit": 2, "relations of mentions that are not there": 1}
+
+
 def test_a_document_that_is_not_among_the_originals(tmp_path, astral):
     path = as_the_tool_returns_it(export(tmp_path, "label-studio", [astral]), "label-studio")
     (document,), report = read(path, original=OriginalDocuments([]))

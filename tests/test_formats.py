@@ -551,6 +551,57 @@ def test_parts_that_do_not_fit_can_be_left_out(tmp_path):
     assert len(read(tmp_path / "wrong.json", on_bad_document="skip")[0]) == 0
 
 
+# By file: the place of a mention, and one where it is not.
+UNFIT = [
+    ("two_texts.pubtator", "101\t34\t42", "101\t35\t43"),
+    ("two_texts.pubtator", "101\t34\t42", "101\t34\t4200"),
+    ("two_texts.bioc.json", '"offset": 34', '"offset": 35'),
+    ("one_text.bioc.xml", 'offset="11" length="8"', 'offset="11" length="80"'),
+    ("pairs.data", "0:7\t1:8\t0:1", "0:70\t1:80\t0:1"),
+    ("chemdisgene.json", '"start": 31', '"start": 32'),
+    ("chemdisgene.json", '"start": 31', '"start": "31"'),
+    ("label_studio.json", '"start": 56', '"start": 54'),
+    ("doccano.jsonl", '"start_offset": 67, "end_offset": 73', '"start_offset": 67, "end_offset": 900'),
+    ("doccano.jsonl", '"start_offset": 67, "end_offset": 73', '"start_offset": 1, "end_offset": 73'),
+    ("prodigy.jsonl", '"start": 66, "end": 72', '"start": 22, "end": 23'),  # white space
+    ("brat/vale.ann", "T6\tLOC 66 72", "T6\tLOC 65 71"),
+    ("spacy_doc.json", '"end": 42', '"end": 900'),
+]
+
+
+@pytest.mark.parametrize("name, old, new", UNFIT)
+def test_a_mention_that_does_not_fit_can_be_left_out(name, old, new, tmp_path):
+    path = tmp_path / (FIXTURES / name).name
+    for file in (FIXTURES / name).parent.glob(f"{path.stem}.*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    whole, of_whole = read(FIXTURES / name)
+    with pytest.raises(DocumentError):
+        read(path)
+    assert len(read(path, on_bad_document="skip")[0]) == len(whole) - 1
+    found, report = read(path, on_bad_document="drop_part")
+    assert [document["title"] for document in found] == [document["title"] for document in whole]
+    assert report.mentions == of_whole.mentions - 1 and report.skipped == []
+    assert report.dropped["mentions that do not fit"] == 1 and "drop_mentions" not in report.as_dict()
+    # Without it another entity could be the first.
+    found, report = read(path, on_bad_document="drop_part", keep_entities=True)
+    assert len(found) == len(whole) - 1 and len(report.skipped) == 1
+
+
+def test_what_belongs_to_a_mention_that_does_not_fit_is_counted(tmp_path):
+    text = (FIXTURES / "pairs.data").read_text(encoding="utf-8")
+    (tmp_path / "pairs.data").write_text(text.replace("\t0:7\t1:8\t0:1\t", "\t99:99\t99:99\t0:1\t"), encoding="utf-8")
+    (first, _), report = read(tmp_path / "pairs.data", on_bad_document="drop_part")
+    assert set(by_name(first)) == {"night cough", "joint pain"} and first["labels"] == []
+    assert report.dropped == {
+        "mentions that do not fit": 2,
+        "facts of an entity without a mention": 1,
+        "ignored pairs of an entity without a mention": 1,
+    }
+
+
 def test_parquet_that_is_none(tmp_path):
     (tmp_path / "wrong.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(ValueError, match=r"wrong\.parquet"):

@@ -96,8 +96,8 @@ def document_of_text(
 ) -> Document:
     """
     The document in DocRED's format. Its entities are in the order of their first mention. Dropped and counted are mentions
-    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention. Types
-    that become others are noted.
+    without an id, a mention of an entity that is listed twice, facts and ignored pairs of an entity that has no mention, and
+    mentions that do not fit, if the report says so. Types that become others are noted.
 
     Args:
         annotated ([`AnnotatedText`]): the text.
@@ -105,11 +105,15 @@ def document_of_text(
         index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
 
     Raises:
-        DocumentError: offsets are not those of the mention's text, or do not fit into the text.
+        DocumentError: offsets are not those of the mention's text, do not fit into the text, or have only white space there.
     """
     entities: dict[str, dict[tuple[int, int], AnnotatedMention]] = {}
-    for mention in sorted(annotated.mentions, key=lambda mention: (mention.start, mention.end)):
-        _check_offsets(annotated, mention, index, source)
+    fitting = []
+    for mention in annotated.mentions:
+        with report.reading_mention():
+            check_offsets(annotated, mention, index, source)
+            fitting.append(mention)
+    for mention in sorted(fitting, key=lambda mention: (mention.start, mention.end)):
         ids = [name for name in dict.fromkeys(mention.ids) if name not in _NO_ID]
         if not ids:
             report.drop("mentions without an id")
@@ -158,7 +162,9 @@ def _labels(facts, numbers, report):
     return labels
 
 
-def _check_offsets(annotated, mention, index, source):
+def check_offsets(annotated: Any, mention: AnnotatedMention, index: int | None, source: str | None) -> None:
+    """Raises a `DocumentError` unless a mention of an annotated (or a marked) text is where it says."""
+
     def fail(expected):
         found = f"offsets [{mention.start}, {mention.end}], where the text is {shown(there)}"
         raise DocumentError(source, index, annotated.title, mention.field, found, expected)
@@ -166,5 +172,7 @@ def _check_offsets(annotated, mention, index, source):
     there = annotated.text[max(0, mention.start) : max(0, mention.end)]
     if not 0 <= mention.start < mention.end <= len(annotated.text):
         fail(f"character offsets 0 <= start < end <= {len(annotated.text)}")
+    if not there.strip():
+        fail("characters that are more than white space")
     if mention.text is not None and mention.text.split() != there.split():
         fail(f"the offsets of {mention.text!r}, the mention's text")

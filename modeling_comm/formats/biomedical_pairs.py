@@ -35,16 +35,17 @@ def read_biomedical_pairs(path: str, report: ImportReport) -> Iterator[Annotated
 
     Args:
         path (`str`): the file, which may be compressed by gzip.
-        report ([`ImportReport`]): not used.
+        report ([`ImportReport`]): is told of mentions that do not fit, if it says that they are dropped, and of facts and ignored
+            pairs of an entity that has no other.
 
     Raises:
         DocumentError: a line does not have such columns, or positions that do not fit into the text.
     """
     with open_text(path) as file:
-        yield from read_each(filter(str.strip, file), lambda index, line: _document(line, index, path))
+        yield from read_each(filter(str.strip, file), lambda index, line: _document(line, report, index, path))
 
 
-def _document(line, index, path):
+def _document(line, report, index, path):
     columns = line.rstrip("\r\n").split("\t")
     title = columns[0]
 
@@ -66,31 +67,34 @@ def _document(line, index, path):
             keys.append(ids)
             if ids not in entities:
                 place = start + offset + 3
-                entities[ids] = _mentions(names.split("|"), kind, numbers, sents, firsts, place, fail)
+                entities[ids] = _mentions(names.split("|"), kind, numbers, sents, firsts, place, report, fail)
         label = _LABEL.fullmatch(pair[0])
         if pair[0] == _IGNORED:
             ignored.append(keys)
-        elif label:
-            facts.append((*keys, label[1]))
-        else:
+        elif label is None:
             fail(start, pair[0], f"a label such as 1:CID:2, or {_IGNORED}")
+        elif label[1] != "NR":
+            facts.append((*keys, label[1]))
+    entities = {ids: mentions for ids, mentions in entities.items() if mentions}
     order = sorted(entities, key=lambda ids: entities[ids][0]["sent_id"] * 10**6 + entities[ids][0]["pos"][0])
     numbers = {ids: number for number, ids in enumerate(order)}
+    kept = [fact for fact in facts if {*fact[:2]} <= set(numbers)]
+    report.drop("facts of an entity without a mention", len(facts) - len(kept))
+    pairs = [pair for pair in ignored if {*pair} <= set(numbers)]
+    report.drop("ignored pairs of an entity without a mention", len(ignored) - len(pairs))
     document = {
         "title": title,
         "sents": sents,
         "vertexSet": [entities[ids] for ids in order],
         "entity_ids": [ids.split("|") for ids in order],
-        "labels": [
-            {"h": numbers[head], "t": numbers[tail], "r": label} for head, tail, label in facts if label != "NR"
-        ],
+        "labels": [{"h": numbers[head], "t": numbers[tail], "r": label} for head, tail, label in kept],
     }
-    if ignored:
-        document["ignored_pairs"] = [[numbers[head], numbers[tail]] for head, tail in ignored]
+    if pairs:
+        document["ignored_pairs"] = [[numbers[head], numbers[tail]] for head, tail in pairs]
     return document
 
 
-def _mentions(names, kind, numbers, sents, firsts, place, fail):
+def _mentions(names, kind, numbers, sents, firsts, place, report, fail):
     try:
         starts, ends, sentences = ([int(number) for number in text.split(":")] for text in numbers)
     except ValueError:
@@ -99,9 +103,10 @@ def _mentions(names, kind, numbers, sents, firsts, place, fail):
         fail(place, numbers, f"as many starts, ends and sentences as names ({len(names)})")
     mentions = []
     for name, start, end, sentence in zip(names, starts, ends, sentences, strict=True):
-        if not 0 <= sentence < len(sents) or not firsts[sentence] <= start < end <= firsts[sentence + 1]:
-            found = f"tokens [{start}, {end}) of sentence {sentence}"
-            fail(place, found, "tokens of the document that are all in the mention's sentence")
-        first = firsts[sentence]
-        mentions.append({"name": name, "sent_id": sentence, "pos": [start - first, end - first], "type": kind})
+        with report.reading_mention():
+            if not 0 <= sentence < len(sents) or not firsts[sentence] <= start < end <= firsts[sentence + 1]:
+                found = f"tokens [{start}, {end}) of sentence {sentence}"
+                fail(place, found, "tokens of the document that are all in the mention's sentence")
+            first = firsts[sentence]
+            mentions.append({"name": name, "sent_id": sentence, "pos": [start - first, end - first], "type": kind})
     return sorted(mentions, key=lambda mention: (mention["sent_id"], mention["pos"]))

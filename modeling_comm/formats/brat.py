@@ -88,7 +88,8 @@ def _read(path, report, options):
         name, _, rest = line.partition("\t")
         kind = name[:1]
         if kind == "T":
-            spans.append(_span(text, name, rest, number, types, report, options, title, fail))
+            with report.reading_mention():
+                spans.append(_span(text, name, rest, number, types, report, options, title, fail))
         elif kind == "R":
             label, _, arguments = rest.partition(" ")
             ends = _ARGUMENT.findall(arguments)

@@ -25,16 +25,16 @@ def read_chemdisgene(path: str, report: ImportReport) -> Iterator[AnnotatedText 
 
     Args:
         path (`str`): the file, which may be compressed by gzip.
-        report ([`ImportReport`]): not used; what is dropped is found when documents are built.
+        report ([`ImportReport`]): is told of mentions that do not fit; what else is dropped is found when documents are built.
 
     Raises:
         DocumentError: a field is missing or of another type.
     """
     with open_text(path) as file:
-        yield from read_each(iterate_json_array(file, path), lambda index, item: _annotated(item, index, path))
+        yield from read_each(iterate_json_array(file, path), lambda index, item: _annotated(item, report, index, path))
 
 
-def _annotated(item, index, path):
+def _annotated(item, report, index, path):
     title = item.get("docid") if isinstance(item, Mapping) else None
 
     def read(record, field, kind, place="", expected=None):
@@ -50,9 +50,10 @@ def _annotated(item, index, path):
     mentions = []
     for number, entity in enumerate(read(item, "entity", list)):
         place = f"entity[{number}]"
-        values = [read(entity, name, kind, f"{place}.") for name, kind in _MENTION.items()]
-        start, end, name, kind, ids = values
-        mentions.append(AnnotatedMention(start, end, kind, (ids,), name, place))
+        with report.reading_mention():
+            values = [read(entity, name, kind, f"{place}.") for name, kind in _MENTION.items()]
+            start, end, name, kind, ids = values
+            mentions.append(AnnotatedMention(start, end, kind, (ids,), name, place))
     facts = []
     for number, relation in enumerate(read(item, "relation", list)):
         place = f"relation[{number}]"

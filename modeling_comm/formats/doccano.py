@@ -94,16 +94,8 @@ def _marked(checker, line, number, report, options):
             entities.append(({"id": place, "start_offset": start, "end_offset": end, "label": label}, field))
     spans = []
     for entity, field in entities:
-        start, end = (
-            checker.read(entity, name, Integral, f"{field}.", "an offset (an integer)")
-            for name in ("start_offset", "end_offset")
-        )
-        found = find_span(text, start, end, options.offset_unit or UTF16, None)
-        if found is None:
-            expected = "offsets in UTF-16 units; `--offset_unit characters` reads others"
-            checker.fail(field, [start, end], expected, ", in the middle of a character")
-        kind = checker.read(entity, "label", str, f"{field}.", "a label")
-        spans.append(MarkedSpan(str(entity.get("id")), found[0], found[1], kind, field))
+        with report.reading_mention():
+            spans.append(_span(checker, text, entity, field, options))
     links = []
     for place, relation in enumerate(checker.check(line.get("relations") or [], list, "relations", "a list")):
         field = f"relations[{place}]"
@@ -115,6 +107,19 @@ def _marked(checker, line, number, report, options):
     if not isinstance(title, str) or not title.strip():
         title = f"document {line.get('id', number)}"
     return MarkedText(title, text, spans, links)
+
+
+def _span(checker, text, entity, field, options):
+    start, end = (
+        checker.read(entity, name, Integral, f"{field}.", "an offset (an integer)")
+        for name in ("start_offset", "end_offset")
+    )
+    found = find_span(text, start, end, options.offset_unit or UTF16, None)
+    if found is None:
+        expected = "offsets in UTF-16 units; `--offset_unit characters` reads others"
+        checker.fail(field, [start, end], expected, ", in the middle of a character")
+    kind = checker.read(entity, "label", str, f"{field}.", "a label")
+    return MarkedSpan(str(entity.get("id")), found[0], found[1], kind, field)
 
 
 @register_writer("doccano")

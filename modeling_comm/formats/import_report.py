@@ -1,7 +1,9 @@
 """What became of the documents of an import: how much there is, and what was dropped."""
 
+import contextlib
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..documents import Document, DocumentError
@@ -27,6 +29,8 @@ class ImportReport:
         unread_files (`list[str]`): files of a folder that may hold documents and look like no format, see
             [`~format_registry.unread_files`].
         added_relations (`list[str]`): relations that a `rel_info.json` was given and did not have; empty where none is written.
+        drop_mentions (`bool`, defaults to `False`): whether a mention that does not fit is left out and counted, and no error;
+            [`~reading.read_documents`] sets it.
     """
 
     documents: int = 0
@@ -41,6 +45,7 @@ class ImportReport:
     skipped: list[DocumentError] = field(default_factory=list)
     unread_files: list[str] = field(default_factory=list)
     added_relations: list[str] = field(default_factory=list)
+    drop_mentions: bool = field(default=False, repr=False)
 
     def add(self, document: Document) -> None:
         """Counts a document."""
@@ -57,6 +62,16 @@ class ImportReport:
         if number:
             self.dropped[kind] += number
 
+    @contextlib.contextmanager
+    def reading_mention(self) -> Iterator[None]:
+        """Around what reads or checks a mention: its error is counted where `drop_mentions` is set, and raised elsewhere."""
+        try:
+            yield
+        except DocumentError:
+            if not self.drop_mentions:
+                raise
+            self.drop("mentions that do not fit")
+
     def note(self, kind: str, number: int = 1) -> None:
         """Counts what is read otherwise than it is in the file."""
         if number:
@@ -69,7 +84,8 @@ class ImportReport:
 
     def as_dict(self) -> dict:
         """All of it as JSON's types; `skipped` as the messages."""
-        return {**vars(self), "skipped": [str(error) for error in self.skipped]}
+        counts = {name: value for name, value in vars(self).items() if name != "drop_mentions"}
+        return {**counts, "skipped": [str(error) for error in self.skipped]}
 
     def __str__(self) -> str:
         numbers = (self.documents, self.entities, self.mentions, self.facts, self.ignored_pairs)

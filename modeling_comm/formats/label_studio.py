@@ -129,7 +129,8 @@ def _marked(checker, task, annotation, index, report, options):
         checker.check(result, Mapping, field, "a region or a relation")
         kind = result.get("type")
         if kind == "labels":
-            spans.append(_span(checker, text, result, field, report, unit))
+            with report.reading_mention():
+                spans.append(_span(checker, text, result, field, report, unit))
         elif kind == "relation":
             links += _links(checker, result, field, report)
         else:

@@ -9,9 +9,9 @@ from typing import Any
 from ..documents import Document
 from ..mentions import group_mentions
 from ..settings import SettingError
-from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText
+from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, check_offsets
 from .import_report import ImportReport
-from .original_documents import OriginalDocuments, annotate_original
+from .original_documents import OriginalDocuments, annotate_original, spans_that_fit
 
 # What relations that link mentions of one entity are called, in any case, unless `--coreference_relation` says otherwise.
 COREFERENCE_RELATIONS = ("coreference", "coref")
@@ -160,13 +160,17 @@ def finish_marked_text(
 
     Args:
         marked ([`MarkedText`]): the text. Its links of coreference are among its links, or in its chains.
-        report ([`ImportReport`]): is told what is dropped: relations, and members of chains, of spans that are not there.
+        report ([`ImportReport`]): is told what is dropped: relations, and members of chains, of spans that are not there, and
+            spans that do not fit, if it says so.
         options ([`MarkedTextOptions`]): how it is read.
         index (`int`, *optional*), source (`str`, *optional*): where it is from, for messages.
 
     Raises:
         DocumentError: a span does not fit into the text; the text is not that of the original document.
     """
+    original = None if options.original is None else options.original.find(marked.title)
+    if report.drop_mentions:
+        marked = replace(marked, spans=_fitting_spans(marked, original, report, index, source))
     places = {span.id: place for place, span in enumerate(marked.spans)}
     links = [link for link in marked.links if link.head in places and link.tail in places]
     report.drop("relations of mentions that are not there", len(marked.links) - len(links))
@@ -190,22 +194,33 @@ def finish_marked_text(
         for link in links
         if not options.is_coreference(link.relation)
     ]
-    if options.original is not None:
-        original = options.original.find(marked.title)
-        if original is not None:
-            entities: dict[int, list[MarkedSpan]] = {}
-            for span, entity in zip(marked.spans, entity_of, strict=True):
-                entities.setdefault(entity, []).append(span)
-            return annotate_original(original, marked.text, entities, facts, report, index=index, source=source)
-        report.note("documents that are not among the original ones")
-    mentions = [
-        AnnotatedMention(span.start, span.end, span.type, (f"entity {entity}",), None, span.field)
-        for span, entity in zip(marked.spans, entity_of, strict=True)
-    ]
+    if original is not None:
+        entities: dict[int, list[MarkedSpan]] = {}
+        for span, entity in zip(marked.spans, entity_of, strict=True):
+            entities.setdefault(entity, []).append(span)
+        return annotate_original(original, marked.text, entities, facts, report, index=index, source=source)
+    report.note("documents that are not among the original ones", options.original is not None)
+    mentions = [_as_mention(span, (f"entity {entity}",)) for span, entity in zip(marked.spans, entity_of, strict=True)]
     entity_facts = [
         AnnotatedFact(f"entity {head}", f"entity {tail}", relation, {}, where) for head, relation, tail, where in facts
     ]
     return AnnotatedText(marked.title, marked.text, mentions, entity_facts, sentences=marked.sentences)
+
+
+def _as_mention(span, ids=()):
+    return AnnotatedMention(span.start, span.end, span.type, ids, None, span.field)
+
+
+def _fitting_spans(marked, original, report, index, source):
+    """Those that fit into the text, and into the original document if there is one; the report counts the others."""
+    if original is not None:
+        return spans_that_fit(original, marked.text, marked.spans, report, index=index, source=source)
+    fitting = []
+    for span in marked.spans:
+        with report.reading_mention():
+            check_offsets(marked, _as_mention(span), index, source)
+            fitting.append(span)
+    return fitting
 
 
 def _same_names(marked, index, source):

@@ -63,10 +63,7 @@ def annotate_original(
     Raises:
         DocumentError: the text is another one; a mention is outside of it, or in two sentences.
     """
-
-    def fail(field, found, expected):
-        raise DocumentError(source, index, original["title"], field, found, expected)
-
+    fail = _failure(original, index, source)
     _check_text(text, text_from_document(original).text, fail)
     words = _Words(original, text, [span for spans in entities.values() for span in spans], fail)
     old_spans = _old_spans(original)
@@ -107,6 +104,43 @@ def annotate_original(
         lost = len(pairs) - len(document["ignored_pairs"])
         report.drop("ignored pairs of an entity without a mention", lost)
     return document
+
+
+def spans_that_fit(
+    original: Document,
+    text: str,
+    spans: Iterable,
+    report: ImportReport,
+    *,
+    index: int | None = None,
+    source: str | None = None,
+) -> list:
+    """
+    The spans that [`annotate_original`] takes; the report counts the others, if it says so.
+
+    Args:
+        original, text, index, source: as in [`annotate_original`].
+        spans (`Iterable[MarkedSpan]`): the spans.
+        report ([`ImportReport`]): is told of those that do not fit.
+
+    Raises:
+        DocumentError: the text is another one; or a span does not fit, and the report does not say that it is left out.
+    """
+    fail = _failure(original, index, source)
+    _check_text(text, text_from_document(original).text, fail)
+    fitting = []
+    for span in spans:
+        with report.reading_mention():
+            _Words(original, text, [span], fail).position(span)
+            fitting.append(span)
+    return fitting
+
+
+def _failure(original, index, source):
+    def fail(field, found, expected):
+        raise DocumentError(source, index, original["title"], field, found, expected)
+
+    return fail
 
 
 def _check_text(text, expected, fail):

@@ -70,7 +70,8 @@ def _marked(checker, line, number, report, options):
         return spans.add(start, end, str(kind) if kind else None, field)
 
     for place, span in enumerate(checker.check(line.get("spans") or [], list, "spans", "a list of spans")):
-        add(span, f"spans[{place}]")
+        with report.reading_mention():
+            add(span, f"spans[{place}]")
     links = []
     for place, relation in enumerate(checker.check(line.get("relations") or [], list, "relations", "a list")):
         field = f"relations[{place}]"

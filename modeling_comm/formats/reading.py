@@ -40,15 +40,16 @@ def read_documents(
         report ([`ImportReport`], *optional*): is given the counts of what was read, and of what was dropped: facts of an entity
             with itself, facts that are listed twice, labels that mean no relation, and what the reader drops.
         on_bad_document (`str`, defaults to `"error"`): `"error"` raises, `"skip"` leaves out the document, `"drop_part"` leaves
-            out mentions, entities, facts and ignored pairs that do not fit, or else the document. A file that cannot be parsed
-            always raises.
+            out mentions, entities, facts and ignored pairs that do not fit, or else the document: in formats other than DocRED's,
+            mentions whose place is wrong, with what needs them. A file that cannot be parsed always raises.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         source (`str`, *optional*): how messages call the file. Its path by default.
         null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
         options ([`MarkedTextOptions`], *optional*): how the files of annotation tools are read; of other formats they are not
             used.
         relation_ids (`dict[str, str]`, *optional*): ids of relations by their readable names, where the files may have these.
-        keep_entities (`bool`, defaults to `False`): with `"drop_part"`, leave out a document rather than one of its entities.
+        keep_entities (`bool`, defaults to `False`): with `"drop_part"`, leave out a document rather than one of its entities, or,
+            in formats other than DocRED's, one of its mentions.
 
     Raises:
         DocumentError: a document is malformed; the message names file, document, field, what was found and what was expected.
@@ -58,6 +59,8 @@ def read_documents(
     if on_bad_document not in ON_BAD_DOCUMENT:
         raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     report = ImportReport() if report is None else report
+    # Without one of its mentions an entity may get another number: these follow the first mentions.
+    report.drop_mentions = on_bad_document == "drop_part" and not keep_entities
     null_labels = NULL_LABELS if null_label is None else NULL_LABELS | {null_label}
     files = input_files(path, format)
     report.unread_files += unread_files(path, files, format)
