@@ -29,7 +29,7 @@ from .batching import (
     StreamedBatches,
 )
 from .checkpoint_files import last_complete_checkpoint
-from .checks import check_learnable, check_loss_of_symmetric
+from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
 from .encode_dataset import (
     check_labelled,
     check_titles,
@@ -131,10 +131,11 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
             raise ValueError(
                 f"{', '.join(refused)} given; CommTrainer collates batches and computes the loss itself, leave it out"
             )
-        if hasattr(train_dataset, "__iter__") and not hasattr(train_dataset, "__len__"):
-            if not isinstance(train_dataset, DocumentStream):  # an IterableDataset
-                train_dataset = DocumentStream(train_dataset)
-        elif train_dataset is not None and not isinstance(train_dataset, DocumentStream):
+        if hasattr(train_dataset, "__iter__") and not hasattr(train_dataset, "__len__"):  # an IterableDataset
+            train_dataset = DocumentStream(train_dataset)
+        if isinstance(train_dataset, DocumentStream):
+            check_strategies_of_stream(args)
+        elif train_dataset is not None:
             train_dataset = encode_dataset(train_dataset, processing_class)
         if isinstance(eval_dataset, Mapping):
             check_metric_of_several(args, eval_dataset)
