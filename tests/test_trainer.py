@@ -33,7 +33,7 @@ from modeling_comm.out_of_memory import DocumentMemoryError
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.settings import SettingError
 from modeling_comm.training.build_trainer import build_trainer
-from modeling_comm.training.checkpoint_files import last_complete_checkpoint
+from modeling_comm.training.checkpoint_files import delete_old_checkpoints, last_complete_checkpoint, own_checkpoints
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments, metric_names
@@ -846,6 +846,31 @@ def test_early_stopping_also_after_an_interruption(make_trainer, monkeypatch, in
     trainer.train(resume_from_checkpoint=True if interrupted_at else None)
     assert trainer.state.global_step == 8, "stopped after the second epoch that is not better"
     assert trainer.state.best_global_step == 4
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_folders_of_others_are_not_deleted(make_trainer, monkeypatch, tmp_path, limit):
+    count = give_scores(monkeypatch, f1=[0.2, 0.5, 0.1])
+    own = [tmp_path / "run" / name / "weights.bin" for name in ("checkpoint-1-mine", "checkpoint-99")]
+    for file in own:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    make_trainer(num_train_epochs=3, save_total_limit=limit, callbacks=[count]).train()
+    assert all(file.is_file() for file in own)
+    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")} - {file.parent.name for file in own}
+    assert kept == ({"checkpoint-4", "checkpoint-6"} if limit == 2 else {"checkpoint-4"})
+
+
+@pytest.mark.parametrize(
+    ("best", "ended", "kept"),
+    [("elsewhere/checkpoint-2", True, [2]), ("elsewhere/checkpoint-2", False, [2, 10]), (None, True, [10])],
+)
+def test_the_checkpoint_that_is_left_at_the_end(tmp_path, best, ended, kept):
+    for step in (1, 2, 9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    delete_old_checkpoints(tmp_path, 1, best, ended=ended)
+    assert own_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{step}" for step in kept]
 
 
 # ------------------------------------------------------------------------------------------------------ not finite, killed
