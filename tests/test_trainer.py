@@ -873,6 +873,27 @@ def test_the_checkpoint_that_is_left_at_the_end(tmp_path, best, ended, kept):
     assert own_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{step}" for step in kept]
 
 
+def without_labels(documents):
+    return [{key: value for key, value in document.items() if key != "labels"} for document in documents]
+
+
+@pytest.mark.parametrize("dev", [{"news": DEV[:3], "web": DEV[3:]}, without_labels(DEV), []])
+def test_evaluation_documents_that_choose_nothing_need_no_metric(make_trainer, dev):
+    trainer = make_trainer(dev=dev, load_best_model_at_end=False, callbacks=[EarlyStoppingCallback(1)])
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.state.best_metric is None
+
+
+@pytest.mark.parametrize("choosing", [{}, {"load_best_model_at_end": False, "save_strategy": "best"}])
+def test_evaluation_documents_that_cannot_choose_are_refused(make_trainer, choosing):
+    with pytest.raises(ValueError, match="found no evaluation documents"):
+        make_trainer(dev=[], **choosing)
+    with pytest.raises(ValueError, match="evaluation documents have no labels"):
+        make_trainer(dev=without_labels(DEV), **choosing)
+    with pytest.raises(ValueError, match="expected one such as news_f1"):
+        make_trainer(dev={"news": DEV}, **choosing)
+
+
 # ------------------------------------------------------------------------------------------------------ not finite, killed
 
 

@@ -19,6 +19,16 @@ def can_be_kept(args: TrainingArguments, control: TrainerControl) -> bool:
     return saves or not args.load_best_model_at_end
 
 
+def chooses_checkpoints(args: TrainingArguments) -> bool:
+    """Whether a training needs the metric of its evaluations: to end with the best checkpoint, or to save no other."""
+    return args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+
+
+def key_of_metric(metric_for_best_model: str) -> str:
+    """The name of a metric among those of an evaluation, `"eval_f1"` for `"f1"`."""
+    return f"eval_{metric_for_best_model.removeprefix('eval_')}"
+
+
 def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_model: str | None) -> bool:
     """
     Whether an evaluation that equals the best one so far should take its place: the higher average precision does, and of equal
@@ -34,7 +44,7 @@ def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_m
     """
     if metric_for_best_model is None or state.best_metric is None:
         return False
-    name = f"eval_{metric_for_best_model.removeprefix('eval_')}"
+    name = key_of_metric(metric_for_best_model)
     if metrics.get(name) != state.best_metric:
         return False
     best = next(

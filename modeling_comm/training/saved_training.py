@@ -12,7 +12,7 @@ from ..saved_folder import replacing_folder
 from ..utils.writer import full_disk_is_named, remove_unfinished
 from .adapters import has_adapters, save_merged
 from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
-from .results import breaks_tie, can_be_kept
+from .results import breaks_tie, can_be_kept, chooses_checkpoints, key_of_metric
 
 logger = logging.get_logger(__name__)
 
@@ -42,13 +42,16 @@ class SavedTraining(Trainer):
 
     def _determine_best_metric(self, metrics, trial):
         before = self.state.best_metric, self.state.best_global_step
+        metric = self.args.metric_for_best_model
+        if metric and key_of_metric(metric) not in metrics and not chooses_checkpoints(self.args):
+            return False  # of unlabelled documents, or of several evaluation sets
         is_better = super()._determine_best_metric(metrics, trial)
         if not can_be_kept(self.args, self.control):  # or a better one that is saved later would not count
             self.state.best_metric, self.state.best_global_step = before
             return False
         if is_better:
             return True
-        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
+        if not breaks_tie(metrics, self.state, metric):
             return False
         self.state.best_global_step = self.state.global_step
         return True

@@ -30,15 +30,9 @@ from .batching import (
 )
 from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
-from .encode_dataset import (
-    check_labelled,
-    check_titles,
-    column_of,
-    encode_dataset,
-    learn_relation_types,
-)
+from .encode_dataset import check_labelled, column_of, encode_dataset, learn_relation_types
 from .evaluation import EvaluatedDocuments, predict_batch
-from .evaluation_sets import EvaluationSets, check_metric_of_several
+from .evaluation_sets import EvaluationSets, check_metric_of_several, encode_evaluation_set
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
@@ -140,10 +134,10 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         if isinstance(eval_dataset, Mapping):
             check_metric_of_several(args, eval_dataset)
             eval_dataset = {
-                name: self._prepare_evaluation(one, args, processing_class) for name, one in eval_dataset.items()
+                name: encode_evaluation_set(one, args, processing_class) for name, one in eval_dataset.items()
             }
         elif eval_dataset is not None:
-            eval_dataset = self._prepare_evaluation(eval_dataset, args, processing_class)
+            eval_dataset = encode_evaluation_set(eval_dataset, args, processing_class)
         super().__init__(
             model=model,
             args=args,
@@ -159,14 +153,6 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
-
-    @staticmethod
-    def _prepare_evaluation(dataset, args, processor):
-        dataset = encode_dataset(dataset, processor)
-        check_titles(dataset)
-        if args.load_best_model_at_end:
-            check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
-        return dataset
 
     # ---------------------------------------------------------------------------------------------------------- training
 
