@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transformers import EarlyStoppingCallback, Trainer
-
 from ..processing_comm import CommProcessor
 from .encode_dataset import check_labelled, check_titles, encode_dataset
 from .results import chooses_checkpoints
@@ -43,23 +41,3 @@ def set_of_metric(metric: str | None, names: Iterable[str]) -> str | None:
     """The set that a metric is a score of, `"long"` for `"eval_long_f1"` or `"long_f1"`."""
     metric = (metric or "").removeprefix("eval_")
     return max((name for name in names if metric.startswith(f"{name}_")), key=len, default=None)
-
-
-class EvaluationSets(Trainer):
-    """The part of [`~trainer.CommTrainer`] that tells evaluation sets apart."""
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """As the parent's. Early stopping is asked only about the evaluation set that has its metric: of others it says that it
-        is disabled, which it is not."""
-        callbacks, several = self.callback_handler.callbacks, isinstance(self.eval_dataset, Mapping)
-        name = set_of_metric(self.args.metric_for_best_model, self.eval_dataset) if several else None
-        is_whole = isinstance(eval_dataset, Mapping) or (several and eval_dataset is None)  # calls this for each set
-        if not is_whole and not (self.is_in_train and metric_key_prefix == (f"eval_{name}" if several else "eval")):
-            kept = [callback for callback in callbacks if not isinstance(callback, EarlyStoppingCallback)]
-            self.callback_handler.callbacks = kept
-        try:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
-        finally:
-            self.callback_handler.callbacks = callbacks

@@ -12,7 +12,7 @@ from ..saved_folder import replacing_folder
 from ..utils.writer import full_disk_is_named, remove_unfinished
 from .adapters import has_adapters, save_merged
 from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
-from .results import breaks_tie, can_be_kept, chooses_checkpoints, key_of_metric
+from .results import can_be_kept, chooses_checkpoints, gain_of_tie, key_of_metric
 
 logger = logging.get_logger(__name__)
 
@@ -51,7 +51,8 @@ class SavedTraining(Trainer):
             return False
         if is_better:
             return True
-        if not breaks_tie(metrics, self.state, metric):
+        gain = gain_of_tie(metrics, self.state, metric)
+        if gain is None or gain < 0:  # of equal ones the later
             return False
         self.state.best_global_step = self.state.global_step
         return True

@@ -30,9 +30,10 @@ from .batching import (
 )
 from .checkpoint_files import last_complete_checkpoint
 from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
+from .early_stopping import EarlyStopping
 from .encode_dataset import check_labelled, column_of, encode_dataset, learn_relation_types
 from .evaluation import EvaluatedDocuments, predict_batch
-from .evaluation_sets import EvaluationSets, check_metric_of_several, encode_evaluation_set
+from .evaluation_sets import check_metric_of_several, encode_evaluation_set
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
@@ -59,7 +60,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
+class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -68,8 +69,9 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
     training runs; `eval_dataset` may be a dict of several, whose scores are then `eval_NAME_f1` and so on. What differs
     from the parent: learning rates of backbone and relation encoder; the loss is a mean over all pairs of a step, accumulated
     batches and processes included; evaluation scores whole documents (F1, Ign F1, average precision, predicted positives),
-    identically on any number of processes; a loss or gradient that is not finite stops the run;
-    `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
+    identically on any number of processes; of evaluations with an equal metric, the one with the higher average precision is the
+    better, for early stopping, too; a loss or gradient that is not finite stops the run; `train(resume_from_checkpoint=True)`
+    takes the last complete checkpoint, and a training that had ended takes no further step.
 
     Args:
         ign_reference: facts for Ign F1, see [`~modeling_comm.evaluation.scoring.load_ign_reference`].
@@ -344,7 +346,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
             check_extensions(self.model)  # not after an epoch
         self._evaluations_without_predictions.clear()
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and result.global_step:
+        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and self.stream_report:
             facts = torch.as_tensor(self._streamed_facts, dtype=torch.float32, device=self.args.device)
             if not self.accelerator.reduce(facts, "sum"):
                 logger.warning("the documents of the stream had no fact: the model has learnt to predict none")
