@@ -262,13 +262,17 @@ def run_script(*flags):
 
 
 class KillAt(TrainerCallback):
-    """Ends a training at this step with `InterruptedError`, as a kill would."""
+    """Ends a training at this step with `InterruptedError`, as a kill would; or once its checkpoint of this step is `saved`."""
 
-    def __init__(self, step):
-        self.step = step
+    def __init__(self, step, saved=False):
+        self.step, self.saved = step, saved
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
+        if state.global_step == self.step and not self.saved:
+            raise InterruptedError
+
+    def on_save(self, args, state, control, **kwargs):
+        if state.global_step == self.step and self.saved:
             raise InterruptedError
 
 

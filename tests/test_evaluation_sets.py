@@ -43,7 +43,8 @@ def test_the_metric_has_to_name_one_of_several(tmp_path):
 def test_an_iterable_dataset_is_a_stream(tmp_path):
     datasets = pytest.importorskip("datasets", reason="needs datasets, which the extra `training` brings")
     stream = datasets.Dataset.from_list(TRAIN).to_iterable_dataset()
-    trainer = make(tmp_path, train=stream, dev=NEWS, max_steps=3, eval_strategy="no", load_best_model_at_end=False)
+    never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    trainer = make(tmp_path, train=stream, dev=NEWS, max_steps=3, **never)
     trainer.train()
     assert trainer.state.global_step == 3 and trainer.stream_report["documents"] >= 3
 

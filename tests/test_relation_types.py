@@ -176,6 +176,7 @@ def make_trainer(folder, documents, **settings):
     config, processor = tiny_system(id2label=LABELS, type_constraint="hard", **settings)
     arguments = CommTrainingArguments(str(folder), use_cpu=True, max_steps=1, report_to="none", disable_tqdm=True)
     arguments.set_save("no")
+    arguments.set_evaluate("no")
     arguments.load_best_model_at_end = False
     return CommTrainer(
         tiny_model(config), arguments, train_dataset=documents, eval_dataset=TRAINING, processing_class=processor

@@ -19,6 +19,8 @@ from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.utils.unchanged import SettingsChangedError
 
 DISTANT = ["--train_split", "train_distant"]
+# A stream has no epochs.
+BY_STEPS = ["--eval_strategy", "steps", "--eval_steps", "1000", "--save_strategy", "steps", "--save_steps", "1000"]
 TINY = ["--emb_size", "16", "--block_size", "4", "--head_learning_rate", "1e-3", "--per_device_train_batch_size", "2"]
 
 
@@ -166,6 +168,7 @@ def test_labelling_and_training_from_a_stream(work, always, teacher, logits, stu
         "--max_steps",
         "6",
         "--do_predict",
+        *BY_STEPS,
     ]
     run(*flags, "--output_dir", work / "streamed")
     record = read(work / "streamed" / "run.json")
@@ -181,7 +184,7 @@ def test_streamed_file_is_prepared_nowhere(work, always, new_model, caplog):
     file = work / "data" / "train_distant.json"
     flags = ["--use_cpu", "--disable_tqdm", "true", "--cache_dir", work / "no_cache", "--train_file", file, *new_model]
     with caplog.at_level("INFO"):
-        run(*flags, "--do_train", "--streaming", "--max_steps", "2", "--output_dir", work / "own_file")
+        run(*flags, "--do_train", "--streaming", "--max_steps", "2", *BY_STEPS, "--output_dir", work / "own_file")
     assert (
         "no Ign F1: the training documents are streamed" in caplog.text and "give --ign_reference FILE" in caplog.text
     )
@@ -201,7 +204,7 @@ def test_labelling_needs_no_other_split(work, teacher):
 @requires_shared
 def test_distantly_supervised_documents_of_docred(work, new_model):
     data = ["--dataset_config", "docred", "--train_file", SHARED / "data" / "docred-mini" / "train_distant.json"]
-    flags = ["--use_cpu", "--disable_tqdm", "true", "--streaming", "--max_train_documents", "8", *data]
+    flags = ["--use_cpu", "--disable_tqdm", "true", "--streaming", "--max_train_documents", "8", *BY_STEPS, *data]
     logits = ["--teacher_logits", work / "mini"]
     run(*flags, "--do_train", *new_model, "--max_steps", "1", "--output_dir", work / "mini_teacher")
     run(*flags, *logits, "--do_predict_teacher", "--model_name_or_path", work / "mini_teacher")
@@ -238,7 +241,11 @@ def test_distantly_supervised_documents_of_docred(work, new_model):
             ["--do_predict_teacher", "--teacher_logits", "new"],
             "encoder.*--do_predict_teacher",
         ),
-        (["--do_train", "--streaming"], "max_steps"),
+        (["--do_train", "--streaming", *BY_STEPS], "max_steps"),
+        (
+            ["--do_train", "--streaming", "--max_steps", "2"],
+            "--eval_strategy steps --eval_steps 1000 --save_strategy steps --save_steps 1000",
+        ),
     ],
 )
 def test_flags_that_do_not_fit(work, always, new_model, flags, message, monkeypatch):

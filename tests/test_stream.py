@@ -192,15 +192,6 @@ def test_evaluation_between_steps_changes_nothing(make_trainer):
     torch.testing.assert_close(*trained, rtol=0, atol=0)
 
 
-def test_epochs_of_a_stream_are_one(make_trainer):
-    """By default evaluation and saving come with the end of an epoch: that of training."""
-    trainer = make_trainer(
-        DocumentStream(DOCUMENTS), max_steps=8, dev=DOCUMENTS, eval_strategy="epoch", save_strategy="epoch"
-    )
-    trainer.train()
-    assert [log["step"] for log in trainer.state.log_history if "eval_f1" in log] == [8]
-
-
 def test_loss_that_is_not_finite_names_documents_of_the_stream(make_trainer):
     trainer = make_trainer(DocumentStream(DOCUMENTS), trainer_class=_Recorder, max_steps=3)
     with torch.no_grad():
@@ -238,6 +229,18 @@ def test_length_cannot_be_known_before(make_trainer):
 def test_number_of_steps_has_to_be_given(make_trainer):
     with pytest.raises(ValueError, match="max_steps"):
         make_trainer(DocumentStream(DOCUMENTS))
+
+
+@pytest.mark.parametrize(
+    "kind", [DocumentStream, lambda documents: datasets.Dataset.from_list(documents).to_iterable_dataset()]
+)
+@pytest.mark.parametrize("names", [["eval_strategy", "save_strategy"], ["save_strategy"]])
+def test_a_stream_has_no_epochs(make_trainer, kind, names):
+    """The only one ends with the training: nothing would be saved before, and nothing evaluated."""
+    with pytest.raises(ValueError, match="stream") as refused:
+        make_trainer(kind(DOCUMENTS[2:4]), max_steps=8, dev=DOCUMENTS, **dict.fromkeys(names, "epoch"))
+    flags = " ".join(f"--{name} steps --{name.split('_')[0]}_steps 1000" for name in names)
+    assert str(refused.value).endswith(f"for example {flags}")
 
 
 def as_rows(documents):

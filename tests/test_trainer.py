@@ -32,14 +32,15 @@ from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.out_of_memory import DocumentMemoryError
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.settings import SettingError
+from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.build_trainer import build_trainer
-from modeling_comm.training.checkpoint_files import last_complete_checkpoint
+from modeling_comm.training.checkpoint_files import delete_old_checkpoints, last_complete_checkpoint, own_checkpoints
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments, metric_names
 from modeling_comm.training.hyperparameter_search import HyperparameterSearch
 from modeling_comm.training.predict_split import predict_test
-from modeling_comm.training.results import breaks_tie
+from modeling_comm.training.results import gain_of_tie
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -678,7 +679,9 @@ def give_scores(monkeypatch, **by_epoch):
 
     class Count(TrainerCallback):
         def on_epoch_begin(self, args, state, control, **kwargs):
-            answer.epoch = round(state.epoch)
+            answer.epoch = round(state.epoch or 0)
+
+        on_train_begin = on_epoch_begin
 
     return Count()
 
@@ -749,10 +752,10 @@ def test_the_best_checkpoint_is_one_that_was_saved(make_trainer, monkeypatch, sa
 def test_a_tie_is_broken_by_the_same_evaluation_set():
     history = [{"step": 2, "eval_new_f1": 0.5, "eval_new_average_precision": 0.3}, {"step": 2, "eval_old_f1": 0.1}]
     state = TrainerState(best_metric=0.5, best_global_step=2, log_history=history)
-    for precision, better in ((0.2, False), (0.3, True), (0.4, True)):
+    for precision in (0.2, 0.3, 0.4):
         metrics = {"eval_new_f1": 0.5, "eval_new_average_precision": precision, "eval_old_average_precision": 0.9}
-        assert breaks_tie(metrics, state, "new_f1") == better
-    assert not breaks_tie({"eval_new_f1": 0.4, "eval_new_average_precision": 0.9}, state, "new_f1")
+        assert gain_of_tie(metrics, state, "new_f1") == precision - 0.3
+    assert gain_of_tie({"eval_new_f1": 0.4, "eval_new_average_precision": 0.9}, state, "new_f1") is None
 
 
 def test_nothing_that_clears_the_threshold_is_warned_of(make_trainer, caplog):
@@ -836,17 +839,122 @@ def test_metric_that_is_not_there(make_trainer):
         trainer.train()
 
 
-@pytest.mark.parametrize("interrupted_at", [None, 3, 7])
-def test_early_stopping_also_after_an_interruption(make_trainer, monkeypatch, interrupted_at):
+@pytest.mark.parametrize("on_start", [False, True])
+@pytest.mark.parametrize("kill", [None, KillAt(3), KillAt(7), KillAt(8, saved=True)], ids=["no", "3", "7", "end"])
+def test_early_stopping_also_after_an_interruption(make_trainer, monkeypatch, kill, on_start):
     count = give_scores(monkeypatch, f1=[0.1, 0.5, 0.4, 0.3, 0.2, 0.9])
-    settings = {"num_train_epochs": 6}
-    if interrupted_at:
+    settings = {"num_train_epochs": 6, "eval_on_start": on_start}
+    if kill:
         with pytest.raises(InterruptedError):
-            make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2), KillAt(interrupted_at)]).train()
+            make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2), kill]).train()
     trainer = make_trainer(**settings, callbacks=[count, EarlyStoppingCallback(2)])
-    trainer.train(resume_from_checkpoint=True if interrupted_at else None)
+    trainer.train(resume_from_checkpoint=True if kill else None)
     assert trainer.state.global_step == 8, "stopped after the second epoch that is not better"
     assert trainer.state.best_global_step == 4
+    best = Path(trainer.args.output_dir) / "checkpoint-4"
+    assert_equal_weights(weights(trainer), load_file(best / "model.safetensors"))
+
+
+def test_what_early_stopping_has_ended_is_trained_further_without_its_counter(make_trainer, monkeypatch):
+    count = give_scores(monkeypatch, f1=[0.5, 0.4, 0.6])
+    make_trainer(num_train_epochs=3, callbacks=[count, EarlyStoppingCallback(1)]).train()
+    trainer = make_trainer(
+        num_train_epochs=3,
+        callbacks=[count, EarlyStoppingCallback(1)],
+        restore_callback_states_from_checkpoint=False,
+    )
+    trainer.train(resume_from_checkpoint=True)
+    assert (trainer.state.global_step, trainer.state.best_global_step) == (6, 6)
+
+
+@pytest.mark.parametrize(("precision", "steps"), [([0.1, 0.2, 0.3, 0.4, 0.5], 10), ([0.1] * 5, 6)])
+def test_early_stopping_knows_which_of_two_equal_evaluations_is_better(make_trainer, monkeypatch, precision, steps):
+    count = give_scores(monkeypatch, f1=[0.0, 0.0, 0.0, 0.5, 0.6], average_precision=precision)
+    trainer = make_trainer(num_train_epochs=5, callbacks=[count, EarlyStoppingCallback(2)])
+    trainer.train()
+    assert trainer.state.global_step == steps
+
+
+@pytest.mark.parametrize(
+    ("train", "length"),
+    [(TRAIN, {"max_steps": 3}), (TRAIN, {"num_train_epochs": 1.5}), (DocumentStream(TRAIN), {"max_steps": 3})],
+    ids=["steps", "part of an epoch", "stream"],
+)
+def test_a_training_that_had_ended_takes_no_further_step(make_trainer, caplog, train, length):
+    """It is killed after its last checkpoint, and before its model is saved."""
+    settings = {"train": train, "dev": None, "save_strategy": "steps", "lr_scheduler_type": "constant", **length}
+    whole = make_trainer(**settings, folder="whole")
+    whole.train()
+    with pytest.raises(InterruptedError):
+        make_trainer(**settings, callbacks=[KillAt(3, saved=True)]).train()
+    resumed = make_trainer(**settings)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == whole.state.global_step == 3
+    assert_equal_weights(weights(resumed), weights(whole))
+    assert "had no fact" not in caplog.text, "the documents of a stream are not read again"
+
+
+def test_a_training_that_was_stopped_is_resumed(make_trainer):
+    """As by a callback that watches the clock: the checkpoint is no last one."""
+
+    class TimeIsUp(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_save = control.should_training_stop = True
+
+    settings = {"dev": None, "save_strategy": "steps", "save_steps": 9}
+    make_trainer(**settings, callbacks=[TimeIsUp()]).train()
+    trainer = make_trainer(**settings)
+    trainer.train(resume_from_checkpoint=True)
+    assert trainer.state.global_step == 4
+    further = make_trainer(**settings, num_train_epochs=3)
+    further.train(resume_from_checkpoint=True)
+    assert further.state.global_step == 6
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_folders_of_others_are_not_deleted(make_trainer, monkeypatch, tmp_path, limit):
+    count = give_scores(monkeypatch, f1=[0.2, 0.5, 0.1])
+    own = [tmp_path / "run" / name / "weights.bin" for name in ("checkpoint-1-mine", "checkpoint-99")]
+    for file in own:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    make_trainer(num_train_epochs=3, save_total_limit=limit, callbacks=[count]).train()
+    assert all(file.is_file() for file in own)
+    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")} - {file.parent.name for file in own}
+    assert kept == ({"checkpoint-4", "checkpoint-6"} if limit == 2 else {"checkpoint-4"})
+
+
+@pytest.mark.parametrize(
+    ("best", "ended", "kept"),
+    [("elsewhere/checkpoint-2", True, [2]), ("elsewhere/checkpoint-2", False, [2, 10]), (None, True, [10])],
+)
+def test_the_checkpoint_that_is_left_at_the_end(tmp_path, best, ended, kept):
+    for step in (1, 2, 9, 10):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+    delete_old_checkpoints(tmp_path, 1, best, ended=ended)
+    assert own_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{step}" for step in kept]
+
+
+def without_labels(documents):
+    return [{key: value for key, value in document.items() if key != "labels"} for document in documents]
+
+
+@pytest.mark.parametrize("dev", [{"news": DEV[:3], "web": DEV[3:]}, without_labels(DEV), []])
+def test_evaluation_documents_that_choose_nothing_need_no_metric(make_trainer, dev):
+    trainer = make_trainer(dev=dev, load_best_model_at_end=False, callbacks=[EarlyStoppingCallback(1)])
+    trainer.train()
+    assert trainer.state.global_step == 4 and trainer.state.best_metric is None
+
+
+@pytest.mark.parametrize("choosing", [{}, {"load_best_model_at_end": False, "save_strategy": "best"}])
+def test_evaluation_documents_that_cannot_choose_are_refused(make_trainer, choosing):
+    with pytest.raises(ValueError, match="found no evaluation documents"):
+        make_trainer(dev=[], **choosing)
+    with pytest.raises(ValueError, match="evaluation documents have no labels"):
+        make_trainer(dev=without_labels(DEV), **choosing)
+    with pytest.raises(ValueError, match="expected one such as news_f1"):
+        make_trainer(dev={"news": DEV}, **choosing)
 
 
 # ------------------------------------------------------------------------------------------------------ not finite, killed

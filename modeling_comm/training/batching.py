@@ -104,7 +104,8 @@ class FeatureRows(Dataset):
 class DocumentStream:
     """
     Training documents that are read and encoded while training runs, in bounded memory: for files that are too large to be
-    prepared before. Training needs `max_steps`, and begins the documents again when they end.
+    prepared before. Training needs `max_steps`, is evaluated and saved by steps, not by epochs, and begins the documents again
+    when they end.
 
     Args:
         documents: DocRED documents (or rows of the loader with `streaming=True`); every iteration starts at their beginning.

@@ -14,6 +14,7 @@ from .distillation import DistillationTrainer, TeacherLogits
 from .encode_dataset import check_titles
 from .evaluation import metric_names
 from .evaluation_sets import set_of_metric
+from .results import chooses_checkpoints
 from .script_arguments import Arguments
 from .trainer import CommTrainer
 from .training_progress import TrainingProgress
@@ -73,7 +74,7 @@ def build_trainer(
 
 def _check_metric(training, encoded, processor, ign_reference):
     """The metric by which the best checkpoint is chosen is known before a training, not after its first epoch."""
-    if not training.do_train or not training.load_best_model_at_end or "validation" not in encoded:
+    if not training.do_train or not chooses_checkpoints(training) or "validation" not in encoded:
         return
     given = metric = str(training.metric_for_best_model).removeprefix("eval_")
     if isinstance(encoded["validation"], Mapping):  # several sets, whose names come first

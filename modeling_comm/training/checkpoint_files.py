@@ -27,17 +27,23 @@ def own_checkpoints(folder: str | Path) -> list[Path]:
     return [path for path in _numbered(folder) if (path / "trainer_state.json").is_file()]
 
 
-def delete_old_checkpoints(folder: str | Path, limit: int | None, best: str | None = None) -> None:
+def delete_old_checkpoints(
+    folder: str | Path, limit: int | None, best: str | None = None, *, ended: bool = False
+) -> None:
     """
-    Deletes the oldest checkpoints of a training, but neither the newest nor the best one.
+    Deletes the oldest checkpoints of a training, but neither the best one nor, before the training has ended, the newest.
 
     Args:
         folder (`str` or `Path`): the training's.
         limit (`int`, *optional*): number of checkpoints to keep; all of them by default.
         best (`str`, *optional*): folder of the best checkpoint.
+        ended (`bool`, defaults to `False`): whether the training needs its newest checkpoint no longer.
     """
     checkpoints = own_checkpoints(folder)
-    kept = set(checkpoints[-1:]) | ({Path(best)} if best else set())
+    # By name: an earlier call may have named the same folder by another path.
+    kept = {path for path in checkpoints if best and path.name == Path(best).name}
+    if not (ended and kept):
+        kept.update(checkpoints[-1:])
     surplus = len(checkpoints) - max(limit, len(kept)) if limit else 0
     for path in [path for path in checkpoints if path not in kept][: max(surplus, 0)]:
         shutil.rmtree(path, ignore_errors=True)

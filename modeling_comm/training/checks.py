@@ -9,6 +9,7 @@ from ..candidate_pairs import CandidatePairs
 from ..configuration_comm import CommConfig
 from ..losses import check_loss_of_unasked
 from .encode_dataset import column_of
+from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
 
@@ -28,6 +29,17 @@ def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> N
     if not candidates.directed or not candidates.symmetric:
         return
     check_loss_of_unasked(config)
+
+
+def check_strategies_of_stream(args: CommTrainingArguments) -> None:
+    """Raises `ValueError` where a streamed training would be evaluated or saved by epochs: it has one, of all its steps."""
+    by_epoch = [name for name in ("eval_strategy", "save_strategy") if getattr(args, name) == "epoch"]
+    if by_epoch:
+        flags = [f"--{name} steps --{name.replace('strategy', 'steps')} 1000" for name in by_epoch]
+        raise ValueError(
+            f"found {' and '.join(by_epoch)} 'epoch', and training documents that are a stream, whose only epoch ends with the "
+            f"last step; expected a number of steps, for example {' '.join(flags)}"
+        )
 
 
 class NothingToLearnError(ValueError):

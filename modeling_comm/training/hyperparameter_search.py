@@ -8,7 +8,7 @@ from transformers.trainer_utils import BestRun
 
 from ..losses import get_loss
 from ..settings import SettingError, nearest_names
-from .results import can_be_kept
+from .results import can_be_kept, key_of_metric
 
 
 class HyperparameterSearch(Trainer):
@@ -46,8 +46,7 @@ class HyperparameterSearch(Trainer):
     def default_compute_objective(self, metrics: dict[str, float]) -> float:
         """The metric that chooses the best checkpoint: with `load_best_model_at_end` that of the best checkpoint that the trial
         has saved so far, whose model it ends with. Before the first is saved, that of the evaluation."""
-        name = self.args.metric_for_best_model
-        value, best = metrics[name if name.startswith("eval_") else f"eval_{name}"], self.state.best_metric
+        value, best = metrics[key_of_metric(self.args.metric_for_best_model)], self.state.best_metric
         if best is None or not self.args.load_best_model_at_end:
             return value
         if not can_be_kept(self.args, self.control):

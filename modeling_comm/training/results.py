@@ -19,10 +19,20 @@ def can_be_kept(args: TrainingArguments, control: TrainerControl) -> bool:
     return saves or not args.load_best_model_at_end
 
 
-def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_model: str | None) -> bool:
+def chooses_checkpoints(args: TrainingArguments) -> bool:
+    """Whether a training needs the metric of its evaluations: to end with the best checkpoint, or to save no other."""
+    return args.load_best_model_at_end or args.save_strategy == SaveStrategy.BEST
+
+
+def key_of_metric(metric_for_best_model: str) -> str:
+    """The name of a metric among those of an evaluation, `"eval_f1"` for `"f1"`."""
+    return f"eval_{metric_for_best_model.removeprefix('eval_')}"
+
+
+def gain_of_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_model: str | None) -> float | None:
     """
-    Whether an evaluation that equals the best one so far should take its place: the higher average precision does, and of equal
-    ones the later. F1 is 0 as long as no relation clears the threshold, and average precision rises meanwhile.
+    How much better an evaluation is than the best one so far, if both are equal in the metric: in average precision. F1 is 0 as
+    long as no relation clears the threshold, and average precision rises meanwhile.
 
     Args:
         metrics (`dict[str, float]`): of the evaluation, each with the prefix `eval_`.
@@ -30,13 +40,13 @@ def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_m
         metric_for_best_model (`str`, *optional*): what is compared first.
 
     Returns:
-        `bool`: also False where the evaluation is no equal of the best one.
+        `float`, *optional*: None where the evaluation is no equal of the best one.
     """
     if metric_for_best_model is None or state.best_metric is None:
-        return False
-    name = f"eval_{metric_for_best_model.removeprefix('eval_')}"
+        return None
+    name = key_of_metric(metric_for_best_model)
     if metrics.get(name) != state.best_metric:
-        return False
+        return None
     best = next(
         (entry for entry in state.log_history if entry["step"] == state.best_global_step and name in entry), {}
     )
@@ -44,7 +54,7 @@ def breaks_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_m
     parts = name.split("_")
     keys = [f"{'_'.join(parts[:end])}_average_precision" for end in range(len(parts) - 1, 0, -1)]
     key = next((key for key in keys if key in metrics), None)
-    return metrics.get(key, 0.0) >= best.get(key, 0.0)
+    return metrics.get(key, 0.0) - best.get(key, 0.0)
 
 
 def nothing_predicted(metrics: dict[str, float], ranking: CandidateRanking | None) -> str | None:

@@ -1,6 +1,7 @@
 """What a training leaves in its folder: checkpoints, the best of them, the model and its card."""
 
 from collections.abc import Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from transformers import Trainer
@@ -11,7 +12,7 @@ from ..saved_folder import replacing_folder
 from ..utils.writer import full_disk_is_named, remove_unfinished
 from .adapters import has_adapters, save_merged
 from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
-from .results import breaks_tie, can_be_kept
+from .results import can_be_kept, chooses_checkpoints, gain_of_tie, key_of_metric
 
 logger = logging.get_logger(__name__)
 
@@ -41,13 +42,17 @@ class SavedTraining(Trainer):
 
     def _determine_best_metric(self, metrics, trial):
         before = self.state.best_metric, self.state.best_global_step
+        metric = self.args.metric_for_best_model
+        if metric and key_of_metric(metric) not in metrics and not chooses_checkpoints(self.args):
+            return False  # of unlabelled documents, or of several evaluation sets
         is_better = super()._determine_best_metric(metrics, trial)
         if not can_be_kept(self.args, self.control):  # or a better one that is saved later would not count
             self.state.best_metric, self.state.best_global_step = before
             return False
         if is_better:
             return True
-        if not breaks_tie(metrics, self.state, self.args.metric_for_best_model):
+        gain = gain_of_tie(metrics, self.state, metric)
+        if gain is None or gain < 0:  # of equal ones the later
             return False
         self.state.best_global_step = self.state.global_step
         return True
@@ -59,17 +64,37 @@ class SavedTraining(Trainer):
             if folder.is_dir():
                 (folder / "trainer_state.json").unlink(missing_ok=True)
                 remove_unfinished(folder)
-        # The parent would delete every folder called checkpoint-*, even one that is not the trainer's.
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
         self._saves_checkpoint = True
         try:
-            with full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)):
+            with (
+                full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)),
+                self._deleting_nothing(),
+            ):
                 super()._save_checkpoint(model, trial)
         finally:
-            self.args.save_total_limit = limit
             self._saves_checkpoint = False
+        self._delete_old_checkpoints(trial)
+
+    def _finalize_training(self, trial, *args, **kwargs):
+        with self._deleting_nothing():
+            output = super()._finalize_training(trial, *args, **kwargs)
+        if self.args.save_total_limit == 1:  # until now there was a second one, the newest, to resume from
+            self._delete_old_checkpoints(trial, ended=True)
+        return output
+
+    @contextmanager
+    def _deleting_nothing(self):
+        """The parent would delete every folder called checkpoint-*, even one that is not the trainer's."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            yield
+        finally:
+            self.args.save_total_limit = limit
+
+    def _delete_old_checkpoints(self, trial, ended=False):
         if self.args.should_save:
-            delete_old_checkpoints(self._get_output_dir(trial), limit, self.state.best_model_checkpoint)
+            folder, limit = self._get_output_dir(trial), self.args.save_total_limit
+            delete_old_checkpoints(folder, limit, self.state.best_model_checkpoint, ended=ended)
 
     def _save(self, output_dir=None, state_dict=None):
         with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):

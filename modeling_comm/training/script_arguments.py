@@ -143,7 +143,8 @@ class DataArguments:
     streaming: bool = field(
         default=False,
         metadata={
-            "help": "Read training documents while they are used, in bounded memory (training needs --max_steps)."
+            "help": "Read training documents while they are used, in bounded memory. Training needs --max_steps, and "
+            "--eval_strategy and --save_strategy other than epoch."
         },
     )
     on_bad_document: str = field(

@@ -29,16 +29,11 @@ from .batching import (
     StreamedBatches,
 )
 from .checkpoint_files import last_complete_checkpoint
-from .checks import check_learnable, check_loss_of_symmetric
-from .encode_dataset import (
-    check_labelled,
-    check_titles,
-    column_of,
-    encode_dataset,
-    learn_relation_types,
-)
+from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
+from .early_stopping import EarlyStopping
+from .encode_dataset import check_labelled, column_of, encode_dataset, learn_relation_types
 from .evaluation import EvaluatedDocuments, predict_batch
-from .evaluation_sets import EvaluationSets, check_metric_of_several
+from .evaluation_sets import check_metric_of_several, encode_evaluation_set
 from .evidence_training import EvidenceTraining
 from .hyperparameter_search import HyperparameterSearch
 from .results import nothing_predicted
@@ -65,7 +60,7 @@ class _TrainerHooks(TrainerCallback):
         control.should_log |= args.logging_strategy != "no"
 
 
-class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
+class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTraining, TrackedTraining):
     """
     [`Trainer`] for [`CommForDocumentRelationExtraction`].
 
@@ -74,8 +69,9 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
     training runs; `eval_dataset` may be a dict of several, whose scores are then `eval_NAME_f1` and so on. What differs
     from the parent: learning rates of backbone and relation encoder; the loss is a mean over all pairs of a step, accumulated
     batches and processes included; evaluation scores whole documents (F1, Ign F1, average precision, predicted positives),
-    identically on any number of processes; a loss or gradient that is not finite stops the run;
-    `train(resume_from_checkpoint=True)` takes the last complete checkpoint.
+    identically on any number of processes; of evaluations with an equal metric, the one with the higher average precision is the
+    better, for early stopping, too; a loss or gradient that is not finite stops the run; `train(resume_from_checkpoint=True)`
+    takes the last complete checkpoint, and a training that had ended takes no further step.
 
     Args:
         args ([`CommTrainingArguments`]), processing_class ([`CommProcessor`]): the first has defaults, the second is needed.
@@ -132,18 +128,19 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
             raise ValueError(
                 f"{', '.join(refused)} given; CommTrainer collates batches and computes the loss itself, leave it out"
             )
-        if hasattr(train_dataset, "__iter__") and not hasattr(train_dataset, "__len__"):
-            if not isinstance(train_dataset, DocumentStream):  # an IterableDataset
-                train_dataset = DocumentStream(train_dataset)
-        elif train_dataset is not None and not isinstance(train_dataset, DocumentStream):
+        if hasattr(train_dataset, "__iter__") and not hasattr(train_dataset, "__len__"):  # an IterableDataset
+            train_dataset = DocumentStream(train_dataset)
+        if isinstance(train_dataset, DocumentStream):
+            check_strategies_of_stream(args)
+        elif train_dataset is not None:
             train_dataset = encode_dataset(train_dataset, processing_class)
         if isinstance(eval_dataset, Mapping):
             check_metric_of_several(args, eval_dataset)
             eval_dataset = {
-                name: self._prepare_evaluation(one, args, processing_class) for name, one in eval_dataset.items()
+                name: encode_evaluation_set(one, args, processing_class) for name, one in eval_dataset.items()
             }
         elif eval_dataset is not None:
-            eval_dataset = self._prepare_evaluation(eval_dataset, args, processing_class)
+            eval_dataset = encode_evaluation_set(eval_dataset, args, processing_class)
         super().__init__(
             model=model,
             args=args,
@@ -159,14 +156,6 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
         self._warn_of_other_threshold()
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
-
-    @staticmethod
-    def _prepare_evaluation(dataset, args, processor):
-        dataset = encode_dataset(dataset, processor, allow_unknown_relations=True)
-        check_titles(dataset)
-        if args.load_best_model_at_end:
-            check_labelled(dataset, "evaluation", "load_best_model_at_end chooses by their scores")
-        return dataset
 
     # ---------------------------------------------------------------------------------------------------------- training
 
@@ -358,7 +347,7 @@ class CommTrainer(EvaluationSets, EvidenceTraining, HyperparameterSearch, SavedT
             check_extensions(self.model)  # not after an epoch
         self._evaluations_without_predictions.clear()
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
-        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and result.global_step:
+        if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and self.stream_report:
             facts = torch.as_tensor(self._streamed_facts, dtype=torch.float32, device=self.args.device)
             if not self.accelerator.reduce(facts, "sum"):
                 logger.warning("the documents of the stream had no fact: the model has learnt to predict none")

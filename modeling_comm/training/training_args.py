@@ -33,7 +33,8 @@ class CommTrainingArguments(TrainingArguments):
     - `hub_strategy` `"end"`, and nothing else: with `push_to_hub` one push after training. The others would publish half-trained
       models, and beside them pickles (`training_args.bin`, a checkpoint's `optimizer.pt`, `scheduler.pt`, `rng_state.pth`).
       These stay in `checkpoint-*`, and a resumed run reads numbers from them and nothing else (`weights_only`).
-    - `restore_callback_states_from_checkpoint` True: the patience of early stopping outlives an interruption.
+    - `restore_callback_states_from_checkpoint` True: the patience of early stopping outlives an interruption, and a training
+      that it has ended is not trained further. With False it is.
     - `remove_unused_columns` False and `ddp_find_unused_parameters` False: the trainer builds its batches itself, and every
       parameter gets a gradient.
     - `do_eval` stays as it is given, whatever `eval_strategy` is.
