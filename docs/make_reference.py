@@ -107,8 +107,9 @@ def section(level: str, documented: Any, defaults: dict[str, Any] | None = None,
 
 def fields(declaration: type, prefix: str = "") -> str:
     """The table of the fields that a dataclass itself declares, with their help."""
-    own = [declaration.__dataclass_fields__[name] for name in inspect.get_annotations(declaration)]
-    types = {one.name: f"`{inspect.formatannotation(one.type)}`" for one in own}
+    # Not by the fields' own types: Transformers' parser of arguments changes these.
+    types = {name: f"`{inspect.formatannotation(one)}`" for name, one in inspect.get_annotations(declaration).items()}
+    own = [declaration.__dataclass_fields__[name] for name in types]
     rows = ((f"`{prefix}{one.name}`", types[one.name], code(one.default), one.metadata["help"]) for one in own)
     return table(HEADER, rows)
 

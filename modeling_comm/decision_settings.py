@@ -117,7 +117,8 @@ class DecisionSettings:
     def reset_evidence_threshold(self, default: float | None) -> None:
         """Sets `evidence_threshold` to the default of the model that is trained, and says so if that changes it."""
         if self.evidence_threshold != default:
-            logger.warning("evidence_threshold is set to %s; it was %s", default, self.evidence_threshold)
+            before = "None" if self.evidence_threshold is None else f"{self.evidence_threshold:.3f}"
+            logger.warning("evidence_threshold is set to %s; %s was of other weights", default, before)
             self.evidence_threshold = default
 
 

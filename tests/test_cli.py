@@ -772,9 +772,14 @@ def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, 
     (texts / "folder.txt").mkdir()
     (texts / "dangling.txt").symlink_to("nowhere")
     (texts / "b" / "e.pdf").write_bytes(b"%PDF")
-    assert predict(texts, "txt", "--ner", ner) == 0
+    assert predict(texts, "txt", "--ner", ner) == 3
     assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "d"]
-    assert capsys.readouterr().err.count("3 other files beside those in .txt are not read") == 1
+    (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
+    assert entry["file"] == "dangling.txt" and "No such file" in entry["error"]
+    assert capsys.readouterr().err.count("2 other files beside those in .txt are not read") == 1
+    (texts / "dangling.txt").unlink()
+    assert predict(texts, "txt", "--ner", ner, output=texts / "out.jsonl") == 0
+    assert capsys.readouterr().err.count("2 other files beside those in .txt are not read") == 1, "its own are none"
 
 
 def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, ner, monkeypatch):

@@ -129,6 +129,9 @@ def test_no_format_is_guessed_where_none_fits(tmp_path):
         input_files(tmp_path / "letter.txt")
     with pytest.raises(FileNotFoundError, match="1 files"):
         input_files(tmp_path)
+    (tmp_path / "empty.pubtator").touch()
+    with pytest.raises(ValueError, match="found an empty one"):
+        input_files(tmp_path / "empty.pubtator")
     with pytest.raises(FileNotFoundError):
         input_files(tmp_path / "absent.json")
     with pytest.raises(SettingError):
@@ -162,6 +165,8 @@ def test_links_to_folders_of_documents_are_followed(tmp_path, monkeypatch):
         (elsewhere / name).write_bytes((FIXTURES / "two_documents.json").read_bytes())
     documents, report = read(folder)
     assert len(documents) == 2 and report.unread_files == [str(folder / "linked" / "b.dat")]
+    (elsewhere / "gone.json").symlink_to("nowhere")
+    assert read(folder)[1].unread_files == [str(folder / "linked" / name) for name in ("b.dat", "gone.json")]
     iterdir = Path.iterdir
 
     def failing(self):
@@ -585,6 +590,8 @@ def test_a_mention_that_does_not_fit_can_be_left_out(name, old, new, tmp_path):
     assert [document["title"] for document in found] == [document["title"] for document in whole]
     assert report.mentions == of_whole.mentions - 1 and report.skipped == []
     assert report.dropped["mentions that do not fit"] == 1 and "drop_mentions" not in report.as_dict()
+    (why,) = report.as_dict()["dropped_mentions"]
+    assert path.name in why and ": found " in why
     # Without it another entity could be the first.
     found, report = read(path, on_bad_document="drop_part", keep_entities=True)
     assert len(found) == len(whole) - 1 and len(report.skipped) == 1
@@ -620,6 +627,20 @@ def test_real_dwie():
 
 def run(*words):
     return comm_docre.main(["import", *map(str, words)])
+
+
+def test_mentions_that_are_left_out_are_named(tmp_path, capsys):
+    text = (FIXTURES / "two_texts.pubtator").read_text(encoding="utf-8")
+    line = next(line for line in text.splitlines() if line.count("\t") > 4)
+    identifier, start, rest = line.split("\t", 2)
+    (tmp_path / "in.pubtator").write_text(
+        text.replace(line, f"{identifier}\t{int(start) + 1}\t{rest}"), encoding="utf-8"
+    )
+    flags = ["--on_bad_document", "drop_part", "--output", tmp_path / "train.json"]
+    assert run("--input", tmp_path / "in.pubtator", *flags) == 0
+    printed = capsys.readouterr()
+    assert "mentions that do not fit (1)" in printed.out
+    assert f"left out: {tmp_path / 'in.pubtator'}: document 0 ({identifier!r}), field line " in printed.err
 
 
 def test_the_command_writes_documents_and_relations(tmp_path, capsys):

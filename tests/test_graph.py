@@ -532,6 +532,11 @@ def run(*arguments):
     return comm_docre.main(["graph", *map(str, arguments)])
 
 
+def test_a_folder_of_records_is_refused_by_name(tmp_path, capsys):
+    assert run("--input", tmp_path, "--output", tmp_path / "graph.csv") == 2
+    assert f"--input {tmp_path}: found a folder, expected files of predictions" in capsys.readouterr().err
+
+
 def test_command(triples, tmp_path, capsys):
     output = tmp_path / "new" / "graph.csv"
     assert (

@@ -557,7 +557,7 @@ def test_table(documents, predictions):
         "6 triples of names of 2 items in memory (sha256 " in table
         and "4 of the gold facts, 2 of them predicted" in table
     )
-    assert "evidence: 25.00 % of the gold facts list none" in table
+    assert "evidence: 25.00 % of the gold facts list no evidence" in table
     assert "7 given, 1 of them repeated (counted once); 1 on unknown titles, 1 of relations without gold" in table
     assert len({len(line) for line in lines[:2]}) == 1
     plain = format_scores(score(predictions, documents))

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from ..extensions import import_extensions
 from ..graph.formats import graph_files, write_graph
@@ -25,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
     files = [source for source in args.input if source != STANDARD_STREAM]
     refuse_overwriting(graph_files(args.output), [*files, *(args.extensions or ())])
     for source in files:
+        if Path(source).is_dir():
+            raise ValueError(f"--input {source}: found a folder, expected files of predictions")
         check_finished(source)
     for source in args.input:
         for record in read_records(source):

@@ -23,7 +23,7 @@ from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
 from .import_outputs import SPLIT_FILES, add_relation_names, write_documents, write_split
 
-_MAX_SHOWN = 10  # added relations that are named in print; the file of --report has all
+_MAX_SHOWN = 10  # added relations, and mentions left out, that are named in print; the file of --report has all
 
 
 def relation_ids(path: str | Path | None) -> dict[str, str]:
@@ -94,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"split into {', '.join(f'{name} {size:,}' for name, size in sizes.items())}")
     for error in report.skipped:
         print(f"skipped: {error}", file=sys.stderr)
+    for error in report.dropped_mentions[:_MAX_SHOWN]:
+        print(f"left out: {error}", file=sys.stderr)
     if relation_file and report.relations:
         names = {relation: report.relation_names.get(relation, relation) for relation in sorted(report.relations)}
         report.added_relations = add_relation_names(relation_file, names)

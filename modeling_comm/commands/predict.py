@@ -218,9 +218,16 @@ def _refuse_others(args, output):
         raise ValueError(f"--input {args.input}: {found}, expected the same; --restart predicts all of them")
 
 
+def _other_files(args):
+    """How many files of the folder are no texts, nor written by the command, whose names begin as its output's does."""
+    output = Path(args.output).resolve()
+    others = text_files(args.input)[1]
+    return sum(not (one.name.startswith(output.name) and one.parent.resolve() == output.parent) for one in others)
+
+
 def _predict(args, output, processes):
     items = _items_left(args, output)
-    if args.format == "txt" and Path(args.input).is_dir() and (others := text_files(args.input)[1]):
+    if args.format == "txt" and Path(args.input).is_dir() and (others := _other_files(args)):
         print(f"{args.input}: {counted(others, _OTHER_FILES)} not read", file=sys.stderr)
     types, whole = set(), not output.read
     if whole:

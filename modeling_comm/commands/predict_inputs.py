@@ -124,11 +124,12 @@ def _first_bytes(stream):
     return stream.peek(1).removeprefix(_BYTE_ORDER_MARK).lstrip()
 
 
-def text_files(folder: str | os.PathLike) -> tuple[list[Path], int]:
-    """The .txt files in a folder and its subfolders, as [`files_below`] finds them, and how many other files there are."""
+def text_files(folder: str | os.PathLike) -> tuple[list[Path], list[Path]]:
+    """The .txt files in a folder and its subfolders, as [`files_below`] finds them, and the other files. A link to nowhere is one
+    of the former: who reads it is told."""
     paths = files_below(folder)
-    files = [path for path in paths if path.suffix.lower() == ".txt" and path.is_file()]  # no link to nowhere
-    return files, len(paths) - len(files)
+    files = [path for path in paths if path.suffix.lower() == ".txt" and (path.is_file() or not path.exists())]
+    return files, sorted({*paths} - {*files})
 
 
 def _text_item(content, name, title):

@@ -476,12 +476,13 @@ def format_scores(
         )
     share = result["evidence"]["share_of_facts_without_evidence"]
     if has_evidence:
-        official = "and its scores say nothing about those"
+        official = "about which these scores say nothing"
         if of_correct := result.get("evidence_of_correct"):
             official = (
-                f"wrong officially; 'of correct' is over {of_correct['facts']:,} facts that are right and list some"
+                "for which the official score takes any evidence for wrong; 'of correct' is over "
+                f"{of_correct['facts']:,} predicted facts that are right and list evidence"
             )
-        lines.append(f"evidence: {100 * share:.2f} % of the gold facts list none, {official}")
+        lines.append(f"evidence: {100 * share:.2f} % of the gold facts list no evidence, {official}")
     lines.append(
         f"predictions: {result['predictions']:,} given, {result['duplicates']:,} of them repeated (counted once); "
         f"{result['unknown_titles']:,} on unknown titles, {result['unknown_relations']:,} of relations without gold"

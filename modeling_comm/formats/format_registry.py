@@ -205,7 +205,7 @@ def unread_files(source: str | os.PathLike, found: list[tuple[str, Format]], nam
     """
     The files of a folder that are left out although they may hold documents: where the format is guessed, those that end as the
     files of a format do and look like none, and those that look like one and end otherwise; always those that are read with
-    another file, such as brat's `.txt`, which they lack.
+    another file, such as brat's `.txt`, which they lack. Links to nowhere are among them by how they end.
 
     Args:
         source (`str`): the file or the folder.
@@ -217,11 +217,12 @@ def unread_files(source: str | os.PathLike, found: list[tuple[str, Format]], nam
     read |= {path.with_suffix(suffix) for path in read for suffix in companions}
 
     def may_hold_documents(file):
-        return any(_has_suffix(file, form) for form in _FORMATS.values()) or bool(matching_formats(file))
+        has_suffix = any(_has_suffix(file, form) for form in _FORMATS.values())
+        return has_suffix or (file.exists() and bool(matching_formats(file)))
 
     return [
         str(file)
-        for file in (_files(source)[1] if Path(source).is_dir() else ())
+        for file in ((*_files(source)[1], *_dead_links(source)) if Path(source).is_dir() else ())
         if file not in read
         and file.name != NAMES_FILE
         and (file.suffix.lower() in companions or (name is None and may_hold_documents(file)))
@@ -234,6 +235,10 @@ def _files(folder):
     return everything, [file for file in everything if file.name not in _NOT_DOCUMENTS]
 
 
+def _dead_links(folder):
+    return [path for path in files_below(folder) if not path.exists()]
+
+
 def _guess(path):
     forms = matching_formats(path)
     if len(forms) > 1:
@@ -242,6 +247,8 @@ def _guess(path):
         found = f"one that looks like {' and '.join(form.name for form in forms)}" if forms else "an unknown one"
         if not forms and path.name in _NOT_DOCUMENTS:
             found = "one of DocRED's lists, which hold no documents"
+        if not path.stat().st_size:
+            found = "an empty one"
         raise ValueError(f"{path}: expected a file in one format that is known, found {found}; see --format")
     return forms[0]
 

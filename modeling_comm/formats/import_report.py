@@ -26,6 +26,7 @@ class ImportReport:
         dropped (`Counter[str]`): by kind, what was left out, such as `"mentions without an id"`.
         noted (`Counter[str]`): by kind, what was read otherwise than it is in the file, such as discontinuous mentions.
         skipped (`list[DocumentError]`): of each document that was left out, why.
+        dropped_mentions (`list[DocumentError]`): of each mention that was left out why: its place does not fit.
         unread_files (`list[str]`): files of a folder that may hold documents and look like no format, see
             [`~format_registry.unread_files`].
         added_relations (`list[str]`): relations that a `rel_info.json` was given and did not have; empty where none is written.
@@ -43,6 +44,7 @@ class ImportReport:
     dropped: Counter[str] = field(default_factory=Counter)
     noted: Counter[str] = field(default_factory=Counter)
     skipped: list[DocumentError] = field(default_factory=list)
+    dropped_mentions: list[DocumentError] = field(default_factory=list)
     unread_files: list[str] = field(default_factory=list)
     added_relations: list[str] = field(default_factory=list)
     drop_mentions: bool = field(default=False, repr=False)
@@ -67,10 +69,11 @@ class ImportReport:
         """Around what reads or checks a mention: its error is counted where `drop_mentions` is set, and raised elsewhere."""
         try:
             yield
-        except DocumentError:
+        except DocumentError as error:
             if not self.drop_mentions:
                 raise
             self.drop("mentions that do not fit")
+            self.dropped_mentions.append(error)
 
     def note(self, kind: str, number: int = 1) -> None:
         """Counts what is read otherwise than it is in the file."""
@@ -83,9 +86,9 @@ class ImportReport:
             self.note(f"mentions whose type {given} became {read}")
 
     def as_dict(self) -> dict:
-        """All of it as JSON's types; `skipped` as the messages."""
+        """All of it as JSON's types; errors as their messages."""
         counts = {name: value for name, value in vars(self).items() if name != "drop_mentions"}
-        return {**counts, "skipped": [str(error) for error in self.skipped]}
+        return counts | {name: list(map(str, counts[name])) for name in ("skipped", "dropped_mentions")}
 
     def __str__(self) -> str:
         numbers = (self.documents, self.entities, self.mentions, self.facts, self.ignored_pairs)
