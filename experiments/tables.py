@@ -153,9 +153,10 @@ class Row:
         """F1 by seed, in order."""
         return {run["seed"]: run[split]["f1"] for run in sorted(self.runs, key=lambda run: run["seed"])}
 
-    def counts(self, split):
-        """`(runs, documents, 3)`: correct, predicted and gold facts."""
-        found = [[run[split]["by_document"][key] for key in ("correct", "predicted", "gold")] for run in self.runs]
+    def counts(self, split, seeds=()):
+        """`(runs, documents, 3)`: correct, predicted and gold facts, of the runs with these seeds, or of all if none has one."""
+        runs = [run for run in self.runs if run["seed"] in seeds] or self.runs
+        found = [[run[split]["by_document"][key] for key in ("correct", "predicted", "gold")] for run in runs]
         return np.array(found).transpose(0, 2, 1)
 
 
@@ -318,10 +319,10 @@ def difference_table(rows):
             for title, splits in DECISIONS.items():
                 pair = [best_on(*choice) for choice in zip(splits, (of_cmm, of_other), strict=True)]
                 tests = [split.replace("dev", "test") for split in splits]
-                counts = [row.counts(test) for row, test in zip(pair, tests, strict=True)]
-                mean, low, high = (100 * value for value in bootstrap_difference(*counts))
                 first, second = (row.by_seed(test) for row, test in zip(pair, tests, strict=True))
                 seeds = {seed: 100 * (first[seed] - second[seed]) for seed in first if seed in second}
+                counts = [row.counts(test, seeds) for row, test in zip(pair, tests, strict=True)]
+                mean, low, high = (100 * value for value in bootstrap_difference(*counts))
                 each = ", ".join(f"{value:+.1f}" for value in seeds.values())
                 cmm, other = (row.label for row in pair)
                 cells = [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", each, is_gain(seeds, low, high)]
