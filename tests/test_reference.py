@@ -15,7 +15,7 @@ import make_reference
 def test_page_is_what_the_script_prints():
     with registries_kept():
 
-        @register_loss("own")  # by somebody else: not on the page
+        @register_loss("of_somebody_else")  # not on the page
         def own_loss(logits, labels, reduction="mean"):
             return sat_loss(logits, labels, reduction)
 
