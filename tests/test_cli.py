@@ -778,8 +778,9 @@ def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, 
     assert entry["file"] == "dangling.txt" and "No such file" in entry["error"]
     assert capsys.readouterr().err.count("2 other files beside those in .txt are not read") == 1
     (texts / "dangling.txt").unlink()
+    (texts / "out.jsonl_old").touch()
     assert predict(texts, "txt", "--ner", ner, output=texts / "out.jsonl") == 0
-    assert capsys.readouterr().err.count("2 other files beside those in .txt are not read") == 1, "its own are none"
+    assert capsys.readouterr().err.count("3 other files beside those in .txt are not read") == 1, "its own are none"
 
 
 def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, ner, monkeypatch):
@@ -1786,7 +1787,7 @@ def test_a_process_that_is_told_to_end_suspects_no_document(tmp_path, monkeypatc
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that are forked")
 def test_a_copy_that_is_told_to_end_leaves_the_note(tmp_path):
-    """The note is that of the process which goes on."""
+    """The note is that of the process which continues."""
     (tmp_path / "out.jsonl.working.json").write_text('{"items": [1], "alone": false}')
     suspects = predict_suspects.Suspects(str(tmp_path / "out.jsonl"))
 

@@ -176,5 +176,5 @@ def test_a_save_that_fails_changes_nothing(tmp_path, old):
     assert {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()} | content == content
     assert len(list(folder.iterdir())) == len(content)
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileExistsError):  # Transformers logs an error and goes on
+    with pytest.raises(FileExistsError):  # Transformers logs an error and continues
         old.model.save_pretrained(tmp_path / "file")

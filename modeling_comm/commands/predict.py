@@ -219,10 +219,10 @@ def _refuse_others(args, output):
 
 
 def _other_files(args):
-    """How many files of the folder are no texts, nor written by the command, whose names begin as its output's does."""
+    """How many files of the folder are neither texts nor the command's: OUTPUT, OUTPUT.rejected.jsonl and the like."""
     output = Path(args.output).resolve()
     others = text_files(args.input)[1]
-    return sum(not (one.name.startswith(output.name) and one.parent.resolve() == output.parent) for one in others)
+    return sum(not f"{one.resolve()}.".startswith(f"{output}.") for one in others)
 
 
 def _predict(args, output, processes):

@@ -222,9 +222,10 @@ def unread_files(source: str | os.PathLike, found: list[tuple[str, Format]], nam
 
     return [
         str(file)
-        for file in ((*_files(source)[1], *_dead_links(source)) if Path(source).is_dir() else ())
-        if file not in read
-        and file.name != NAMES_FILE
+        for file in (files_below(source) if Path(source).is_dir() else ())
+        if (file.is_file() or not file.exists())
+        and file not in read
+        and file.name not in (*_NOT_DOCUMENTS, NAMES_FILE)
         and (file.suffix.lower() in companions or (name is None and may_hold_documents(file)))
     ]
 
@@ -233,10 +234,6 @@ def _files(folder):
     """All files of a folder, and those that are not known to hold no documents."""
     everything = [file for file in files_below(folder) if file.is_file()]
     return everything, [file for file in everything if file.name not in _NOT_DOCUMENTS]
-
-
-def _dead_links(folder):
-    return [path for path in files_below(folder) if not path.exists()]
 
 
 def _guess(path):
