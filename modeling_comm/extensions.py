@@ -24,11 +24,11 @@ from .grouped_bilinear import GroupedBilinear
 from .loss_base import check_inputs, reduce_losses, relation_distances, relation_values
 from .losses import *  # noqa: F403
 from .losses import FUNCTIONS, get_loss, is_built_in_loss, register_loss
+from .number_types import at_least_float32
 from .pair_grids import PairGrids
 from .relation_encoder_base import (
     EncodedDocuments,
     RelationEncoder,
-    at_least_float32,
     project_with_entity,
 )
 from .relation_encoders import get_relation_encoder, is_built_in_encoder, register_relation_encoder

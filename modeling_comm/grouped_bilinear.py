@@ -1,14 +1,14 @@
 """The grouped bilinear map that relation encoders classify pairs with. It keeps nothing but its inputs for the backward pass, and
 skips the cells of the logits' gradient that are exactly zero, which are nearly all of them with some losses (CMM, AML)."""
 
-import functools
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.utils import logging
+
+from .number_types import dense_dtype, sum_dtype, without_autocast
 
 logger = logging.get_logger(__name__)
 
@@ -296,27 +296,6 @@ def _grouped_weight(weight, emb_size):
     """`(out_features, G, block_size, block_size)`."""
     block_size = weight.shape[1] // emb_size
     return weight.unflatten(1, (-1, block_size, block_size))
-
-
-def dense_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What dense products are computed in: float32 at least on a CPU that has no instructions for less."""
-    return sum_dtype(dtype) if device.type == "cpu" and not (dtype == torch.bfloat16 and _has_bfloat16()) else dtype
-
-
-@functools.cache
-def _has_bfloat16():
-    # torch offers it under these names alone, and not in each version.
-    return any(getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-
-
-def without_autocast(device: str) -> AbstractContextManager:
-    """Autocast switched off on a type of device."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-
-
-def sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What sums are kept in."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _parts(heads):

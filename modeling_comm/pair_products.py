@@ -10,12 +10,10 @@ from .grouped_bilinear import (
     Product,
     ProductGradients,
     call_outside_graphs,
-    dense_dtype,
     is_plain,
     is_plain_linear,
-    sum_dtype,
-    without_autocast,
 )
+from .number_types import dense_dtype, sum_dtype, without_autocast
 
 # Up to this number of pairs, representations are kept: computing them again costs an ordinary batch 3 % of its backbone's step.
 PAIRS_KEPT = 2048

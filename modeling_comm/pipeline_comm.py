@@ -22,6 +22,7 @@ from .document_input import is_document, read_document_input
 from .documents import DocumentError
 from .evidence_fusion import fuse_evidence
 from .features import what_was_lost
+from .number_types import warn_of_slow_bfloat16
 from .out_of_memory import DocumentSize, naming_documents
 from .prediction_record import RECORD_VERSION, PredictionRecord
 from .processing_comm import CommProcessor
@@ -96,6 +97,7 @@ class DocumentRelationExtractionPipeline(Pipeline):
         self._related_pairs = RelatedPairs()
         self._postprocess_params: dict[str, Any] = {}
         super().__init__(model, processor=processor, **{"task": TASK, **kwargs})
+        warn_of_slow_bfloat16(self.device, self.model.dtype, "load it with dtype=torch.float32 (`--dtype float32`)")
 
     def __call__(
         self, inputs: Any, batch_size: int | None = None, show_progress_bar: bool = False, **kwargs: Any

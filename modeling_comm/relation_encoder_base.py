@@ -14,9 +14,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig
 
 from .grouped_bilinear import GroupedBilinear, is_plain_linear
+from .number_types import at_least_float32
 from .pair_products import can_project_in_parts, product_of_projections
 from .settings import AtLeast, check_field
-from .windows import EntityAttention, at_least_float32, count_mentions, entity_places, slices
+from .windows import EntityAttention, count_mentions, entity_places, slices
 
 # Without gradients, what grows with the square of the number of entities is computed in parts: 90,000 pairs come from 300.
 PAIRS_AT_ONCE = 2048

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .number_types import at_least_float32
+
 # ------------------------------------------------------------------------------------------- split, while encoding
 
 
@@ -321,8 +323,3 @@ def slices(length: int, limit: int, size: int = 1) -> list[slice]:
         return [slice(None)]
     at_once = max(1, limit // max(size, 1))
     return [slice(start, start + at_once) for start in range(0, max(length, 1), at_once)]
-
-
-def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
-    """Half precision has too few digits, and float16 too small a range, for products of attention and for logsumexp."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -16,6 +16,7 @@ from ..evaluation.scoring import IgnReference
 from ..extensions import check_extensions
 from ..losses import get_loss
 from ..modeling_comm import CommForDocumentRelationExtraction
+from ..number_types import warn_of_slow_bfloat16
 from ..out_of_memory import naming_documents, sizes_of_batch
 from ..processing_comm import CommProcessor
 from .adapters import check_adapters
@@ -154,6 +155,8 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
         check_adapters(self.model)
         check_loss_of_symmetric(self.model.config, processing_class.candidates)
         self._warn_of_other_threshold()
+        if args.bf16:
+            warn_of_slow_bfloat16(args.device, torch.bfloat16, "leave out bf16 (`--bf16`)")
         self.model_accepts_loss_kwargs = True  # the model divides by the pairs counted below
         self.add_callback(_TrainerHooks(self))
 
