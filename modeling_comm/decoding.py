@@ -231,11 +231,14 @@ class Predictions(Mapping):
         ignored = () if document is None else ignored_pairs(document)
         added, map_ = [], self.settings.probability_map
         given = written_for(rules, candidates.inverse)
-        for fact, rule, premises in derive_facts(facts, given, candidates.is_symmetric):
+
+        def is_candidate(fact):
             head, tail, relation = candidates.turn(*fact, asked)
-            row, label = rows.get((head, tail)), label2id[relation]
-            if row is None or candidates.ignores(head, tail, relation, ignored):
-                continue  # no candidate pair
+            return (head, tail) in rows and not candidates.ignores(head, tail, relation, ignored)
+
+        for fact, rule, premises in derive_facts(facts, given, candidates.is_symmetric, is_candidate):
+            head, tail, relation = candidates.turn(*fact, asked)
+            row, label = rows[head, tail], label2id[relation]
             probability = None
             if map_ is not None:
                 probability = float(map_.probabilities(self.margins[row])[label - 1])

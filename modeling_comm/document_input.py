@@ -144,8 +144,12 @@ def _complete(document):
         completed["vertexSet"] = [
             _complete_entity(mentions, sents) if isinstance(mentions, list) else mentions for mentions in entities
         ]
-        if untyped := [number for number, mentions in enumerate(entities) if _is_untyped(mentions)]:
-            completed["untyped_entities"] = untyped
+        given = document.get("untyped_entities")
+        if given is None or isinstance(given, list):
+            known = given or []
+            found = (number for number, mentions in enumerate(entities) if _is_untyped(mentions))
+            if untyped := [*known, *(number for number in found if number not in known)]:
+                completed["untyped_entities"] = untyped
     return completed
 
 

@@ -77,24 +77,20 @@ def encode_document(
 def _pairs_and_facts(document, label2id, candidates):
     entities = len(document["vertexSet"])
     matrix, pairs = candidates.matrix(entity_types(document)), candidates.pairs(document)
-    facts, evidence, unknown, unasked = [], [], set(), set()
+    facts: dict[tuple[int, int, int], set[int]] = {}  # a fact that is labelled twice, or both ways, is one
+    unknown, unasked = set(), set()
     for (head, tail, relation), label in candidates.labels(document):
         if relation not in label2id:
             unknown.add((head, tail, relation))
         elif matrix[head, tail]:
-            fact, sentences = [head, tail, label2id[relation]], set(label.get("evidence") or ())
-            if candidates.mirrored(head, tail, relation) and fact in facts:  # labelled both ways: one fact
-                evidence[facts.index(fact)] |= sentences
-            else:
-                facts.append(fact)
-                evidence.append(sentences)
+            facts.setdefault((head, tail, label2id[relation]), set()).update(label.get("evidence") or ())
         else:
             unasked.add((head, tail, relation))
     return {
         "pairs": None if len(pairs) == entities * (entities - 1) else pairs.tolist(),
         "turned_pairs": candidates.turned(document).tolist(),
-        "facts": facts,
-        "evidence": [sorted(sentences) for sentences in evidence],
+        "facts": list(map(list, facts)),
+        "evidence": list(map(sorted, facts.values())),
         "unknown_facts": len(unknown),
         "unasked_facts": len(unasked),
     }

@@ -161,7 +161,10 @@ class Derived(NamedTuple):
 
 
 def derive_facts(
-    facts: Iterable[Fact], rules: Iterable[Rule], is_symmetric: Callable[[str], bool] = lambda relation: False
+    facts: Iterable[Fact],
+    rules: Iterable[Rule],
+    is_symmetric: Callable[[str], bool] = lambda relation: False,
+    may_stand: Callable[[Fact], bool] = lambda fact: True,
 ) -> list[Derived]:
     """
     All that follows from the facts of one document, rules applied again to what follows.
@@ -171,6 +174,8 @@ def derive_facts(
         rules (`Iterable[Rule]`): earlier rules are tried first, so give the most confident ones first.
         is_symmetric (`Callable`, *optional*): whether a relation holds in both directions or in none. A fact of one that does
             says the same in the other direction. By default none does.
+        may_stand (`Callable`, *optional*): whether a fact may be derived. One that may not is no premise either. By default all
+            may.
 
     Returns:
         `list[Derived]`: in the order in which they follow; never a fact that was given, nor one of an entity with itself, nor
@@ -188,7 +193,7 @@ def derive_facts(
         for rule in rules:
             for premises, binding in _matches(rule.conditions, facts_of):
                 fact = Fact(binding[rule.conclusion.head], binding[rule.conclusion.tail], rule.conclusion.relation)
-                if fact.head != fact.tail and fact not in known and fact not in new:
+                if fact.head != fact.tail and fact not in known and fact not in new and may_stand(fact):
                     derived.append(Derived(fact, rule, premises))
                     new.update(fact.ways(is_symmetric))
         if not new:

@@ -25,7 +25,9 @@ from modeling_comm.formats import (
     read_documents,
     register_writer,
 )
-from modeling_comm.formats.marked_text import ENTITY_WAYS
+from modeling_comm.formats.annotated_text import document_of_text
+from modeling_comm.formats.marked_text import ENTITY_WAYS, MarkedSpan, MarkedText, finish_marked_text
+from modeling_comm.formats.original_documents import annotate_original
 from modeling_comm.formats.pre_annotation import safe_names
 from modeling_comm.formats.spacy_docs import _marked
 from modeling_comm.formats.text_offsets import OFFSET_UNITS, Utf16Offsets, find_span, unit_of_spans
@@ -769,6 +771,18 @@ def test_a_document_that_is_not_among_the_originals(tmp_path, astral):
     (document,), report = read(path, original=OriginalDocuments([]))
     assert facts(document) == facts(astral)
     assert report.noted == {"documents that are not among the original ones": 1}
+
+
+def test_a_new_entity_without_a_type_is_untyped_with_and_without_the_original():
+    original = labelled("Ada met Bob", "sent", [("Ada", "PER")], [])
+    spans = [MarkedSpan("1", 0, 3, "PER"), MarkedSpan("2", 8, 11, None)]
+    with_original = annotate_original(
+        original, "Ada met Bob", dict(enumerate(map(list, zip(spans)))), [], ImportReport()
+    )
+    marked = MarkedText("sent", "Ada met Bob", spans)
+    report = ImportReport()
+    without = document_of_text(finish_marked_text(marked, report, MarkedTextOptions(), None, "file"), report)
+    assert with_original["untyped_entities"] == without["untyped_entities"] == [1]
 
 
 def test_types_are_the_same_with_and_without_the_original(tmp_path, capsys):

@@ -242,6 +242,15 @@ def test_a_mention_without_type_has_that_of_its_entity():
     assert types("", "") == (["MISC", "MISC"], [0])
 
 
+def test_entities_without_type_join_those_that_the_document_names():
+    sents, place = [["Ada", "met", "Bob"]], {"sent_id": 0}
+    entities = [[{**place, "pos": [0, 1], "type": "MISC"}], [{**place, "pos": [2, 3]}]]
+    read = read_document_input({"sents": sents, "vertexSet": entities, "untyped_entities": [0]})
+    assert read.document["untyped_entities"] == [0, 1]
+    with pytest.raises(DocumentError, match="untyped_entities"):
+        read_document_input({"sents": sents, "vertexSet": entities, "untyped_entities": "0"})
+
+
 @pytest.mark.parametrize("broken", [{"pos": [5, 999]}, {"pos": 3}, {"sent_id": 99}, {"sent_id": "0"}])
 def test_what_is_left_out_hides_no_fault(broken):
     document = random_document(2, 20, seed=1)

@@ -323,12 +323,13 @@ def test_evidence_of_several_relations_counts_each():
     document["labels"] = [
         {"h": 0, "t": 1, "r": "P17", "evidence": [0, 2, 2]},
         {"h": 0, "t": 1, "r": "P27", "evidence": [2]},
+        {"h": 0, "t": 1, "r": "P27", "evidence": [2, 1]},  # a repeated label is one fact
         {"h": 1, "t": 0, "r": "P17", "evidence": None},
         {"h": 2, "t": 0, "r": "P17"},
     ]
     batch = evidence_system()[1]([random_document(2, 8, labels=False) | {"labels": []}, document])
     assert batch["evidence_pairs"].tolist() == [[1, 0, 1], [1, 1, 0], [1, 2, 0]]
-    assert batch["evidence"].tolist() == [[1, 0, 2], [0, 0, 0], [0, 0, 0]]
+    assert batch["evidence"].tolist() == [[1, 1, 2], [0, 0, 0], [0, 0, 0]]
 
 
 def test_what_the_loss_needs_is_named(documents):

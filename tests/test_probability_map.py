@@ -3,9 +3,12 @@ documents."""
 
 import numpy as np
 import pytest
+import torch
 
 from modeling_comm import SettingError
+from modeling_comm.decoding import relation_margins
 from modeling_comm.evaluation.cutoffs import tune_offset
+from modeling_comm.features import without_relations
 from modeling_comm.incomplete_labels.decision_report import (
     cross_fitted_offset,
     decision_scores,
@@ -52,6 +55,22 @@ def test_the_fit_is_a_minimum():
     for _ in range(50):
         step = draw.normal(0, 0.03, 7)
         assert objective(found.slope + step[0], intercepts + step[1:]) > least - 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_what_is_not_asked_about_takes_no_part_in_the_fit(dtype):
+    """However few cells there are, and however coarse the numbers."""
+    margins, labels, _, _ = drawn(documents=20, pairs=4)
+    asked = torch.ones(len(margins[0]), 7, dtype=torch.bool)
+    asked[::2, 6] = False
+
+    def of_model(distances):
+        logits = torch.cat([torch.zeros(len(distances), 1), torch.from_numpy(distances).float()], dim=1)
+        return relation_margins(without_relations(logits.to(dtype), asked)).float().numpy()
+
+    found = [of_model(one) for one in margins]
+    map_ = fit_probability_map(found, [gold & asked[:, 1:].numpy() for gold in labels]).map
+    assert all((one[::2, 5] <= map_.floor).all() and (one[1::2] > map_.floor).all() for one in found)
 
 
 def test_certain_negatives_take_no_part_in_the_fit():

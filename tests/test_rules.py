@@ -155,12 +155,18 @@ def test_labels_are_completed_in_both_directions_of_what_says_the_same():
 
 
 @pytest.mark.parametrize(
-    ("ignored", "added"), [([], [(0, "b", 1), (1, "s", 2)]), ([[0, 1]], [(1, "s", 2)]), ([[0, 1], [2, 1]], [])]
+    ("ignored", "added"),
+    [
+        ([], [(0, "b", 1), (1, "s", 2), (1, "c", 0)]),
+        ([[0, 1]], [(1, "s", 2)]),  # b is no premise of c
+        ([[1, 0]], [(1, "s", 2)]),  # nor is the label a one of b
+        ([[0, 1], [2, 1]], []),
+    ],
 )
 def test_ignored_pairs_are_not_completed(ignored, added):
     """As in prediction; they are neither trained nor scored, and what is said to be added is what is."""
     one = {**document((1, "a", 0), (1, "r", 2)), "ignored_pairs": ignored}
-    rules = [Rule.parse("a(x, y) => b(y, x)"), Rule.parse("r(x, y) => s(x, y)")]
+    rules = list(map(Rule.parse, ("a(x, y) => b(y, x)", "r(x, y) => s(x, y)", "b(x, y) => c(y, x)")))
     candidates = CandidatePairs(symmetric=["s"])
     completed = complete_labels(one, rules, candidates)
     assert [(fact["h"], fact["r"], fact["t"]) for fact in completed["labels"][2:]] == added

@@ -126,6 +126,13 @@ def test_rules_read_symmetric_relations_both_ways():
     assert derived(predicted, rules[:1], ignored=[(2, 0)], **symmetric) == {}, "not asked about"
 
 
+def test_what_is_on_an_ignored_pair_is_no_premise():
+    rules = ["P17(x, y) => P131(y, x)", "P131(x, y) => P27(y, x)"]
+    expected = {(0, 1, 3): ((1, 0, 1),), (1, 0, 2): ((0, 1, 3),)}
+    assert derived([(1, 0, 1)], rules) == expected
+    assert derived([(1, 0, 1)], rules, ignored=[(0, 1)]) == {}
+
+
 def test_rules_on_undirected_pairs():
     predicted = [(0, 1, 1), (1, 3, 1)]
     expected = {(0, 1, 3): ((0, 1, 1),), (1, 3, 3): ((1, 3, 1),)}

@@ -67,7 +67,7 @@ def annotate_original(
     _check_text(text, text_from_document(original).text, fail)
     words = _Words(original, text, [span for spans in entities.values() for span in spans], fail)
     old_spans = _old_spans(original)
-    vertex_set, number_of, new_of = [], {}, {}
+    vertex_set, number_of, new_of, untyped = [], {}, {}, set()
     for entity, old in _order(entities, old_spans):
         number_of[entity] = len(vertex_set)
         if old is not None:
@@ -75,6 +75,8 @@ def annotate_original(
         vertex_set.append([])
         given = Counter(docred_type(span.type) for span in entities[entity] if span.type)
         usual = given.most_common(1)[0][0] if given else NO_TYPE
+        if old is None and not given:
+            untyped.add(number_of[entity])
         old_mentions = () if old is None else original["vertexSet"][old]
         for span, mention in _with_old_mentions(entities[entity], () if old is None else old_spans[old], old_mentions):
             sent_id, pos = words.position(span)
@@ -93,12 +95,12 @@ def annotate_original(
         document["entity_ids"] = [ids[old_of[new]] if new in old_of else [] for new in range(len(vertex_set))]
         lost = sum(bool(of_entity) for old, of_entity in enumerate(ids) if old not in new_of)
         report.drop("ids of an entity without a mention", lost)
-    if untyped := original.get("untyped_entities"):
-        document["untyped_entities"] = [
-            new
-            for new in sorted(new_of[old] for old in untyped if old in new_of)
-            if vertex_set[new][0]["type"] in (kind := original["vertexSet"][old_of[new]][0]["type"], docred_type(kind))
-        ]
+    for old in original.get("untyped_entities") or ():
+        kind = original["vertexSet"][old][0]["type"]
+        if old in new_of and vertex_set[new_of[old]][0]["type"] in (kind, docred_type(kind)):
+            untyped.add(new_of[old])
+    if untyped or original.get("untyped_entities") is not None:
+        document["untyped_entities"] = sorted(untyped)
     if pairs := original.get("ignored_pairs"):
         document["ignored_pairs"] = [[new_of[h], new_of[t]] for h, t in pairs if {h, t} <= set(new_of)]
         lost = len(pairs) - len(document["ignored_pairs"])

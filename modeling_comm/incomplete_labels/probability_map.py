@@ -13,6 +13,7 @@ import numpy as np
 
 from ..decoding import within_cap
 from ..evaluation.cutoffs import tune_offset
+from ..features import LEAST_ASKED
 from ..probabilities import ProbabilityMap, sigmoid
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -22,9 +23,6 @@ BINS = 15
 # many that the line would follow them: a loss such as CMM lets them be once they are low enough, so how low they are says little.
 CELLS_PER_FACT = 5
 LOOKED_AT = 0.05
-# Margins at or below this one are of relations that a pair is not asked about, or that its types exclude: they take no part in
-# the fit, however few cells there are.
-OUT_OF_REACH = -1000.0
 # Of margins that the fit takes together, at their mean.
 _WIDTH = 1 / 32
 
@@ -133,7 +131,8 @@ def _floor(margins, labels):
     flat = np.concatenate([one.ravel() for one in margins])
     rest = len(flat) - CELLS_PER_FACT * max(1, sum(int(one.sum()) for one in labels))
     floor = float(np.partition(flat, rest - 1)[rest - 1]) if rest > 0 else -np.inf
-    return max(floor, OUT_OF_REACH) if (flat <= OUT_OF_REACH).any() else floor
+    # Relations that a pair is not asked about, or that its types exclude, take no part, however few cells there are.
+    return max(floor, LEAST_ASKED) if (flat <= LEAST_ASKED).any() else floor
 
 
 class _Part(NamedTuple):

@@ -119,19 +119,20 @@ def complete_labels(document: Document, rules: Iterable[Rule], candidates: Candi
             rules, as the inverse of another. By default none.
 
     Returns:
-        `dict`: a copy whose `labels` also have what follows, in the direction that a model is asked about, without facts of
-            `ignored_pairs`. Such a label has no evidence, a text `rule`, and in `premises` the facts `[head, tail, relation]`
-            that it follows from, those of the document as its labels have them.
+        `dict`: a copy whose `labels` also have what follows, in the direction that a model is asked about. Facts of
+            `ignored_pairs` are not added, and are no premises. A label that is added has no evidence, a text `rule`, and in
+            `premises` the facts `[head, tail, relation]` that it follows from, those of the document as its labels have them.
     """
     one_way = candidates.symmetric or not candidates.directed
     asked = candidates.matrix(entity_types(document)) if one_way else None
-    labels = sorted({(label["h"], label["t"], label["r"]) for label in document["labels"]})
-    given = {candidates.turn(*fact, asked): fact for fact in labels}
+    given = {fact: (label["h"], label["t"], label["r"]) for fact, label in candidates.labels(document)}
     rules, added, ignored = written_for(rules, candidates.inverse), [], ignored_pairs(document)
-    for fact, rule, premises in derive_facts(map(Fact._make, given), rules, candidates.is_symmetric):
+
+    def is_wanted(fact):
+        return not candidates.ignores(*candidates.turn(*fact), ignored)
+
+    for fact, rule, premises in derive_facts(map(Fact._make, given), rules, candidates.is_symmetric, is_wanted):
         head, tail, relation = candidates.turn(*fact, asked)
-        if candidates.ignores(head, tail, relation, ignored):
-            continue
         turned = [candidates.turn(*premise, asked) for premise in premises]
         from_ = [list(given.get(premise, premise)) for premise in turned]
         added.append(

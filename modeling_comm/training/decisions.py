@@ -9,8 +9,9 @@ import numpy as np
 from datasets import Dataset
 
 from ..decoding import Predictions
+from ..features import LEAST_ASKED
 from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_on_dev, report_on_test
-from ..incomplete_labels.probability_map import OUT_OF_REACH, CannotFitError, fit_probability_map
+from ..incomplete_labels.probability_map import CannotFitError, fit_probability_map
 from ..processing_comm import CommProcessor
 from ..utils.files import read_json, write_json
 from .encode_dataset import check_labelled, encode_dataset
@@ -139,7 +140,7 @@ def _decidable(results, encoded):
     them. What `type_constraint` excludes is never predicted, whatever its margin, so it has one that no cut is below; a gold
     fact of this kind counts as missed, too."""
     margins = [
-        one.margins if one.excluded is None else np.where(one.excluded, np.float32(OUT_OF_REACH), one.margins)
+        one.margins if one.excluded is None else np.where(one.excluded, np.float32(LEAST_ASKED), one.margins)
         for one in results
     ]
     return margins, [one.labels for one in results], [unknown_facts([document]) for document in encoded]
