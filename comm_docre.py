@@ -528,7 +528,8 @@ def _add_export(parser):
     )
     tools = parser.add_argument_group("for annotation tools")
     tools.add_argument(
-        "--rel_info", help="JSON file {id: name} of relations, for readable names; predictions have their own"
+        "--rel_info",
+        help="JSON file {id: name} of relations, for readable names, and so that annotators can choose all of them",
     )
     tools.add_argument(
         "--coreference_relation",

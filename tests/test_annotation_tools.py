@@ -1010,6 +1010,9 @@ def test_predictions_become_documents_to_train_on(form, tmp_path, capsys):
     assert run("export", "--format", form, "--input", train, "--rel_info", names, "--output", other) == 0
     shown = other / "visual.conf" if form == "brat" else other
     assert "place of birth" in shown.read_text(encoding="utf-8")
+    configuration = {"label-studio": other.with_suffix(".xml"), "brat": shown}.get(form)
+    if configuration:  # an annotator may add a fact of a relation that was not predicted
+        assert "place of death" in configuration.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("command", ["export", "import"])

@@ -241,6 +241,24 @@ def test_rules_are_mined_and_labels_completed_by_commands(tmp_path):
     assert command("complete", "--documents", documents, "--rules", rules, "--output", rules)[0] == 2
 
 
+def test_complete_warns_of_a_relation_that_no_document_has(tmp_path, caplog):
+    (tmp_path / "in.json").write_text(json.dumps([random_document(4)]))
+    (tmp_path / "rel_info.json").write_text(json.dumps({"P1": "rare", "P17": "country"}))
+    (tmp_path / "rules.yaml").write_text("- P1(x, y) => P17(x, y)\n- P1(x, y) => P171(y, x)\n")
+    flags = [
+        "--documents",
+        tmp_path / "in.json",
+        "--rules",
+        tmp_path / "rules.yaml",
+        "--output",
+        tmp_path / "out.json",
+    ]
+    status, printed = command("complete", *flags)
+    assert status == 0 and "nothing follows" in printed and "by relation" not in printed
+    (warning,) = [line for line in caplog.messages if "no document has" in line]
+    assert warning == "the rule P1(x, y) => P171(y, x): no document has the relation P171"
+
+
 def test_compared_labels_by_hand():
     one = {"title": "a", "vertexSet": [[], []], "labels": [{"h": 0, "t": 1, "r": "P17"}, {"h": 1, "t": 0, "r": "P17"}]}
     true = {**one, "labels": [{"h": 0, "t": 1, "r": relation} for relation in ("P17", "P131", "P27")]}

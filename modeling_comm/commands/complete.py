@@ -4,13 +4,18 @@ import argparse
 import sys
 from functools import partial
 
+from transformers.utils import logging
+
 from ..data.dataset_entry import get_dataset
 from ..data.reading import read_labelled
 from ..extensions import import_extensions
 from ..incomplete_labels.rules import Completion, compare_labels, complete_labels, read_rules
 from ..utils.files import write_json
+from ..utils.relation_names import names_beside
 from ..utils.writer import is_standard_output
 from .errors import refuse_overwriting
+
+logger = logging.get_logger(__name__)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +32,13 @@ def run(args: argparse.Namespace) -> int:
     report = partial(print, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
     added = Completion.between(documents, completed, candidates)
     report(added)
-    report("by relation: " + ", ".join(f"{relation} {number:,}" for relation, number in added.by_relation.items()))
+    if added.by_relation:
+        report("by relation: " + ", ".join(f"{relation} {number:,}" for relation, number in added.by_relation.items()))
+    known = {label["r"] for document in (*documents, *(complete or ())) for label in document["labels"]}
+    known.update(names_beside(args.documents), candidates.inverse)
+    for rule in rules:
+        if unknown := sorted({atom.relation for atom in (*rule.conditions, rule.conclusion)} - known):
+            logger.warning("the rule %s: no document has the relation %s", rule, " or ".join(unknown))
     if complete is not None:
         for name, labels in (("as they were", documents), ("completed", completed)):
             found = compare_labels(labels, complete, candidates)

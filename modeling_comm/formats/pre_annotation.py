@@ -69,11 +69,13 @@ def collect_labels(
     items: Iterable[Document | PredictionRecord], names: Mapping[str, str], coreference: str
 ) -> PreAnnotationLabels:
     """
-    All labels of some documents or records. Those without text are counted under `left_out`, and are not to be written.
+    All labels of some documents or records, and all relations that have a name. Documents without text are counted under
+    `left_out`, and are not to be written.
 
     Args:
         items (`Iterable[Document | PredictionRecord]`): the documents.
-        names (`dict[str, str]`): readable names of relations, beside those of records.
+        names (`dict[str, str]`): readable names of relations, instead of those of records. They count as labels even if no
+            document has them: annotators add facts that were missed.
         coreference (`str`): what the relation between mentions of one entity is to be called.
 
     Raises:
@@ -93,12 +95,11 @@ def collect_labels(
         labels.left_out.update(left_out)
         types.update(span.type for span in annotation.marked.spans)
         found |= of_item
-    labels.names = {relation: names.get(relation, name) for relation, name in sorted(found.items())}
-    known = {**names, **labels.names}  # an import reads names of all of them
-    shared = Counter(known.values())
+    labels.names = dict(sorted({**found, **names}.items()))
+    shared = Counter(labels.names.values())
     for relation, name in labels.names.items():
         labels.relations[relation] = (
-            name if shared[name] == 1 and (name == relation or name not in known) else relation
+            name if shared[name] == 1 and (name == relation or name not in labels.names) else relation
         )
     labels.types = sorted(types)
     if twice := [title for title, times in Counter(labels.titles).items() if times > 1]:
