@@ -425,7 +425,8 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
         if [result.document_index for result in results] != list(range(len(documents))):
             raise RuntimeError(f"{description}: {len(results)} results for {len(documents)} documents")
         metrics = evaluated.metrics(documents, self.processing_class, self.ign_reference)
-        self._warn_if_nothing_is_predicted(metric_key_prefix, nothing_predicted(metrics, evaluated.ranking))
+        map_ = self.processing_class.decision.probability_map
+        self._warn_if_nothing_is_predicted(metric_key_prefix, nothing_predicted(metrics, evaluated.ranking, map_))
         if self.compute_metrics is not None:
             metrics |= self.compute_metrics(results)
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in metrics.items()}
