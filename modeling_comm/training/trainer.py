@@ -277,7 +277,8 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
                 f"step {self.state.global_step}: the loss is {outputs.loss.item()}; documents {self._documents_of_step()}; "
                 f"logits from {outputs.logits.min().item()} to {outputs.logits.max().item()}"
             )
-        self._add_evidence_loss(outputs)
+        if outputs.evidence_loss is not None:
+            self._add_to_log("evidence_loss", outputs.evidence_loss.detach() * self.args.world_size)
         # DDP averages gradients over processes, but the loss is a share of the sum over all of them.
         loss = outputs.loss * self.args.world_size
         return (loss, outputs) if return_outputs else loss
