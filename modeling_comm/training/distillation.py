@@ -96,7 +96,7 @@ def predict_teacher_logits(
             them.
         batch_size (`int`, defaults to 8): documents a forward pass.
         shard_size (`int`, defaults to 500): documents per file; what an interruption can cost.
-        max_length (`int`, *optional*): as in [`CommProcessor`].
+        max_length (`int`, *optional*): as for a call of [`CommProcessor`].
         rank, world_size (`int`): which of several processes this is; each reads all documents and labels its shards.
         autocast (callable, *optional*): gives the context of the forward passes, for half precision.
         total (`int`, *optional*): number of documents, for the progress bar.
