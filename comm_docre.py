@@ -360,7 +360,9 @@ def _add_import(parser):
     )
     parser.add_argument("--rel_info", help="JSON file of relations (default: rel_info.json beside --output)")
     parser.add_argument(
-        "--null_label", help="a label that means no relation, beside Na, NA, NR and no_relation, which always do"
+        "--null_label",
+        help="a label that means no relation, beside Na, NR, none, no_relation, no relation, no-relation and 1:NR:2, which do "
+        "always and without case",
     )
     parser.add_argument(
         "--on_bad_document",

@@ -104,6 +104,7 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     from dataset_scripts.loading import load_model
     from dataset_scripts.masking import with_masked_copies
     from modeling_comm.reporting.model_card import read_run
+    from modeling_comm.reporting.run_files import LATER_RECORD, RECORD
     from modeling_comm.reporting.run_record import RunRecord
     from modeling_comm.training.build_model import load_checkpoint, prepare_for_training
     from modeling_comm.training.build_trainer import build_trainer
@@ -207,13 +208,13 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         resumed_from=progress.resumed_from,
         decisions=read_decisions(trainer),
     )
-    file = folder / "run.json"
+    file = folder / RECORD
     if progress.finished and is_complete(file):
         record = record.added_to(read_json(file))
     # Scoring a finished training in its own folder leaves the training's record as it is.
     is_later = not training.do_train and (folder / "trainer_state.json").is_file()
     if trainer.is_world_process_zero():
-        write_json(folder / "evaluation.json" if is_later else file, record.to_dict())
+        write_json(folder / LATER_RECORD if is_later else file, record.to_dict())
     trainer.run_record = read_run(folder)[0] if is_later else record.to_dict()
     if training.push_to_hub:
         trainer.push_to_hub()  # with its model card

@@ -16,6 +16,7 @@ from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import Document, relation_ids, shown
 from modeling_comm.formats import ImportReport, matching_formats, read_documents
+from modeling_comm.formats.reading import means_no_relation
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
 from modeling_comm.utils.relation_names import RELATION_FILE, RELATION_PLACES, read_relation_names
@@ -387,7 +388,8 @@ def relation_labels(
             family have them.
         cache_dir (`str`, *optional*): where downloads are kept.
         null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it. One of the
-            other names that it has in published files, see [`NULL_LABELS`], takes its place where it is the only one there.
+            other names that it has in published files, see [`~modeling_comm.formats.reading.NULL_LABELS`], takes its place
+            where it is the only one there.
         inverse (`Mapping[str, str]`, *optional*): relations that a model does not have, because it reads them as others, see
             [`~modeling_comm.candidate_pairs.CandidatePairs`].
 
@@ -458,13 +460,9 @@ def labels_of_dataset(
     )
 
 
-# What published files call "no relation", without case.
-NULL_LABELS = frozenset(("na", "nr", "none", "no_relation", "no relation", "no-relation", "1:nr:2"))
-
-
 def _null_label(expected, found):
     """The label of the threshold class among all labels that were found."""
-    others = [label for label in found if label.casefold() in NULL_LABELS]
+    others = [label for label in found if means_no_relation(label)]
     return others[0] if expected not in found and len(others) == 1 else expected
 
 

@@ -190,7 +190,7 @@ def check_extensions(model: nn.Module) -> None:
 def _relocated(file, folder):
     """The file's text with its imports from the package made relative to the files in `folder`."""
     source = file.read_text(encoding="utf-8")
-    rows = source.split("\n")
+    rows = source.encode().split(b"\n")  # columns of `ast` count bytes
     imports = [node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.Import, ast.ImportFrom))]
     # From the end, so that positions stay true.
     for node in sorted(imports, key=lambda node: (node.lineno, node.col_offset), reverse=True):
@@ -216,5 +216,5 @@ def _relocated(file, folder):
         first, last = node.lineno - 1, node.end_lineno - 1
         before, after = rows[first][: node.col_offset], rows[last][node.end_col_offset :]
         relative = ast.unparse(ast.ImportFrom(module, node.names, level=1))
-        rows[first : last + 1] = [f"{before}{relative}{after}"]
-    return "\n".join(rows)
+        rows[first : last + 1] = [before + relative.encode() + after]
+    return b"\n".join(rows).decode()

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .decoding import Triple, scores_of
+from .documents import docred_type
 from .settings import AtLeast, InRange, Setting, SettingError, check_field, plain_number
-from .text_to_document import docred_type
 
 _NUMBERS = tuple(
     Setting(name, name, type_, None, (range_,))

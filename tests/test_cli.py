@@ -34,6 +34,8 @@ from modeling_comm.commands.predict_inputs import Item, hashed, read_items, with
 from modeling_comm.data.dataset_entry import LOCAL
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation.scoring import PredictionError
+from modeling_comm.graph.linking import DEFAULT_LINKER
+from modeling_comm.graph.unite import MAX_PROVENANCE
 from modeling_comm.utils import progress
 from modeling_comm.utils.imports import of_extra
 from modeling_comm.utils.writer import STANDARD_OUTPUT
@@ -663,6 +665,8 @@ def test_parsers_offer_what_the_commands_take():
     assert sorted(choices("convert", "--relation_encoder")) == sorted(convert._SYSTEMS)
     assert comm_docre.parser_of("convert").get_default("grid") == convert.ORIGINAL_GRID
     assert comm_docre.parser_of("evaluate").get_default("dataset_config") == LOCAL.name
+    graph = comm_docre.parser_of("graph")
+    assert (graph.get_default("linker"), graph.get_default("max_provenance")) == (DEFAULT_LINKER, MAX_PROVENANCE)
     # `predict` takes `-` itself, and a graph has its format from its name.
     names = comm_docre.COMMANDS.keys() - {"predict", "graph"}
     outputs = {name: comm_docre.parser_of(name)._option_string_actions.get("--output") for name in names}

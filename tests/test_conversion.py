@@ -325,6 +325,7 @@ def test_another_system_is_refused(relation_encoder, named, missing, bert, tmp_p
     ("rel2id", "message"),
     [
         ({"Na": 0, "P17": 1}, r"rel2id has 2 .*bilinear.weight.* 5 "),
+        ({"Na": "0", "P17": "1"}, r"rel2id has 2 labels, 'Na' .*bilinear.weight.* 5 "),
         ({"Na": 0, "P17": 2}, r"rel2id.json"),
         (["Na", "P17"], r"found \['Na', 'P17'\]"),
     ],

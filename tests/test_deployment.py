@@ -1,5 +1,6 @@
 """Trained models made ready to run elsewhere: int8, programs of torch.export."""
 
+import inspect
 import pickle
 
 import pytest
@@ -8,8 +9,9 @@ from helpers import TOKENIZERS, random_document, small_encoder, tiny_config, tin
 from torch import nn
 
 import comm_docre
-from modeling_comm.deployment.export import export_program, largest_difference
+from modeling_comm.deployment.export import _Logits, export_program, largest_difference
 from modeling_comm.deployment.quantization import quantize_backbone
+from modeling_comm.features import ModelInputs
 from modeling_comm.relation_encoders import available_relation_encoders
 
 BACKBONES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert", "mpnet", "deberta-v2", "modernbert")
@@ -47,6 +49,11 @@ def test_int8_starts_from_float32_on_the_cpu(change):
 
 
 # ---------------------------------------------------------------------------------------------------------- torch.export
+
+
+def test_onnx_has_the_inputs_that_logits_need():
+    needed = ModelInputs.__required_keys__ - {"sentences"}  # which only evidence needs
+    assert set(inspect.signature(_Logits.forward).parameters) - {"self"} == needed
 
 
 @pytest.mark.parametrize("backbone", ["deberta-v2", "modernbert"])  # of bert's the command writes one

@@ -885,6 +885,17 @@ def test_logged_distillation_loss(make_trainer):
     np.testing.assert_allclose(logs[2], means, rtol=1e-5)
 
 
+def test_logging_by_hand(make_trainer):
+    trainer = make_trainer()
+    trainer.log({"loss": 1.0})  # before any step
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.compute_loss(trainer.model, batch, num_items_in_batch=1)
+    for _ in range(2):  # within a step, and again when nothing came since
+        trainer.log({"loss": 1.0})
+    first, second, third = (log.get("distillation_loss") for log in trainer.state.log_history)
+    assert second > 0 and first is third is None
+
+
 @pytest.mark.parametrize("kind", [list, as_rows])
 def test_evaluation_is_the_parents(make_trainer, kind):
     dev = [random_document(entities, seed=50 + index) for index, entities in enumerate((3, 1, 6, 0))]

@@ -42,7 +42,7 @@ from modeling_comm import (
     RelationEncoder,  # the base class
     register_relation_encoder,
 )
-from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"
+UNIT = "naïve"; from modeling_comm.losses import register_loss, relation_distances; SIGN = "é"
 
 
 @register_relation_encoder("entities_only")
@@ -186,8 +186,8 @@ def test_the_copy_differs_in_its_imports_from_the_package_alone(folder, tmp_path
         "    register_relation_encoder,",
         ")",
         "from .extensions import cmm_loss, GroupedBilinear as Bilinear, RelationEncoder, register_relation_encoder",
-        'from modeling_comm.losses import register_loss, relation_distances; UNIT = "naïve"',
-        'from .losses import register_loss, relation_distances; UNIT = "naïve"',
+        'UNIT = "naïve"; from modeling_comm.losses import register_loss, relation_distances; SIGN = "é"',
+        'UNIT = "naïve"; from .losses import register_loss, relation_distances; SIGN = "é"',
         "        from modeling_comm import at_least_float32",
         "        from .extensions import at_least_float32",
         "    from modeling_comm import reduce_losses",

@@ -10,7 +10,7 @@ from datasets import Dataset
 from helpers import ROOT, SHARED, requires_shared, run_script, save_backbone
 
 import comm_docre
-from dataset_scripts.builder import load_splits
+from dataset_scripts.builder import load_splits, relation_labels
 from dataset_scripts.provenance import read_provenance
 from modeling_comm import CommConfig, CommProcessor
 from modeling_comm.commands.import_outputs import write_documents
@@ -26,6 +26,7 @@ from modeling_comm.formats import (
     read_documents,
     register_format,
 )
+from modeling_comm.formats.reading import NULL_LABELS
 from modeling_comm.settings import NameTakenError, SettingError
 
 FIXTURES = ROOT / "tests" / "fixtures" / "formats"
@@ -380,6 +381,26 @@ def test_a_label_without_a_relation_is_no_null_label(label, field, tmp_path):
     with pytest.raises(DocumentError) as error:
         read(tmp_path / "one.json", "docred")
     assert error.value.field == field
+
+
+@pytest.mark.parametrize("name", [*sorted(NULL_LABELS), "NONE", "No_Relation", "Na"])
+def test_a_name_of_no_relation_is_no_fact_and_no_label_of_training(name, tmp_path):
+    document = read(FIXTURES / "two_documents.json")[0][0]
+    labels = [{"h": 0, "t": 1, "r": "P19"}, {"h": 0, "t": 1, "r": name}]
+    (tmp_path / "one.json").write_text(json.dumps([{**document, "labels": labels}]))
+    (found,), report = read(tmp_path / "one.json", "docred")
+    assert found["labels"] == labels[:1] and report.dropped == {"labels that mean no relation": 1}
+    assert list(report.relations) == ["P19"]
+    with pytest.raises(ValueError, match="means no relation"):
+        relation_labels(documents=[{"labels": labels}])
+
+
+def test_names_of_no_relation_are_where_a_user_reads_of_them():
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    said = next(line for line in page.splitlines() if "`--null_label`" in line)
+    help_ = comm_docre.parser_of("import")._option_string_actions["--null_label"].help
+    for text in (said, help_, read_documents.__doc__):
+        assert all(name in text.casefold() for name in NULL_LABELS)
 
 
 @requires_shared

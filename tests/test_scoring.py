@@ -23,7 +23,7 @@ from modeling_comm.commands.evaluate import compare_files
 from modeling_comm.data import get_dataset
 from modeling_comm.documents import DocumentError
 from modeling_comm.evaluation import scoring, type_prior
-from modeling_comm.evaluation.cutoffs import average_precision, tune_offset
+from modeling_comm.evaluation.cutoffs import average_precision, tune_offset, tune_offset_of_groups
 from modeling_comm.evaluation.evidence_scores import sentence_rates
 from modeling_comm.evaluation.mismatch import mismatch_warnings, translate_relations
 from modeling_comm.evaluation.scoring import (
@@ -360,6 +360,7 @@ def test_tuned_offset_at_the_edges():
     assert offset < 1.0 and offset == pytest.approx(1.0) and f1 == 1.0
     assert tune_offset([2.0, 1.0], [False, False], 1) == (2.0, 0.0)  # nothing is above 2
     assert tune_offset([], [], 1) == (0.0, 0.0)
+    assert tune_offset_of_groups([1, 2], [1, 1], [1, 2], 2) == tune_offset([1, 2, 2], [True, True, False], 2)
     for dtype in (
         np.float32,
         np.float64,

@@ -6,13 +6,8 @@ import random
 import pytest
 from helpers import SHARED, requires_shared
 
-from modeling_comm.documents import DocumentError, validate_document
-from modeling_comm.text_to_document import (
-    docred_type,
-    document_from_text,
-    split_sentences,
-    text_from_document,
-)
+from modeling_comm.documents import DocumentError, docred_type, validate_document
+from modeling_comm.text_to_document import document_from_text, split_sentences, text_from_document
 
 
 def words(text):

@@ -27,9 +27,11 @@ from transformers import (
 )
 
 from dataset_scripts.builder import FEATURES, load_splits
-from modeling_comm.decoding import official_predictions
+from modeling_comm.decision_settings import DecisionSettings
+from modeling_comm.decoding import Predictions, official_predictions
 from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.out_of_memory import DocumentMemoryError
+from modeling_comm.probabilities import ProbabilityMap
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.settings import SettingError
 from modeling_comm.training.batching import DocumentStream
@@ -40,7 +42,7 @@ from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments, metric_names
 from modeling_comm.training.hyperparameter_search import HyperparameterSearch
 from modeling_comm.training.predict_split import predict_test
-from modeling_comm.training.results import gain_of_tie
+from modeling_comm.training.results import gain_of_tie, nothing_predicted
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -771,6 +773,29 @@ def test_nothing_that_clears_the_threshold_is_warned_of(make_trainer, caplog):
     trainer.tune_threshold_offset()
     caplog.clear()
     assert trainer.evaluate()["eval_f1"] > 0 and "clears the threshold" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("map_", "said", "helps"),
+    [
+        (None, "the highest margin is -2.00", "tune_threshold_offset"),
+        (
+            ProbabilityMap(0.5, (0.0,), 0.75),
+            "the highest probability is 0.2689, and the map's cut is 0.75",
+            "fit_probability_map",
+        ),
+    ],
+)
+def test_the_warning_says_what_the_decision_is_about(map_, said, helps):
+    found = Predictions.from_logits(
+        torch.tensor([[0.0, -2.0], [0.0, -4.0]]),
+        torch.tensor([[0, 1], [1, 0]]),
+        DecisionSettings(probability_map=map_),
+    )
+    evaluated = EvaluatedDocuments()
+    evaluated.add([dataclasses.replace(found, labels=np.array([[True], [False]]))])
+    warning = nothing_predicted({"predicted_positives": 0, "average_precision": 1.0}, evaluated.ranking, map_)
+    assert said in warning and helps in warning and ("margin" in warning) == (map_ is None)
 
 
 @each_kind

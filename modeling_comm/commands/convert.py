@@ -158,7 +158,7 @@ def read_labels(path: str | os.PathLike) -> dict[int, str]:
         raise ValueError(
             f"{path}: expected an object of relations and their ids 0, 1, ..., each once; found {rel2id!r:.200}"
         )
-    return {index: label for label, index in rel2id.items()}
+    return {int(index): label for label, index in rel2id.items()}
 
 
 def _inferred_fields(relation_encoder, tensors, id2label):

@@ -9,10 +9,13 @@ from ..settings import SettingError
 from .rates import ratio
 
 
+def _floats(scores):
+    scores = np.asarray(scores)
+    return scores if scores.dtype.kind == "f" else scores.astype(float)
+
+
 def _check_candidates(function, scores, correct, total_gold):
-    scores, correct = np.asarray(scores), np.asarray(correct, dtype=bool)
-    if scores.dtype.kind != "f":
-        scores = scores.astype(float)
+    scores, correct = _floats(scores), np.asarray(correct, dtype=bool)
     if scores.ndim != 1 or scores.shape != correct.shape:
         expected = f"one-dimensional, like the scores, whose shape is {scores.shape}"
         raise SettingError(function, "the shape of correct", correct.shape, expected)
@@ -72,7 +75,7 @@ def tune_offset_of_groups(
         correct, counts (`(n,)` int64 array): how many of its candidates are gold facts, and how many it has.
         total_gold (`int`): as in [`average_precision`].
     """
-    values, hits, taken = _cumulate(scores, correct, counts)
+    values, hits, taken = _cumulate(_floats(scores), np.asarray(correct), np.asarray(counts))
     if not len(values):
         return 0.0, 0.0
     f1 = 2 * hits / (taken + total_gold)

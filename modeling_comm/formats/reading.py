@@ -14,9 +14,14 @@ from .format_registry import input_files, unread_files
 from .import_report import ImportReport
 from .marked_text import MarkedTextOptions
 
-# Labels of pairs in which no relation holds: no facts, in the files that list them.
-NULL_LABELS = frozenset(("Na", "NA", "NR", "no_relation"))
+# What published files call "no relation", in lower case: labels of pairs, and no facts.
+NULL_LABELS = frozenset(("na", "nr", "none", "no_relation", "no relation", "no-relation", "1:nr:2"))
 _BROKEN_OFF = (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile)
+
+
+def means_no_relation(label: str) -> bool:
+    """Whether a label is one of [`NULL_LABELS`], without case."""
+    return label.casefold() in NULL_LABELS
 
 
 def read_documents(
@@ -44,7 +49,8 @@ def read_documents(
             mentions whose place is wrong, with what needs them. A file that cannot be parsed always raises.
         relations (`Collection[str]`, *optional*): the known relations. Any is accepted by default.
         source (`str`, *optional*): how messages call the file. Its path by default.
-        null_label (`str`, *optional*): a label that means no relation, beside `Na`, `NA`, `NR` and `no_relation`.
+        null_label (`str`, *optional*): a label that means no relation, beside those that always do, without case: `Na`, `NR`,
+            `none`, `no_relation`, `no relation`, `no-relation` and `1:NR:2`.
         options ([`MarkedTextOptions`], *optional*): how the files of annotation tools are read; of other formats they are not
             used.
         relation_ids (`dict[str, str]`, *optional*): ids of relations by their readable names, where the files may have these.
@@ -61,7 +67,6 @@ def read_documents(
     report = ImportReport() if report is None else report
     # Without one of its mentions an entity may get another number: these follow the first mentions.
     report.drop_mentions = on_bad_document == "drop_part" and not keep_entities
-    null_labels = NULL_LABELS if null_label is None else NULL_LABELS | {null_label}
     files = input_files(path, format)
     report.unread_files += unread_files(path, files, format)
     options = replace(_resolved(options or MarkedTextOptions(), files), relation_ids=relation_ids or {})
@@ -70,9 +75,7 @@ def read_documents(
         where = {"source": source or file, "relations": relations}
         arguments = (file, report) if form.links_mentions is None else (file, report, options)
         items = form.read(*arguments)
-        for document in _checked(
-            items, where, report, on_bad_document, null_labels, relation_ids or {}, keep_entities
-        ):
+        for document in _checked(items, where, report, on_bad_document, null_label, relation_ids or {}, keep_entities):
             report.note("documents with the title of an earlier one", document["title"] in titles)
             titles.add(document["title"])
             yield document
@@ -96,7 +99,7 @@ def _incomplete(path, index, error):
     return DocumentError(path, index, None, None, str(error), expected)
 
 
-def _checked(items, where, report, on_bad_document, null_labels, relation_ids, keep_entities):
+def _checked(items, where, report, on_bad_document, null_label, relation_ids, keep_entities):
     """Documents of what a reader gives."""
     index = -1
     try:
@@ -104,7 +107,7 @@ def _checked(items, where, report, on_bad_document, null_labels, relation_ids, k
             try:
                 if isinstance(item, DocumentError):
                     raise item
-                document = _finished(item, report, index, where["source"], null_labels, relation_ids)
+                document = _finished(item, report, index, where["source"], null_label, relation_ids)
                 if on_bad_document == "drop_part":
                     document, parts = drop_bad_parts(document, index=index, **where, keep_entities=keep_entities)
                     for kind, number in parts.items():
@@ -122,7 +125,7 @@ def _checked(items, where, report, on_bad_document, null_labels, relation_ids, k
         raise _incomplete(where["source"], index + 1, error) from error
 
 
-def _finished(item, report, index, path, null_labels, relation_ids):
+def _finished(item, report, index, path, null_label, relation_ids):
     """A document whose labels are facts between two entities, each once."""
     document = document_of_text(item, report, index=index, source=path) if isinstance(item, AnnotatedText) else item
     labels = document.get("labels") if isinstance(document, dict) else None
@@ -135,7 +138,7 @@ def _finished(item, report, index, path, null_labels, relation_ids):
         if (relation := label["r"]) in relation_ids:
             label = {**label, "r": relation_ids[relation]}
         fact = tuple(label.get(name) for name in ("h", "t", "r"))
-        if fact[2] in null_labels:
+        if fact[2] == null_label or means_no_relation(fact[2]):
             report.drop("labels that mean no relation")
         elif fact[0] == fact[1] and fact[0] is not None:
             report.drop("facts of an entity with itself")

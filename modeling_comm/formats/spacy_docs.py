@@ -15,9 +15,9 @@ from .pre_annotation import pre_annotation
 
 # Groups of `doc.spans` whose name begins so are chains of coreference, in spaCy's experimental component.
 _CHAINS = "coref_clusters"
-# Extensions of documents: the one of this library's component, and the one of spaCy's tutorial on relation extraction, whose
-# values are probabilities by label, 1.0 or 0.0 where they were annotated.
-_RECORD, _TUTORIAL = "comm_docre", "rel"
+# Extensions of documents: the one of this library's component, which is the record of the prediction in plain values, and the one
+# of spaCy's tutorial on relation extraction, whose values are probabilities by label, 1.0 or 0.0 where they were annotated.
+RECORD, _TUTORIAL = "comm_docre", "rel"
 _SURE = 0.5
 
 
@@ -117,13 +117,13 @@ def _of_docbin(path):
 def _json_of(doc):
     """A `Doc` as its JSON, with the two extensions."""
     item = doc.to_json()
-    extensions = {name: doc.user_data.get(("._.", name, None, None)) for name in (_RECORD, _TUTORIAL)}
+    extensions = {name: doc.user_data.get(("._.", name, None, None)) for name in (RECORD, _TUTORIAL)}
     return {**item, "title": doc.user_data.get("title"), "_": extensions}
 
 
 def _record(item):
     extensions = item.get("_") if isinstance(item, Mapping) else None
-    return extensions.get(_RECORD) if isinstance(extensions, Mapping) else None
+    return extensions.get(RECORD) if isinstance(extensions, Mapping) else None
 
 
 def _marked(item, index, path, report):

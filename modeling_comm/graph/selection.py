@@ -23,7 +23,7 @@ class GraphSelection:
             compared without case.
         head_types (`str` or `Iterable[str]`, *optional*), tail_types (`str` or `Iterable[str]`, *optional*): Entity types of head
             and tail in their document; labels of CoNLL-2003 and OntoNotes mean DocRED's types, see
-            [`~text_to_document.docred_type`].
+            [`~modeling_comm.documents.docred_type`].
 
     Raises:
         SettingError: A value does not fit.

@@ -15,7 +15,6 @@ from ..probabilities import ProbabilityMap, sigmoid
 from ..utils.imports import of_extra
 from .probability_map import FOLDS, FittedMap, cells_looked_at, fold_of, reliability
 
-PLOT = "reliability.png"
 WAYS = {"threshold": "own threshold", "offset": "one offset", "map": "map to probabilities"}
 
 

@@ -183,7 +183,7 @@ def _loss(sums, relation, slope, intercepts):
     return float(at_most - slope * gold_margin.sum() - (gold * intercepts[relation]).sum())
 
 
-def _fit(sums, relation, strength, tolerance=1e-10, steps=100):
+def _fit(sums, relation, strength):
     """Slope and intercepts `b + e_r` that minimise the negative log likelihood plus `strength / 2 * sum e_r^2`, by Newton's
     method."""
     sums = np.where(sums[0] > 0.5, sums, 0.0)  # a difference of sums may leave a trace
@@ -205,7 +205,7 @@ def _fit(sums, relation, strength, tolerance=1e-10, steps=100):
         return _loss(sums, relation, values[0], values[1] + values[2:]) + strength / 2 * (values[2:] ** 2).sum()
 
     value = objective(parameters)
-    for _ in range(steps):
+    for _ in range(100):
         probability = sigmoid(parameters[0] * mean + (parameters[1] + parameters[2:])[place])
         expected = number * probability
         weight = expected * (1 - probability)
@@ -223,7 +223,7 @@ def _fit(sums, relation, strength, tolerance=1e-10, steps=100):
         while (new := objective(parameters - scale * step)) > value and scale > 1e-6:
             scale /= 2
         parameters, gain, value = parameters - scale * step, value - new, new
-        if gain < tolerance * max(1.0, abs(value)):
+        if gain < 1e-10 * max(1.0, abs(value)):
             break
     return float(parameters[0]), parameters[1] + parameters[2:]
 

@@ -19,12 +19,10 @@ except ImportError as error:
 from transformers import pipeline
 
 from ..configuration_comm import TASK
+from ..formats.spacy_docs import RECORD
 from ..pipeline_comm import LOOKAHEAD_BATCHES  # registers the task, too
 from ..prediction_record import PredictionRecord
 from ..settings import SettingError
-
-# The record of the prediction: plain values, which spaCy saves with the document.
-RECORD = "comm_docre"
 
 
 @dataclass(frozen=True)

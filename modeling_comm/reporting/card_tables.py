@@ -10,6 +10,7 @@ from ..configuration_comm import settings_of
 from ..features import what_was_lost
 from ..incomplete_labels.decision_report import WAYS
 from .markdown import Markdown, code, plain, table
+from .run_record import SPLITS
 
 METRICS = {
     "f1": "F1",
@@ -18,7 +19,6 @@ METRICS = {
     "recall": "Recall",
     "average_precision": "Average precision",
 }
-SPLITS = {"eval": "validation", "test": "test"}  # by the prefix of their metrics
 
 
 def results_table(

@@ -28,11 +28,11 @@ from ..features import encoding_report
 from ..utils.files import read_json
 from ..utils.writer import write_text
 from . import card_tables
-from .card_tables import METRICS, SPLITS, base_model, base_name, is_evaluation
+from .card_tables import METRICS, base_model, base_name, is_evaluation
 from .markdown import Markdown, block, code, one_line, plain
 from .redaction import redact
-from .run_files import RECORD_FIELDS
-from .run_record import device_record, epoch_log, ign_reference_record, kept_step_of, versions
+from .run_files import CARD, RECORD, RECORD_FIELDS, SUMMARY, TEST_SCORES
+from .run_record import SPLITS, device_record, epoch_log, ign_reference_record, kept_step_of, versions
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def write_model_card(
     [`render_model_card`]'s, and the errors [`read_run`]'s."""
     record, scores, summary = read_run(folder, record)
     card = render_model_card(record, scores, repo_id, name, summary, tags)
-    write_text(Path(folder) / "README.md", card)
+    write_text(Path(folder) / CARD, card)
 
 
 # -------------------------------------------------------------------------------------------------------------- records
@@ -175,19 +175,19 @@ def read_run(
         ValueError: one of them is not JSON, or something else than what a run writes.
     """
     folder = Path(folder)
-    if record is None and (folder / "run.json").is_file():
-        record = _read_object(folder / "run.json", *RECORD_FIELDS)
+    if record is None and (folder / RECORD).is_file():
+        record = _read_object(folder / RECORD, *RECORD_FIELDS)
     if record is None:
-        if not (folder / "summary.json").is_file():
+        if not (folder / SUMMARY).is_file():
             raise FileNotFoundError(
-                f"{folder}: expected run.json or summary.json, which run_docre.py writes, found neither"
+                f"{folder}: expected {RECORD} or {SUMMARY}, which run_docre.py writes, found neither"
             )
-        summary = _read_object(folder / "summary.json", "seeds", "metrics")
-        first = folder / f"seed-{summary['seeds'][0]}" / "run.json"
+        summary = _read_object(folder / SUMMARY, "seeds", "metrics")
+        first = folder / f"seed-{summary['seeds'][0]}" / RECORD
         return _read_object(first, *RECORD_FIELDS), None, summary
-    scores = _read_scores(folder / "test_scores.json") if (folder / "test_scores.json").is_file() else None
+    scores = _read_scores(folder / TEST_SCORES) if (folder / TEST_SCORES).is_file() else None
     if scores and scores["scores"]["f1"] != (record.get("metrics") or {}).get("test_f1"):
-        logger.warning("%s: test_scores.json is of another run than the record; the model card leaves it out", folder)
+        logger.warning("%s is of another run than the record; the model card leaves it out", folder / TEST_SCORES)
         scores = None
     return record, scores, None
 

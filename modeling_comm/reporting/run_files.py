@@ -10,8 +10,12 @@ from ..utils.files import json_text, read_json
 # What runs with several seeds write into the folder that holds theirs.
 SUMMARY = "summary.json"
 
-# What a run writes of its results, and a picture of them. The picture is known by the file behind it.
-RESULTS = ("run.json", "evaluation.json", "results.json", "test_scores.json", "reliability.png", "decisions.json")
+# What a run writes of its results: its record, that of scoring a finished training, predictions and scores of the test documents,
+# what its map decides, and a picture of that. The picture is known by the file behind it.
+RECORD, LATER_RECORD = "run.json", "evaluation.json"
+PREDICTIONS, TEST_SCORES = "results.json", "test_scores.json"
+DECISIONS, PLOT = "decisions.json", "reliability.png"
+RESULTS = (RECORD, LATER_RECORD, PREDICTIONS, TEST_SCORES, PLOT, DECISIONS)
 
 # The model card.
 CARD = "README.md"
@@ -28,10 +32,10 @@ _OF_MODEL = ("model.safetensors", "processor_config.json", "tokenizer.json", "to
 
 # Fields that such a file has in every version, with their types.
 _FIELDS: dict[str, dict[str, Any]] = {
-    "run.json": RECORD_FIELDS,
-    "evaluation.json": RECORD_FIELDS,
-    "test_scores.json": {"scores": dict, "type_prior": dict | None},
-    "decisions.json": {"cut": float, "dev": dict},
+    RECORD: RECORD_FIELDS,
+    LATER_RECORD: RECORD_FIELDS,
+    TEST_SCORES: {"scores": dict, "type_prior": dict | None},
+    DECISIONS: {"cut": float, "dev": dict},
     SUMMARY: {"seeds": list, "metrics": dict},
     SETTINGS: {"model_name_or_path": str, "learning_rate": float | int, "sha256": dict},
     _CONFIG: {"model_type": str},
@@ -46,13 +50,13 @@ def is_of_a_run(file: Path) -> bool:
     Args:
         file (`Path`): has one of the names above, or is a model's `config.json`.
     """
-    if file.name == "reliability.png":
-        return file.is_file() and is_of_a_run(file.with_name("decisions.json"))
+    if file.name == PLOT:
+        return file.is_file() and is_of_a_run(file.with_name(DECISIONS))
     try:
         if file.name == CARD:
             return f"\n- {TASK}\n" in file.read_text(encoding="utf-8", errors="replace")
         content = read_json(file)
-        if file.name == "results.json":
+        if file.name == PREDICTIONS:
             return _are_predictions(content) and file.read_bytes() == json_text(content).encode(
                 errors="backslashreplace"
             )

@@ -19,8 +19,11 @@ from transformers import Trainer, TrainingArguments
 from ..evaluation.scoring import IgnReference
 from ..utils.files import write_json
 from .redaction import redact, redact_command
+from .run_files import SUMMARY
 
 _PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "huggingface_hub", "tokenizers", "numpy")
+# The documents of metrics, by the first word of their names.
+SPLITS = {"eval": "validation", "test": "test"}
 
 
 def command_line() -> str:
@@ -207,8 +210,8 @@ class RunRecord(Provenance):
 
         def holds(metric):
             kind = metric.partition("_")[0]
-            of_files = kind not in _SPLITS or _SPLITS[kind] in same
-            return of_files and (same_reference or kind not in _SPLITS or "ign_" not in metric)
+            of_files = kind not in SPLITS or SPLITS[kind] in same
+            return of_files and (same_reference or kind not in SPLITS or "ign_" not in metric)
 
         parts = {part: earlier["data"].get(part) or {} for part in ("files", "published", "encoding")}
         kept = {part: {split: one for split, one in found.items() if split in same} for part, found in parts.items()}
@@ -219,10 +222,6 @@ class RunRecord(Provenance):
             metrics={name: value for name, value in earlier["metrics"].items() if holds(name)} | self.metrics,
             scored_by=provenance,
         )
-
-
-# The documents of metrics, by the first word of their names.
-_SPLITS = {"eval": "validation", "test": "test"}
 
 
 def kept_step_of(trainer: Trainer) -> int | None:
@@ -255,7 +254,7 @@ def epoch_log(log_history: Iterable[dict[str, Any]]) -> list[dict]:
 def write_summary(folder: Path, seeds: list[int], metrics: list[dict[str, float]]) -> str:
     """Writes `summary.json`, the mean and the standard deviation of every metric over seeds; returns the lines to print."""
     summary = summarize(metrics)
-    write_json(folder / "summary.json", {"seeds": seeds, "metrics": summary})
+    write_json(folder / SUMMARY, {"seeds": seeds, "metrics": summary})
     shown = ((key, summary[key]) for key in ("eval_f1", "test_f1", "test_ign_f1") if key in summary)
     return "\n".join(f"{key}: {_mean_of_seeds(seeds, values)}" for key, values in shown)
 

@@ -109,7 +109,7 @@ class DocumentStream:
 
     Args:
         documents: DocRED documents (or rows of the loader with `streaming=True`); every iteration starts at their beginning.
-        max_length (`int`, *optional*): as in [`CommProcessor`].
+        max_length (`int`, *optional*): as for a call of [`CommProcessor`].
         buffer_size (`int`, defaults to 1000): documents among which the next one is drawn at random.
 
     Raises:

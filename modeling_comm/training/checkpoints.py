@@ -17,7 +17,7 @@ from ..losses import get_loss
 from ..processing_comm import CommProcessor
 from ..relation_encoders import get_relation_encoder
 from ..reporting.redaction import redact
-from ..reporting.run_files import CARD, RESULTS, SETTINGS, SUMMARY, is_of_a_run
+from ..reporting.run_files import CARD, RECORD, RESULTS, SETTINGS, SUMMARY, is_of_a_run
 from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
 from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
@@ -255,7 +255,7 @@ def delete_results_of_other_models(folder: Path, seed: int, model: str) -> None:
     """
     if Path(model).resolve() == folder.resolve():
         return
-    record = folder / "run.json"
+    record = folder / RECORD
     scored = read_json(record)["config"].get("_name_or_path") if is_of_a_run(record) else None
     if scored is None or Path(scored).resolve() != Path(model).resolve():
         delete_results(folder, seed, f"the model {model}")

@@ -10,9 +10,10 @@ from datasets import Dataset
 
 from ..decoding import Predictions
 from ..features import LEAST_ASKED
-from ..incomplete_labels.decision_report import PLOT, plot_reliability, report_on_dev, report_on_test
+from ..incomplete_labels.decision_report import plot_reliability, report_on_dev, report_on_test
 from ..incomplete_labels.probability_map import CannotFitError, fit_probability_map
 from ..processing_comm import CommProcessor
+from ..reporting.run_files import DECISIONS, PLOT
 from ..utils.files import read_json, write_json
 from .encode_dataset import check_labelled, encode_dataset
 from .evaluation import unknown_facts
@@ -20,8 +21,6 @@ from .script_arguments import RunArguments
 from .trainer import CommTrainer
 
 logger = logging.getLogger(__name__)
-
-FILE = "decisions.json"
 
 
 def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str | None = None) -> dict:
@@ -129,7 +128,7 @@ def compare_on_test(
 
 def read_decisions(trainer: CommTrainer) -> dict | None:
     """The content of `decisions.json`; None where the run has fitted no map."""
-    file = Path(trainer.args.output_dir) / FILE
+    file = Path(trainer.args.output_dir) / DECISIONS
     if trainer.processing_class.decision.probability_map is None or not file.is_file():
         return None
     return read_json(file)
@@ -150,9 +149,9 @@ def _write(trainer, report):
     if not trainer.is_world_process_zero():
         return
     folder = Path(trainer.args.output_dir)
-    write_json(folder / FILE, report)  # before the picture, which without it is not known as a run's
+    write_json(folder / DECISIONS, report)  # before the picture, which without it is not known as a run's
     try:
         plot_reliability(report, folder / PLOT)
-        write_json(folder / FILE, {**report, "plot": PLOT})
+        write_json(folder / DECISIONS, {**report, "plot": PLOT})
     except ImportError as error:
         logger.info("%s", error)

@@ -96,7 +96,7 @@ def predict_teacher_logits(
             them.
         batch_size (`int`, defaults to 8): documents a forward pass.
         shard_size (`int`, defaults to 500): documents per file; what an interruption can cost.
-        max_length (`int`, *optional*): as in [`CommProcessor`].
+        max_length (`int`, *optional*): as for a call of [`CommProcessor`].
         rank, world_size (`int`): which of several processes this is; each reads all documents and labels its shards.
         autocast (callable, *optional*): gives the context of the forward passes, for half precision.
         total (`int`, *optional*): number of documents, for the progress bar.
@@ -391,7 +391,6 @@ class DistillationTrainer(CommTrainer):
         self.teacher_logits = teacher_logits
         self.distillation_weight = distillation_weight
         self.distillation_raw_logits = distillation_raw_logits
-        self._distilled, self._distilled_since = 0.0, None
         super().__init__(*args, **kwargs)
         teacher_logits.check(self.processing_class)
         self.data_collator = _DistillationCollator(self.processing_class, teacher_logits)
@@ -427,8 +426,7 @@ class DistillationTrainer(CommTrainer):
         inputs = dict(inputs)
         teacher_logits = inputs.pop("teacher_logits", None)  # there is none where a process has no documents left
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if self._distilled_since is None:
-            self._distilled_since = self.state.global_step
+        part: torch.Tensor | float = 0.0
         if teacher_logits is not None:
             term = distillation_loss(
                 outputs.logits,
@@ -442,16 +440,9 @@ class DistillationTrainer(CommTrainer):
             if self.model.config.loss_reduction == "mean":
                 term = term / num_items_in_batch
             loss = loss + self.distillation_weight * term
-            self._distilled = self._distilled + term.detach()
+            part = term.detach()
+        self._add_to_log("distillation_loss", part)
         return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            total = torch.as_tensor(self._distilled, dtype=torch.float32, device=self.args.device)
-            steps = self.state.global_step - self._distilled_since
-            logs["distillation_loss"] = self.accelerator.reduce(total, "mean").item() / steps
-            self._distilled, self._distilled_since = 0.0, None
-        super().log(logs, start_time)
 
     def _encoded_stream(self):
         return _LabelledOnDemand(self.processing_class, self.train_dataset.max_length, self.teacher_logits)

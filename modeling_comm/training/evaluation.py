@@ -136,7 +136,8 @@ class EvaluatedDocuments:
                     ranks, labels = ranks[candidates], labels[candidates]
                 self.ranking.add(ranks, labels)
             if not self.keep_margins:
-                result = dataclasses.replace(result, pairs=None, margins=None, excluded=None, labels=None)
+                decides = dict.fromkeys(("pairs", "margins", "excluded", "labels", "completed_by"))
+                result = dataclasses.replace(result, **decides)
             self.results.append(result)
 
     def merge(self, others: list["EvaluatedDocuments"]) -> None:

@@ -1,8 +1,7 @@
-"""What a trainer does for evidence: its pairs are counted, its loss is logged, its threshold is chosen."""
+"""What a trainer does for evidence: its pairs are counted, its threshold is chosen."""
 
 from typing import Any
 
-import torch
 from transformers import Trainer
 from transformers.utils import logging
 
@@ -18,7 +17,6 @@ class EvidenceTraining(Trainer):
     """The part of [`CommTrainer`] that is about evidence."""
 
     _evidence_pairs = None  # of a step, accumulated batches and processes included
-    _evidence_loss, _evidence_since = 0.0, None
 
     def _count_evidence(self, batch_samples, device):
         if self.model.config.evidence_weight:
@@ -26,25 +24,11 @@ class EvidenceTraining(Trainer):
             annotated = sum(int(count_evidence_pairs(batch["evidence"], average)) for batch in batch_samples)
             self._evidence_pairs = self._sum_over_processes(annotated, device)
 
-    def _add_evidence_loss(self, outputs):
-        if outputs.evidence_loss is not None:
-            self._evidence_loss = self._evidence_loss + outputs.evidence_loss.detach() * self.args.world_size
-            if self._evidence_since is None:
-                self._evidence_since = self.state.global_step
-
     def _reset_evidence_threshold(self):
         if self.model is None:  # a search over hyperparameters makes a model for each trial; the first one's did this
             return
         default = default_evidence_threshold(self.model.config.evidence_weight)
         self.processing_class.decision.reset_evidence_threshold(default)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs and self._evidence_since is not None:
-            total = torch.as_tensor(self._evidence_loss, dtype=torch.float32, device=self.args.device)
-            steps = max(self.state.global_step - self._evidence_since, 1)
-            logs["evidence_loss"] = self.accelerator.reduce(total, "mean").item() / steps
-            self._evidence_loss, self._evidence_since = 0.0, None
-        super().log(logs, start_time)
 
     def tune_evidence_threshold(self, eval_dataset: Any = None) -> float:
         """

@@ -14,6 +14,7 @@ from ..evaluation.field_scores import score_data_set
 from ..evaluation.scoring import format_scores
 from ..evaluation.type_prior import TypePrior
 from ..processing_comm import CommProcessor
+from ..reporting.run_files import PREDICTIONS, TEST_SCORES
 from ..utils.files import write_json
 from .decisions import compare_on_test
 from .trainer import CommTrainer
@@ -53,7 +54,7 @@ def predict_test(
         return metrics
     folder = Path(trainer.args.output_dir)
     predictions = official_predictions(output.predictions, documents, processor.id2label)
-    write_json(folder / "results.json", predictions)
+    write_json(folder / PREDICTIONS, predictions)
     labelled, total = sum("labels" in document for document in documents), len(documents)
     scored = labelled == total
     logger.info("%d of %d test documents have labels%s", labelled, total, "" if scored else ": no scores")
@@ -64,7 +65,7 @@ def predict_test(
             prior = score_data_set(entry, by_types, documents, reference)
             metrics["test_type_prior_f1"] = prior["f1"]
         print("\n" + format_scores(scores, baseline=prior, baseline_name="type prior") + "\n")
-        write_json(folder / "test_scores.json", {"scores": scores, "type_prior": prior})
+        write_json(folder / TEST_SCORES, {"scores": scores, "type_prior": prior})
         compare_on_test(trainer, output.predictions, encoded)
     trainer.log(dict(metrics))  # for TensorBoard and other trackers
     print_triples(output.predictions, documents, processor, show_triples)

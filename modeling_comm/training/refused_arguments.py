@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ..reporting.run_files import SETTINGS, is_of_a_run
+from ..reporting.run_files import RECORD, SETTINGS, is_of_a_run
 from .script_arguments import TUNING_FLAGS, Arguments, DistillationArguments
 
 # Combinations of flags that are refused: when, and what the user is told.
@@ -132,7 +132,7 @@ def check_folder_of_seeds(folder: Path) -> None:
     Raises:
         ValueError: it has the settings or the record of a run.
     """
-    if found := [name for name in (SETTINGS, "run.json") if is_of_a_run(folder / name)]:
+    if found := [name for name in (SETTINGS, RECORD) if is_of_a_run(folder / name)]:
         raise ValueError(
             f"--output_dir {folder} is the folder of a run with one seed (found {found[0]}); choose another one for --seeds"
         )

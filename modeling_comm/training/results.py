@@ -4,6 +4,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
 from ..evaluation.ranking import CandidateRanking
+from ..probabilities import ProbabilityMap, sigmoid
 
 
 def can_be_kept(args: TrainingArguments, control: TrainerControl) -> bool:
@@ -57,19 +58,28 @@ def gain_of_tie(metrics: dict[str, float], state: TrainerState, metric_for_best_
     return metrics.get(key, 0.0) - best.get(key, 0.0)
 
 
-def nothing_predicted(metrics: dict[str, float], ranking: CandidateRanking | None) -> str | None:
+def nothing_predicted(
+    metrics: dict[str, float], ranking: CandidateRanking | None, probability_map: ProbabilityMap | None = None
+) -> str | None:
     """
     A warning where no relation of any pair clears the threshold although there are gold facts, and what helps; else None.
 
     Args:
         metrics (`dict[str, float]`): of [`~evaluation.EvaluatedDocuments`].
         ranking (`CandidateRanking`, *optional*): of all candidates; None where documents have no labels.
+        probability_map (`ProbabilityMap`, *optional*): the one that decided, if there is one; candidates are then ranked by the
+            logits of their probabilities, not by margins.
     """
     if metrics["predicted_positives"] or ranking is None or not ranking.num_gold:
         return None
+    if probability_map is None:
+        highest = f"the highest margin is {ranking.highest:.2f}"
+        help_ = "tune_threshold_offset finds the margin with the best F1"
+    else:
+        highest = f"the highest probability is {sigmoid(ranking.highest):.4g}, and the map's cut is {probability_map.cut:.4g}"
+        help_ = "fit_probability_map chooses the map and its cut again"
     return (
-        f"no relation of any pair clears the threshold, so F1 is 0; the highest margin is {ranking.highest:.2f}. "
+        f"no relation of any pair clears the threshold, so F1 is 0; {highest}. "
         f"Average precision is {metrics['average_precision']:.4f}; it does not depend on the threshold and shows whether the "
-        "model learns. More training steps or a higher head_learning_rate help; tune_threshold_offset finds the margin with the "
-        "best F1."
+        f"model learns. More training steps or a higher head_learning_rate help; {help_}."
     )
