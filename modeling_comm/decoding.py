@@ -137,8 +137,6 @@ class Predictions(Mapping):
         document_index (`int`, *optional*): the document's place in its data set.
         sentence_scores (`dict[tuple[int, int], list[float]]`, *optional*): by head and tail, each sentence's share in the pair's
             attention; of the pairs that were predicted, and of those that have a gold relation. See [`add_evidence`].
-        completed_by (`list[tuple]`, *optional*): the arguments of each [`with_rules`] that completed the triples; with another
-            offset the rules are applied again.
     """
 
     triples: list[Triple]
@@ -152,7 +150,6 @@ class Predictions(Mapping):
     loss: float | None = None
     document_index: int | None = None
     sentence_scores: dict[tuple[int, int], list[float]] | None = None
-    completed_by: list[tuple] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     def _given(self):
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -183,16 +180,14 @@ class Predictions(Mapping):
         return cls(triples, dataclasses.replace(settings), **removed, **kept)
 
     def at_offset(self, threshold_offset: float) -> "Predictions":
-        """The same document, decided with another `threshold_offset`. Needs `margins`. What rules completed is completed
-        again. Triples have evidence where `sentence_scores` has their pair."""
+        """The same document, decided with another `threshold_offset`. Needs `margins`. Triples have evidence where
+        `sentence_scores` has their pair."""
         if self.margins is None:
             raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
         settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
         margins, pairs = torch.from_numpy(self.margins), torch.from_numpy(self.pairs)
         triples, removed = _decide_margins(margins, pairs, settings, self.excluded)
-        predictions = dataclasses.replace(self, triples=triples, settings=settings, completed_by=None, **removed)
-        for given in self.completed_by or ():
-            predictions = predictions.with_rules(*given)
+        predictions = dataclasses.replace(self, triples=triples, settings=settings, **removed)
         predictions.find_evidence()
         return predictions
 
@@ -253,8 +248,7 @@ class Predictions(Mapping):
             added.append(
                 Triple(head, tail, label, margin, probability=probability, rule=str(given[rule]), premises=from_)
             )
-        completed_by = [*(self.completed_by or ()), (rules, id2label, candidates, document)]
-        return dataclasses.replace(self, triples=[*self.triples, *added], completed_by=completed_by)
+        return dataclasses.replace(self, triples=[*self.triples, *added])
 
     def find_evidence(self) -> None:
         """Gives each triple whose pair `sentence_scores` has the sentences above `evidence_threshold`, if there is one."""

@@ -73,19 +73,6 @@ def test_rules_may_name_relations_that_are_read_as_others():
         tiny_processor(rules=[rule])
 
 
-def test_another_offset_applies_the_rules_again():
-    predictions = Predictions.from_logits(logits((0, 1, 1), (1, 2, 3)), PAIRS, DecisionSettings())
-    completed = predictions
-    for rule in RULES[:2]:  # the second reads what follows by the first
-        completed = completed.with_rules([Rule.parse(rule)], LABELS)
-    assert [one.rule for one in completed.triples] == [None, None, *RULES[:2]]
-    assert completed.at_offset(0.0).triples == completed.triples
-    assert completed.at_offset(1.0).triples == [], "nothing is predicted, so nothing follows"
-    assert completed.at_offset(1.0).at_offset(0.0).triples == completed.triples
-    assert completed.at_offset(0.0).at_offset(-2.0).at_offset(0.0).triples == completed.triples
-    assert predictions.at_offset(0.0).triples == predictions.triples
-
-
 def test_what_follows_has_the_models_own_probability():
     map_ = ProbabilityMap(1.0, [0.0] * 4, 0.5)
     predictions = Predictions.from_logits(logits((0, 1, 1)), PAIRS, DecisionSettings(probability_map=map_))

@@ -136,8 +136,7 @@ class EvaluatedDocuments:
                     ranks, labels = ranks[candidates], labels[candidates]
                 self.ranking.add(ranks, labels)
             if not self.keep_margins:
-                decides = dict.fromkeys(("pairs", "margins", "excluded", "labels", "completed_by"))
-                result = dataclasses.replace(result, **decides)
+                result = dataclasses.replace(result, pairs=None, margins=None, excluded=None, labels=None)
             self.results.append(result)
 
     def merge(self, others: list["EvaluatedDocuments"]) -> None:
