@@ -181,7 +181,7 @@ class Predictions(Mapping):
 
     def at_offset(self, threshold_offset: float) -> "Predictions":
         """The same document, decided with another `threshold_offset`. Needs `margins`. Triples have evidence where
-        `sentence_scores` has their pair."""
+        `sentence_scores` has their pair. Those that rules added are not among them: apply [`with_rules`] to the result."""
         if self.margins is None:
             raise ValueError("margins is None; expected predictions that keep them, see `from_logits`")
         settings = dataclasses.replace(self.settings, threshold_offset=threshold_offset)
