@@ -721,6 +721,20 @@ def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, int
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
 
 
+def test_the_best_checkpoint_of_a_folder_that_was_moved(make_trainer, monkeypatch):
+    """It is killed after its last checkpoint: none is saved later that would look for the best one."""
+    settings = {"num_train_epochs": 2, "callbacks": [give_scores(monkeypatch, f1=[0.4, 0.1])]}
+    killed = make_trainer(**{**settings, "callbacks": [*settings["callbacks"], KillAt(4, saved=True)]})
+    with pytest.raises(InterruptedError):
+        killed.train()
+    moved = make_trainer(**settings, folder="moved")
+    Path(killed.args.output_dir).rename(moved.args.output_dir)
+    moved.train(resume_from_checkpoint=True)
+    best = Path(moved.args.output_dir) / "checkpoint-2"
+    assert (moved.state.best_model_checkpoint, kept_step_of(moved)) == (str(best), 2)
+    assert_equal_weights(weights(moved), load_file(best / "model.safetensors"))
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_the_best_checkpoint_is_one_that_was_saved(make_trainer, monkeypatch, saved):
     scores, by_step = iter([0.9, 0.3, 0.8, 0.5, 0.7, 0.4, 0.6, 0.2]), {}

@@ -32,6 +32,19 @@ class SavedTraining(Trainer):
             # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
             Path(folder, "training_args.bin").unlink(missing_ok=True)
 
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        counters = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        # By its step: the state has the path of the call that saved it, and since then the folder may have been moved, or the
+        # working directory is another one.
+        best = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return counters
+
     def _load_best_model(self):
         # The parent would keep the last weights without a word to anyone who reads the record.
         if has_weights(self.state.best_model_checkpoint):
