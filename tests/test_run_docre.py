@@ -42,6 +42,7 @@ from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_files import RESULTS
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
+from modeling_comm.training.checkpoint_files import being_saved
 from modeling_comm.training.checkpoints import (
     Progress,
     delete_results_of_other_models,
@@ -989,18 +990,32 @@ def test_restart_deletes_its_own_checkpoints_only(work, new_model):
     run(*new_model, "--do_train", "--max_steps", "1", "--output_dir", folder)
     (folder / "checkpoint-best").mkdir()
     (folder / "checkpoint-best" / "trainer_state.json").write_text("{}")
-    (folder / "checkpoint-12345").mkdir()
-    (folder / "checkpoint-12345" / "notes.txt").write_text("somebody's")
     (folder / "checkpoint-9.txt").write_text("somebody's")
+    others = folder / "checkpoint-12345"
+    others.mkdir()
+    (others / "notes.txt").write_text("somebody's")
+    for restart in ([], ["--restart"]):
+        with pytest.raises(ValueError, match="checkpoint-12345: found files that no training has saved"):
+            run(*new_model, "--do_train", *restart, "--output_dir", folder)
+    assert (others / "notes.txt").is_file() and checkpoint_steps(folder, complete=True) == {1}
+    shutil.rmtree(others)
     run(*new_model, "--do_train", "--restart", "--output_dir", folder)
-    assert (folder / "checkpoint-best" / "trainer_state.json").is_file()
-    assert (folder / "checkpoint-12345" / "notes.txt").is_file() and (folder / "checkpoint-9.txt").is_file()
+    assert (folder / "checkpoint-best" / "trainer_state.json").is_file() and (folder / "checkpoint-9.txt").is_file()
     assert checkpoint_steps(folder, complete=True) == {3, 6}
     (folder / "settings.json").unlink()
     for restart in ([], ["--restart"]):
         with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
             run(*new_model, "--do_train", *restart, "--output_dir", folder)
     assert checkpoint_steps(folder, complete=True) == {3, 6}
+
+
+def test_restart_deletes_half_a_checkpoint(tmp_path):
+    with pytest.raises(InterruptedError), being_saved(tmp_path / "checkpoint-6"):
+        raise InterruptedError
+    training = CommTrainingArguments(str(tmp_path), use_cpu=True)
+    for restart in (False, True):  # without, other settings are no reason to refuse
+        assert find_progress(training, {"seed": int(restart)}, restart) == Progress()
+        assert (tmp_path / "checkpoint-6").is_dir() is not restart
 
 
 def test_all_processes_restart_together(first, work):

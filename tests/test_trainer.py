@@ -34,7 +34,14 @@ from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.settings import SettingError
 from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.build_trainer import build_trainer
-from modeling_comm.training.checkpoint_files import delete_old_checkpoints, last_complete_checkpoint, own_checkpoints
+from modeling_comm.training.checkpoint_files import (
+    being_saved,
+    delete_old_checkpoints,
+    half_checkpoints,
+    last_complete_checkpoint,
+    own_checkpoints,
+    refuse_checkpoints_of_others,
+)
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments, metric_names
@@ -44,6 +51,7 @@ from modeling_comm.training.results import gain_of_tie
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
+from modeling_comm.utils.writer import remove_unfinished
 
 PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator", "compute_loss_func")
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
@@ -928,14 +936,31 @@ def test_a_training_that_was_stopped_is_resumed(make_trainer):
 @pytest.mark.parametrize("limit", [1, 2])
 def test_folders_of_others_are_not_deleted(make_trainer, monkeypatch, tmp_path, limit):
     count = give_scores(monkeypatch, f1=[0.2, 0.5, 0.1])
-    own = [tmp_path / "run" / name / "weights.bin" for name in ("checkpoint-1-mine", "checkpoint-99")]
+    own = [tmp_path / "run" / name / "weights.bin" for name in ("checkpoint-1-mine", "checkpoint-best")]
     for file in own:
         file.parent.mkdir(parents=True)
         file.touch()
+    (tmp_path / "run" / "checkpoint-2").mkdir()  # and empty: there is nothing to lose
+    half = tmp_path / "run" / "checkpoint-99"
+    with pytest.raises(InterruptedError), being_saved(half):
+        (half / "model.safetensors").touch()
+        raise InterruptedError
     make_trainer(num_train_epochs=3, save_total_limit=limit, callbacks=[count]).train()
     assert all(file.is_file() for file in own)
-    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")} - {file.parent.name for file in own}
+    kept = {path.name for path in (tmp_path / "run").glob("*checkpoint-*")} - {file.parent.name for file in own}
     assert kept == ({"checkpoint-4", "checkpoint-6"} if limit == 2 else {"checkpoint-4"})
+    assert not [*(tmp_path / "run").rglob("*.unfinished")]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "notes.txt"])
+def test_a_checkpoint_of_others_is_not_written_into(make_trainer, name):
+    trainer = make_trainer()
+    folder = Path(trainer.args.output_dir) / "checkpoint-2"
+    folder.mkdir(parents=True)
+    (folder / name).write_text("somebody's")
+    with pytest.raises(ValueError, match=re.escape(f"{folder}: found files that no training has saved")):
+        trainer.train()
+    assert [path.read_text() for path in Path(trainer.args.output_dir).rglob("*.*")] == ["somebody's"]
 
 
 @pytest.mark.parametrize(
@@ -1075,6 +1100,41 @@ def test_checkpoints_are_ordered_by_number(tmp_path, two_checkpoints):
     shutil.copytree(two_checkpoints / "checkpoint-4", tmp_path / "checkpoint-best")
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_complete_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_checkpoint_is_the_trainers_own_while_it_is_saved(tmp_path, again):
+    folder = tmp_path / "checkpoint-2"
+    if again:
+        folder.mkdir()
+        (folder / "trainer_state.json").touch()
+    with pytest.raises(InterruptedError), being_saved(folder):
+        assert own_checkpoints(tmp_path) == []
+        raise InterruptedError
+    assert half_checkpoints(tmp_path) == [folder]
+    refuse_checkpoints_of_others(tmp_path)
+    with being_saved(folder):
+        (folder / "trainer_state.json").touch()
+    assert half_checkpoints(tmp_path) == [] and own_checkpoints(tmp_path) == [folder]
+    assert [path.name for path in folder.iterdir()] == ["trainer_state.json"]
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_that_is_deleted_is_deleted_later(tmp_path, monkeypatch):
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+
+    def killed(folder, **kwargs):
+        (Path(folder) / "trainer_state.json").unlink()
+        raise InterruptedError
+
+    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+        patched.setattr(shutil, "rmtree", killed)
+        delete_old_checkpoints(tmp_path, 1)
+    refuse_checkpoints_of_others(tmp_path)
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 def test_checkpoint_written_again_is_incomplete_until_its_end(make_trainer, monkeypatch):

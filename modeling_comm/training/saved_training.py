@@ -1,7 +1,7 @@
 """What a training leaves in its folder: checkpoints, the best of them, the model and its card."""
 
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from transformers import Trainer
@@ -9,9 +9,9 @@ from transformers.utils import logging
 
 from ..reporting.model_card import trainer_record, write_model_card
 from ..saved_folder import replacing_folder
-from ..utils.writer import full_disk_is_named, remove_unfinished
+from ..utils.writer import full_disk_is_named
 from .adapters import has_adapters, save_merged
-from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
+from .checkpoint_files import being_saved, checkpoint_size, delete_old_checkpoints, has_weights
 from .results import can_be_kept, chooses_checkpoints, gain_of_tie, key_of_metric
 
 logger = logging.get_logger(__name__)
@@ -71,16 +71,13 @@ class SavedTraining(Trainer):
         return True
 
     def _save_checkpoint(self, model, trial):
-        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            if folder.is_dir():
-                (folder / "trainer_state.json").unlink(missing_ok=True)
-                remove_unfinished(folder)
+        folder = Path(self._get_output_dir(trial))
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
         self._saves_checkpoint = True
         try:
             with (
-                full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)),
+                full_disk_is_named(folder, checkpoint_size(self.model, self.optimizer)),
+                being_saved(checkpoint) if self.args.should_save else nullcontext(),
                 self._deleting_nothing(),
             ):
                 super()._save_checkpoint(model, trial)
