@@ -846,8 +846,10 @@ def test_finished_training_is_not_repeated(first, work, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(CommTrainer, "train", refuse)
+    config = read(folder / "run.json")["config"]
     (again,), _ = run(*flags)
     assert {name: (folder / name).read_bytes() for name in before} == before
+    assert again.keys() == metrics.keys() and read(folder / "run.json")["config"] == config
     timing = ("_runtime", "_per_second")
     for key in metrics:
         assert again[key] == metrics[key] or key.endswith(timing), key
@@ -1288,9 +1290,14 @@ def test_record_of_a_streamed_training(work, new_model):
     run(*flags)
     of_train = read(folder / "run.json")["data"]["encoding"]["train"]
     assert (of_train["documents"], of_train["since_step"]) == (2, 1)
+    (folder / "run.json").unlink()  # as if it had been killed before its record
     run(*flags, "--do_eval")
     report = read(folder / "run.json")["data"]["encoding"]
     assert report["train"] == of_train and report["validation"]["documents"] == 3
+    (folder / "trainer_state.json").unlink()  # and as if after its last checkpoint
+    run(*flags)
+    assert read(folder / "run.json")["data"]["encoding"]["train"] == {"since_step": 2}
+    assert "not counted before step 2 (train)" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("evaluates", [True, False])

@@ -906,14 +906,25 @@ def test_a_training_that_had_ended_takes_no_further_step(make_trainer, caplog, t
     """It is killed after its last checkpoint, and before its model is saved."""
     settings = {"train": train, "dev": None, "save_strategy": "steps", "lr_scheduler_type": "constant", **length}
     whole = make_trainer(**settings, folder="whole")
-    whole.train()
+    whole_loss = whole.train().training_loss
     with pytest.raises(InterruptedError):
         make_trainer(**settings, callbacks=[KillAt(3, saved=True)]).train()
     resumed = make_trainer(**settings)
-    resumed.train(resume_from_checkpoint=True)
+    assert resumed.train(resume_from_checkpoint=True).training_loss == whole_loss > 0
     assert resumed.state.global_step == whole.state.global_step == 3
     assert_equal_weights(weights(resumed), weights(whole))
     assert "had no fact" not in caplog.text, "the documents of a stream are not read again"
+
+
+def test_the_mean_loss_of_a_resumed_training_needs_all_losses(make_trainer):
+    settings = {"dev": None, "logging_strategy": "no"}
+    with pytest.raises(InterruptedError):
+        make_trainer(**settings, callbacks=[KillAt(3)]).train()
+    for strategy in ("no", "steps"):
+        resumed = make_trainer(**{**settings, "logging_strategy": strategy})
+        resumed.args.save_strategy = "no"
+        found = resumed.train(resume_from_checkpoint=True)
+        assert "train_loss" not in found.metrics and np.isnan(found.training_loss)
 
 
 def test_a_training_that_was_stopped_is_resumed(make_trainer):
@@ -1045,6 +1056,16 @@ def test_interrupted_training_ends_with_the_same_weights(make_trainer, kind, ord
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step == 12
     assert_equal_weights(weights(resumed), weights(whole))
+    losses = [
+        [
+            (log["step"], log.get("loss"), log.get("train_loss"))
+            for log in trainer.state.log_history
+            if "eval_f1" not in log
+        ]
+        for trainer in (resumed, whole)
+    ]
+    assert losses[0] == losses[1]
+    assert [step for step, *_ in losses[0]] == [3, 4, 6, 8, 9, 12, 12], "the last one is that of the training"
 
 
 def test_resuming_without_a_checkpoint_is_refused(make_trainer):
@@ -1127,9 +1148,9 @@ def test_what_a_kill_leaves_of_a_checkpoint_that_is_deleted_is_deleted_later(tmp
 
     def killed(folder, **kwargs):
         (Path(folder) / "trainer_state.json").unlink()
-        raise InterruptedError
+        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(InterruptedError):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(shutil, "rmtree", killed)
         delete_old_checkpoints(tmp_path, 1)
     refuse_checkpoints_of_others(tmp_path)

@@ -274,4 +274,5 @@ def restore_finished(trainer: CommTrainer) -> dict[str, float]:
     state = TrainerState.load_from_json(Path(trainer.args.output_dir) / "trainer_state.json")
     for name in ("log_history", "best_global_step", "best_model_checkpoint", "global_step", "epoch"):
         setattr(trainer.state, name, getattr(state, name))
-    return dict(next(entry for entry in reversed(state.log_history) if "train_runtime" in entry))
+    entry = next(entry for entry in reversed(state.log_history) if "train_runtime" in entry)
+    return {name: value for name, value in entry.items() if name != "step"}  # which is no metric, but the log's
