@@ -142,7 +142,9 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     if progress.finished:
         logger.info("%s: the training is finished; --restart would repeat it", folder)
         kept = {name: getattr(arguments.model, name) for name in ("attn_implementation", "trust_remote_code")}
+        name = model.config.name_or_path
         model, processor = load_checkpoint(ModelArguments(str(folder), **kept))
+        model.config.name_or_path = name  # as in the call that trained
 
     # Encoded documents.
     if "validation" not in data.splits or not (training.do_train or training.do_eval):
@@ -160,8 +162,11 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
     # Training.
     trainer = build_trainer(arguments, model, processor, encoded, data.ign_reference)
     metrics = {}
+    of_stream = folder / "_stream_report.json"  # a push leaves out names with _
     if progress.finished:
         metrics |= restore_finished(trainer)
+        if data.is_streamed("train") and of_stream.is_file():
+            reports["train"] = read_json(of_stream)
     elif training.do_train:
         if progress.checkpoint:
             logger.info("resuming from %s", progress.checkpoint)
@@ -171,10 +176,16 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
             keep_evidence_threshold=arguments.model.evidence_threshold is not None,
             keep_fusion_threshold=arguments.model.fusion_threshold is not None,
         ).metrics
-        metrics |= tune_decisions(trainer, arguments.run)
+        tune_decisions(trainer, arguments.run)
         trainer.save_model(_internal_call=True)  # without a push: the one at the end has the record, too
+        if data.is_streamed("train"):
+            reports["train"] = trainer.gather_stream_report()
+            if progress.resumed_from:  # earlier calls have kept no count of what they read
+                reports["train"]["since_step"] = progress.resumed_from[-1]
+            if trainer.is_world_process_zero():
+                write_json(of_stream, reports["train"])
         trainer.save_state()  # written last: it says that the training is finished
-    metrics |= tuned_values(processor, arguments.run)
+    metrics |= tuned_values(trainer, arguments.run)
 
     # Evaluation and prediction.
     if training.do_eval:
@@ -187,10 +198,6 @@ def run_seed(arguments: Arguments, data: "Data") -> dict[str, float]:
         metrics |= predict_test(trainer, encoded["test"], test, prior_from, data.entry, show)
 
     # Record and model card.
-    if trainer.stream_report:
-        reports["train"] = trainer.gather_stream_report()
-        if progress.resumed_from:  # earlier calls have kept no count of what they read
-            reports["train"]["since_step"] = progress.resumed_from[-1]
     record = RunRecord.of_trainer(
         trainer,
         started,

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.self_training import completed, predict
 from experiments.shared import own_and_passed
+from modeling_comm.commands.errors import refuse_overwriting
 from modeling_comm.incomplete_labels.rules import Completion, Fact
 from modeling_comm.utils.files import read_json, write_json
 
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("documents", type=Path, help="in the form of DocRED")
     parser.add_argument("output", type=Path, help="file to write")
     options = parser.parse_args(words)
+    refuse_overwriting([options.output], [options.documents, options.model])
     documents = read_json(options.documents)
     results, processor = predict(options.model, documents, flags)
     found = [

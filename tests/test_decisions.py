@@ -27,7 +27,7 @@ from modeling_comm.prediction_record import parse_record
 from modeling_comm.probabilities import ProbabilityMap
 from modeling_comm.training.batching import FEATURE_COLUMNS
 from modeling_comm.training.build_model import load_checkpoint
-from modeling_comm.training.decisions import compare_on_test, fit_map, tune_decisions
+from modeling_comm.training.decisions import compare_on_test, fit_map, tune_decisions, tuned_values
 from modeling_comm.training.script_arguments import ModelArguments, RunArguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -214,6 +214,19 @@ def test_what_types_exclude_is_not_decided(relations, mean, cap, tmp_path, monke
         assert way["gold"] == gold and way["predicted"] <= 10 * allowed and way["f1"] > 0.5 and way["recall"] < 1
     assert dev["threshold"]["predicted"] == sum(len(one.triples) for one in results)
     assert (sum(one.removed_by_cap for one in results) > 0) == (cap is not None)
+
+
+def test_what_a_fit_is_worth_is_known_in_a_later_call(tmp_path):
+    """Of a run that was killed between the end of its training and its record."""
+    (tmp_path / "decisions.json").write_text(json.dumps({"dev": {"map": {"f1": 0.5, "macro_f1": 0.25, "ece": 0.1}}}))
+    decision = SimpleNamespace(probability_map={"cut": 0.4})
+    processor, args = SimpleNamespace(decision=decision), SimpleNamespace(output_dir=tmp_path)
+    trainer, arguments = SimpleNamespace(processing_class=processor, args=args), RunArguments(fit_probability_map=True)
+    expected = {"eval_cross_fitted_f1": 0.5, "eval_cross_fitted_macro_f1": 0.25}
+    assert tuned_values(trainer, arguments) == expected
+    assert tuned_values(trainer, RunArguments()) == {}
+    decision.probability_map = None
+    assert tuned_values(trainer, arguments) == {}, "no map could be fitted"
 
 
 def test_what_is_tuned_without_rules_is_said(caplog):

@@ -42,6 +42,7 @@ from modeling_comm.evaluation.scoring import load_ign_reference, score
 from modeling_comm.reporting.run_files import RESULTS
 from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.training.build_model import load_checkpoint
+from modeling_comm.training.checkpoint_files import being_saved
 from modeling_comm.training.checkpoints import (
     Progress,
     delete_results_of_other_models,
@@ -845,8 +846,10 @@ def test_finished_training_is_not_repeated(first, work, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(CommTrainer, "train", refuse)
+    config = read(folder / "run.json")["config"]
     (again,), _ = run(*flags)
     assert {name: (folder / name).read_bytes() for name in before} == before
+    assert again.keys() == metrics.keys() and read(folder / "run.json")["config"] == config
     timing = ("_runtime", "_per_second")
     for key in metrics:
         assert again[key] == metrics[key] or key.endswith(timing), key
@@ -989,18 +992,32 @@ def test_restart_deletes_its_own_checkpoints_only(work, new_model):
     run(*new_model, "--do_train", "--max_steps", "1", "--output_dir", folder)
     (folder / "checkpoint-best").mkdir()
     (folder / "checkpoint-best" / "trainer_state.json").write_text("{}")
-    (folder / "checkpoint-12345").mkdir()
-    (folder / "checkpoint-12345" / "notes.txt").write_text("somebody's")
     (folder / "checkpoint-9.txt").write_text("somebody's")
+    others = folder / "checkpoint-12345"
+    others.mkdir()
+    (others / "notes.txt").write_text("somebody's")
+    for restart in ([], ["--restart"]):
+        with pytest.raises(ValueError, match="checkpoint-12345: found files that no training has saved"):
+            run(*new_model, "--do_train", *restart, "--output_dir", folder)
+    assert (others / "notes.txt").is_file() and checkpoint_steps(folder, complete=True) == {1}
+    shutil.rmtree(others)
     run(*new_model, "--do_train", "--restart", "--output_dir", folder)
-    assert (folder / "checkpoint-best" / "trainer_state.json").is_file()
-    assert (folder / "checkpoint-12345" / "notes.txt").is_file() and (folder / "checkpoint-9.txt").is_file()
+    assert (folder / "checkpoint-best" / "trainer_state.json").is_file() and (folder / "checkpoint-9.txt").is_file()
     assert checkpoint_steps(folder, complete=True) == {3, 6}
     (folder / "settings.json").unlink()
     for restart in ([], ["--restart"]):
         with pytest.raises(ValueError, match=r"checkpoints without settings\.json"):
             run(*new_model, "--do_train", *restart, "--output_dir", folder)
     assert checkpoint_steps(folder, complete=True) == {3, 6}
+
+
+def test_restart_deletes_half_a_checkpoint(tmp_path):
+    with pytest.raises(InterruptedError), being_saved(tmp_path / "checkpoint-6"):
+        raise InterruptedError
+    training = CommTrainingArguments(str(tmp_path), use_cpu=True)
+    for restart in (False, True):  # without, other settings are no reason to refuse
+        assert find_progress(training, {"seed": int(restart)}, restart) == Progress()
+        assert (tmp_path / "checkpoint-6").is_dir() is not restart
 
 
 def test_all_processes_restart_together(first, work):
@@ -1273,9 +1290,14 @@ def test_record_of_a_streamed_training(work, new_model):
     run(*flags)
     of_train = read(folder / "run.json")["data"]["encoding"]["train"]
     assert (of_train["documents"], of_train["since_step"]) == (2, 1)
+    (folder / "run.json").unlink()  # as if it had been killed before its record
     run(*flags, "--do_eval")
     report = read(folder / "run.json")["data"]["encoding"]
     assert report["train"] == of_train and report["validation"]["documents"] == 3
+    (folder / "trainer_state.json").unlink()  # and as if after its last checkpoint
+    run(*flags)
+    assert read(folder / "run.json")["data"]["encoding"]["train"] == {"since_step": 2}
+    assert "not counted before step 2 (train)" in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("evaluates", [True, False])

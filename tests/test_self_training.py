@@ -160,6 +160,13 @@ def test_a_model_labels_documents_by_its_own_decisions(work, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{sum(map(len, expected))} facts added to 0 in ")
 
 
+def test_documents_are_not_labelled_in_their_own_file(tmp_path):
+    documents = tmp_path / "documents.json"
+    documents.write_text("[]")
+    with pytest.raises(ValueError, match="would be written over the input"):
+        label_documents.main([str(tmp_path), str(documents), str(documents), "--", "--use_cpu"])
+
+
 def test_labelled_documents_of_one_title_are_labelled_in_chunks(work, tmp_path, monkeypatch):
     """Nothing is scored, for which titles have to differ, and no margins are kept."""
     folder, _ = work

@@ -36,7 +36,14 @@ from modeling_comm.reporting.run_record import kept_step_of
 from modeling_comm.settings import SettingError
 from modeling_comm.training.batching import DocumentStream
 from modeling_comm.training.build_trainer import build_trainer
-from modeling_comm.training.checkpoint_files import delete_old_checkpoints, last_complete_checkpoint, own_checkpoints
+from modeling_comm.training.checkpoint_files import (
+    being_saved,
+    delete_old_checkpoints,
+    half_checkpoints,
+    last_complete_checkpoint,
+    own_checkpoints,
+    refuse_checkpoints_of_others,
+)
 from modeling_comm.training.checks import NothingToLearnError
 from modeling_comm.training.encode_dataset import encode_dataset
 from modeling_comm.training.evaluation import EvaluatedDocuments, metric_names
@@ -46,6 +53,7 @@ from modeling_comm.training.results import gain_of_tie, nothing_predicted
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer, DocumentBatchSampler
 from modeling_comm.training.training_args import CommTrainingArguments
+from modeling_comm.utils.writer import remove_unfinished
 
 PARENTS = ("callbacks", "ign_reference", "model", "compute_metrics", "data_collator", "compute_loss_func")
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
@@ -723,6 +731,20 @@ def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, int
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
 
 
+def test_the_best_checkpoint_of_a_folder_that_was_moved(make_trainer, monkeypatch):
+    """It is killed after its last checkpoint: none is saved later that would look for the best one."""
+    settings = {"num_train_epochs": 2, "callbacks": [give_scores(monkeypatch, f1=[0.4, 0.1])]}
+    killed = make_trainer(**{**settings, "callbacks": [*settings["callbacks"], KillAt(4, saved=True)]})
+    with pytest.raises(InterruptedError):
+        killed.train()
+    moved = make_trainer(**settings, folder="moved")
+    Path(killed.args.output_dir).rename(moved.args.output_dir)
+    moved.train(resume_from_checkpoint=True)
+    best = Path(moved.args.output_dir) / "checkpoint-2"
+    assert (moved.state.best_model_checkpoint, kept_step_of(moved)) == (str(best), 2)
+    assert_equal_weights(weights(moved), load_file(best / "model.safetensors"))
+
+
 @pytest.mark.parametrize("saved", [True, False])
 def test_the_best_checkpoint_is_one_that_was_saved(make_trainer, monkeypatch, saved):
     scores, by_step = iter([0.9, 0.3, 0.8, 0.5, 0.7, 0.4, 0.6, 0.2]), {}
@@ -909,14 +931,25 @@ def test_a_training_that_had_ended_takes_no_further_step(make_trainer, caplog, t
     """It is killed after its last checkpoint, and before its model is saved."""
     settings = {"train": train, "dev": None, "save_strategy": "steps", "lr_scheduler_type": "constant", **length}
     whole = make_trainer(**settings, folder="whole")
-    whole.train()
+    whole_loss = whole.train().training_loss
     with pytest.raises(InterruptedError):
         make_trainer(**settings, callbacks=[KillAt(3, saved=True)]).train()
     resumed = make_trainer(**settings)
-    resumed.train(resume_from_checkpoint=True)
+    assert resumed.train(resume_from_checkpoint=True).training_loss == whole_loss > 0
     assert resumed.state.global_step == whole.state.global_step == 3
     assert_equal_weights(weights(resumed), weights(whole))
     assert "had no fact" not in caplog.text, "the documents of a stream are not read again"
+
+
+def test_the_mean_loss_of_a_resumed_training_needs_all_losses(make_trainer):
+    settings = {"dev": None, "logging_strategy": "no"}
+    with pytest.raises(InterruptedError):
+        make_trainer(**settings, callbacks=[KillAt(3)]).train()
+    for strategy in ("no", "steps"):
+        resumed = make_trainer(**{**settings, "logging_strategy": strategy})
+        resumed.args.save_strategy = "no"
+        found = resumed.train(resume_from_checkpoint=True)
+        assert "train_loss" not in found.metrics and np.isnan(found.training_loss)
 
 
 def test_a_training_that_was_stopped_is_resumed(make_trainer):
@@ -939,14 +972,31 @@ def test_a_training_that_was_stopped_is_resumed(make_trainer):
 @pytest.mark.parametrize("limit", [1, 2])
 def test_folders_of_others_are_not_deleted(make_trainer, monkeypatch, tmp_path, limit):
     count = give_scores(monkeypatch, f1=[0.2, 0.5, 0.1])
-    own = [tmp_path / "run" / name / "weights.bin" for name in ("checkpoint-1-mine", "checkpoint-99")]
+    own = [tmp_path / "run" / name / "weights.bin" for name in ("checkpoint-1-mine", "checkpoint-best")]
     for file in own:
         file.parent.mkdir(parents=True)
         file.touch()
+    (tmp_path / "run" / "checkpoint-2").mkdir()  # and empty: there is nothing to lose
+    half = tmp_path / "run" / "checkpoint-99"
+    with pytest.raises(InterruptedError), being_saved(half):
+        (half / "model.safetensors").touch()
+        raise InterruptedError
     make_trainer(num_train_epochs=3, save_total_limit=limit, callbacks=[count]).train()
     assert all(file.is_file() for file in own)
-    kept = {path.name for path in (tmp_path / "run").glob("checkpoint-*")} - {file.parent.name for file in own}
+    kept = {path.name for path in (tmp_path / "run").glob("*checkpoint-*")} - {file.parent.name for file in own}
     assert kept == ({"checkpoint-4", "checkpoint-6"} if limit == 2 else {"checkpoint-4"})
+    assert not [*(tmp_path / "run").rglob("*.unfinished")]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "notes.txt"])
+def test_a_checkpoint_of_others_is_not_written_into(make_trainer, name):
+    trainer = make_trainer()
+    folder = Path(trainer.args.output_dir) / "checkpoint-2"
+    folder.mkdir(parents=True)
+    (folder / name).write_text("somebody's")
+    with pytest.raises(ValueError, match=re.escape(f"{folder}: found files that no training has saved")):
+        trainer.train()
+    assert [path.read_text() for path in Path(trainer.args.output_dir).rglob("*.*")] == ["somebody's"]
 
 
 @pytest.mark.parametrize(
@@ -1031,6 +1081,16 @@ def test_interrupted_training_ends_with_the_same_weights(make_trainer, kind, ord
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == whole.state.global_step == 12
     assert_equal_weights(weights(resumed), weights(whole))
+    losses = [
+        [
+            (log["step"], log.get("loss"), log.get("train_loss"))
+            for log in trainer.state.log_history
+            if "eval_f1" not in log
+        ]
+        for trainer in (resumed, whole)
+    ]
+    assert losses[0] == losses[1]
+    assert [step for step, *_ in losses[0]] == [3, 4, 6, 8, 9, 12, 12], "the last one is that of the training"
 
 
 def test_resuming_without_a_checkpoint_is_refused(make_trainer):
@@ -1086,6 +1146,41 @@ def test_checkpoints_are_ordered_by_number(tmp_path, two_checkpoints):
     shutil.copytree(two_checkpoints / "checkpoint-4", tmp_path / "checkpoint-best")
     assert last_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     assert last_complete_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_checkpoint_is_the_trainers_own_while_it_is_saved(tmp_path, again):
+    folder = tmp_path / "checkpoint-2"
+    if again:
+        folder.mkdir()
+        (folder / "trainer_state.json").touch()
+    with pytest.raises(InterruptedError), being_saved(folder):
+        assert own_checkpoints(tmp_path) == []
+        raise InterruptedError
+    assert half_checkpoints(tmp_path) == [folder]
+    refuse_checkpoints_of_others(tmp_path)
+    with being_saved(folder):
+        (folder / "trainer_state.json").touch()
+    assert half_checkpoints(tmp_path) == [] and own_checkpoints(tmp_path) == [folder]
+    assert [path.name for path in folder.iterdir()] == ["trainer_state.json"]
+
+
+def test_what_a_kill_leaves_of_a_checkpoint_that_is_deleted_is_deleted_later(tmp_path, monkeypatch):
+    for step in (1, 2):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
+        (tmp_path / f"checkpoint-{step}" / "model.safetensors").touch()
+
+    def killed(folder, **kwargs):
+        (Path(folder) / "trainer_state.json").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(shutil, "rmtree", killed)
+        delete_old_checkpoints(tmp_path, 1)
+    refuse_checkpoints_of_others(tmp_path)
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 
 def test_checkpoint_written_again_is_incomplete_until_its_end(make_trainer, monkeypatch):

@@ -105,6 +105,11 @@ def lost_in_encoding(data: Mapping[str, Any]) -> str:
         for split, report in reports.items()
         for what, number in what_was_lost(report).items()
     ]
+    lost += [
+        f"not counted before step {count(report['since_step'])} ({split})"
+        for split, report in reports.items()
+        if "since_step" in report
+    ]
     return ", ".join(lost) or "nothing: every word and mention of the documents above reached the model"
 
 

@@ -2,8 +2,9 @@
 
 import os
 import re
-import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -11,9 +12,12 @@ from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from ..utils.files import read_json
+from ..utils.writer import UNFINISHED, delete_folder, remove_unfinished
 
 logger = logging.get_logger(__name__)
 
+_STATE = "trainer_state.json"  # written last: a checkpoint that has it is complete
+_MARK = f"_checkpoint{UNFINISHED}"  # in a checkpoint that is being saved; a push leaves out names with _
 ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's; a checkpoint of adapters has no others
 
 
@@ -23,30 +27,76 @@ def _numbered(folder):
 
 
 def own_checkpoints(folder: str | Path) -> list[Path]:
-    """The folders `checkpoint-NUMBER` that a trainer has completed, by number. Others are not the trainer's."""
-    return [path for path in _numbered(folder) if (path / "trainer_state.json").is_file()]
+    """The folders `checkpoint-NUMBER` that a trainer has completed, by number."""
+    return [path for path in _numbered(folder) if (path / _STATE).is_file()]
+
+
+def half_checkpoints(folder: str | Path) -> list[Path]:
+    """Those that a trainer has begun to save, and that were not completed."""
+    return [path for path in _numbered(folder) if (path / _MARK).is_file() and not (path / _STATE).is_file()]
+
+
+def refuse_checkpoints_of_others(folder: str | Path) -> None:
+    """
+    Refuses a folder to train in where a checkpoint could be saved into somebody's own folder, and be deleted with it later.
+
+    Args:
+        folder (`str` or `Path`): the training's.
+
+    Raises:
+        ValueError: it has a `checkpoint-NUMBER` that is not empty and that no trainer has made.
+    """
+    own = {*own_checkpoints(folder), *half_checkpoints(folder)}
+    for path in _numbered(folder):
+        is_empty = path.is_dir() and not any(path.iterdir())
+        if path not in own and not is_empty:
+            raise ValueError(
+                f"{path}: found files that no training has saved, expected a checkpoint of this training or none of this name; "
+                "move it away, or choose another output_dir"
+            )
+
+
+@contextmanager
+def being_saved(checkpoint: Path) -> Iterator[None]:
+    """
+    Within the context a checkpoint is incomplete, and marked as the trainer's own; after an error or a kill it stays so.
+
+    Args:
+        checkpoint (`Path`): its folder. It is created where it is missing. Files that an earlier attempt was writing are deleted.
+    """
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    mark = checkpoint / _MARK
+    mark.touch()
+    (checkpoint / _STATE).unlink(missing_ok=True)
+    remove_unfinished(checkpoint)
+    yield
+    mark.unlink()
 
 
 def delete_old_checkpoints(
     folder: str | Path, limit: int | None, best: str | None = None, *, ended: bool = False
 ) -> None:
     """
-    Deletes the oldest checkpoints of a training, but neither the best one nor, before the training has ended, the newest.
+    Deletes the oldest checkpoints of a training, but neither the best one nor, before the training has ended, the newest; and
+    what earlier calls have left that were killed while they saved one. None may be being saved meanwhile.
 
     Args:
         folder (`str` or `Path`): the training's.
-        limit (`int`, *optional*): number of checkpoints to keep; all of them by default.
+        limit (`int`, *optional*): number of complete checkpoints to keep; by default nothing is deleted.
         best (`str`, *optional*): folder of the best checkpoint.
         ended (`bool`, defaults to `False`): whether the training needs its newest checkpoint no longer.
     """
+    if not limit:
+        return
     checkpoints = own_checkpoints(folder)
     # By name: an earlier call may have named the same folder by another path.
     kept = {path for path in checkpoints if best and path.name == Path(best).name}
     if not (ended and kept):
         kept.update(checkpoints[-1:])
-    surplus = len(checkpoints) - max(limit, len(kept)) if limit else 0
-    for path in [path for path in checkpoints if path not in kept][: max(surplus, 0)]:
-        shutil.rmtree(path, ignore_errors=True)
+    surplus = max(len(checkpoints) - max(limit, len(kept)), 0)
+    for path in (*half_checkpoints(folder), *[path for path in checkpoints if path not in kept][:surplus]):
+        with suppress(OSError):  # a training goes on without
+            delete_folder(path)
 
 
 def last_complete_checkpoint(output_dir: str | os.PathLike, world_size: int = 1) -> str | None:
@@ -59,7 +109,7 @@ def last_complete_checkpoint(output_dir: str | os.PathLike, world_size: int = 1)
         world_size (`int`, defaults to 1): number of processes; each has saved its random state.
     """
     random_states = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{rank}.pth" for rank in range(world_size)]
-    states = ["trainer_state.json", "optimizer.pt", "scheduler.pt", *random_states]
+    states = [_STATE, "optimizer.pt", "scheduler.pt", *random_states]
     for path in reversed(_numbered(output_dir)):
         has_adapters = (path / ADAPTER_WEIGHTS).exists()
         needed = [ADAPTER_WEIGHTS] if has_adapters else [SAFE_WEIGHTS_NAME, "config.json", "processor_config.json"]

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,8 @@ from ..reporting.redaction import redact
 from ..reporting.run_files import CARD, RECORD, RESULTS, SETTINGS, SUMMARY, is_of_a_run
 from ..utils.files import file_sha256, read_json, write_json
 from ..utils.unchanged import check_unchanged
-from .checkpoint_files import is_complete, last_complete_checkpoint, own_checkpoints
+from ..utils.writer import delete_folder
+from .checkpoint_files import half_checkpoints, is_complete, last_complete_checkpoint, own_checkpoints
 from .distillation import TeacherLogits
 from .script_arguments import TUNING_FLAGS, Arguments
 from .trainer import CommTrainer
@@ -197,8 +197,8 @@ def find_progress(training_args: CommTrainingArguments, settings: dict, restart:
                 "Choose another --output_dir, or move them away"
             )
         if restart and is_first:
-            for path in own_checkpoints(folder):
-                shutil.rmtree(path)
+            for path in (*own_checkpoints(folder), *half_checkpoints(folder)):
+                delete_folder(path)
             final_state.unlink(missing_ok=True)
         if final_state.is_file() or own_checkpoints(folder):
             if not is_complete(settings_file):
@@ -274,4 +274,5 @@ def restore_finished(trainer: CommTrainer) -> dict[str, float]:
     state = TrainerState.load_from_json(Path(trainer.args.output_dir) / "trainer_state.json")
     for name in ("log_history", "best_global_step", "best_model_checkpoint", "global_step", "epoch"):
         setattr(trainer.state, name, getattr(state, name))
-    return dict(next(entry for entry in reversed(state.log_history) if "train_runtime" in entry))
+    entry = next(entry for entry in reversed(state.log_history) if "train_runtime" in entry)
+    return {name: value for name, value in entry.items() if name != "step"}  # which is no metric, but the log's

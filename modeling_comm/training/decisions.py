@@ -12,7 +12,6 @@ from ..decoding import Predictions
 from ..features import LEAST_ASKED
 from ..incomplete_labels.decision_report import plot_reliability, report_on_dev, report_on_test
 from ..incomplete_labels.probability_map import CannotFitError, fit_probability_map
-from ..processing_comm import CommProcessor
 from ..reporting.run_files import DECISIONS, PLOT
 from ..utils.files import read_json, write_json
 from .encode_dataset import check_labelled, encode_dataset
@@ -56,33 +55,25 @@ def fit_map(trainer: CommTrainer, eval_dataset: Dataset | Sequence[dict] | str |
     return report | {"without_rules": list(processor.rules)} if processor.rules else report
 
 
-def fit_decisions(trainer: CommTrainer) -> dict[str, float]:
-    """
-    Fits the map on the validation documents, see [`fit_map`], and writes `decisions.json` and `reliability.png` into the output
-    folder.
-
-    Returns:
-        the cross-fitted F1 of the validation documents, as metrics; nothing where no map can be fitted, which a warning says.
-    """
+def fit_decisions(trainer: CommTrainer) -> None:
+    """Fits the map on the validation documents, see [`fit_map`], and writes `decisions.json` and `reliability.png` into the
+    output folder. Where no map can be fitted, a warning says so."""
     try:
         report = fit_map(trainer)
     except CannotFitError as error:  # the trained model is worth keeping all the same
         logger.warning("no map to probabilities: %s", error)
-        return {}
+        return
     _write(trainer, report)
-    scores = report["dev"]["map"]
     logger.info(
         "a relation is predicted if its probability exceeds %.3f; F1 %.2f by cross-fitting (own threshold %.2f, one offset %.2f)",
         report["cut"],
         *(100 * report["dev"][way]["f1"] for way in ("map", "threshold", "offset")),
     )
-    return {f"eval_cross_fitted_{name}": scores[name] for name in ("f1", "macro_f1")}
 
 
-def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, float]:
+def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> None:
     """Tunes on the validation documents what the flags ask for, in the trainer's processor, before rules complete what is
-    decided; returns metrics of it."""
-    metrics = {}
+    decided."""
     flags = ("tune_threshold_offset", "fit_probability_map", "tune_fusion_threshold")
     if trainer.processing_class.rules and (given := [f"--{name}" for name in flags if getattr(arguments, name)]):
         logger.warning(
@@ -96,22 +87,24 @@ def tune_decisions(trainer: CommTrainer, arguments: RunArguments) -> dict[str, f
     if arguments.tune_threshold_offset:
         trainer.tune_threshold_offset()
     if arguments.fit_probability_map:
-        metrics |= fit_decisions(trainer)
+        fit_decisions(trainer)
     if arguments.tune_evidence_threshold and not arguments.tune_fusion_threshold:  # on the facts as decided above
         trainer.tune_evidence_threshold()
-    return metrics
 
 
-def tuned_values(processor: CommProcessor, arguments: RunArguments) -> dict[str, float]:
-    """What was tuned, now or in an earlier call of the same run, for its record."""
-    values = {}
+def tuned_values(trainer: CommTrainer, arguments: RunArguments) -> dict[str, float]:
+    """What was tuned, now or in an earlier call of the same run, for its record; of a map the cross-fitted F1 of the validation
+    documents."""
+    values, decision = {}, trainer.processing_class.decision
     if arguments.tune_threshold_offset:
-        values["threshold_offset"] = processor.decision.threshold_offset
-        logger.info("predictions need a margin of %.3f over the threshold", processor.decision.threshold_offset)
+        values["threshold_offset"] = decision.threshold_offset
+        logger.info("predictions need a margin of %.3f over the threshold", decision.threshold_offset)
     if arguments.tune_evidence_threshold:
-        values["evidence_threshold"] = processor.decision.evidence_threshold
+        values["evidence_threshold"] = decision.evidence_threshold
     if arguments.tune_fusion_threshold:
-        values["fusion_threshold"] = processor.decision.fusion_threshold
+        values["fusion_threshold"] = decision.fusion_threshold
+    if arguments.fit_probability_map and (report := read_decisions(trainer)) is not None:
+        values |= {f"eval_cross_fitted_{name}": report["dev"]["map"][name] for name in ("f1", "macro_f1")}
     return values
 
 

@@ -1,7 +1,7 @@
 """What a training leaves in its folder: checkpoints, the best of them, the model and its card."""
 
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from transformers import Trainer
@@ -9,9 +9,9 @@ from transformers.utils import logging
 
 from ..reporting.model_card import trainer_record, write_model_card
 from ..saved_folder import replacing_folder
-from ..utils.writer import full_disk_is_named, remove_unfinished
+from ..utils.writer import full_disk_is_named
 from .adapters import has_adapters, save_merged
-from .checkpoint_files import checkpoint_size, delete_old_checkpoints, has_weights
+from .checkpoint_files import being_saved, checkpoint_size, delete_old_checkpoints, has_weights
 from .results import can_be_kept, chooses_checkpoints, gain_of_tie, key_of_metric
 
 logger = logging.get_logger(__name__)
@@ -31,6 +31,19 @@ class SavedTraining(Trainer):
             super()._save(folder, state_dict)
             # A pickle, and all that it holds is in the run's record: a checkpoint should need no unpickling.
             Path(folder, "training_args.bin").unlink(missing_ok=True)
+
+    def _init_training_state(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+    ):
+        counters = super()._init_training_state(
+            max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, trial
+        )
+        # By its step: the state has the path of the call that saved it, and since then the folder may have been moved, or the
+        # working directory is another one.
+        best = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        return counters
 
     def _load_best_model(self):
         # The parent would keep the last weights without a word to anyone who reads the record.
@@ -58,16 +71,13 @@ class SavedTraining(Trainer):
         return True
 
     def _save_checkpoint(self, model, trial):
-        # The file that is written last says that a checkpoint is complete: one of an earlier attempt must not.
-        if self.args.should_save:
-            folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-            if folder.is_dir():
-                (folder / "trainer_state.json").unlink(missing_ok=True)
-                remove_unfinished(folder)
+        folder = Path(self._get_output_dir(trial))
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
         self._saves_checkpoint = True
         try:
             with (
-                full_disk_is_named(self._get_output_dir(trial), checkpoint_size(self.model, self.optimizer)),
+                full_disk_is_named(folder, checkpoint_size(self.model, self.optimizer)),
+                being_saved(checkpoint) if self.args.should_save else nullcontext(),
                 self._deleting_nothing(),
             ):
                 super()._save_checkpoint(model, trial)

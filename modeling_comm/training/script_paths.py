@@ -5,6 +5,7 @@ from pathlib import Path
 from ..commands.errors import refuse_overwriting
 from ..reporting.run_files import CARD, RESULTS, SETTINGS, SUMMARY, files_of_others, model_of_others
 from ..safe_weights import check_name
+from .checkpoint_files import refuse_checkpoints_of_others
 from .script_arguments import Arguments
 
 # Files that a run may write into its folder, checkpoints aside.
@@ -16,7 +17,8 @@ def check_paths(arguments: Arguments) -> None:
     Checks them before anything is read or written.
 
     Raises:
-        ValueError: a name cannot be that of a file, or a file to be written is one of those that are read, or somebody's own.
+        ValueError: a name cannot be that of a file, or a file or a checkpoint to be written is one of those that are read, or
+            somebody's own.
     """
     for path in (
         arguments.training.output_dir,
@@ -44,6 +46,7 @@ def _refuse_files_of_others(arguments):
     for run in runs:
         others += files_of_others(run, RESULTS)
         if trains:
+            refuse_checkpoints_of_others(run)
             others += [*files_of_others(run, (SETTINGS, CARD)), *model_of_others(run)]
     if others:
         raise ValueError(

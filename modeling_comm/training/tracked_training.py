@@ -1,15 +1,19 @@
 """What a trainer tells those who watch a training: TensorBoard, Weights & Biases and whatever else `report_to` names."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 
 class TrackedTraining(Trainer):
-    """The part of [`CommTrainer`] that logs parts of the loss and the second learning rate. The parent logs the loss and the rate
-    of the first group of parameters."""
+    """
+    The part of [`CommTrainer`] that logs parts of the loss, the second learning rate, and the mean loss of a training that was
+    resumed. The parent logs the loss, the rate of the first group of parameters, and the mean loss of the last call.
+    """
 
     # By name the sum since the last log, and the step in which it began.
     _parts_of_loss: Mapping[str, tuple[torch.Tensor | float, int]] = MappingProxyType({})
@@ -26,6 +30,14 @@ class TrackedTraining(Trainer):
             self._head_learning_rate = self.optimizer.param_groups[self._head_group]["lr"]
         return super()._get_learning_rate()
 
+    def _maybe_log_save_evaluate(self, *args, **kwargs):
+        # A checkpoint does not hold the losses since the last log. Of an evaluation it is not known yet whether one follows.
+        saves = self.control.should_save or (
+            self.control.should_evaluate and self.args.save_strategy == SaveStrategy.BEST
+        )
+        self.control.should_log |= saves and self.args.logging_strategy != IntervalStrategy.NO
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             for name, (total, since) in sorted(self._parts_of_loss.items()):  # in one order in all processes
@@ -36,4 +48,24 @@ class TrackedTraining(Trainer):
             self._parts_of_loss = {}
         if "learning_rate" in logs and self._head_learning_rate is not None:
             logs["head_learning_rate"] = self._head_learning_rate
+        if "train_loss" in logs and self._initial_global_step:
+            loss = self._mean_loss()
+            if loss is None:
+                del logs["train_loss"]
+            else:
+                logs["train_loss"] = loss
         super().log(logs, start_time)
+
+    def _mean_loss(self):
+        """Over all steps of the training; None where the losses of some are in no log."""
+        total, steps = 0.0, [0]
+        for entry in self.state.log_history:
+            if "loss" in entry:
+                total += entry["loss"] * (entry["step"] - steps[-1])
+                steps.append(entry["step"])
+        is_whole = self._initial_global_step in steps and 0 < steps[-1] == self.state.global_step
+        return total / steps[-1] if is_whole else None
+
+    def _finalize_training(self, *args, **kwargs):
+        output = super()._finalize_training(*args, **kwargs)
+        return output._replace(training_loss=output.metrics.get("train_loss", math.nan))

@@ -29,7 +29,7 @@ from .batching import (
     FeatureRows,
     StreamedBatches,
 )
-from .checkpoint_files import last_complete_checkpoint
+from .checkpoint_files import last_complete_checkpoint, refuse_checkpoints_of_others
 from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
 from .early_stopping import EarlyStopping
 from .encode_dataset import check_labelled, column_of, encode_dataset, learn_relation_types
@@ -338,7 +338,11 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
             keep_evidence_threshold (`bool`, defaults to `False`): keeps the processor's `evidence_threshold`. By default it is
                 set to 0.2 where the configuration has an `evidence_weight`, and to none elsewhere.
             keep_fusion_threshold (`bool`, defaults to `False`): keeps the processor's `fusion_threshold`, which is else removed.
+
+        Raises:
+            ValueError: the output folder has a `checkpoint-NUMBER` that is not empty and that no training has saved.
         """
+        refuse_checkpoints_of_others(self._get_output_dir(kwargs.get("trial")))
         self.processing_class.decision.clear_tuned(keep_threshold_offset, keep_fusion_threshold)
         if not keep_evidence_threshold:
             self._reset_evidence_threshold()

@@ -92,7 +92,7 @@ def _replacing_regular(path, status):
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     # A name that nobody can take beforehand. What is left of it after a kill is not pushed: a push leaves out names with _.
-    temporary = os.path.join(folder, f"_{_shortened(os.path.basename(path))}.{secrets.token_hex(8)}{UNFINISHED}")
+    temporary = os.path.join(folder, _temporary_name(os.path.basename(path)))
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o666 if status is None else 0o600)
     try:
@@ -124,7 +124,7 @@ def replace_folder(source: str | os.PathLike, target: str | os.PathLike) -> None
     """
     target = Path(target)
     # Beside the target, so that moving is renaming.
-    unfinished = target.parent / f"_{_shortened(target.name)}.{secrets.token_hex(8)}{UNFINISHED}"
+    unfinished = target.parent / _temporary_name(target.name)
     new, old = unfinished / "new", unfinished / "old"
     try:
         shutil.copytree(source, new)
@@ -137,6 +137,22 @@ def replace_folder(source: str | os.PathLike, target: str | os.PathLike) -> None
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     remove_unfinished(target.parent, target.name)
+
+
+def delete_folder(path: str | os.PathLike) -> None:
+    """
+    Deletes a folder. What is left of it after a kill has another name, which [`remove_unfinished`] knows.
+
+    Args:
+        path (`str` or `Path`): the folder.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    path = Path(path)
+    unfinished = path.with_name(_temporary_name(path.name))
+    path.rename(unfinished)
+    shutil.rmtree(unfinished)
 
 
 def remove_unfinished(folder: str | os.PathLike, name: str | None = None) -> None:
@@ -155,6 +171,10 @@ def remove_unfinished(folder: str | os.PathLike, name: str | None = None) -> Non
                 continue
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)
+
+
+def _temporary_name(name):
+    return f"_{_shortened(name)}.{secrets.token_hex(8)}{UNFINISHED}"
 
 
 def _shortened(name):
