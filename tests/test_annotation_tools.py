@@ -864,7 +864,7 @@ def test_labels_have_readable_names_that_are_ids_again():
     names = {"P1": "met", "P2": "saw", "P3": "saw", "P4": "P1", "P9": "other"}
     labels = collect_labels([record], names, "coreference")
     # A name that two share, or that is an id, cannot be told again.
-    assert labels.relations == {"P1": "met", "P2": "P2", "P3": "P3", "P4": "P4"}
+    assert labels.relations == {"P1": "met", "P2": "P2", "P3": "P3", "P4": "P4", "P9": "other"}
     # An import looks at the names of all relations, those of the other documents, too.
     assert collect_labels([record], {**names, "P8": "met"}, "coreference").relations["P1"] == "P1"
     with pytest.raises(ValueError, match="--coreference_relation"):
