@@ -95,7 +95,7 @@ def delete_old_checkpoints(
         kept.update(checkpoints[-1:])
     surplus = max(len(checkpoints) - max(limit, len(kept)), 0)
     for path in (*half_checkpoints(folder), *[path for path in checkpoints if path not in kept][:surplus]):
-        with suppress(OSError):  # a training goes on without
+        with suppress(OSError):  # the training continues, and one checkpoint too many is kept
             delete_folder(path)
 
 

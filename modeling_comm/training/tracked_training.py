@@ -11,14 +11,21 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 class TrackedTraining(Trainer):
     """
-    The part of [`CommTrainer`] that logs parts of the loss, the second learning rate, and the mean loss of a training that was
-    resumed. The parent logs the loss, the rate of the first group of parameters, and the mean loss of the last call.
+    The part of [`CommTrainer`] that logs parts of the loss, the second learning rate, and the mean loss of all steps. The parent
+    logs the loss, the rate of the first group of parameters, and the mean loss of the last call.
     """
 
     # By name the sum since the last log, and the step in which it began.
     _parts_of_loss: Mapping[str, tuple[torch.Tensor | float, int]] = MappingProxyType({})
     _head_group: int | None = None  # place of a group of the relation encoder in the optimizer
     _head_learning_rate: float | None = None  # as it was before the scheduler's step
+
+    _first_step = 0  # of this call: the one that it resumed from
+
+    def _init_training_state(self, *args, **kwargs):
+        counters = super()._init_training_state(*args, **kwargs)
+        self._first_step = self.state.global_step
+        return counters
 
     def _add_to_log(self, name, part):
         """Of a batch, a part of the loss whose mean over steps is logged beside the loss."""
@@ -48,12 +55,13 @@ class TrackedTraining(Trainer):
             self._parts_of_loss = {}
         if "learning_rate" in logs and self._head_learning_rate is not None:
             logs["head_learning_rate"] = self._head_learning_rate
-        if "train_loss" in logs and self._initial_global_step:
+        if "train_loss" in logs:
+            # From the log, resumed or not: the two are then equal to the last digit.
             loss = self._mean_loss()
-            if loss is None:
-                del logs["train_loss"]
-            else:
+            if loss is not None:
                 logs["train_loss"] = loss
+            elif self._first_step:
+                del logs["train_loss"]
         super().log(logs, start_time)
 
     def _mean_loss(self):
@@ -63,7 +71,7 @@ class TrackedTraining(Trainer):
             if "loss" in entry:
                 total += entry["loss"] * (entry["step"] - steps[-1])
                 steps.append(entry["step"])
-        is_whole = self._initial_global_step in steps and 0 < steps[-1] == self.state.global_step
+        is_whole = self._first_step in steps and 0 < steps[-1] == self.state.global_step
         return total / steps[-1] if is_whole else None
 
     def _finalize_training(self, *args, **kwargs):
