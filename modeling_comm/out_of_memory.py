@@ -9,6 +9,8 @@ import torch
 from .documents import DocumentError
 
 _SHOWN = 3
+# Of the memory of the machine, and of Apple's MPS, torch has no class of errors: they are told apart by these words.
+_WITHOUT_CLASS = ("DefaultCPUAllocator", "MPS backend out of memory")
 
 
 class DocumentMemoryError(DocumentError):
@@ -31,9 +33,9 @@ class DocumentSize(NamedTuple):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that there was no memory left, of the machine or of a GPU."""
-    # Of the machine's memory torch has no class of errors.
-    is_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return is_cpu or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WITHOUT_CLASS)
 
 
 @contextmanager
