@@ -85,6 +85,8 @@ def run(arguments: Arguments) -> list[dict[str, float]]:
     metrics = []
     if len(seeds) > 1:
         check_folder_of_seeds(folder)
+        if is_first and folder.is_dir():
+            remove_unfinished(folder)
     for seed in seeds:
         run_folder = folder / f"seed-{seed}" if len(seeds) > 1 else folder
         with locked_folder(run_folder) if is_first else nullcontext():

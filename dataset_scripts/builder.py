@@ -16,10 +16,9 @@ from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
 from modeling_comm.documents import Document, relation_ids, shown
 from modeling_comm.formats import ImportReport, matching_formats, read_documents
-from modeling_comm.formats.reading import means_no_relation
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
-from modeling_comm.utils.relation_names import RELATION_FILE, RELATION_PLACES, read_relation_names
+from modeling_comm.utils.relation_names import RELATION_FILE, RELATION_PLACES, means_no_relation, read_relation_names
 
 from .provenance import FileProvenance, left_out_in_words, read_provenance, write_provenance
 
@@ -388,7 +387,7 @@ def relation_labels(
             family have them.
         cache_dir (`str`, *optional*): where downloads are kept.
         null_label (`str`, defaults to `"Na"`): the label of the threshold class, where `rel2id.json` does not say it. One of the
-            other names that it has in published files, see [`~modeling_comm.formats.reading.NULL_LABELS`], takes its place
+            other names that it has in published files, see [`~modeling_comm.utils.relation_names.NULL_LABELS`], takes its place
             where it is the only one there.
         inverse (`Mapping[str, str]`, *optional*): relations that a model does not have, because it reads them as others, see
             [`~modeling_comm.candidate_pairs.CandidatePairs`].

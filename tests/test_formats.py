@@ -26,8 +26,8 @@ from modeling_comm.formats import (
     read_documents,
     register_format,
 )
-from modeling_comm.formats.reading import NULL_LABELS
 from modeling_comm.settings import NameTakenError, SettingError
+from modeling_comm.utils.relation_names import NULL_LABELS
 
 FIXTURES = ROOT / "tests" / "fixtures" / "formats"
 # A file of ours for each format; more than one where a format has several forms.
@@ -383,7 +383,7 @@ def test_a_label_without_a_relation_is_no_null_label(label, field, tmp_path):
     assert error.value.field == field
 
 
-@pytest.mark.parametrize("name", [*sorted(NULL_LABELS), "NONE", "No_Relation", "Na"])
+@pytest.mark.parametrize("name", [*sorted(NULL_LABELS), "NONE", "No_Relation", " Na", "no  Relation"])
 def test_a_name_of_no_relation_is_no_fact_and_no_label_of_training(name, tmp_path):
     document = read(FIXTURES / "two_documents.json")[0][0]
     labels = [{"h": 0, "t": 1, "r": "P19"}, {"h": 0, "t": 1, "r": name}]
@@ -391,6 +391,9 @@ def test_a_name_of_no_relation_is_no_fact_and_no_label_of_training(name, tmp_pat
     (found,), report = read(tmp_path / "one.json", "docred")
     assert found["labels"] == labels[:1] and report.dropped == {"labels that mean no relation": 1}
     assert list(report.relations) == ["P19"]
+    # Nor where a file of relations has an id for it.
+    (found,), report = read(tmp_path / "one.json", "docred", relation_ids={name: "P0"})
+    assert found["labels"] == labels[:1] and list(report.relations) == ["P19"]
     with pytest.raises(ValueError, match="means no relation"):
         relation_labels(documents=[{"labels": labels}])
 

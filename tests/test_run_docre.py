@@ -762,9 +762,12 @@ def test_several_seeds_need_a_folder_of_their_own(first, new_model):
 
 def test_several_seeds(work, new_model):
     folder = work / "seeds"
+    folder.mkdir()
+    (folder / "_summary.json.0123456789abcdef.unfinished").touch()  # a kill has left it
     by_seed, printed = run(*new_model, "--do_train", "--do_eval", "--seeds", "1", "2", "3", "--output_dir", folder)
     summary = read(folder / "summary.json")
     assert summary["seeds"] == [1, 2, 3]
+    assert {path.name for path in folder.iterdir()} == {"README.md", "summary.json", "seed-1", "seed-2", "seed-3"}
     metrics = [read(folder / f"seed-{seed}" / "run.json")["metrics"] for seed in (1, 2, 3)]
     assert metrics == by_seed
     assert len({entry["eval_loss"] for entry in metrics}) == 3, "three different runs"

@@ -731,7 +731,7 @@ def test_ties_of_checkpoints(make_trainer, monkeypatch, f1, precision, best, int
     assert_equal_weights(weights(trainer), load_file(folder / f"checkpoint-{2 * best}" / "model.safetensors"))
 
 
-def test_the_best_checkpoint_of_a_folder_that_was_moved(make_trainer, monkeypatch):
+def test_the_best_checkpoint_of_a_folder_that_was_moved(make_trainer, monkeypatch, caplog):
     """It is killed after its last checkpoint: none is saved later that would look for the best one."""
     settings = {"num_train_epochs": 2, "callbacks": [give_scores(monkeypatch, f1=[0.4, 0.1])]}
     killed = make_trainer(**{**settings, "callbacks": [*settings["callbacks"], KillAt(4, saved=True)]})
@@ -741,6 +741,7 @@ def test_the_best_checkpoint_of_a_folder_that_was_moved(make_trainer, monkeypatc
     Path(killed.args.output_dir).rename(moved.args.output_dir)
     moved.train(resume_from_checkpoint=True)
     best = Path(moved.args.output_dir) / "checkpoint-2"
+    assert f"the best checkpoint is found again, and used: {best}" in caplog.text
     assert (moved.state.best_model_checkpoint, kept_step_of(moved)) == (str(best), 2)
     assert_equal_weights(weights(moved), load_file(best / "model.safetensors"))
 
@@ -1000,15 +1001,48 @@ def test_a_checkpoint_of_others_is_not_written_into(make_trainer, name):
 
 
 @pytest.mark.parametrize(
-    ("best", "ended", "kept"),
-    [("elsewhere/checkpoint-2", True, [2]), ("elsewhere/checkpoint-2", False, [2, 10]), (None, True, [10])],
+    ("step", "best", "ended", "kept"),
+    [
+        (10, "elsewhere/checkpoint-2", True, [2]),
+        (10, "elsewhere/checkpoint-2", False, [2, 10]),
+        (10, None, True, [10]),
+        (2, None, False, [2]),  # 9 and 10 are of an earlier training
+    ],
 )
-def test_the_checkpoint_that_is_left_at_the_end(tmp_path, best, ended, kept):
-    for step in (1, 2, 9, 10):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
-    delete_old_checkpoints(tmp_path, 1, best, ended=ended)
-    assert own_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{step}" for step in kept]
+def test_the_checkpoint_that_is_left_at_the_end(tmp_path, step, best, ended, kept):
+    for number in (1, 2, 9, 10):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+        (tmp_path / f"checkpoint-{number}" / "trainer_state.json").touch()
+    delete_old_checkpoints(tmp_path, 1, step, best, ended=ended)
+    assert own_checkpoints(tmp_path) == [tmp_path / f"checkpoint-{number}" for number in kept]
+
+
+def test_a_second_training_in_a_folder_keeps_its_own_checkpoints(make_trainer, caplog):
+    def training(steps, **settings):
+        return make_trainer(save_strategy="steps", save_steps=1, max_steps=steps, eval_strategy="no", **settings)
+
+    class Interruption(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                raise InterruptedError
+
+    first = training(6, load_best_model_at_end=False)
+    first.train()
+    folder = Path(first.args.output_dir)
+    assert "has checkpoints of another training" not in caplog.text
+    second = training(4, load_best_model_at_end=False, learning_rate=1e-2)
+    second.add_callback(Interruption())
+    with pytest.raises(InterruptedError):
+        second.train()
+    assert "which begins from step 0: checkpoint-5, checkpoint-6." in caplog.text
+    caplog.clear()
+    resumed = training(4, load_best_model_at_end=False, learning_rate=1e-2)
+    resumed.train(resume_from_checkpoint=True)
+    assert (resumed.state.global_step, [path.name for path in own_checkpoints(folder)]) == (
+        4,
+        ["checkpoint-3", "checkpoint-4"],
+    )
+    assert "has checkpoints of another training" not in caplog.text
 
 
 def without_labels(documents):
@@ -1165,7 +1199,8 @@ def test_a_checkpoint_is_the_trainers_own_while_it_is_saved(tmp_path, again):
     assert [path.name for path in folder.iterdir()] == ["trainer_state.json"]
 
 
-def test_what_a_kill_leaves_of_a_checkpoint_that_is_deleted_is_deleted_later(tmp_path, monkeypatch):
+@pytest.mark.parametrize("by", ["trainer", "script"])
+def test_what_a_kill_leaves_of_a_checkpoint_that_is_deleted_is_deleted_later(tmp_path, monkeypatch, by):
     for step in (1, 2):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").touch()
@@ -1177,9 +1212,13 @@ def test_what_a_kill_leaves_of_a_checkpoint_that_is_deleted_is_deleted_later(tmp
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(shutil, "rmtree", killed)
-        delete_old_checkpoints(tmp_path, 1)
+        delete_old_checkpoints(tmp_path, 1, step=2)
     refuse_checkpoints_of_others(tmp_path)
-    remove_unfinished(tmp_path)
+    assert len([*tmp_path.iterdir()]) == 2
+    if by == "trainer":
+        delete_old_checkpoints(tmp_path, 1, step=2)
+    else:
+        remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-2"]
 
 

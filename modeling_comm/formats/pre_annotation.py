@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..documents import Document
 from ..prediction_record import PredictionRecord
 from ..text_to_document import text_from_document
+from ..utils.relation_names import means_no_relation
 from .marked_text import Link, MarkedSpan, MarkedText
 
 
@@ -75,7 +76,7 @@ def collect_labels(
     Args:
         items (`Iterable[Document | PredictionRecord]`): the documents.
         names (`dict[str, str]`): readable names of relations, instead of those of records. They count as labels even if no
-            document has them: annotators add facts that were missed.
+            document has them, because annotators add facts that were missed; not those that mean no relation.
         coreference (`str`): what the relation between mentions of one entity is to be called.
 
     Raises:
@@ -95,7 +96,12 @@ def collect_labels(
         labels.left_out.update(left_out)
         types.update(span.type for span in annotation.marked.spans)
         found |= of_item
-    labels.names = dict(sorted({**found, **names}.items()))
+    offered = {
+        relation: name
+        for relation, name in names.items()
+        if not (means_no_relation(relation) or means_no_relation(name))
+    }
+    labels.names = dict(sorted({**found, **offered}.items()))
     shared = Counter(labels.names.values())
     for relation, name in labels.names.items():
         labels.relations[relation] = (

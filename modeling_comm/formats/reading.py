@@ -9,19 +9,13 @@ from dataclasses import replace
 from ..data.bad_parts import drop_bad_parts
 from ..data.reading import ON_BAD_DOCUMENT
 from ..documents import Document, DocumentError, validate_document
+from ..utils.relation_names import means_no_relation
 from .annotated_text import AnnotatedText, document_of_text
 from .format_registry import input_files, unread_files
 from .import_report import ImportReport
 from .marked_text import MarkedTextOptions
 
-# What published files call "no relation", in lower case: labels of pairs, and no facts.
-NULL_LABELS = frozenset(("na", "nr", "none", "no_relation", "no relation", "no-relation", "1:nr:2"))
 _BROKEN_OFF = (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile)
-
-
-def means_no_relation(label: str) -> bool:
-    """Whether a label is one of [`NULL_LABELS`], without case."""
-    return label.casefold() in NULL_LABELS
 
 
 def read_documents(
@@ -69,13 +63,19 @@ def read_documents(
     report.drop_mentions = on_bad_document == "drop_part" and not keep_entities
     files = input_files(path, format)
     report.unread_files += unread_files(path, files, format)
-    options = replace(_resolved(options or MarkedTextOptions(), files), relation_ids=relation_ids or {})
+    # A name that means no relation is not replaced by an id, which would be one.
+    relation_ids = {
+        name: relation
+        for name, relation in (relation_ids or {}).items()
+        if name != null_label and not means_no_relation(name)
+    }
+    options = replace(_resolved(options or MarkedTextOptions(), files), relation_ids=relation_ids)
     titles: set[str] = set()
     for file, form in files:
         where = {"source": source or file, "relations": relations}
         arguments = (file, report) if form.links_mentions is None else (file, report, options)
         items = form.read(*arguments)
-        for document in _checked(items, where, report, on_bad_document, null_label, relation_ids or {}, keep_entities):
+        for document in _checked(items, where, report, on_bad_document, null_label, relation_ids, keep_entities):
             report.note("documents with the title of an earlier one", document["title"] in titles)
             titles.add(document["title"])
             yield document

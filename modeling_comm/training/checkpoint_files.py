@@ -23,7 +23,11 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"  # peft's; a checkpoint of adapter
 
 def _numbered(folder):
     paths = [path for path in Path(folder).glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(paths, key=lambda path: int(path.name.split("-")[1]))
+    return sorted(paths, key=_number)
+
+
+def _number(checkpoint):
+    return int(checkpoint.name.split("-")[1])
 
 
 def own_checkpoints(folder: str | Path) -> list[Path]:
@@ -73,22 +77,45 @@ def being_saved(checkpoint: Path) -> Iterator[None]:
     mark.unlink()
 
 
+def warn_of_other_checkpoints(folder: str | Path, resume_from: str | None) -> None:
+    """
+    Warns of complete checkpoints with a higher number than a training begins from: to resume it could be to continue those.
+
+    Args:
+        folder (`str` or `Path`): the training's.
+        resume_from (`str`, *optional*): the checkpoint that it resumes from.
+    """
+    state = Path(resume_from or "", _STATE)
+    step = read_json(state)["global_step"] if resume_from and state.is_file() else 0
+    if later := [path.name for path in own_checkpoints(folder) if _number(path) > step]:
+        logger.warning(
+            "%s has checkpoints of another training, or of later steps of this one, which begins from step %d: %s. They are "
+            "the first that save_total_limit deletes; until then resume_from_checkpoint=True takes the last of them",
+            folder,
+            step,
+            ", ".join(later),
+        )
+
+
 def delete_old_checkpoints(
-    folder: str | Path, limit: int | None, best: str | None = None, *, ended: bool = False
+    folder: str | Path, limit: int | None, step: int, best: str | None = None, *, ended: bool = False
 ) -> None:
     """
     Deletes the oldest checkpoints of a training, but neither the best one nor, before the training has ended, the newest; and
-    what earlier calls have left that were killed while they saved one. None may be being saved meanwhile.
+    what earlier calls have left that were killed while they saved or deleted one. None may be being saved meanwhile.
 
     Args:
         folder (`str` or `Path`): the training's.
         limit (`int`, *optional*): number of complete checkpoints to keep; by default nothing is deleted.
+        step (`int`): the training's. Checkpoints with higher numbers are of an earlier training, and count as the oldest.
         best (`str`, *optional*): folder of the best checkpoint.
         ended (`bool`, defaults to `False`): whether the training needs its newest checkpoint no longer.
     """
     if not limit:
         return
-    checkpoints = own_checkpoints(folder)
+    for path in Path(folder).glob(f"_checkpoint-*{UNFINISHED}"):
+        remove_unfinished(folder, path.name[1:].partition(".")[0])
+    checkpoints = sorted(own_checkpoints(folder), key=lambda path: (_number(path) <= step, _number(path)))
     # By name: an earlier call may have named the same folder by another path.
     kept = {path for path in checkpoints if best and path.name == Path(best).name}
     if not (ended and kept):

@@ -42,6 +42,8 @@ class SavedTraining(Trainer):
         # working directory is another one.
         best = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.best_global_step}"
         if best.is_dir():
+            if self.state.best_model_checkpoint is None:  # the parent has just warned of it
+                logger.warning("the best checkpoint is found again, and used: %s", best)
             self.state.best_model_checkpoint = str(best)
         return counters
 
@@ -104,7 +106,9 @@ class SavedTraining(Trainer):
     def _delete_old_checkpoints(self, trial, ended=False):
         if self.args.should_save:
             folder, limit = self._get_output_dir(trial), self.args.save_total_limit
-            delete_old_checkpoints(folder, limit, self.state.best_model_checkpoint, ended=ended)
+            delete_old_checkpoints(
+                folder, limit, self.state.global_step, self.state.best_model_checkpoint, ended=ended
+            )
 
     def _save(self, output_dir=None, state_dict=None):
         with full_disk_is_named(output_dir or self.args.output_dir, checkpoint_size(self.model, self.optimizer)):

@@ -29,7 +29,7 @@ from .batching import (
     FeatureRows,
     StreamedBatches,
 )
-from .checkpoint_files import last_complete_checkpoint, refuse_checkpoints_of_others
+from .checkpoint_files import last_complete_checkpoint, refuse_checkpoints_of_others, warn_of_other_checkpoints
 from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
 from .early_stopping import EarlyStopping
 from .encode_dataset import check_labelled, column_of, encode_dataset, learn_relation_types
@@ -353,6 +353,8 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
                 raise ValueError(f"resume_from_checkpoint=True: no complete checkpoint in {self.args.output_dir!r}")
         if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
+        if self.args.should_save:
+            warn_of_other_checkpoints(self._get_output_dir(kwargs.get("trial")), resume_from_checkpoint)
         self._evaluations_without_predictions.clear()
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and self.stream_report:

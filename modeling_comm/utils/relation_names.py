@@ -1,4 +1,4 @@
-"""DocRED's file of relations and their readable names: what it is called, where it lies, and how it is read."""
+"""DocRED's file of relations and their readable names: its name, its places, how it is read; and what is no relation."""
 
 import os
 from pathlib import Path
@@ -9,6 +9,13 @@ from .files import read_json
 RELATION_FILE = "rel_info.json"
 # Beside the documents, and in the `meta` folder that published code keeps in their folder or beside it.
 RELATION_PLACES = ("", "meta", os.path.join(os.pardir, "meta"))
+# What published files call "no relation", in lower case: labels of pairs, and no facts.
+NULL_LABELS = frozenset(("na", "nr", "none", "no_relation", "no relation", "no-relation", "1:nr:2"))
+
+
+def means_no_relation(label: str) -> bool:
+    """Whether a label is one of [`NULL_LABELS`], whatever its case and its white space."""
+    return " ".join(label.split()).casefold() in NULL_LABELS
 
 
 def read_relation_names(path: str | os.PathLike) -> dict[str, str]:
