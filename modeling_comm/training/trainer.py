@@ -354,7 +354,7 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
         if self.args.save_strategy != "no" and self.model is not None:  # a search makes a model for each trial
             check_extensions(self.model)  # not after an epoch
         if self.args.should_save:
-            warn_of_other_checkpoints(self._get_output_dir(kwargs.get("trial")), resume_from_checkpoint)
+            warn_of_other_checkpoints(self._get_output_dir(kwargs.get("trial")), resume_from_checkpoint or None)
         self._evaluations_without_predictions.clear()
         result = super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
         if isinstance(self.train_dataset, DocumentStream) and self.learns_from_facts and self.stream_report:
