@@ -42,7 +42,8 @@ class SavedTraining(Trainer):
         # working directory is another one.
         best = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.best_global_step}"
         if best.is_dir():
-            if self.state.best_model_checkpoint is None:  # the parent has just warned of it
+            recorded = self.state.best_model_checkpoint
+            if recorded is None or not Path(recorded).is_dir():  # some parents have just warned that it does not exist
                 logger.warning("the best checkpoint is found again, and used: %s", best)
             self.state.best_model_checkpoint = str(best)
         return counters
