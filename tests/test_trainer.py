@@ -1270,11 +1270,17 @@ def test_bounded_pairs_train_the_same_weights(make_trainer):
     assert error.value.field == "pairs_at_once"
 
 
+def as_mps_does(*_):
+    raise RuntimeError(
+        "MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB)"
+    )
+
+
 @pytest.mark.parametrize("stage", ["train", "eval"])
 @pytest.mark.parametrize(
     "failure",
-    [lambda *_: torch.empty(1 << 50, dtype=torch.uint8), lambda *_: bytearray(1 << 60)],
-    ids=["torch", "python"],
+    [lambda *_: torch.empty(1 << 50, dtype=torch.uint8), lambda *_: bytearray(1 << 60), as_mps_does],
+    ids=["torch", "python", "mps"],
 )
 def test_out_of_memory_names_documents_and_settings(make_trainer, stage, failure):
     trainer = make_trainer(per_device_train_batch_size=3)
