@@ -44,14 +44,15 @@ probabilities; else it is the sigmoid of the margin over the threshold, which is
 the sentences that the pair's attention rests on. Its "evidence" lists the sentences that prove it, if the model was
 trained for evidence. Scores have six decimals; another --batch_size may change the last ones. docs/record.md describes
 every field. If OUTPUT ends in .csv, it gets one row per triple for a spreadsheet instead: document, head, tail, their
-types, relation and its name, score, probability, sentences. `view` and `evaluate` read JSON lines only.
+types, relation and its name, score, probability, sentences, and whether these are evidence or attention. `view`, `graph`
+and `evaluate` read JSON lines only, of which `export --format csv` makes the table, too.
 
 The same command resumes an interrupted run, even after kill -9. Nothing is repeated, nothing is lost, and on the same
-machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the input, the
-model or a setting has changed, or if OUTPUT is no longer what was written; --restart predicts again. Only --batch_size may
-change. Standard input can be resumed if it begins as it did before. When all of it is done, documents other than these are
-refused. Standard output cannot be resumed. A pipe that has a name, as `<(zcat ...)` and /dev/stdin have, is an input with
---output - only; with a file as OUTPUT, take --input -.
+machine the file is the same as without the interruption, byte by byte. The command refuses to resume if the model or a
+setting has changed, or a document that is done, or if OUTPUT is no longer what was written; --restart predicts again. Only
+--batch_size may change, and documents behind those that are done: a file that grows, or a folder with new files that sort
+behind the others, is continued, also when all was done. Standard output cannot be resumed. A pipe that has a name, as
+`<(zcat ...)` and /dev/stdin have, is an input with --output - only; with a file as OUTPUT, take --input -.
 
 stderr shows progress: the number of documents, their rate and the time left. On a terminal this is a bar, otherwise a
 line every 30 seconds. For standard input no time left is shown, because its length is unknown.
@@ -62,7 +63,7 @@ Start one process for each GPU or core. OUTPUT is the same as with one process, 
 The exit status is 0 even if documents were rejected: a launcher takes any other status for a process that has died.
 
 A document that cannot be read or predicted does not stop the others: it is reported on stderr and set aside in
-OUTPUT.rejected.jsonl, with its place in the input, the error and what it was (not with --output -).
+OUTPUT.rejected.jsonl, with its place in the input, its id, the error and what it was (not with --output -).
 OUTPUT.settings.json holds the settings, how far the run is, counts, and size and hash of both files.
 
 exit status:
@@ -487,7 +488,7 @@ def _add_complete(parser):
 # -------------------------------------------------------------------------------------------------------------- export
 
 _EXPORT = """
-Writes a model for other programs, or predictions for annotation tools.
+Writes a model for other programs, or predictions for annotation tools or spreadsheets.
 
 With --model, a model as a program that runs without this package: OUTPUT.onnx needs the extra onnx, OUTPUT.pt2 is for
 torch.export.load. Numbers of documents, subword tokens, mentions and pairs are free. The program takes the tensors that
@@ -500,6 +501,7 @@ are linked. `comm-docre import` makes entities and facts of them again. See docs
   label-studio  OUTPUT is a JSON file of tasks; the labelling configuration is written beside it, with the suffix .xml
   doccano       OUTPUT is a JSONL file, for a sequence labeling project with relations and overlapping spans
   brat          OUTPUT is a new folder with .txt, .ann, annotation.conf and visual.conf
+With --format csv, the triples of predictions are a table, as `predict` writes it to an OUTPUT that ends in .csv.
 
 examples:
   %(prog)s --model outputs/demo --output demo.onnx
@@ -513,14 +515,14 @@ def _add_export(parser):
     parser.add_argument("--input", help="predictions of comm-docre predict, or documents in DocRED's format")
     parser.add_argument(
         "--format",
-        choices=("onnx", "torch", "label-studio", "doccano", "brat"),
+        choices=("onnx", "torch", "label-studio", "doccano", "brat", "csv"),
         help="of OUTPUT (default: by its suffix, onnx for .onnx and torch for .pt2)",
     )
     parser.add_argument(
         "--output",
         required=True,
         type=_output,
-        help=f"file to write, or folder for brat; with --format doccano also a pipe, {_OR_STANDARD_OUTPUT}",
+        help=f"file to write, or folder for brat; with --format doccano or csv also a pipe, {_OR_STANDARD_OUTPUT}",
     )
     parser.add_argument(
         "--extensions",
@@ -626,7 +628,7 @@ COMMANDS = {
         "modeling_comm.commands.complete",
     ),
     "export": Command(
-        "a model as ONNX or a program of torch.export; predictions for Label Studio, doccano or brat",
+        "a model as ONNX or a program of torch.export; predictions for Label Studio, doccano, brat or spreadsheets",
         _EXPORT,
         _add_export,
         "modeling_comm.commands.export",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .documents import DocumentChecker, DocumentError
-from .mentions import find_mentions, group_mentions, mentions_of_doc
+from .mentions import find_mentions, group_mentions, mentions_of_doc, sentences_of_doc
 from .text_to_document import (
     NO_TYPE,
     TextDocument,
@@ -89,7 +89,9 @@ def read_document_input(
             if ner is None:
                 expected = "entities, or mentions, or a pipeline with ner=... that finds them"
                 raise NoEntitiesError(*checker.where, "entities", "None", expected)
-            mentions = find_mentions(ner, text, sentence_splitter)
+            mentions, sentences = find_mentions(ner, text, sentence_splitter)
+            if sentence_splitter is None and sentences is not None:
+                sentence_splitter = _already(sentences)
         entities = group_mentions(text, mentions, coreference, title, known_types=known_types, index=index)
     elif field == "mentions":
         checker.fail(field, item[field], "no such field beside entities, which hold the mentions")
@@ -112,8 +114,8 @@ def _from_spacy(doc):
     mentions = mentions_of_doc(doc)
     if mentions or not hasattr(doc, "has_annotation") or doc.has_annotation("ENT_IOB"):
         item["mentions"] = mentions
-    if hasattr(doc, "has_annotation") and doc.has_annotation("SENT_START"):
-        item["sents"] = [{"start": sent.start_char, "end": sent.end_char} for sent in doc.sents]
+    if (sentences := sentences_of_doc(doc)) is not None:
+        item["sents"] = [{"start": start, "end": end} for start, end in sentences]
     return item
 
 

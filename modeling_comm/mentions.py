@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 from .configuration_comm import usable_positions
 from .documents import DocumentChecker, docred_type
@@ -27,21 +27,36 @@ _SMALL_WORDS = frozenset(("and", "at", "by", "de", "for", "in", "of", "on", "the
 _SELECTORS = (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
 _FILLERS = frozenset(map(chr, (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *_SELECTORS)))
 _BRACKETS = ("(", "[")
+_MOST_CHARACTERS = 100_000  # that spaCy reads at a time, of a longer text than its `max_length`
 _QUOTES = ('"', "'", "“", "‘")
 
 
 # ---------------------------------------------------------------------------------------------------- text to mentions
 
 
-def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None = None) -> list[dict]:
+class FoundMentions(NamedTuple):
     """
-    Mentions that a named-entity source finds in a text, as [`group_mentions`] takes them.
+    What a named-entity source finds in a text.
+
+    Attributes:
+        mentions (`list[dict]`): as [`group_mentions`] takes them.
+        sentences (`list[tuple[int, int]]`, *optional*): spans of the sentences, where the source has found them, too.
+    """
+
+    mentions: list[dict]
+    sentences: list[tuple[int, int]] | None = None
+
+
+def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None = None) -> FoundMentions:
+    """
+    Mentions that a named-entity source finds in a text.
 
     Args:
         ner (`Callable`): a spaCy pipeline, whose `doc.ents` are read, or, where there are none, the spans with a label in
-            `doc.spans`, which a span categorizer or span ruler fills; a Transformers token-classification pipeline made with an
+            `doc.spans`, which a span categorizer or span ruler fills; its sentences are used, too, and a text that is longer
+            than its `max_length` is read in parts of whole sentences. Or a Transformers token-classification pipeline with an
             `aggregation_strategy`, which reads the text sentence by sentence, and a sentence that is longer than its model can
-            take in windows that overlap by a quarter (by itself it would cut them off, in silence, or fail); or anything that
+            take in windows that overlap by a quarter (by itself it would cut them off, in silence, or fail). Or anything that
             takes a text and gives a list of mentions as [`group_mentions`] takes them.
         text (`str`): the text.
         sentence_splitter (`Callable`, *optional*): as in [`~text_to_document.document_from_text`].
@@ -51,18 +66,36 @@ def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None =
     """
     from transformers import Pipeline  # slow to import, and `group_mentions` needs none of it
 
-    if not isinstance(ner, Pipeline):
-        return _mentions(ner(text))
-    sentences = (sentence_splitter or split_sentences)(text)
-    if not isinstance(sentences, Iterable):
-        raise ValueError(f"sentence_splitter gave {sentences!r:.100}; expected spans (start, end) of sentences")
-    sentences = [(start, end) for start, end in sentences]
-    found = ner([text[start:end] for start, end in sentences], **_windows(ner)) if sentences else []
-    return [
-        {**mention, "start": mention["start"] + offset, "end": mention["end"] + offset}
-        for (offset, _), mentions in zip(sentences, found, strict=True)
-        for mention in _mentions(mentions)
-    ]
+    longest = getattr(ner, "max_length", None)
+    if not isinstance(ner, Pipeline) and not (isinstance(longest, int) and len(text) > longest):
+        found = ner(text)
+        return FoundMentions(_mentions(found), sentences_of_doc(found))
+    parts = (sentence_splitter or split_sentences)(text)
+    if not isinstance(parts, Iterable):
+        raise ValueError(f"sentence_splitter gave {parts!r:.100}; expected spans (start, end) of sentences")
+    parts = [(start, end) for start, end in parts]
+    if isinstance(ner, Pipeline):
+        results = ner([text[start:end] for start, end in parts], **_windows(ner)) if parts else []
+    else:
+        # Of a text as long as that spaCy takes it needs gigabytes.
+        parts = _joined(parts, min(longest, _MOST_CHARACTERS))
+        results = (ner(text[start:end]) for start, end in parts)
+    mentions, sentences = [], []
+    for (offset, _), found in zip(parts, results, strict=True):
+        for mention in _mentions(found):
+            mentions.append({**mention, "start": mention["start"] + offset, "end": mention["end"] + offset})
+        sentences += [(start + offset, end + offset) for start, end in sentences_of_doc(found) or ()]
+    return FoundMentions(mentions, sentences or None)
+
+
+def _joined(sentences, longest):
+    """Sentences that follow each other as parts of a text, each as long as it may be; one that is longer by itself is a part."""
+    parts = []
+    for start, end in sentences:
+        if parts and end - parts[-1][0] <= longest:
+            start, _ = parts.pop()
+        parts.append((start, end))
+    return parts
 
 
 def _windows(ner):
@@ -101,6 +134,13 @@ def mentions_of_doc(doc: Any) -> list[dict]:
         {"start": span.start_char, "end": span.end_char, "type": span.label_, "text": span.text}
         for span in doc.ents or others
     ]
+
+
+def sentences_of_doc(doc: Any) -> list[tuple[int, int]] | None:
+    """The sentences of spaCy's `Doc` as spans; None where no component has looked for them, or it is something else."""
+    if not hasattr(doc, "has_annotation") or not doc.has_annotation("SENT_START"):
+        return None
+    return [(sent.start_char, sent.end_char) for sent in doc.sents]
 
 
 # ------------------------------------------------------------------------------------------------ mentions to entities

@@ -4,7 +4,7 @@
 import math
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import Any, NotRequired, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from .documents import DocumentChecker
 
@@ -133,6 +133,12 @@ class PredictionRecord(TypedDict):
 def marked_sentences(triple: RecordTriple) -> list[int]:
     """The sentences to show for a triple: its predicted evidence, or else those of its explanation, heaviest first."""
     return list(triple.get("evidence") or [one["sentence"] for one in triple["explanation"]])
+
+
+def marked_by(triple: RecordTriple) -> Literal["evidence", "attention"] | None:
+    """What the sentences of [`marked_sentences`] are: predicted evidence, or the explanation, which is the pair's attention; None
+    if there are none."""
+    return "evidence" if triple.get("evidence") else "attention" if triple["explanation"] else None
 
 
 def parse_record(record: Any, index: int | None = None, source: str | None = None) -> PredictionRecord:

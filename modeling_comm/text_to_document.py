@@ -50,6 +50,8 @@ def type_field(record: Mapping) -> tuple[str | None, Any]:
 # ------------------------------------------------------------------------------------------------- sentences and words
 
 _NEW_LINE = re.compile(r"[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]+")
+_ONE_LINE_BREAK = ("\n", "\r\n", "\r")
+_WIDTHS = range(40, 121)  # characters in the longest line of a text whose paragraphs are broken into lines
 # What may end a sentence, with the quotes and brackets that it closes; the full-width forms need no space after them.
 _SENTENCE_END = re.compile(r"(?:(?<![.!?…؟۔।])[.!?…؟۔।]++[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)\s*")
 _ABBREVIATIONS = (
@@ -57,6 +59,7 @@ _ABBREVIATIONS = (
     *("Messrs", "Mr", "Mrs", "Ms", "Mt", "No", "Nos", "Ph.D", "Prof", "Rep", "Rev", "Sen", "Sgt", "Sr", "St"),
     *("Jan", "Feb", "Aug", "Sep", "Sept", "Oct", "Nov", "Dec"),
     *("approx", "ca", "cf", "dept", "ed", "eds", "est", "etc", "fig", "pp", "resp", "vol", "vs"),
+    *("Bd", "bzw", "geb", "gest", "Hrsg", "Jh", "Nr", "Str"),  # German
 )
 _ABBREVIATION = "|".join(re.escape(word) for word in sorted(_ABBREVIATIONS, key=len, reverse=True))
 _MARK = "\u0300"  # replaces every combining or formatting character
@@ -64,6 +67,22 @@ _LETTER = rf"(?:[^\W\d_]{_MARK}*)"
 _WORD = rf"(?:[^\W_]{_MARK}*)"
 # A full stop after one of these belongs to it: an abbreviation, an initial, letters with full stops between them.
 _STOPS_INSIDE = re.compile(rf"(?:^|[^\w'’]|_)(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
+# "am 4. Mai", "im 19. Jahrhundert": in German the full stop makes an ordinal number.
+_ORDINAL = re.compile(r"(?<![\w.,:/])\d{1,2}\.$")
+_GERMAN_MONTHS = (
+    "Januar",
+    "Jänner",
+    "Februar",
+    "März",
+    "April",
+    "Mai",
+    "Juni",
+    "Juli",
+    "August",
+    "September",
+    "Oktober",
+)
+_AFTER_ORDINAL = re.compile(rf"(?:{'|'.join(_GERMAN_MONTHS)}|November|Dezember|Jahrhunderts?|Jh)\b")
 _SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
 _TOKEN = re.compile(
     rf"""
@@ -87,11 +106,13 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     Sentences of a text by rules, as spans `[start, end)` without white space around them.
 
     A line break ends a sentence, and so does `.`, `!`, `?` or `…` before white space, unless a small letter follows; a full stop
-    does not after an abbreviation, an initial or letters such as "U.S.". When in doubt a sentence continues.
+    does not after an abbreviation (English, some German), an initial, letters such as "U.S." or the day of a German date. Where
+    the longest line has 40 to 120 characters, a paragraph may be broken into lines: a line break ends no sentence there if a
+    small letter follows, or a word that would have made the line the longest one. When in doubt a sentence continues.
     """
     spans = []
     start = 0
-    for line in [*_NEW_LINE.finditer(text), None]:
+    for line in [*_sentence_breaks(text), None]:
         stop = len(text) if line is None else line.start()
         for match in _SENTENCE_END.finditer(text, start, stop):
             if match.end() < stop and _ends_sentence(text, start, match):
@@ -102,10 +123,25 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     return _without_spaces(text, spans)
 
 
+def _sentence_breaks(text):
+    """The line breaks that end a sentence."""
+    breaks = [*_NEW_LINE.finditer(text)]
+    starts, ends = [0, *(one.end() for one in breaks)], [*(one.start() for one in breaks), len(text)]
+    lines = [text[start:end].rstrip() for start, end in zip(starts, ends, strict=True)]
+    width = max(map(len, lines))
+    for one, line, following in zip(breaks, lines, lines[1:], strict=False):
+        word = next(iter(following.split(maxsplit=1)), "")
+        fits = not word or (not word[0].islower() and len(line) + 1 + len(word) <= width)
+        if fits or one[0] not in _ONE_LINE_BREAK or width not in _WIDTHS:
+            yield one
+
+
 def _ends_sentence(text, start, match):
     if text[match.end()].islower():
         return False
     stop = match.start() + 1
+    if _AFTER_ORDINAL.match(text, match.end()) and _ORDINAL.search(text[max(start, stop - 4) : stop]):
+        return False
     return match[0][0] != "." or match[0][1:2] == "." or not _STOPS_INSIDE.search(text[max(start, stop - 30) : stop])
 
 
@@ -241,7 +277,7 @@ def document_from_text(
             and one span may be a mention of several entities. `ids` is a list of ids in a knowledge base, or left out. The type
             may also be named `label` or `entity_group`. Without a type it is the most frequent one of its mentions, or
             `"MISC"`; labels of CoNLL-2003 and OntoNotes become DocRED's types, see [`docred_type`]. Without a name it is that of
-            the longest mention.
+            the longest mention, with line breaks in it as spaces.
         title (`str`, *optional*): the document's title.
         sentence_splitter (`Callable`, *optional*): takes the text and gives sentences as spans `[start, end)` in order, all of
             the text but white space in one of them; [`split_sentences`] by default.
@@ -279,7 +315,7 @@ def document_from_text(
     sents, first, last = _tokens(text, sentences, spans)
     vertex_set, found = [], []
     for entity, kind, mentions in zip(entities, kinds, spans, strict=True):
-        name = entity.get("name") or max((text[start:end] for start, end in mentions), key=len)
+        name = entity.get("name") or max((" ".join(text[start:end].split()) for start, end in mentions), key=len)
         kind = kind or NO_TYPE
         vertex_set.append([])
         found.append({"name": name, "type": kind, "mentions": []})

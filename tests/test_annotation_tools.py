@@ -1007,6 +1007,13 @@ def test_predictions_become_documents_to_train_on(form, tmp_path, capsys):
     (document,) = json.loads(train.read_text(encoding="utf-8"))
     assert facts(document) == {("Ada Vale / Vale", "P19", "Oslo")} and document["title"] == "vale"
     assert json.loads(names.read_text())["P20"] == "place of death"
+    if form == "brat":  # its folder has the names of relations, too
+        names.unlink()
+        assert run("import", "--format", form, "--input", output, "--output", train) == 0
+        assert json.loads(names.read_text()) == {"P19": "place of birth"}
+        names.write_text(
+            json.dumps({"P19": "place of birth", "P20": "place of death", "NA": "nothing", "P0": "no relation"})
+        )
     # The names of the relations are those of a file, too.
     other = tmp_path / "other"
     assert run("export", "--format", form, "--input", train, "--rel_info", names, "--output", other) == 0
@@ -1131,8 +1138,8 @@ def test_the_command_keeps_what_the_originals_have(tmp_path, capsys):
     [
         ((), "found neither, expected --model"),
         (("--model", "m", "--input", "i"), "found both"),
-        (("--input", "i"), "expected --format label-studio, doccano or brat"),
-        (("--input", "i", "--format", "onnx"), "expected --format label-studio, doccano or brat"),
+        (("--input", "i"), "expected --format label-studio, doccano, brat or csv"),
+        (("--input", "i", "--format", "onnx"), "expected --format label-studio, doccano, brat or csv"),
         (("--model", "m", "--format", "brat"), "expected --input"),
         (("--model", "m"), "expected a file name that ends with .onnx or .pt2, or --format"),
     ],
@@ -1149,6 +1156,10 @@ def test_the_flags_know_what_is_registered():
     def choices(command, flag):
         return set(comm_docre.parser_of(command)._option_string_actions[flag].choices)
 
-    assert choices("export", "--format") == {*export_command.FORMATS.values(), *format_registry._WRITERS}
+    assert choices("export", "--format") == {
+        export_command.TABLE,
+        *export_command.FORMATS.values(),
+        *format_registry._WRITERS,
+    }
     assert choices("import", "--entities") == set(ENTITY_WAYS)
     assert choices("import", "--offset_unit") == set(OFFSET_UNITS)

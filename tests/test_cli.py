@@ -773,11 +773,12 @@ def test_an_input_without_documents_is_warned_of(predict, tmp_path, capsys, form
 
 def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, ner, capsys):
     (texts / "d.TXT").write_text(TEXT)
+    (texts / "d.txt").write_text(TEXT)
     (texts / "folder.txt").mkdir()
     (texts / "dangling.txt").symlink_to("nowhere")
     (texts / "b" / "e.pdf").write_bytes(b"%PDF")
     assert predict(texts, "txt", "--ner", ner) == 3
-    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "d"]
+    assert [record["id"] for record in read_lines(tmp_path / "out.jsonl")] == ["a", "b/c", "b/empty", "d", "d.txt"]
     (entry,) = read_lines(tmp_path / "out.jsonl.rejected.jsonl")
     assert entry["file"] == "dangling.txt" and "No such file" in entry["error"]
     assert capsys.readouterr().err.count("2 other files beside those in .txt are not read") == 1
@@ -785,6 +786,23 @@ def test_what_is_no_text_file_is_counted_and_left_out(predict, tmp_path, texts, 
     (texts / "out.jsonl_old").touch()
     assert predict(texts, "txt", "--ner", ner, output=texts / "out.jsonl") == 0
     assert capsys.readouterr().err.count("3 other files beside those in .txt are not read") == 1, "its own are none"
+
+
+@pytest.mark.parametrize("name", ["facts.xlsx", "facts.TSV", "facts.html"])
+def test_an_output_that_others_could_not_read_is_refused(predict, tmp_path, name, capsys):
+    write_lines(tmp_path / "in.jsonl", documents(1))
+    assert predict(tmp_path / "in.jsonl", "jsonl", output=tmp_path / name) == 2
+    assert f"ends in {Path(name).suffix.lower()}, expected .jsonl, .csv or --output_format" in error_line(capsys)
+    assert not (tmp_path / name).exists()
+    assert predict(tmp_path / "in.jsonl", "jsonl", "--output_format", "jsonl", output=tmp_path / name) == 0
+    assert len(read_lines(tmp_path / name)) == 1
+
+
+def test_a_text_in_another_encoding_is_set_aside_with_advice(predict, tmp_path, texts, ner, capsys):
+    (texts / "b" / "c.txt").write_bytes("Müller".encode("latin-1"))
+    assert predict(texts, "txt", "--ner", ner) == 3
+    assert "rejected: file b/c.txt: found the byte 0xfc at position 1, expected UTF-8; " in capsys.readouterr().err
+    assert "iconv -f latin1" in read_lines(tmp_path / "out.jsonl.rejected.jsonl")[0]["error"]
 
 
 def test_a_text_file_that_cannot_be_read_is_set_aside(predict, tmp_path, texts, ner, monkeypatch):
@@ -845,7 +863,12 @@ def test_empty_text_files_are_counted(predict, tmp_path, texts, ner, capsys):
     assert predict(texts, "txt", "--ner", ner) == 0
     records = read_lines(tmp_path / "out.jsonl")
     assert [record["id"] for record in records if not record["text"].strip()] == ["b/empty", "blank"]
-    assert f"documents {len(records)}, without text 2, without entities " in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert f"documents {len(records)}, without text 2, without entities " in shown
+    assert [line for line in shown.splitlines() if line.startswith("without text:")] == [
+        "without text: b/empty",
+        "without text: blank",
+    ]
 
 
 def test_spacy_model(predict, tmp_path):
@@ -978,10 +1001,10 @@ def test_ids(tmp_path):
     given += [{"id": True}, {"id": "B"}, {"title": "B"}, {"id": 4}, {"id": "#13"}, {"text": ""}]
     given += [{"id": ""}, {"id": "", "title": "C"}, {"id": " "}]
     items = list(with_ids(read_items(write_lines(tmp_path / "in.jsonl", given), "jsonl")))
-    ids = ["A", "#2", "x", "#4", 7, None, "#7", None, "B", "#10", 4, "#13", "##13", "#14", "C", "#16"]
+    ids = ["A", "#2", "x", "#4", 7, "7", "#7", None, "B", "#10", 4, "#13", "##13", "#14", "C", "#16"]
     assert [item.id for item in items] == ids
     assert [item.error for item in items if item.error] == [
-        "the id '7' is an earlier document's, expected one of its own",
+        "the id '7' is that of line 5, expected one of its own",
         "field id: found True, expected a text or an integer",
     ]
     assert not any("id" in item.document for item in items if item.document is not None)
@@ -1003,7 +1026,7 @@ BAD_LINES = {
     b"1" * 5000: "found no valid JSON (Exceeds the limit",
     json.dumps({"text": TEXT}).encode(): "field entities: found None, expected entities, or mentions, or --ner NAME",
     json.dumps({**MENTIONS, "mentions": [{"start": 90, "end": 99}]}).encode(): "field mentions[0]: found ",
-    json.dumps({**MENTIONS, "id": "Title 0"}).encode(): "the id 'Title 0' is an earlier document's",
+    json.dumps({**MENTIONS, "id": "Title 0"}).encode(): "the id 'Title 0' is that of line 1,",
     json.dumps({**documents(1)[0], "title": "B", "sents": []}).encode(): "('B'), field sents: found []",
     b'{"text": "\\ud800", "entities": []}': "field text: found '\\ud800'",
 }
@@ -1021,7 +1044,9 @@ def test_bad_lines_are_set_aside(predict, expected, tmp_path, capsys):
     printed = capsys.readouterr().err
     for entry, (line, message) in zip(rejected, BAD_LINES.items(), strict=True):
         assert message in entry["error"] and entry["raw"] == line.decode("utf-8", "backslashreplace")
-        assert f"rejected: line {entry['line']}: {entry['error']}\n" in printed
+        named = f", id {entry['id']!r}" if not str(entry.get("id", "#")).startswith("#") else ""
+        assert f"rejected: line {entry['line']}{named}: {entry['error']}\n" in printed
+    assert {entry.get("id") for entry in rejected} > {None, "B"}
     assert f"documents 6, triples {sum(len(record['triples']) for record in records)}, rejected 10; lost: " in printed
 
 
@@ -1043,9 +1068,9 @@ def test_bad_documents_of_an_array_and_bad_text_files(predict, tmp_path, texts, 
     (texts / "latin.txt").write_bytes(b"caf\xe9")
     assert predict(texts, "txt", "--ner", ner, output=tmp_path / "texts.jsonl") == 3
     (entry,) = read_lines(tmp_path / "texts.jsonl.rejected.jsonl")
+    assert entry.pop("error").startswith("found the byte 0xe9 at position 3, expected UTF-8")
     assert entry == {
         "file": "latin.txt",
-        "error": "found the byte 0xe9 at position 3, expected UTF-8",
         "raw": "caf\\xe9",
     }
     assert len(read_lines(tmp_path / "texts.jsonl")) == 3
@@ -1370,15 +1395,20 @@ def test_resumes_and_is_done_once(resume, tmp_path, monkeypatch, capsys):
     report = capsys.readouterr().err.splitlines()[-1]
     monkeypatch.setattr(predict_command, "pipeline", lambda *_, **__: pytest.fail("a finished run loads no model"))
     assert resume() == 3
-    assert capsys.readouterr().err.splitlines() == [report]
+    assert capsys.readouterr().err.splitlines() == ["22 of 22 documents are done by an earlier run", report]
     assert_whole(tmp_path)
 
 
-CHANGES = {
-    "a document that is done": lambda folder: replace(folder / "in.jsonl", b"Title 3", b"Title X"),
-    "a document to come": lambda folder: replace(folder / "in.jsonl", b"Title 20", b"Title X"),
-    "one more document": lambda folder: (folder / "in.jsonl").open("ab").write(b'"Oslo"\n'),
+CHANGES = {  # by the line that the message names
+    "line 4": lambda folder: replace(folder / "in.jsonl", b"Title 3", b"Title X"),
+    "line 5": lambda folder: replace(folder / "in.jsonl", b"Title 4", b'Title 4", "id": "other'),
+    "line 6": lambda folder: replace(folder / "in.jsonl", b"broken", json.dumps(documents(1, first=40)[0]).encode()),
+    "line 1": lambda folder: insert(folder / "in.jsonl", json.dumps(documents(1, first=40)[0]).encode() + b"\n"),
 }
+
+
+def insert(path, line):
+    path.write_bytes(line + path.read_bytes())
 
 
 def replace(path, old, new):
@@ -1393,11 +1423,37 @@ def test_another_input_is_refused(resume, tmp_path, change, capsys):
     before = (tmp_path / "out.jsonl").read_bytes()
     assert resume() == 2
     line = error_line(capsys)
-    assert "out.jsonl has other settings" in line and "input was 'sha256 " in line and "--restart" in line
-    assert ("documents was 22, is 23" in line) == (change == "one more document")
+    assert f"found another {change} than {tmp_path / 'out.jsonl'}" in line and "--restart" in line
     assert (tmp_path / "out.jsonl").read_bytes() == before
-    assert resume("--restart") == 3
-    assert len(read_lines(tmp_path / "out.jsonl")) == len(documents(21)) + 0
+    assert resume("--restart") in (0, 3)
+    assert_predicted(tmp_path)
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_documents_behind_those_that_are_done_may_change(resume, tmp_path, finished, capsys):
+    """Before the end those that were not read, and further ones; a run that is finished continues with these."""
+    if finished:
+        assert resume() == 3
+    else:
+        replace(tmp_path / "in.jsonl", b"Title 20", b"Title X")
+    with (tmp_path / "in.jsonl").open("ab") as file:
+        file.write(b'{"text": "Oslo", "mentions": []}\n')
+    capsys.readouterr()
+    assert resume() == 3
+    assert f"{22 if finished else 16} of 23 documents are done by an earlier run" in capsys.readouterr().err
+    assert_predicted(tmp_path)
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert resume() == 3
+    assert "23 of 23 documents are done by an earlier run" in capsys.readouterr().err
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+def assert_predicted(folder):
+    """Each line of the input has its record, or its rejection."""
+    lines = [line for line in (folder / "in.jsonl").read_bytes().splitlines() if line.startswith(b"{")]
+    records = read_lines(folder / "out.jsonl")
+    assert [record["title"] for record in records] == [json.loads(line).get("title", "") for line in lines]
+    assert json.loads((folder / "out.jsonl.settings.json").read_text())["finished"]
 
 
 def test_resumes_with_another_batch_size(resume, tmp_path):
@@ -1543,35 +1599,36 @@ def test_standard_input_resumes_if_it_begins_the_same(predict, interrupted, tmp_
     assert (tmp_path / "out.jsonl").read_bytes() == (interrupted / "whole.jsonl").read_bytes()
 
 
-def test_a_finished_run_takes_no_other_standard_input(predict, tmp_path, stdin, capsys):
+def test_a_finished_run_takes_further_standard_input_and_no_other(predict, tmp_path, stdin, capsys):
     lines = [json.dumps(document).encode() + b"\n" for document in documents(4)]
     stdin(b"".join(lines[:2]))
     assert predict("-", "jsonl") == 0
     before = (tmp_path / "out.jsonl").read_bytes()
-    for given, message in (
-        (lines[2:], "- begins otherwise than it did for "),
-        (lines[:1], "- begins otherwise than it did for "),
-        (lines, "--input -: found more than the 2 documents with which "),
-    ):
+    for given in (lines[2:], lines[:1]):
         capsys.readouterr()
         stdin(b"".join(given))
         assert predict("-", "jsonl") == 2
-        assert message in error_line(capsys) and (tmp_path / "out.jsonl").read_bytes() == before
-    stdin(b"".join(lines[:2]))
-    assert predict("-", "jsonl") == 0
-    stdin(b"".join(lines))
-    assert predict("-", "jsonl", "--restart") == 0
-    assert len(read_lines(tmp_path / "out.jsonl")) == 4
+        assert "-: begins otherwise than it did for " in error_line(capsys)
+        assert (tmp_path / "out.jsonl").read_bytes() == before
+    for number in (2, 4):  # the same, and further ones
+        stdin(b"".join(lines[:number]))
+        assert predict("-", "jsonl") == 0
+        assert len(read_lines(tmp_path / "out.jsonl")) == number
+    assert (tmp_path / "out.jsonl").read_bytes().startswith(before)
 
 
-def test_a_finished_run_of_nothing_takes_no_documents(predict, tmp_path, stdin, capsys):
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+def test_a_finished_run_of_nothing_takes_documents(predict, tmp_path, stdin, form):
     for _ in range(2):
         stdin(b"\n")
-        assert predict("-", "jsonl") == 0
-    capsys.readouterr()
+        assert predict("-", "jsonl", "--output_format", form) == 0
     stdin(json.dumps(documents(1)[0]).encode())
-    assert predict("-", "jsonl") == 2
-    assert "found more than the 0 documents" in error_line(capsys)
+    assert predict("-", "jsonl", "--output_format", form) == 0
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    if form == "csv":
+        assert ["document,head" in line for line in lines].count(True) == 1 and len(lines) > 1
+    else:
+        assert len(lines) == 1
 
 
 def interrupt_third(function):

@@ -12,7 +12,7 @@ from transformers import AutoModelForTokenClassification, pipeline
 from modeling_comm import mentions as mentions_module
 from modeling_comm.documents import DocumentError
 from modeling_comm.mentions import find_mentions, group_mentions, normalize_name
-from modeling_comm.text_to_document import text_from_document
+from modeling_comm.text_to_document import split_sentences, text_from_document
 
 # ------------------------------------------------------------------------------------------------------------ grouping
 
@@ -282,14 +282,14 @@ def recognizer():
 
 def test_transformers_pipelines_read_long_texts_to_the_end(recognizer):
     text = "\n".join(f"Omar built a town near Oslo in {year}" for year in ("1901", "1945") * 20)
-    found = find_mentions(pipeline(**recognizer, aggregation_strategy="first"), text)
+    found = find_mentions(pipeline(**recognizer, aggregation_strategy="first"), text).mentions
     assert [(mention["start"], mention["end"]) for mention in found] == [
         match.span() for match in re.finditer(r"\S+", text)
     ]
     assert {mention["type"] for mention in found} == {"LOC"}
-    assert find_mentions(pipeline(**recognizer, aggregation_strategy="first"), " ") == []
+    assert find_mentions(pipeline(**recognizer, aggregation_strategy="first"), " ") == ([], None)
     whole = find_mentions(pipeline(**recognizer, aggregation_strategy="first"), "Oslo. Nile", lambda text: [(0, 10)])
-    assert [mention["start"] for mention in whole] == [0, 4, 6]
+    assert [mention["start"] for mention in whole.mentions] == [0, 4, 6]
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -299,7 +299,7 @@ def test_transformers_pipelines_read_long_sentences_to_the_end(recognizer, known
         tokenizer.model_max_length = 66
     ner = pipeline(**{**recognizer, "tokenizer": tokenizer}, aggregation_strategy="first")
     text = " ".join(["Omar Oslo Nile town"] * 40)
-    found = find_mentions(ner, text)
+    found = find_mentions(ner, text).mentions
     assert [(one["start"], one["end"]) for one in found] == [match.span() for match in re.finditer(r"\S+", text)]
 
 
@@ -314,10 +314,24 @@ def test_spacy_pipelines():
     nlp.add_pipe("entity_ruler").add_patterns(
         [{"label": "GPE", "pattern": "Oslo"}, {"label": "PERSON", "pattern": "Ada"}]
     )
-    assert find_mentions(nlp, "👍 Ada left Oslo.") == [
-        {"start": 2, "end": 5, "type": "PERSON", "text": "Ada"},
-        {"start": 11, "end": 15, "type": "GPE", "text": "Oslo"},
-    ]
+    assert find_mentions(nlp, "👍 Ada left Oslo.") == (
+        [
+            {"start": 2, "end": 5, "type": "PERSON", "text": "Ada"},
+            {"start": 11, "end": 15, "type": "GPE", "text": "Oslo"},
+        ],
+        None,
+    )
+    nlp.add_pipe("sentencizer")
+    text = "Ada left Oslo. Ada came back (to Oslo). " * 5
+    whole = find_mentions(nlp, text)
+    assert (len(whole.mentions), len(whole.sentences)) == (20, 10)
+    # A text that is longer than the pipeline takes is read in parts of whole sentences.
+    nlp.max_length = 60
+    longest = max(end - start for start, end in split_sentences(text))
+    assert find_mentions(nlp, text) == whole and longest < 60 < len(text)
+    nlp.max_length = longest - 1
+    with pytest.raises(ValueError, match="max_length"):
+        find_mentions(nlp, text)
 
 
 def test_spacy_pipelines_that_fill_doc_spans():
@@ -328,7 +342,7 @@ def test_spacy_pipelines_that_fill_doc_spans():
     doc.spans["coref_clusters_1"] = [doc[0:1]]  # without a label: no named entity
 
     def found():
-        mentions = find_mentions(lambda text: doc, doc.text)
+        mentions, _ = find_mentions(lambda text: doc, doc.text)
         return [(mention["start"], mention["end"], mention["type"]) for mention in mentions]
 
     assert found() == [(0, 3, "PER"), (13, 17, "LOC")]
@@ -357,4 +371,5 @@ def test_any_callable_is_a_source():
         {"start": 5, "end": 9, "entity_group": "PER"},
         {"start": 1, "end": 2},
     ]
-    assert [mention["type"] for mention in find_mentions(lambda text: found, "Oslo Anna")] == ["GPE", "PER", None]
+    mentions, sentences = find_mentions(lambda text: found, "Oslo Anna")
+    assert ([mention["type"] for mention in mentions], sentences) == (["GPE", "PER", None], None)

@@ -74,6 +74,15 @@ def test_words(text, expected):
     assert words(text) == expected
 
 
+GERMAN = ["Er kam am 4. Mai 1931 (z. B. nach Nr. 3) im 19. Jahrhundert an.", "Sie war 12.", "Er ging."]
+WRAPPED = [
+    "Ada Quill",
+    "Her husband, who was Peter Venn of Oslo,\nworked there.",
+    "Both lived in the old town.",
+    "- One",
+]
+
+
 @pytest.mark.parametrize(
     "text, expected",
     [
@@ -84,9 +93,33 @@ def test_words(text, expected):
         ("Title\n\nFirst line\r\nsecond. Third", ["Title", "First line", "second.", "Third"]),
         ("東京は首都です。人口は多い。はい", ["東京は首都です。", "人口は多い。", "はい"]),
         ("They can't. Wait... Good", ["They can't.", "Wait...", "Good"]),
+        ("Er kam am 4. Mai 1931 (z. B. nach Nr. 3) im 19. Jahrhundert an. Sie war 12. Er ging.", GERMAN),
+        (
+            "Ada Quill\n\nHer husband, who was Peter Venn of Oslo,\nworked there. Both lived in the old town.\n- One",
+            WRAPPED,
+        ),
+        (
+            "Ada Quill of Oslo, a physicist and a poet\n\nHer husband\nPeter",
+            ["Ada Quill of Oslo, a physicist and a poet", "Her husband", "Peter"],
+        ),
+        ("One line.\n" + "a " * 61 + "\nanother", ["One line.", ("a " * 61).strip(), "another"]),
         (" \n\t ", []),
     ],
-    ids=["ends", "abbreviations", "numbers", "quotes", "lines", "full_width", "ellipsis", "empty"],
+    ids=[
+        *(
+            "ends",
+            "abbreviations",
+            "numbers",
+            "quotes",
+            "lines",
+            "full_width",
+            "ellipsis",
+            "german",
+            "wrapped",
+            "heading",
+        ),
+        *("paragraphs", "empty"),
+    ],
 )
 def test_sentences(text, expected):
     assert sentences(text) == expected
@@ -220,7 +253,7 @@ def test_words_and_sentences_go_round_mentions():
 
 
 def test_names_and_types():
-    text = "Ada Quill, called Quill, was born in 1901."
+    text = "Ada\nQuill, called Quill, was born in 1901."
     quill, year = entity((18, 23), (0, 9)), entity((37, 41), type="DATE", name="the year 1901")
     named, dated = document_from_text(text, [quill, year]).entities
     assert (named["name"], named["type"]) == ("Ada Quill", "MISC")

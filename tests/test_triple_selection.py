@@ -258,8 +258,12 @@ def test_rows_of_a_table():
     assert (
         tuple(row) == COLUMNS and row["sentences"] == 'Ada left. | Ada said "Oslo", twice.' and row["document"] == "a"
     )
+    assert row["marked_by"] == "attention"
     (proven,) = triple_rows({**RECORD, "triples": [{**RECORD["triples"][0], "evidence": [0], "probability": 0.5}]})
     assert proven["sentences"] == 'Ada said "Oslo", twice.' and proven["probability"] == 0.5
+    assert proven["marked_by"] == "evidence"
+    (without,) = triple_rows({**RECORD, "triples": [{**RECORD["triples"][0], "explanation": []}]})
+    assert (without["sentences"], without["marked_by"]) == ("", None)
     (read,) = read_csv(csv_header(COLUMNS) + csv_lines([RECORD]))
     assert read == {key: "" if value is None else str(value) for key, value in row.items()}
 
@@ -274,6 +278,10 @@ def test_csv_of_the_command(predict, tmp_path, capsysbinary):
     assert predict("none.csv", "--min_score", "0.999999") == 0
     assert (tmp_path / "none.csv").read_bytes() == csv_header(COLUMNS)  # a table without rows still names its columns
     assert predict("all.jsonl", "--output_format", "csv") == 2  # a file holds one form
+    words = ["export", "--format", "csv", "--input", tmp_path / "all.jsonl", "--output"]
+    assert comm_docre.main([*map(str, words), str(tmp_path / "made" / "table.csv")]) == 0
+    assert (tmp_path / "made" / "table.csv").read_bytes() == content
+    assert comm_docre.main([*map(str, words), str(tmp_path / "all.jsonl")]) == 2  # over its input
     assert predict("as_csv.txt", "--output_format", "csv") == 0
     assert (tmp_path / "as_csv.txt").read_bytes() == content
 

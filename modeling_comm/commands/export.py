@@ -1,4 +1,5 @@
-"""The command `comm-docre export`: a checkpoint as a program of `torch.export`, or as ONNX; predictions for annotation tools."""
+"""The command `comm-docre export`: a checkpoint as a program of `torch.export`, or as ONNX; predictions for annotation tools,
+or as a table."""
 
 import argparse
 import importlib.util
@@ -10,13 +11,19 @@ from transformers import AutoModel, AutoProcessor
 
 from ..deployment.export import export_onnx, export_program, largest_difference
 from ..extensions import import_extensions
+from ..reporting.triple_table import COLUMNS, csv_lines
 from ..saved_folder import replacing_folder
-from ..utils.writer import is_stream, replacing
+from ..utils.counted_nouns import DOCUMENTS, TRIPLES, counted
+from ..utils.spreadsheet import csv_header
+from ..utils.writer import is_standard_output, is_stream, replacing
 from . import export_annotations
 from .errors import refuse_overwriting
 from .predict_models import check_model
+from .predict_outputs import check_finished
+from .record_inputs import read_records
 
 TOLERANCE = 1e-4
+TABLE = "csv"
 # The formats of models, by the suffix of --output; the others are annotation tools'.
 FORMATS = {".onnx": "onnx", ".pt2": "torch"}
 
@@ -28,17 +35,34 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"found {found}, expected --model, a model to export, or --input, predictions for a tool")
     of_model = args.format in (None, *FORMATS.values())
     if of_model != (args.input is None):
-        tools = "--format label-studio, doccano or brat"
+        tools = f"--format label-studio, doccano, brat or {TABLE}"
         expected = tools if of_model else f"--input (--model goes with --format {' or '.join(FORMATS.values())})"
         raise ValueError(f"--format is {args.format or 'not given'}; expected {expected}")
     if args.extensions and not of_model:
         raise ValueError(f"--extensions goes without --format {args.format}: it is for the code of a model")
+    if args.format == TABLE:
+        return _export_table(args)
     if args.format != "doccano" and is_stream(args.output):
         found = (
             f"found standard output, a pipe or a device, expected a {'folder' if args.format == 'brat' else 'file'}"
         )
-        raise ValueError(f"--output {args.output}: {found}; only --format doccano can be written to these")
+        raise ValueError(f"--output {args.output}: {found}; only --format doccano and {TABLE} can be written to these")
     return _export_model(args) if of_model else export_annotations.run(args)
+
+
+def _export_table(args):
+    """Writes the triples of predictions as a table."""
+    refuse_overwriting([args.output], [args.input])
+    check_finished(args.input)
+    documents = triples = 0
+    with replacing(args.output) as file:
+        file.write(csv_header(COLUMNS))
+        for record in read_records(args.input):
+            file.write(csv_lines([record]))
+            documents, triples = documents + 1, triples + len(record["triples"])
+    written = f"{counted(documents, DOCUMENTS)}, {counted(triples, TRIPLES)}: {args.output}"
+    print(written, file=sys.stderr if is_standard_output(args.output) else sys.stdout)
+    return 0
 
 
 def _export_model(args):

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from ..utils.progress import progress_bar, without_bars
 from ..utils.writer import open_stream
 from .errors import refuse_overwriting
 from .predict_batch import predict_batch
+from .predict_changes import changed_item
 from .predict_inputs import STANDARD_STREAM, Item, hashed, read_items, text_files, with_ids
 from .predict_models import SPACY_EXAMPLE, check_model, check_ner, load_ner, model_identity
 from .predict_outputs import ResumableOutput, StandardOutput, output_files
@@ -38,6 +39,8 @@ from .predict_suspects import Suspects, working_file
 
 SOME_REJECTED = 3
 _OTHER_FILES = ("other file beside those in .txt is", "other files beside those in .txt are")
+# Of files that other programs could not read if JSON lines were in them.
+_OTHER_FORMS = {*(".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".html", ".htm"), *(".ttl", ".nt", ".graphml", ".gexf")}
 # Flags that decide the records, beside the models. `batch_size` moves the last bits of scores only: who runs out of memory may
 # resume with another.
 _SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset", "type_constraint")
@@ -102,23 +105,50 @@ def run(args: argparse.Namespace) -> int:
         _help(args, processes)
         return 0
     _check(args, processes)
-    form = args.output_format or ("csv" if Path(args.output).suffix.lower() == ".csv" else "jsonl")
+    form = args.output_format or _form_of(args.output)
     stream = open_stream(args.output) if args.output != STANDARD_STREAM else None
     standard = stream or args.output == STANDARD_STREAM
+    total = None
     if args.input != STANDARD_STREAM and (not standard or processes.size > 1):
-        # The hash of an input comes before its documents, and each process reads all of it.
+        # The documents are counted before they are predicted, and each process reads all of them.
         refuse_pipe(args.input, f"a file, or {STANDARD_STREAM} for standard input")
+        total = sum(1 for _ in read_items(args.input, args.format))
     with StandardOutput(form, stream) if standard else _resumable_output(args, form) as output:
-        processes.start({"finished": output.finished, "read": output.read})
+        items, done = _items_left(args, output), output.read
+        if not output.finished or items.more():
+            output.resume()
+        processes.start({"finished": output.finished, "read": done})
         if not output.finished:
-            _predict(args, output, processes)
-        elif args.input == STANDARD_STREAM:  # the settings, which were compared, have no hash of it
-            _refuse_others(args, output)
+            try:
+                _predict(args, output, processes, items, total)
+            except KeyboardInterrupt:
+                if not standard:
+                    print(f"{_of_all(output.read, total)} done; the same command resumes", file=sys.stderr)
+                raise
     if not output.read:
         print(f"warning: {args.input} has no document in it", file=sys.stderr)
+    elif done and not args.quiet:
+        print(f"{_of_all(done, output.read)} done by an earlier run", file=sys.stderr)
     _report(output, args)
     # A launcher would take any other status for a process that has died.
     return SOME_REJECTED if output.counts["rejected"] and processes.size == 1 else 0
+
+
+def _form_of(output):
+    """The form of an output by its name."""
+    suffix = Path(output).suffix.lower()
+    if suffix in _OTHER_FORMS:
+        expected = ".jsonl, .csv or --output_format; `view` and `graph` make pages and graphs of JSON lines"
+        raise ValueError(f"--output {output}: found a file name that ends in {suffix}, expected {expected}")
+    return "csv" if suffix == ".csv" else "jsonl"
+
+
+def _of_all(number, total):
+    return (
+        counted(number, ("document is", "documents are"))
+        if total is None
+        else f"{number:,} of {counted(total, DOCUMENTS)} are"
+    )
 
 
 def _help(args, processes):
@@ -162,10 +192,6 @@ def _resumable_output(args, form):
     if form != "jsonl":
         settings["output_format"] = form
     settings["extensions"] = args.extensions and [file_sha256(file) for file in args.extensions]
-    if args.input != STANDARD_STREAM:
-        digest = hashlib.sha256()
-        settings["documents"] = sum(1 for _ in hashed(read_items(args.input, args.format), digest))
-        settings["input"] = f"sha256 {digest.hexdigest()}"
     return ResumableOutput(args.output, settings, args.restart, form)
 
 
@@ -192,6 +218,13 @@ class _Items:
         """Reads items that an earlier run has done: their ids count."""
         self.read += sum(1 for _ in islice(self._items, number))
 
+    def more(self) -> bool:
+        """Whether there are items that were not read."""
+        for item in self._items:
+            self._items = chain([item], self._items)
+            return True
+        return False
+
     def batch(self, number: int) -> list[Item]:
         """The batch of this number, from 0, which rises from call to call. It is empty behind the last one."""
         while True:
@@ -207,15 +240,17 @@ def _items_left(args, output):
     items = _Items(args)
     items.skip(output.read)
     if output.read and items.sha256 != output.input_sha256:
-        raise ValueError(f"{args.input} begins otherwise than it did for {args.output}; --restart predicts again")
+        changed = (
+            changed_item(with_ids(read_items(args.input, args.format)), output)
+            if args.input != STANDARD_STREAM
+            else None
+        )
+        found = f"found another {changed.kind} {changed.place} than" if changed else "begins otherwise than it did for"
+        raise ValueError(
+            f"{args.input}: {found} {args.output}, expected the documents that are done as they were, and new ones behind them; "
+            "`predict --restart` predicts all again, another --output takes those that are new or have changed"
+        )
     return items
-
-
-def _refuse_others(args, output):
-    """Refuses documents that a finished run has not read."""
-    if _items_left(args, output).batch(0):
-        found = f"found more than the {counted(output.read, DOCUMENTS)} with which {args.output} was finished"
-        raise ValueError(f"--input {args.input}: {found}, expected the same; --restart predicts all of them")
 
 
 def _other_files(args):
@@ -225,18 +260,20 @@ def _other_files(args):
     return sum(not f"{one.resolve()}.".startswith(f"{output}.") for one in others)
 
 
-def _predict(args, output, processes):
-    items = _items_left(args, output)
+def _predict(args, output, processes, items, total):
     if args.format == "txt" and Path(args.input).is_dir() and (others := _other_files(args)):
         print(f"{args.input}: {counted(others, _OTHER_FILES)} not read", file=sys.stderr)
     types, whole = set(), not output.read
     if whole:
         output.begin()
-    with progress_bar(output.settings.get("documents"), output.read, args.quiet) as bar:
+    with progress_bar(total, output.read, args.quiet) as bar:
         for until in _predict_own(args, items, processes):
             for result in processes.take(until):
                 for item, error in result.rejected:
-                    bar.write(f"rejected: {item.kind} {item.place}: {error}", file=sys.stderr)
+                    bar.write(f"rejected: {_named(item)}: {error}", file=sys.stderr)
+                for record in result.records:
+                    if not record["text"].strip():
+                        bar.write(f"without text: {record['id']}", file=sys.stderr)
                 types.update(entity["type"] for record in result.records for entity in record["entities"])
                 bar.update(result.read - output.read)
                 output.write(*result)
@@ -245,6 +282,12 @@ def _predict(args, output, processes):
     if whole and output.counts["documents"]:  # of those of an earlier run the types are not known
         for warning in type_warnings(_selection(args), types):
             print(f"warning: --{warning}", file=sys.stderr)
+
+
+def _named(item):
+    """An item in a message; an id that is its place says nothing more."""
+    place, is_place = f"{item.kind} {item.place}", item.kind == "file" or str(item.id).startswith("#")
+    return place if item.id is None or is_place else f"{place}, id {item.id!r}"
 
 
 def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) -> Iterator[int | None]:

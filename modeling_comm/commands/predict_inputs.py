@@ -144,6 +144,7 @@ def _decode(content):
         return content.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
         found = f"found the byte {content[error.start]:#04x} at position {error.start}, expected UTF-8"
+        found += "; `iconv -f latin1 -t utf8` converts a text in Latin-1"
         return content.decode("utf-8", "backslashreplace"), found
 
 
@@ -205,15 +206,15 @@ def _checked(item, docred):
 def with_ids(items: Iterable[Item]) -> Iterator[Item]:
     """
     Items with the id that each goes by: the `"id"` that its document gives (and loses), or else its title, where no earlier
-    document has it, or else its position in the input, from 1, as `"#3"`, which no later document is likely to give. A document
-    that gives an id which is taken cannot be told from the other, and counts as unreadable.
+    document has it, or else the whole name of its file, or its position in the input, from 1, as `"#3"`, which no later one is
+    likely to give. A document that gives an id which is taken cannot be told from the other, and counts as unreadable.
     """
-    taken: set[str] = set()
+    taken: dict[str, str] = {}
     for position, item in enumerate(items, start=1):
         if item.document is not None:
             item = _with_id(item, position, taken)
         if item.document is not None:
-            taken.add(str(item.id))
+            taken[str(item.id)] = f"{item.kind} {item.place}"
         yield item
 
 
@@ -223,15 +224,15 @@ def _with_id(item, position, taken):
     if given is None or given != given or empty:  # a table has NaN or "" in an empty cell
         found = title if isinstance(title, str) and title.strip() else f"#{position}"
         if found in taken:
-            found = f"#{position}"
+            found = str(item.place) if item.kind == "file" else f"#{position}"
         while found in taken:  # given by an earlier document
             found = f"#{found}"
         return item._replace(id=found)
     if not isinstance(given, (str, int)) or isinstance(given, bool):
         return item._replace(document=None, error=f"field id: found {shown(given)}, expected a text or an integer")
     if str(given) in taken:
-        error = f"the id {given!r} is an earlier document's, expected one of its own"
-        return item._replace(document=None, error=error)
+        error = f"the id {given!r} is that of {taken[str(given)]}, expected one of its own"
+        return item._replace(document=None, error=error, id=given)
     return item._replace(id=given)
 
 

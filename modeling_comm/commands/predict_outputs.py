@@ -46,6 +46,7 @@ class StandardOutput:
         stream (`BinaryIO`, *optional*): the pipe or device; standard output by default.
 
     Attributes:
+        form (`str`): as given.
         settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
@@ -54,6 +55,7 @@ class StandardOutput:
     """
 
     def __init__(self, form: str = "jsonl", stream: BinaryIO | None = None):
+        self.form = form
         self._header: Callable[[], bytes]
         self._lines: Callable[[Sequence[PredictionRecord]], bytes]
         self._header, self._lines = _FORMS[form]  # type: ignore[assignment]
@@ -63,6 +65,9 @@ class StandardOutput:
         self.input_sha256: str | None = None
         numbers = ("documents", "without_text", "without_entities", "triples", "derived", "rejected")
         self.counts: dict[str, Any] = {**dict.fromkeys(numbers, 0), "lost": {}}
+
+    def resume(self) -> None:
+        """Prepares for further items, also if the run was finished. Until then the files are as they were."""
 
     def begin(self) -> None:
         """Writes what comes before all records."""
@@ -113,7 +118,8 @@ class StandardOutput:
 
 
 def _rejection(item: Item, error):
-    return {item.kind: item.place, "error": error, "raw": item.raw}
+    identity = {} if item.id is None else {"id": item.id}
+    return {item.kind: item.place, **identity, "error": error, "raw": item.raw}
 
 
 class ResumableOutput(StandardOutput):
@@ -151,12 +157,17 @@ class ResumableOutput(StandardOutput):
                 self.path.unlink()
             raise
         remove_unfinished(self.state_path.resolve().parent, self.state_path.resolve().name)
-        if self.finished:
-            return
+
+    def resume(self) -> None:
+        self.finished = False
         self._files.append(self.rejected_path.open("ab", buffering=0))
         self._write_state()  # before anything is cut off: it must hold at any moment
         for file, written in zip(self._files, self._written, strict=True):
             file.truncate(written.size)
+
+    def begin(self) -> None:
+        if not self._written[0].size:  # a finished run of no documents has written it
+            super().begin()
 
     def _take_over(self):
         """Takes over what an earlier run has done."""
@@ -168,8 +179,9 @@ class ResumableOutput(StandardOutput):
         state = _read_state(self.state_path)
         if not state["read"] and not state["finished"]:
             return
-        # An earlier version stored the batch size, too.
-        before = {name: value for name, value in state["settings"].items() if name != "batch_size"}
+        # Earlier versions stored these, too.
+        others = {"batch_size", "documents", "input"}
+        before = {name: value for name, value in state["settings"].items() if name not in others}
         check_unchanged(before, self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
         for name in ("finished", "read", "input_sha256"):
@@ -248,7 +260,8 @@ def check_finished(path: str) -> None:
         state = _read_state(state_path)
         if not state["finished"]:
             done = counted(state["read"], ("document is", "documents are"))
-            raise ValueError(f"{path}: `predict` is not finished, {done} done; expected all of them")
+            expected = "expected all of them; the same `predict` command resumes"
+            raise ValueError(f"{path}: `predict` is not finished, {done} done, {expected}")
         _check_files(path, state)
 
 

@@ -75,6 +75,7 @@ def _read(path, report, options):
         {safe: name for name, safe in names.get(kind, {}).items()} for kind in ("titles", "types", "relations")
     )
     title = titles.get(Path(path).stem, Path(path).stem)
+    report.relation_names.update(names.get("names", {}))
 
     def fail(number, found, expected):
         raise DocumentError(path, None, title, f"line {number}", shown(found), expected)
@@ -157,7 +158,7 @@ def _exported_names(folder):
     names = read_json(file) if file.is_file() else {}
     if not isinstance(names, dict) or not all(isinstance(part, dict) for part in names.values()):
         raise ValueError(
-            f"{file}: found {shown(names)}, expected titles, types and relations, as the export writes them"
+            f"{file}: found {shown(names)}, expected titles, types, relations and names, as the export writes them"
         )
     return names
 
@@ -199,7 +200,8 @@ def write_brat(
     shown_as = {relations[relation]: name for relation, name in labels.names.items()}
     with replacing_folder(folder) as unfinished:
         made = Path(unfinished)
-        write_json(made / NAMES_FILE, {"titles": files, "types": types, "relations": relations})
+        names = {"titles": files, "types": types, "relations": relations, "names": labels.names}
+        write_json(made / NAMES_FILE, names)
         for document in documents:
             stem = files[document.marked.title]
             write_text(made / f"{stem}.txt", document.marked.text)

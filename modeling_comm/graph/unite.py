@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from operator import attrgetter
 
 from ..documents import shown
-from ..prediction_record import PredictionRecord, RecordTriple, marked_sentences
+from ..prediction_record import PredictionRecord, RecordTriple, marked_by, marked_sentences
 from ..settings import AtLeast, Setting
 from .linking import DEFAULT_LINKER, Linker, get_linker, link_by_name_and_type
 from .selection import GraphSelection
@@ -264,13 +264,12 @@ class _Parts:
     def provenance(self, triple: RecordTriple, document: GraphDocument, turned: bool = False) -> Provenance:
         head, tail = (self._mentions_of(triple[end]) for end in (("tail", "head") if turned else ("head", "tail")))
         numbers = marked_sentences(triple)
-        marked_by = "evidence" if triple.get("evidence") else "attention" if numbers else "mentions"
         return Provenance(
             document,
             # JSON's 1 is an integer, of which GraphML would make another attribute.
             float(triple["score"]),
             None if triple.get("probability") is None else float(triple["probability"]),
-            marked_by,
+            marked_by(triple) or "mentions",
             tuple(map(self._sentence, numbers or _sentences_of(head, tail))),
             head,
             tail,

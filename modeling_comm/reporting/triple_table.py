@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
-from ..prediction_record import PredictionRecord, marked_sentences
+from ..prediction_record import PredictionRecord, marked_by, marked_sentences
 from ..utils.spreadsheet import csv_rows
 
 COLUMNS = (
     *("document", "head", "head_type", "relation", "relation_name", "tail", "tail_type", "score", "probability"),
-    "sentences",
+    *("marked_by", "sentences"),
 )
 
 
@@ -20,7 +20,8 @@ def triple_rows(record: PredictionRecord) -> Iterator[dict[str, str | int | floa
 
     Yields:
         `dict` with the keys [`COLUMNS`]. `document` is the record's id, or else its title; `probability` is None where the record
-        has none; `sentences` are the texts of the evidence, or else of the explanation, heaviest first, separated by ` | `.
+        has none; `sentences` are the texts of the evidence, or else of the explanation, heaviest first, separated by ` | `, and
+        `marked_by` says which: `"evidence"`, `"attention"`, or None where there are none.
 
     Example:
 
@@ -43,6 +44,7 @@ def triple_rows(record: PredictionRecord) -> Iterator[dict[str, str | int | floa
             "tail_type": tail["type"],
             "score": triple["score"],
             "probability": triple.get("probability"),
+            "marked_by": marked_by(triple),
             "sentences": " | ".join(sentences),
         }
 
@@ -64,5 +66,5 @@ def refuse_csv(line: str, source: str) -> None:
         ValueError: the line is the head of what [`csv_lines`] writes.
     """
     if line.strip() == ",".join(COLUMNS):
-        expected = "JSON lines, which `predict` writes with --output_format jsonl"
+        expected = "JSON lines, which `predict` writes with --output_format jsonl and `export --format csv` makes such a table of"
         raise ValueError(f"{source}: found CSV, which is for spreadsheets; expected {expected}")
