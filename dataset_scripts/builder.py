@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 from modeling_comm.data import DatasetEntry, get_dataset
 from modeling_comm.data.dataset_entry import DEFAULT_SPLITS
 from modeling_comm.data.reading import iterate_documents
-from modeling_comm.documents import Document, relation_ids, shown
+from modeling_comm.documents import Document, shown
 from modeling_comm.formats import ImportReport, matching_formats, read_documents
 from modeling_comm.reporting.redaction import redact
 from modeling_comm.utils.files import file_sha256, read_json
@@ -404,7 +404,8 @@ def relation_labels(
     rel2id = _local_file(rel2id, cache_dir) if rel2id else _find_file(data_dir, "rel2id.json", places)
     rel_info = _local_file(rel_info, cache_dir) if rel_info else _find_file(data_dir, RELATION_FILE, places)
     names = read_relation_names(rel_info) if rel_info else {}
-    occurring, inverse = relation_ids(documents or ()), inverse or {}
+    places, inverse = _first_places(documents or ()), inverse or {}
+    occurring = sorted(places)
     if rel2id:
         null_label, *relations = _ordered_labels(rel2id)
     else:
@@ -424,10 +425,21 @@ def relation_labels(
         )
     unknown = sorted(set(occurring) - set(relations))
     if unknown:
+        where = places.get(unknown[0], "a document")  # one that is read as another has its own name there
         raise ValueError(
-            f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
+            f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}, which {where} has"
         )
     return [null_label, *relations], {relation: names.get(relation, relation) for relation in (*relations, *inverse)}
+
+
+def _first_places(documents):
+    """Where each relation occurs first, in words."""
+    places = {}
+    for document in documents:
+        for number, label in enumerate(document.get("labels") or ()):
+            if label["r"] not in places:
+                places[label["r"]] = f"document {document.get('title')!r}, field labels[{number}].r,"
+    return places
 
 
 def labels_of_dataset(

@@ -25,6 +25,7 @@ from .settings import (
     AtLeast,
     Setting,
     SettingError,
+    WrongResultError,
     check_field,
     check_names,
     described_arguments,
@@ -84,14 +85,16 @@ class UnknownNameError(SettingError):
     """
 
     def __init__(self, field: str, value: Any, known: list[str]):
+        nearest = nearest_names(value, known) if isinstance(value, str) else []
+        meant = f"{nearest[0]!r}, or another one" if nearest else "one"
         # With the package imported, the Auto classes never take a checkpoint's code, trusted or not.
         super().__init__(
             "CommConfig",
             field,
             value,
-            f"one of {', '.join(map(repr, known))}; another one is known once the file that registers it is imported. To take "
-            "it from a checkpoint instead, load that with AutoModel and trust_remote_code=True in a process that does not import "
-            "modeling_comm",
+            f"{meant} of {', '.join(map(repr, known))}; any other is known once the file that registers it is imported (on the "
+            "command line, --extensions FILE). To take it from a checkpoint instead, load that with AutoModel and "
+            "trust_remote_code=True in a process that does not import modeling_comm",
         )
         self.known = known
 
@@ -262,6 +265,11 @@ class CommConfig(SavedTogether, PreTrainedConfig):
             loss_from_config(self)(nothing, nothing)
         except SettingError as error:
             raise SettingError("CommConfig", f"{self.loss}_{error.field}", error.value, error.expected) from None
+        except WrongResultError:
+            raise
+        except Exception as error:  # of a function that may be anybody's
+            expected = f"a loss that gives 0 where there are no pairs; it raised {type(error).__name__}: {error}"
+            raise SettingError("CommConfig", "loss", self.loss, expected) from error
 
     def validate_both_directions_of_labels(self) -> None:
         """Part of `@strict`: `id2label` and `label2id` fit."""

@@ -1,7 +1,7 @@
 """Documents in DocRED's format: the one check that everything which reads documents relies on."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from numbers import Integral
 from typing import Any, ClassVar, NoReturn, NotRequired, TypedDict
 
@@ -395,8 +395,3 @@ def entity_name(document: Document, entity: int) -> str:
 def docred_type(label: str) -> str:
     """DocRED's entity type for a named-entity label of CoNLL-2003 or OntoNotes, in any case; any other label is kept as it is."""
     return _TYPE_OF_LABEL.get(label.upper(), label)
-
-
-def relation_ids(documents: Iterable[Document]) -> list[str]:
-    """Sorted relations that occur in the labels of documents; unlabelled ones have none."""
-    return sorted({label["r"] for document in documents for label in document.get("labels") or []})

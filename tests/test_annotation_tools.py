@@ -395,7 +395,7 @@ def test_what_is_wrong_in_label_studio_is_named(place, value, field, tmp_path):
 
     with pytest.raises(DocumentError) as error:
         read(changed(tmp_path, "label_studio.json", change))
-    assert (error.value.field, error.value.title or error.value.index) == (field, 0)
+    assert (error.value.field, error.value.title, error.value.index) == (field, "Vale", 0)
     # The other documents are read where that is wanted.
     report = ImportReport()
     found = read_documents(tmp_path / "label_studio.json", None, report, on_bad_document="skip")
@@ -601,6 +601,43 @@ def test_members_of_a_set_that_are_not_there_are_counted(tmp_path):
     (document,), report = read(tmp_path)
     assert entities_of(document) == [["Oslo", "Oslo"]]
     assert report.dropped == {"members of chains that are not there": 1}
+
+
+def brat_of(tmp_path, *lines):
+    """What is read of a text, `Ada left Oslo.`, with mentions T1 and T2 and further lines."""
+    (tmp_path / "a.txt").write_text("Ada left Oslo.")
+    (tmp_path / "a.ann").write_text("\n".join(["T1\tPER 0 3\tAda", "T2\tLOC 9 13\tOslo", *lines]))
+    (document,), report = read(tmp_path)
+    return document, report
+
+
+@pytest.mark.parametrize("arguments", ["Arg1:T1 Arg2:T2", "Arg2:T2 Arg1:T1", "Who:T1 Where:T2"])
+def test_arguments_of_brat_may_be_in_any_order(arguments, tmp_path):
+    document, _ = brat_of(tmp_path, f"R1\tleft {arguments}")
+    assert facts(document) == {("Ada", "left", "Oslo")}
+
+
+def test_a_relation_of_a_mention_that_is_not_there_is_named(tmp_path, capsys):
+    _, report = brat_of(tmp_path, "R1\tleft Arg1:T1 Arg2:T9")
+    assert report.dropped == {"relations of mentions that are not there": 1}
+    assert run("import", "--input", tmp_path, "--output", tmp_path / "out" / "train.json") == 0
+    assert "a.ann: document ('a'), field line 3: found ['T9'], expected the ids of two" in capsys.readouterr().err
+
+
+def test_an_id_that_two_mentions_have_is_refused(tmp_path):
+    with pytest.raises(DocumentError, match="found the id 'T2', which line 2 has too") as error:
+        brat_of(tmp_path, "T2\tPER 0 3\tAda", "R1\tleft Arg1:T1 Arg2:T2")
+    assert error.value.field == "line 3"
+    # One region with two labels is one mention; what has no id is linked to nothing.
+    brat_of(tmp_path, "T2\tORG 9 13\tOslo")
+    entities = [
+        {"label": "PER", "start_offset": 0, "end_offset": 3},
+        {"label": "LOC", "start_offset": 9, "end_offset": 13},
+    ]
+    line = {"text": "Ada left Oslo.", "entities": entities, "relations": [{"from_id": None, "type": "left"}]}
+    (tmp_path / "one.jsonl").write_text(json.dumps(line) + "\n")
+    (document,), report = read(tmp_path / "one.jsonl", "doccano")
+    assert document["labels"] == [] and report.dropped == {"relations of mentions that are not there": 1}
 
 
 @requires_shared

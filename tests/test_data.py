@@ -559,7 +559,7 @@ def test_relations_of_the_documents(tmp_path):
         relation_labels(tmp_path, [make_document(labels=[{"h": 0, "t": 1, "r": "Na"}])])
     assert relation_labels(tmp_path, [make_document()], null_label="no_relation")[0] == ["no_relation", "P19"]
     path = write(tmp_path / "rel_info.json", {"P1": "one"})
-    with pytest.raises(ValueError, match=f"{path}.*P19"):
+    with pytest.raises(ValueError, match=rf"{path}.*P19, which document '.*', field labels\[0\].r, has"):
         relation_labels(tmp_path, [make_document()])
 
 

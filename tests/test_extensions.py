@@ -284,6 +284,50 @@ def test_what_cannot_be_saved_is_found_before_training(folder, tmp_path):
     assert trainer.state.global_step == 0
 
 
+UNREDUCED = """
+from modeling_comm import register_loss, relation_distances
+from torch.nn.functional import softplus
+
+@register_loss("unreduced")
+def unreduced_loss(logits, labels, reduction="mean"):
+    distance, positive = relation_distances(logits, labels)
+    losses = softplus(distance.where(~positive, -distance)).sum(dim=1)
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (
+            "losses.mean() if len(losses) else losses.sum()",
+            "shape \\(\\); expected a floating tensor of shape \\(2,\\)",
+        ),
+        ("losses if reduction == 'none' else losses.sum() / max(len(losses), 1)", "a loss that is summed or averaged"),
+    ],
+)
+def test_a_loss_that_is_not_reduced_as_asked_is_found_before_training(folder, tmp_path, result, message):
+    import_file(folder, UNREDUCED.format(result), "my_parts")
+    config, processor = tiny_system(loss="unreduced")
+    arguments = CommTrainingArguments(str(tmp_path), use_cpu=True, eval_strategy="no", load_best_model_at_end=False)
+    with pytest.raises(ValueError, match=message):
+        CommTrainer(tiny_model(config), arguments, [random_document(3)], processing_class=processor)
+
+
+def test_a_loss_that_fails_without_pairs_is_named(folder):
+    import_file(folder, UNREDUCED.format("losses.max()"), "my_parts")
+    with pytest.raises(
+        SettingError, match="'unreduced'; expected a loss that gives 0 where there are no pairs; it raised"
+    ) as error:
+        tiny_config(loss="unreduced")
+    assert error.value.field == "loss"
+
+
+def test_a_misspelt_loss_is_answered_with_the_nearest():
+    with pytest.raises(SettingError, match=r"expected 'hingeabl', or another one of 'afl', .* --extensions FILE"):
+        tiny_config(loss="hinge_abl")
+
+
 def test_a_module_of_another_name_is_not_replaced(tmp_path):
     (tmp_path / "json.py").write_text("")
     with pytest.raises(ExtensionError) as error:

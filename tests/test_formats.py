@@ -364,6 +364,24 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     location = f"{passage}.annotations[0].locations[0]"
     text = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(length="3")  # noqa: E731
     assert error_of(text).field == f"{location}.length"
+    without = lambda d: d["passages"][1]["annotations"][0].update(locations=[])  # noqa: E731
+    assert error_of(without).field == "passages[1].annotations[0].locations"
+
+
+def test_roles_of_bioc_say_which_node_is_the_head(tmp_path):
+    pytest.importorskip("bioc", reason="needs the extra bioc")
+    content = json.loads((FIXTURES / "two_texts.bioc.json").read_text(encoding="utf-8"))
+    relation = content["documents"][0]["relations"][0]
+    head, tail = (relation["infons"].pop(name) for name in ("entity1", "entity2"))
+    for roles in (("Head", "Tail"), ("subject", "object"), ("", ""), ("Chemical", "Disease")):
+        nodes = [{"refid": one, "role": role} for one, role in zip((head, tail), roles, strict=True)]
+        found = []
+        for order in (nodes, nodes[::-1]):
+            relation["nodes"] = order
+            (tmp_path / "texts.bioc.json").write_text(json.dumps(content))
+            (first, _), _ = read(tmp_path / "texts.bioc.json")
+            found.append(first["labels"][0])
+        assert (found[0] == found[1]) == (roles in (("Head", "Tail"), ("subject", "object"))), roles
 
 
 def test_a_number_is_an_id_in_bioc(tmp_path):
@@ -621,6 +639,18 @@ def test_a_mention_that_does_not_fit_can_be_left_out(name, old, new, tmp_path):
     assert len(found) == len(whole) - 1 and len(report.skipped) == 1
 
 
+@pytest.mark.parametrize(("start", "end"), [("-0", "8"), ("0.0", "8.0")])
+def test_offsets_of_pubtator_that_are_no_numbers_of_characters_are_no_relation(start, end, tmp_path):
+    text = (FIXTURES / "two_texts.pubtator").read_text(encoding="utf-8")
+    line = "101\t0\t8\tBrinavol\tChemical\tD900001\n"
+    assert line in text
+    shorter = f"101\t{start}\t{end}\tBrinavol\tChemical\n"  # as a relation with a fifth column would be
+    (tmp_path / "two.pubtator").write_text(text.replace(line, shorter), encoding="utf-8")
+    with pytest.raises(DocumentError, match="expected character offsets of a mention") as error:
+        read(tmp_path / "two.pubtator")
+    assert error.value.field == "line 3"
+
+
 def test_what_belongs_to_a_mention_that_does_not_fit_is_counted(tmp_path):
     text = (FIXTURES / "pairs.data").read_text(encoding="utf-8")
     (tmp_path / "pairs.data").write_text(text.replace("\t0:7\t1:8\t0:1\t", "\t99:99\t99:99\t0:1\t"), encoding="utf-8")
@@ -631,6 +661,8 @@ def test_what_belongs_to_a_mention_that_does_not_fit_is_counted(tmp_path):
         "facts of an entity without a mention": 1,
         "ignored pairs of an entity without a mention": 1,
     }
+    (why,) = report.as_dict()["dropped_facts"]
+    assert "pairs.data" in why and "expected ids of entities that have a mention" in why
 
 
 def test_parquet_that_is_none(tmp_path):

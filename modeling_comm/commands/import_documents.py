@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"split into {', '.join(f'{name} {size:,}' for name, size in sizes.items())}")
     for error in report.skipped:
         print(f"skipped: {error}", file=sys.stderr)
-    for error in report.dropped_mentions[:_MAX_SHOWN]:
+    for error in (*report.dropped_mentions[:_MAX_SHOWN], *report.dropped_facts[:_MAX_SHOWN]):
         print(f"left out: {error}", file=sys.stderr)
     if relation_file and report.relations:
         names = {relation: report.relation_names.get(relation, relation) for relation in sorted(report.relations)}

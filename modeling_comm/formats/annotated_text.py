@@ -144,7 +144,7 @@ def document_of_text(
     if annotated.linked:
         document["entity_ids"] = [[name] for name in entities]
     if annotated.facts is not None:
-        document["labels"] = _labels(annotated.facts, numbers, report)
+        document["labels"] = _labels(annotated, numbers, report, index, source)
     pairs = [[numbers[head], numbers[tail]] for head, tail in annotated.ignored_pairs if {head, tail} <= set(numbers)]
     report.drop("ignored pairs of an entity without a mention", len(annotated.ignored_pairs) - len(pairs))
     if pairs:
@@ -152,13 +152,14 @@ def document_of_text(
     return document
 
 
-def _labels(facts, numbers, report):
+def _labels(annotated, numbers, report, index, source):
     labels = []
-    for fact in facts:
+    for fact in annotated.facts:
         if {fact.head, fact.tail} <= set(numbers):
             labels.append({"h": numbers[fact.head], "t": numbers[fact.tail], "r": fact.relation, **fact.attributes})
         else:
-            report.drop("facts of an entity without a mention")
+            missing = [name for name in (fact.head, fact.tail) if name not in numbers]
+            report.drop_fact_without_mention(missing, source, index, annotated.title, fact.field)
     return labels
 
 

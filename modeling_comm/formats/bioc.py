@@ -14,6 +14,8 @@ from .format_registry import register_format
 from .import_report import ImportReport
 
 # The ids of an annotation are in one of these fields of its infons; corpora differ.
+# Of the nodes of a relation, in the order of head and tail, in small letters.
+_ROLES = (("head", "tail"), ("subject", "object"), ("entity1", "entity2"), ("arg1", "arg2"))
 _ID_FIELDS = ("identifier", "Identifier", "MESH", "NCBI GENE", "NCBI Gene", "ID")
 # By part of a document in JSON: the fields that the library takes as they are, with their types, and the lists of further parts.
 _ID, _OFFSET = (str, Integral, type(None)), Integral
@@ -109,6 +111,9 @@ def _annotated(document, report, index, path):
             # A number is an id, too.
             ids = next((str(annotation.infons[name]) for name in _ID_FIELDS if annotation.infons.get(name)), "")
             ids_of[annotation.id] = ids
+            if not annotation.locations:
+                field = f"{place}annotations[{number}].locations"
+                raise DocumentError(path, index, title, field, "none", "at least one, with offset and length")
             if len(annotation.locations) != 1:
                 report.drop("mentions in several pieces")
                 continue
@@ -118,7 +123,7 @@ def _annotated(document, report, index, path):
     for place, part in _all_parts(document):
         for number, relation in enumerate(part.relations):
             field, infons = f"{place}relations[{number}]", relation.infons
-            nodes = [ids_of.get(node.refid, node.refid) for node in relation.nodes]
+            nodes = [ids_of.get(node.refid, node.refid) for node in _in_order(relation.nodes)]
             pair = [str(infons[name]) for name in ("entity1", "entity2") if name in infons] or nodes
             if len(pair) != 2 or not infons.get("type"):
                 found = shown({"infons": infons, "nodes": nodes})
@@ -126,6 +131,12 @@ def _annotated(document, report, index, path):
             novelty = {"novelty": infons["novel"]} if infons.get("novel") else {}
             facts.append(AnnotatedFact(*pair, infons["type"], novelty, field))
     return AnnotatedText(title, text, split_joined_ids(mentions, facts), facts, linked=True)
+
+
+def _in_order(nodes):
+    """Nodes of a relation, the head first if their roles say which that is."""
+    roles = [str(node.role).lower() for node in nodes]
+    return nodes[::-1] if tuple(roles[::-1]) in _ROLES else nodes
 
 
 def _sentences(passage, number):

@@ -74,12 +74,14 @@ def _document(line, report, index, path):
         elif label is None:
             fail(start, pair[0], f"a label such as 1:CID:2, or {_IGNORED}")
         elif label[1] != "NR":
-            facts.append((*keys, label[1]))
+            facts.append((*keys, label[1], f"column {start + 1}"))
     entities = {ids: mentions for ids, mentions in entities.items() if mentions}
     order = sorted(entities, key=lambda ids: entities[ids][0]["sent_id"] * 10**6 + entities[ids][0]["pos"][0])
     numbers = {ids: number for number, ids in enumerate(order)}
     kept = [fact for fact in facts if {*fact[:2]} <= set(numbers)]
-    report.drop("facts of an entity without a mention", len(facts) - len(kept))
+    for *ids, _, field in facts:
+        if missing := [one for one in ids if one not in numbers]:
+            report.drop_fact_without_mention(missing, path, index, title, field)
     pairs = [pair for pair in ignored if {*pair} <= set(numbers)]
     report.drop("ignored pairs of an entity without a mention", len(ignored) - len(pairs))
     document = {
@@ -87,7 +89,7 @@ def _document(line, report, index, path):
         "sents": sents,
         "vertexSet": [entities[ids] for ids in order],
         "entity_ids": [ids.split("|") for ids in order],
-        "labels": [{"h": numbers[head], "t": numbers[tail], "r": label} for head, tail, label in kept],
+        "labels": [{"h": numbers[head], "t": numbers[tail], "r": label} for head, tail, label, _ in kept],
     }
     if pairs:
         document["ignored_pairs"] = [[numbers[head], numbers[tail]] for head, tail in pairs]

@@ -96,6 +96,8 @@ def _read(path, report, options):
             ends = _ARGUMENT.findall(arguments)
             if len(ends) != 2:
                 fail(number, line, "a relation, R1<TAB>TYPE Arg1:T1 Arg2:T2")
+            if {role for role, _ in ends} == {"Arg1", "Arg2"}:  # in whichever order
+                ends.sort()
             (_, head), (_, tail) = ends
             links.append(Link(head, tail, relations.get(label, label), f"line {number}"))
         elif kind == "*":
@@ -134,7 +136,7 @@ def _span(text, name, rest, number, types, report, options, title, fail):
     except ValueError:
         valid = False
     if not valid:
-        fail(number, rest, "a mention, T1<TAB>TYPE START END<TAB>TEXT")
+        fail(number, rest or name, "a mention, T1<TAB>TYPE START END<TAB>TEXT, with tabs")
     if len(fragments) == 1:
         (start, end), unit = fragments[0], options.offset_unit or CHARACTERS
         found = find_span(text, start, end, unit, stated or None)

@@ -21,6 +21,7 @@ from .marked_text import (
     MarkedText,
     MarkedTextOptions,
     finish_marked_text,
+    span_id,
 )
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import UTF16, Utf16Offsets, find_span
@@ -101,7 +102,8 @@ def _marked(checker, line, number, report, options):
         field = f"relations[{place}]"
         checker.check(relation, Mapping, field, "a relation: an object with from_id, to_id and type")
         kind = checker.read(relation, "type", str, f"{field}.", "a relation's label")
-        links.append(Link(str(relation.get("from_id")), str(relation.get("to_id")), kind, field))
+        head, tail = (span_id(relation.get(name)) for name in ("from_id", "to_id"))
+        links.append(Link(head, tail, kind, field))
     report.drop("comments", len(checker.check(line.get("Comments") or [], list, "Comments", "a list of comments")))
     title = line.get("title")
     if not isinstance(title, str) or not title.strip():
@@ -119,7 +121,7 @@ def _span(checker, text, entity, field, options):
         expected = "offsets in UTF-16 units; `--offset_unit characters` reads others"
         checker.fail(field, [start, end], expected, ", in the middle of a character")
     kind = checker.read(entity, "label", str, f"{field}.", "a label")
-    return MarkedSpan(str(entity.get("id")), found[0], found[1], kind, field)
+    return MarkedSpan(span_id(entity.get("id")), found[0], found[1], kind, field)
 
 
 @register_writer("doccano")

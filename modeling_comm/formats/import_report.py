@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..documents import Document, DocumentError
+from ..documents import Document, DocumentError, shown
 from ..utils.counted_nouns import DOCUMENTS, ENTITIES, FACTS, IGNORED_PAIRS, MENTIONS, counted, numbers_of_kinds
 
 _READ = (DOCUMENTS, ENTITIES, MENTIONS, FACTS, IGNORED_PAIRS)
@@ -27,6 +27,7 @@ class ImportReport:
         noted (`Counter[str]`): by kind, what was read otherwise than it is in the file, such as discontinuous mentions.
         skipped (`list[DocumentError]`): of each document that was left out, why.
         dropped_mentions (`list[DocumentError]`): of each mention that was left out why: its place does not fit.
+        dropped_facts (`list[DocumentError]`): of each fact that was left out why: it is of something that is not there.
         unread_files (`list[str]`): files of a folder that may hold documents and look like no format, see
             [`~format_registry.unread_files`].
         added_relations (`list[str]`): relations that a `rel_info.json` was given and did not have; empty where none is written.
@@ -45,6 +46,7 @@ class ImportReport:
     noted: Counter[str] = field(default_factory=Counter)
     skipped: list[DocumentError] = field(default_factory=list)
     dropped_mentions: list[DocumentError] = field(default_factory=list)
+    dropped_facts: list[DocumentError] = field(default_factory=list)
     unread_files: list[str] = field(default_factory=list)
     added_relations: list[str] = field(default_factory=list)
     drop_mentions: bool = field(default=False, repr=False)
@@ -63,6 +65,18 @@ class ImportReport:
         """Counts what is left out."""
         if number:
             self.dropped[kind] += number
+
+    def drop_fact(self, kind: str, error: DocumentError) -> None:
+        """Counts a fact that is left out, and keeps why."""
+        self.drop(kind)
+        self.dropped_facts.append(error)
+
+    def drop_fact_without_mention(
+        self, ids: list[str], source: str | None, index: int | None, title: str | None, field: str
+    ) -> None:
+        """Counts a fact whose entities, of these ids, have no mention."""
+        error = DocumentError(source, index, title, field, shown(ids), "ids of entities that have a mention")
+        self.drop_fact("facts of an entity without a mention", error)
 
     @contextlib.contextmanager
     def reading_mention(self) -> Iterator[None]:
@@ -88,7 +102,9 @@ class ImportReport:
     def as_dict(self) -> dict:
         """All of it as JSON's types; errors as their messages."""
         counts = {name: value for name, value in vars(self).items() if name != "drop_mentions"}
-        return counts | {name: list(map(str, counts[name])) for name in ("skipped", "dropped_mentions")}
+        return counts | {
+            name: list(map(str, counts[name])) for name in ("skipped", "dropped_mentions", "dropped_facts")
+        }
 
     def __str__(self) -> str:
         numbers = (self.documents, self.entities, self.mentions, self.facts, self.ignored_pairs)

@@ -23,6 +23,7 @@ from .marked_text import (
     MarkedTextOptions,
     finish_marked_text,
     list_or_empty,
+    span_id,
 )
 from .pre_annotation import PreAnnotation, PreAnnotationLabels
 from .text_offsets import CHARACTERS, find_span, unit_of_spans
@@ -80,6 +81,7 @@ def read_label_studio(
         if annotation is None:
             report.drop("documents without an annotation")
             return None
+        checker = DocumentChecker(task["data"], index, path)  # which has the title
         marked = _marked(checker, task, annotation, index, report, options)
         return finish_marked_text(marked, report, options.for_relation(_coreference(task)), index, path)
 
@@ -163,12 +165,12 @@ def _span(checker, text, result, field, report, unit):
         checker.fail(f"{field}.value", [start, end], f"the offsets of {stated!r}, the region's text", there)
     labels = checker.check(value.get("labels") or [], list, f"{field}.value.labels", "a list of labels")
     report.drop("further labels of a mention", max(0, len(labels) - 1))
-    return MarkedSpan(str(result.get("id")), found[0], found[1], str(labels[0]) if labels else None, field)
+    return MarkedSpan(span_id(result.get("id")), found[0], found[1], str(labels[0]) if labels else None, field)
 
 
 def _links(checker, result, field, report):
     """A relation has a direction and any number of labels."""
-    ends = [str(result.get(name)) for name in ("from_id", "to_id")]
+    ends = [span_id(result.get(name)) for name in ("from_id", "to_id")]
     direction = result.get("direction", "right")
     directions = {"right": [ends], "left": [ends[::-1]], "bi": [ends, ends[::-1]]}
     if not isinstance(direction, str) or direction not in directions:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..documents import Document
+from ..documents import Document, DocumentError, shown
 from ..mentions import group_mentions
 from ..settings import SettingError
 from .annotated_text import AnnotatedFact, AnnotatedMention, AnnotatedText, check_offsets
@@ -147,6 +147,11 @@ class MarkedTextOptions:
         return relation.lower() in COREFERENCE_RELATIONS
 
 
+def span_id(value: Any) -> str:
+    """What links call a span; empty, which no link means, where the source gives it no id."""
+    return "" if value is None else str(value)
+
+
 def list_or_empty(value: Any) -> list:
     """A list, and an empty one for anything else: what looks for links leaves it to the reader to say what is wrong."""
     return value if isinstance(value, list) else []
@@ -171,9 +176,17 @@ def finish_marked_text(
     original = None if options.original is None else options.original.find(marked.title)
     if report.drop_mentions:
         marked = replace(marked, spans=_fitting_spans(marked, original, report, index, source))
-    places = {span.id: place for place, span in enumerate(marked.spans)}
-    links = [link for link in marked.links if link.head in places and link.tail in places]
-    report.drop("relations of mentions that are not there", len(marked.links) - len(links))
+    places = _places(marked, index, source)
+    links = []
+    for link in marked.links:
+        if link.head in places and link.tail in places:
+            links.append(link)
+        else:
+            found = shown([name for name in (link.head, link.tail) if name not in places])
+            error = DocumentError(
+                source, index, marked.title, link.field, found, "the ids of two mentions of the document"
+            )
+            report.drop_fact("relations of mentions that are not there", error)
     same = [(places[link.head], places[link.tail]) for link in links if options.is_coreference(link.relation)]
     for chain in marked.chains:
         members = [places[name] for name in chain if name in places]
@@ -205,6 +218,19 @@ def finish_marked_text(
         AnnotatedFact(f"entity {head}", f"entity {tail}", relation, {}, where) for head, relation, tail, where in facts
     ]
     return AnnotatedText(marked.title, marked.text, mentions, entity_facts, sentences=marked.sentences)
+
+
+def _places(marked, index, source):
+    """Place of each span by its id. A region that an annotator labelled twice is there twice."""
+    places = {}
+    for place, span in enumerate(marked.spans):
+        other = marked.spans[places[span.id]] if span.id in places else span
+        if (other.start, other.end) != (span.start, span.end):
+            found = f"the id {span.id!r}, which {other.field} has too"
+            raise DocumentError(source, index, marked.title, span.field, found, "an id of its own for each mention")
+        if span.id:
+            places[span.id] = place
+    return places
 
 
 def _as_mention(span, ids=()):

@@ -10,6 +10,7 @@ from .entity_ids import split_joined_ids
 from .format_registry import register_format
 from .import_report import ImportReport
 
+_NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?")
 _PASSAGE = re.compile(r"([^|\t]+)\|([a-z])\|(.*)")
 _HEAD = re.compile(rb"\s*[^|\t\n]+\|t\|")
 
@@ -76,6 +77,8 @@ def _document(path, lines):
             start, end = int(columns[1]), int(columns[2])
             ids = (columns[5].strip() if len(columns) > 5 else "",)
             mentions.append(AnnotatedMention(start, end, columns[4], ids, columns[3], f"line {number}"))
+        elif len(columns) >= 5 and all(_NUMBER.fullmatch(column) for column in columns[1:3]):
+            fail(number, columns[1:3], "character offsets of a mention, two integers of at least 0")
         elif len(columns) in (4, 5):
             attributes = {"novelty": columns[4]} if len(columns) == 5 else {}
             facts.append(AnnotatedFact(columns[2], columns[3], columns[1], attributes, f"line {number}"))

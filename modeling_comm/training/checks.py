@@ -3,15 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from transformers.utils import logging
 
 from ..candidate_pairs import CandidatePairs
 from ..configuration_comm import CommConfig
-from ..losses import check_loss_of_unasked
+from ..losses import check_loss_of_unasked, get_loss, loss_from_config
+from ..settings import SettingError
 from .encode_dataset import column_of
 from .training_args import CommTrainingArguments
 
 logger = logging.get_logger(__name__)
+
+
+def check_loss(config: CommConfig, candidates: CandidatePairs) -> None:
+    """
+    Refuses a loss with which nothing could be trained, or something else than is asked for: [`check_reductions`] and
+    [`check_loss_of_symmetric`], which say what they take and raise.
+    """
+    check_reductions(config)
+    check_loss_of_symmetric(config, candidates)
 
 
 def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> None:
@@ -29,6 +40,34 @@ def check_loss_of_symmetric(config: CommConfig, candidates: CandidatePairs) -> N
     if not candidates.directed or not candidates.symmetric:
         return
     check_loss_of_unasked(config)
+
+
+def check_reductions(config: CommConfig) -> None:
+    """
+    Refuses a loss that is not reduced as it is asked to: training would be of another one, in silence.
+
+    Args:
+        config (`CommConfig`): names the loss and has its settings.
+
+    Raises:
+        SettingError: its values of some pairs do not add up to its sum, or its mean is not that of these values.
+        WrongResultError: what it returns has another shape or type than a loss has.
+    """
+    loss = loss_from_config(config)
+    logits = torch.linspace(-1, 1, 2 * config.num_labels, device="cpu").view(2, -1)
+    labels = torch.zeros_like(logits)
+    labels[0, 1] = 1
+    results = []
+    for reduction in ("none", "sum", "mean"):
+        with torch.random.fork_rng(devices=[]):  # those of a training stay as they are
+            torch.default_generator.manual_seed(0)
+            results.append(loss(logits, labels, reduction=reduction))
+    each, total, mean = results
+    fits = torch.allclose(each.sum(), total, equal_nan=True) and torch.allclose(total / 2, mean, equal_nan=True)
+    if get_loss(config.loss).sums_over_pairs and not fits:
+        expected = "a loss that is summed or averaged over pairs as `reduction` says, or registered with sums_over_pairs=False"
+        found = f"{each.tolist()} with 'none', {total.item():.6g} with 'sum' and {mean.item():.6g} with 'mean'"
+        raise SettingError("CommConfig", "loss", config.loss, f"{expected}; of two pairs it gives {found}")
 
 
 def check_strategies_of_stream(args: CommTrainingArguments) -> None:

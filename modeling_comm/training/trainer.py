@@ -30,7 +30,7 @@ from .batching import (
     StreamedBatches,
 )
 from .checkpoint_files import last_complete_checkpoint, refuse_checkpoints_of_others, warn_of_other_checkpoints
-from .checks import check_learnable, check_loss_of_symmetric, check_strategies_of_stream
+from .checks import check_learnable, check_loss, check_strategies_of_stream
 from .early_stopping import EarlyStopping
 from .encode_dataset import check_labelled, column_of, encode_dataset, learn_relation_types
 from .evaluation import EvaluatedDocuments, predict_batch
@@ -153,7 +153,7 @@ class CommTrainer(EarlyStopping, EvidenceTraining, HyperparameterSearch, SavedTr
         )
         processing_class.check_model(self.model.config)  # of a model_init, too
         check_adapters(self.model)
-        check_loss_of_symmetric(self.model.config, processing_class.candidates)
+        check_loss(self.model.config, processing_class.candidates)
         self._warn_of_other_threshold()
         if args.bf16:
             warn_of_slow_bfloat16(args.device, torch.bfloat16, "leave out bf16 (`--bf16`)")
