@@ -389,11 +389,15 @@ def settings_of(relation_encoder: str, loss: str) -> tuple[Setting, ...]:
     return (*of_encoder, *of_loss)
 
 
-def registered_settings() -> dict[str, Setting]:
-    """Every setting of every registered relation encoder and loss, by field."""
+def registered_settings() -> dict[str, tuple[Setting, ...]]:
+    """The settings of all registered relation encoders and losses, by field, of which several may have one each."""
     encoders = (setting for name in available_relation_encoders() for setting in get_relation_encoder(name).settings)
     losses = (setting for name in available_losses() for setting in get_loss(name).settings)
-    return {setting.field: setting for setting in (*losses, *encoders)}
+    by_field: dict[str, tuple[Setting, ...]] = {}
+    for setting in (*losses, *encoders):
+        others = by_field.get(setting.field, ())
+        by_field[setting.field] = others if setting in others else (*others, setting)
+    return by_field
 
 
 def own_settings() -> tuple[Setting, ...]:

@@ -380,7 +380,7 @@ def _check_position(checker, mention, path, name, sent_id, sentence):
         return
     # Character offsets often fit as token indices too, and would then mark the wrong words without a word of warning.
     text = " ".join(sentence)
-    as_characters = 0 <= start < end <= len(text) and (not in_range or (name and text[start:end] == name))
+    as_characters = 0 <= start < end <= len(text) and name and text[start:end] == name
     if as_characters:
         checker.fail(f"{path}pos", pos, f"{expected}; these look like character offsets")
     if not in_range:

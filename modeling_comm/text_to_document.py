@@ -69,20 +69,8 @@ _WORD = rf"(?:[^\W_]{_MARK}*)"
 _STOPS_INSIDE = re.compile(rf"(?:^|[^\w'’]|_)(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
 # "am 4. Mai", "im 19. Jahrhundert": in German the full stop makes an ordinal number.
 _ORDINAL = re.compile(r"(?<![\w.,:/])\d{1,2}\.$")
-_GERMAN_MONTHS = (
-    "Januar",
-    "Jänner",
-    "Februar",
-    "März",
-    "April",
-    "Mai",
-    "Juni",
-    "Juli",
-    "August",
-    "September",
-    "Oktober",
-)
-_AFTER_ORDINAL = re.compile(rf"(?:{'|'.join(_GERMAN_MONTHS)}|November|Dezember|Jahrhunderts?|Jh)\b")
+_MONTHS = "Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
+_AFTER_ORDINAL = re.compile(rf"(?:{_MONTHS}|Jahrhunderts?|Jh)\b")
 _SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
 _TOKEN = re.compile(
     rf"""
@@ -126,8 +114,8 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
 def _sentence_breaks(text):
     """The line breaks that end a sentence."""
     breaks = [*_NEW_LINE.finditer(text)]
-    starts, ends = [0, *(one.end() for one in breaks)], [*(one.start() for one in breaks), len(text)]
-    lines = [text[start:end].rstrip() for start, end in zip(starts, ends, strict=True)]
+    borders = [0, *itertools.chain.from_iterable(one.span() for one in breaks), len(text)]
+    lines = [text[start:end].rstrip() for start, end in zip(borders[::2], borders[1::2], strict=True)]
     width = max(map(len, lines))
     for one, line, following in zip(breaks, lines, lines[1:], strict=False):
         word = next(iter(following.split(maxsplit=1)), "")

@@ -300,6 +300,32 @@ def test_missing_files(tmp_path, load):
         load(data_files={"train": tmp_path / "nowhere.json"})
 
 
+@pytest.mark.parametrize(
+    ("shift", "names", "message"),
+    [
+        (0, "{}", None),
+        (0, " {} ", None),  # spaces aside
+        (
+            1,
+            "{}",
+            "4 of 4 mentions are at words that are not their name, .*one token before: indices of tokens count from 0",
+        ),
+        (0, "the {}", "4 of 4 mentions .* found the words 'Ada', expected the name 'the Ada'$"),
+    ],
+)
+def test_mentions_at_other_words_are_warned_of(tmp_path, caplog, shift, names, message):
+    words = ["In", "1901", "Ada", "left", "Oslo", "."]
+    mentions = [
+        [{"name": names.format(words[place]), "sent_id": 0, "pos": [place + shift, place + shift + 1], "type": "MISC"}]
+        for place in (2, 4)
+    ]
+    document = {"title": "Ada", "sents": [words], "vertexSet": mentions}
+    path = write(tmp_path / "two.json", [document, document])
+    assert len(list(iterate_documents(path))) == 2
+    found = [text for text in caplog.messages if str(path) in text]
+    assert len(found) == (message is not None) and all(re.search(message, text) for text in found)
+
+
 def test_arguments_that_make_no_sense(tmp_path):
     with pytest.raises(ValueError, match="'tacred'"):
         find_data_files("tacred")

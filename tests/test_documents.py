@@ -13,7 +13,7 @@ import pytest
 from helpers import SHARED, requires_shared
 
 from modeling_comm import documents
-from modeling_comm.documents import DocumentError, entity_name, relation_ids, validate_document
+from modeling_comm.documents import DocumentError, entity_name, validate_document
 
 
 def make_document():
@@ -209,11 +209,9 @@ def test_error_is_short_and_survives_pickling():
     assert vars(copied) == vars(caught.value)
 
 
-def test_shared_readings():
+def test_an_entity_has_the_name_of_its_first_mention():
     document = make_document()
     assert [entity_name(document, entity) for entity in (0, 1)] == ["Ada Quill", "Port Venn"]
-    others = [{"labels": [{"r": "P9"}, {"r": "P17"}]}, {"labels": None}, {}]
-    assert relation_ids([document, *others]) == ["P17", "P19", "P9"]
 
 
 def test_needs_the_standard_library_alone():

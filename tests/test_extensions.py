@@ -27,6 +27,7 @@ from modeling_comm.extensions import ExtensionError, import_extensions
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
 from modeling_comm.relation_encoder_base import RelationEncoderError
 from modeling_comm.settings import NameTakenError, SettingError
+from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
 
@@ -321,6 +322,25 @@ def test_a_loss_that_fails_without_pairs_is_named(folder):
     ) as error:
         tiny_config(loss="unreduced")
     assert error.value.field == "loss"
+
+
+def test_a_setting_that_two_encoders_declare_has_a_flag_for_both(folder, capsys):
+    settings = """
+    class Settings(RelationEncoder.Settings):
+        emb_size: int = 32
+        axial_layers: Literal["one", "two"] = "one"
+"""
+    text = f"from typing import Literal\n{zero_encoder()}{settings}"
+    import_file(folder, text, "my_parts")
+    arguments = ["--dataset_config", "local", "--model_name_or_path", "m", "--output_dir", "o"]
+    for given, read in (("two", "two"), ("3", 3)):
+        assert parse_arguments([*arguments, "--axial_layers", given]).model.axial_layers == read
+    with pytest.raises(SystemExit):
+        parse_arguments([*arguments, "--axial_layers", "three"])
+    assert "expected an integer >= 0 or one of one, two" in capsys.readouterr().err.replace("'", "")
+    with pytest.raises(SystemExit):
+        parse_arguments(["--help"])
+    assert "default: 768 or 32" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_misspelt_loss_is_answered_with_the_nearest():

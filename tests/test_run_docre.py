@@ -207,7 +207,8 @@ def test_an_error_in_a_flag_has_the_range_and_does_not_list_all_flags(value, cap
     with pytest.raises(SystemExit):
         run_docre.parse_arguments(["--cmm_margin", value])
     _usage, message = capsys.readouterr().err.splitlines()
-    expected = registered_settings()["cmm_margin"].expected
+    (declared,) = registered_settings()["cmm_margin"]
+    expected = declared.expected
     assert "--cmm_margin" in message and repr(value) in message and expected in message
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from ..documents import Document, DocumentError, validate_document
 from ..utils.files import iterate_json_array, open_text
 from .bad_parts import drop_bad_parts
+from .mention_names import MentionNames
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,8 @@ def iterate_documents(
     keep_entities: bool = False,
 ) -> Iterator[Document]:
     """
-    Documents of a JSON file in DocRED's format, each checked, in bounded memory.
+    Documents of a JSON file in DocRED's format, each checked, in bounded memory. A warning says if more than 5 % of the mentions
+    are at words that are not their name.
 
     Args:
         path (`str`): the file; it may be compressed by gzip.
@@ -49,7 +51,7 @@ def iterate_documents(
     if on_bad_document not in ON_BAD_DOCUMENT:
         raise ValueError(f"on_bad_document is {on_bad_document!r}; expected one of {', '.join(ON_BAD_DOCUMENT)}")
     source = source or os.fspath(path)
-    index = -1
+    index, names = -1, MentionNames()
     with open_text(path) as file:
         try:
             for index, document in enumerate(iterate_json_array(file, source)):
@@ -68,7 +70,9 @@ def iterate_documents(
                     if skipped is not None:
                         skipped.append(error)
                     continue
+                names.add(document)
                 yield document
+            names.warn(source)
         except (UnicodeDecodeError, EOFError, zlib.error, gzip.BadGzipFile) as error:
             expected = "UTF-8 text, plain or compressed by gzip; is the file complete?"
             raise DocumentError(source, index + 1, None, None, str(error), expected) from error

@@ -261,9 +261,12 @@ class RunArguments:
     show_triples: int = field(default=0, metadata={"help": "Number of predicted triples to print in words."})
 
 
-def configuration_settings() -> dict[str, Setting]:
-    """The fields of [`CommConfig`] that have a flag, those of every registered loss and relation encoder among them."""
-    return {setting.field: setting for setting in own_settings()} | registered_settings()
+def configuration_settings() -> dict[str, tuple[Setting, ...]]:
+    """
+    The fields of [`CommConfig`] that have a flag, those of every registered loss and relation encoder among them, each with its
+    declarations: relation encoders may differ in a range or a default.
+    """
+    return {setting.field: (setting,) for setting in own_settings()} | registered_settings()
 
 
 def given_fields(model_args: ModelArguments) -> dict[str, Any]:
@@ -286,29 +289,37 @@ def model_arguments_class() -> type[ModelArguments]:
     """[`ModelArguments`] with the fields of the configuration, each None unless it is given."""
     names = {"loss": available_losses(), "relation_encoder": available_relation_encoders()}
     fields = []
-    for name, setting in configuration_settings().items():
-        text = setting.help.rstrip(".").replace("%", "%%")
-        allowed = ", ".join(names[name]) if name in names else setting.expected_of_value
-        default = "" if setting.default is None else f"; default: {setting.default}"
-        help_text = f"{text} ({allowed}{default})."
-        fields.append((name, _flag_type(setting), field(default=None, metadata={"help": help_text})))
+    for name, declared in configuration_settings().items():
+        text = declared[0].help.rstrip(".").replace("%", "%%")
+        allowed = ", ".join(names[name]) if name in names else _alternatives(one.expected_of_value for one in declared)
+        defaults = _alternatives(str(one.default) for one in declared if one.default is not None)
+        help_text = f"{text} ({allowed}{f'; default: {defaults}' if defaults else ''})."
+        fields.append((name, _flag_type(declared), field(default=None, metadata={"help": help_text})))
     return make_dataclass("ModelArguments", fields, bases=(ModelArguments,))
 
 
-def _flag_type(setting):
-    """What the parser takes for a flag's type. Numbers and mappings are checked as the configuration checks them, so that a wrong
-    one is refused before anything is loaded, with its range."""
-    if not (setting.is_mapping or setting.kind in (int, float)):
-        return setting.kind | None
+def _alternatives(texts):
+    return " or ".join(dict.fromkeys(texts))
+
+
+def _flag_type(declared):
+    """What the parser takes for a flag's type. Numbers and mappings, and what is declared with several types, are checked as the
+    configuration checks them, so that a wrong one is refused before anything is loaded, with its range."""
+    first = declared[0]
+    if all(one.kind == first.kind for one in declared) and not (first.is_mapping or first.kind in (int, float)):
+        return first.kind | None
 
     def read(text):
-        try:
-            value = mapping(text) if setting.is_mapping else setting.kind(text)
-        except (OSError, ValueError):
-            value = text
-        if not setting.fits(value):
-            raise argparse.ArgumentTypeError(f"found {text!r}; expected {setting.expected_of_value}")
-        return value
+        for setting in declared:
+            try:
+                numeric = setting.kind in (int, float)
+                value = mapping(text) if setting.is_mapping else setting.kind(text) if numeric else text
+            except (OSError, ValueError):
+                value = text
+            if setting.fits(value):
+                return value
+        expected = _alternatives(one.expected_of_value for one in declared)
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected {expected}")
 
     return read
 
