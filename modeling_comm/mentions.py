@@ -80,12 +80,17 @@ def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None =
         # Of a text as long as that spaCy takes it needs gigabytes.
         parts = _joined(parts, min(longest, _MOST_CHARACTERS))
         results = (ner(text[start:end]) for start, end in parts)
-    mentions, sentences = [], []
+    mentions: list[dict] = []
+    sentences: list[tuple[int, int]] | None = []
     for (offset, _), found in zip(parts, results, strict=True):
         for mention in _mentions(found):
             mentions.append({**mention, "start": mention["start"] + offset, "end": mention["end"] + offset})
-        sentences += [(start + offset, end + offset) for start, end in sentences_of_doc(found) or ()]
-    return FoundMentions(mentions, sentences or None)
+        of_part = sentences_of_doc(found)
+        if of_part is None or sentences is None:  # of a single token spaCy always knows them
+            sentences = None
+        else:
+            sentences += [(start + offset, end + offset) for start, end in of_part]
+    return FoundMentions(mentions, sentences)
 
 
 def _joined(sentences, longest):

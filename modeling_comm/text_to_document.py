@@ -68,7 +68,7 @@ _WORD = rf"(?:[^\W_]{_MARK}*)"
 # A full stop after one of these belongs to it: an abbreviation, an initial, letters with full stops between them.
 _STOPS_INSIDE = re.compile(rf"(?:^|[^\w'’]|_)(?:{_ABBREVIATION}|{_LETTER}(?:\.{_LETTER})*)\.$")
 # "am 4. Mai", "im 19. Jahrhundert": in German the full stop makes an ordinal number.
-_ORDINAL = re.compile(r"(?<![\w.,:/])\d{1,2}\.$")
+_ORDINAL = re.compile(r"(?<![\w.,:])\d{1,2}\.$")
 _MONTHS = "Januar|Jänner|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
 _AFTER_ORDINAL = re.compile(rf"(?:{_MONTHS}|Jahrhunderts?|Jh)\b")
 _SHORT_FORM = rf"['’](?:s|m|d|re|ve|ll)(?!{_WORD})"
@@ -94,9 +94,10 @@ def split_sentences(text: str) -> list[tuple[int, int]]:
     Sentences of a text by rules, as spans `[start, end)` without white space around them.
 
     A line break ends a sentence, and so does `.`, `!`, `?` or `…` before white space, unless a small letter follows; a full stop
-    does not after an abbreviation (English, some German), an initial, letters such as "U.S." or the day of a German date. Where
-    the longest line has 40 to 120 characters, a paragraph may be broken into lines: a line break ends no sentence there if a
-    small letter follows, or a word that would have made the line the longest one. When in doubt a sentence continues.
+    does not after an abbreviation (English, some German), an initial, letters such as "U.S." or the day of a German date.
+    Paragraphs may be broken into lines: where the longest line has 40 to 120 characters, and most single line breaks come before
+    a word that would have made their line longer than that, such a line break ends no sentence, and neither does one before a
+    small letter. When in doubt a sentence continues.
     """
     spans = []
     start = 0
@@ -117,10 +118,15 @@ def _sentence_breaks(text):
     borders = [0, *itertools.chain.from_iterable(one.span() for one in breaks), len(text)]
     lines = [text[start:end].rstrip() for start, end in zip(borders[::2], borders[1::2], strict=True)]
     width = max(map(len, lines))
-    for one, line, following in zip(breaks, lines, lines[1:], strict=False):
-        word = next(iter(following.split(maxsplit=1)), "")
-        fits = not word or (not word[0].islower() and len(line) + 1 + len(word) <= width)
-        if fits or one[0] not in _ONE_LINE_BREAK or width not in _WIDTHS:
+    words = [next(iter(line.split(maxsplit=1)), "") for line in lines[1:]]
+    single = [one[0] in _ONE_LINE_BREAK and bool(word) for one, word in zip(breaks, words, strict=True)]
+    full = [
+        is_single and len(line) + 1 + len(word) > width
+        for is_single, line, word in zip(single, lines, words, strict=False)
+    ]
+    wrapped = width in _WIDTHS and "\t" not in text and 2 * sum(full) >= sum(single)
+    for one, is_single, is_full, word in zip(breaks, single, full, words, strict=True):
+        if not (wrapped and is_single and (is_full or word[0].islower())):
             yield one
 
 

@@ -1448,6 +1448,43 @@ def test_documents_behind_those_that_are_done_may_change(resume, tmp_path, finis
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("form", ["jsonl", "docred"])
+def test_a_document_of_docred_that_has_changed_is_named(predict, tmp_path, form, capsys):
+    """The pipeline does not look at a text beside it."""
+    given = [{**document, "text": "of one's own"} for document in documents(4)]
+    source = write_lines(tmp_path / "in.jsonl", given)
+    assert predict(source, form) == 0
+    given[2]["sents"][0] = ["Another", *given[2]["sents"][0][1:]]
+    write_lines(source, given)
+    capsys.readouterr()
+    assert predict(source, form) == 2
+    assert "found another line 3 than" in error_line(capsys)
+
+
+def test_a_half_written_rejection_is_no_obstacle(resume, tmp_path, capsys):
+    with (tmp_path / "out.jsonl.rejected.jsonl").open("ab") as file:
+        file.write(b'{"line": 9, "err')
+    replace(tmp_path / "in.jsonl", b"Title 3", b"Title X")
+    assert resume() == 2
+    assert "found another line 4 than" in error_line(capsys)
+
+
+def test_a_table_with_other_columns_is_not_continued(predict, tmp_path, capsys):
+    source, output = write_lines(tmp_path / "in.jsonl", documents(2)), tmp_path / "out.csv"
+    assert predict(source, "jsonl", output=output) == 0
+    state = json.loads((tmp_path / "out.csv.settings.json").read_text())
+    content = output.read_bytes().replace(b"marked_by,", b"", 1)
+    output.write_bytes(content)
+    state["files"][0] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (tmp_path / "out.csv.settings.json").write_text(json.dumps(state))
+    write_lines(source, documents(3))
+    capsys.readouterr()
+    assert predict(source, "jsonl", output=output) == 2
+    assert "found other columns, expected document, head, " in error_line(capsys) and output.read_bytes() == content
+    assert run("view", "--input", output, "--output", tmp_path / "page.html") == 2
+    assert "found CSV" in error_line(capsys)
+
+
 def assert_predicted(folder):
     """Each line of the input has its record, or its rejection."""
     lines = [line for line in (folder / "in.jsonl").read_bytes().splitlines() if line.startswith(b"{")]

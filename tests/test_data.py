@@ -310,6 +310,7 @@ def test_missing_files(tmp_path, load):
             "{}",
             "4 of 4 mentions are at words that are not their name, .*one token before: indices of tokens count from 0",
         ),
+        (0, "", None),  # which says nothing
         (0, "the {}", "4 of 4 mentions .* found the words 'Ada', expected the name 'the Ada'$"),
     ],
 )

@@ -329,6 +329,11 @@ def test_spacy_pipelines():
     nlp.max_length = 60
     longest = max(end - start for start, end in split_sentences(text))
     assert find_mentions(nlp, text) == whole and longest < 60 < len(text)
+    nlp.remove_pipe("sentencizer")
+    # Of a single token, as the last part is, spaCy always knows the sentence.
+    parts = [*split_sentences(text), (len(text), len(text) + 4)]
+    nlp.max_length = longest
+    assert find_mentions(nlp, f"{text}Oslo", lambda _: parts).sentences is None
     nlp.max_length = longest - 1
     with pytest.raises(ValueError, match="max_length"):
         find_mentions(nlp, text)

@@ -27,6 +27,7 @@ from modeling_comm.extensions import ExtensionError, import_extensions
 from modeling_comm.relation_encoder_atlop import AtlopRelationEncoder
 from modeling_comm.relation_encoder_base import RelationEncoderError
 from modeling_comm.settings import NameTakenError, SettingError
+from modeling_comm.training.checks import check_reductions
 from modeling_comm.training.script_arguments import parse_arguments
 from modeling_comm.training.trainer import CommTrainer
 from modeling_comm.training.training_args import CommTrainingArguments
@@ -313,6 +314,20 @@ def test_a_loss_that_is_not_reduced_as_asked_is_found_before_training(folder, tm
     arguments = CommTrainingArguments(str(tmp_path), use_cpu=True, eval_strategy="no", load_best_model_at_end=False)
     with pytest.raises(ValueError, match=message):
         CommTrainer(tiny_model(config), arguments, [random_document(3)], processing_class=processor)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        "reduce_losses(losses * random.random(), reduction)",  # nothing can be said of these
+        "reduce_losses(losses.bfloat16(), reduction)",
+        "reduce_losses(losses, reduction).double() if reduction == 'sum' else reduce_losses(losses, reduction)",
+    ],
+)
+def test_a_loss_of_other_numbers_is_no_mistake(folder, result):
+    text = f"import random\nfrom modeling_comm import reduce_losses\n{UNREDUCED.format(result)}"
+    import_file(folder, text, "my_parts")
+    check_reductions(tiny_config(loss="unreduced"))
 
 
 def test_a_loss_that_fails_without_pairs_is_named(folder):

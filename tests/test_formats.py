@@ -364,8 +364,17 @@ def test_what_is_wrong_in_bioc_is_named(tmp_path):
     location = f"{passage}.annotations[0].locations[0]"
     text = lambda d: d["passages"][1]["annotations"][0]["locations"][0].update(length="3")  # noqa: E731
     assert error_of(text).field == f"{location}.length"
-    without = lambda d: d["passages"][1]["annotations"][0].update(locations=[])  # noqa: E731
-    assert error_of(without).field == "passages[1].annotations[0].locations"
+
+
+def test_annotations_of_bioc_without_a_place_are_counted(tmp_path):
+    pytest.importorskip("bioc", reason="needs the extra bioc")
+    content = json.loads((FIXTURES / "two_texts.bioc.json").read_text(encoding="utf-8"))
+    concept = {"id": "9", "infons": {"type": "Chemical", "identifier": "D1"}, "text": "", "locations": []}
+    content["documents"][0]["passages"][1]["annotations"].append(concept)
+    (tmp_path / "texts.bioc.json").write_text(json.dumps(content))
+    found, report = read(tmp_path / "texts.bioc.json")
+    assert found == read(FIXTURES / "two_texts.bioc.json")[0]
+    assert report.dropped["annotations without a place in the text"] == 1
 
 
 def test_roles_of_bioc_say_which_node_is_the_head(tmp_path):

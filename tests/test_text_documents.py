@@ -75,6 +75,8 @@ def test_words(text, expected):
 
 
 GERMAN = ["Er kam am 4. Mai 1931 (z. B. nach Nr. 3) im 19. Jahrhundert an.", "Sie war 12.", "Er ging."]
+LIST = ["Things that one needs for a long journey by boat", "ropes and", "knives", "salt"]
+TABLE = ["Ada Quill of Oslo, who left in 1901\t12 ships", "Peter\t3", "Venn\t4"]
 WRAPPED = [
     "Ada Quill",
     "Her husband, who was Peter Venn of Oslo,\nworked there.",
@@ -102,6 +104,8 @@ WRAPPED = [
             "Ada Quill of Oslo, a physicist and a poet\n\nHer husband\nPeter",
             ["Ada Quill of Oslo, a physicist and a poet", "Her husband", "Peter"],
         ),
+        ("Things that one needs for a long journey by boat\nropes and\nknives\nsalt", LIST),
+        ("Ada Quill of Oslo, who left in 1901\t12 ships\nPeter\t3\nVenn\t4", TABLE),
         ("One line.\n" + "a " * 61 + "\nanother", ["One line.", ("a " * 61).strip(), "another"]),
         (" \n\t ", []),
     ],
@@ -118,7 +122,7 @@ WRAPPED = [
             "wrapped",
             "heading",
         ),
-        *("paragraphs", "empty"),
+        *("list", "table", "paragraphs", "empty"),
     ],
 )
 def test_sentences(text, expected):

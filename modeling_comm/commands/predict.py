@@ -248,7 +248,7 @@ def _items_left(args, output):
         found = f"found another {changed.kind} {changed.place} than" if changed else "begins otherwise than it did for"
         raise ValueError(
             f"{args.input}: {found} {args.output}, expected the documents that are done as they were, and new ones behind them; "
-            "`predict --restart` predicts all again, another --output takes those that are new or have changed"
+            "`predict --restart` predicts all again; new or changed ones may have an --input and an --output of their own"
         )
     return items
 

@@ -1,7 +1,6 @@
 """What has changed in the input of `comm-docre predict` since an earlier run."""
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from .predict_inputs import Item
 from .predict_outputs import ResumableOutput
@@ -10,7 +9,7 @@ from .predict_outputs import ResumableOutput
 def changed_item(items: Iterable[Item], output: ResumableOutput) -> Item | None:
     """
     The first item of an input that is not the one of which an earlier run has written the record or the rejection, as far as
-    these tell: a record of a document in DocRED's format does not have all of it, and a table has no record.
+    these tell: a record has the text of its document and not its mentions, and a table has no record.
 
     Args:
         items (`Iterable[Item]`): of the input as it is now, with their ids.
@@ -21,8 +20,8 @@ def changed_item(items: Iterable[Item], output: ResumableOutput) -> Item | None:
     """
     if output.form != "jsonl":
         return None
-    rejected = {_place(one): one["raw"] for one in _lines(output.rejected_path)}
-    records = _lines(output.path)
+    records, rejections = output.written_lines()
+    rejected = {_place(one): one["raw"] for one in rejections}
     for item, _ in zip(items, range(output.read), strict=False):
         raw = rejected.get((item.kind, item.place))
         if raw is not None:
@@ -36,12 +35,6 @@ def changed_item(items: Iterable[Item], output: ResumableOutput) -> Item | None:
     return None
 
 
-def _lines(path) -> Iterator[dict]:
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            yield from map(json.loads, file)
-
-
 def _place(rejection):
     return next((kind, rejection[kind]) for kind in ("line", "document", "file") if kind in rejection)
 
@@ -49,5 +42,7 @@ def _place(rejection):
 def _is_of(record, item):
     if record is None or record["id"] != item.id:
         return False
+    if "vertexSet" in item.document:
+        return record["text"] == " ".join(" ".join(sentence) for sentence in item.document["sents"])
     text = item.document.get("text")
     return not isinstance(text, str) or text == record["text"]

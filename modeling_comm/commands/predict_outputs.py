@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -165,6 +165,12 @@ class ResumableOutput(StandardOutput):
         for file, written in zip(self._files, self._written, strict=True):
             file.truncate(written.size)
 
+    def written_lines(self) -> tuple[Iterator[dict], Iterator[dict]]:
+        """The records and the rejections that are done, where the file is of JSON lines."""
+        paths = (self.path, self.rejected_path)
+        records, rejected = (_lines(path, done.size) for path, done in zip(paths, self._written, strict=True))
+        return records, rejected
+
     def begin(self) -> None:
         if not self._written[0].size:  # a finished run of no documents has written it
             super().begin()
@@ -184,6 +190,10 @@ class ResumableOutput(StandardOutput):
         before = {name: value for name, value in state["settings"].items() if name not in others}
         check_unchanged(before, self.settings, self.path, _RESTART)
         self._written = _check_files(self.path, state)
+        header = self._header()
+        with self.path.open("rb") as file:
+            if self._written[0].size and file.read(len(header)) != header:
+                raise ValueError(f"{self.path}: found other columns, expected {', '.join(COLUMNS)}; {_RESTART}")
         for name in ("finished", "read", "input_sha256"):
             setattr(self, name, state[name])
         self.counts |= state["counts"]  # earlier versions did not count all of these
@@ -216,6 +226,13 @@ class ResumableOutput(StandardOutput):
     def __exit__(self, *_: object) -> None:
         for file in self._files:
             file.close()
+
+
+def _lines(path, size):
+    if path.is_file():
+        with path.open("rb") as file:
+            while file.tell() < size:
+                yield json.loads(file.readline())
 
 
 def _append(file, content, size):

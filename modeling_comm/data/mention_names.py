@@ -22,6 +22,8 @@ class MentionNames:
             for place, mention in enumerate(mentions):
                 sentence, (start, end) = document["sents"][mention["sent_id"]], mention["pos"]
                 name = "".join(mention["name"].split())
+                if not name:
+                    continue
                 self._mentions += 1
                 if "".join(sentence[start:end]) == name:
                     continue

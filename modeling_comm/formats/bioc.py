@@ -13,9 +13,9 @@ from .entity_ids import split_joined_ids
 from .format_registry import register_format
 from .import_report import ImportReport
 
-# The ids of an annotation are in one of these fields of its infons; corpora differ.
 # Of the nodes of a relation, in the order of head and tail, in small letters.
 _ROLES = (("head", "tail"), ("subject", "object"), ("entity1", "entity2"), ("arg1", "arg2"))
+# The ids of an annotation are in one of these fields of its infons; corpora differ.
 _ID_FIELDS = ("identifier", "Identifier", "MESH", "NCBI GENE", "NCBI Gene", "ID")
 # By part of a document in JSON: the fields that the library takes as they are, with their types, and the lists of further parts.
 _ID, _OFFSET = (str, Integral, type(None)), Integral
@@ -111,9 +111,9 @@ def _annotated(document, report, index, path):
             # A number is an id, too.
             ids = next((str(annotation.infons[name]) for name in _ID_FIELDS if annotation.infons.get(name)), "")
             ids_of[annotation.id] = ids
-            if not annotation.locations:
-                field = f"{place}annotations[{number}].locations"
-                raise DocumentError(path, index, title, field, "none", "at least one, with offset and length")
+            if not annotation.locations:  # a concept of the whole document
+                report.drop("annotations without a place in the text")
+                continue
             if len(annotation.locations) != 1:
                 report.drop("mentions in several pieces")
                 continue
