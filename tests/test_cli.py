@@ -1454,11 +1454,11 @@ def test_a_document_of_docred_that_has_changed_is_named(predict, tmp_path, form,
     given = [{**document, "text": "of one's own"} for document in documents(4)]
     source = write_lines(tmp_path / "in.jsonl", given)
     assert predict(source, form) == 0
-    given[2]["sents"][0] = ["Another", *given[2]["sents"][0][1:]]
-    write_lines(source, given)
-    capsys.readouterr()
-    assert predict(source, form) == 2
-    assert "found another line 3 than" in error_line(capsys)
+    for sents in ([["Another", *given[2]["sents"][0][1:]], *given[2]["sents"][1:]], [1], None):
+        write_lines(source, [*given[:2], {**given[2], "sents": sents}, given[3]])
+        capsys.readouterr()
+        assert predict(source, form) == 2
+        assert "found another line 3 than" in error_line(capsys)
 
 
 def test_a_half_written_rejection_is_no_obstacle(resume, tmp_path, capsys):

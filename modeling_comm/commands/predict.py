@@ -144,11 +144,9 @@ def _form_of(output):
 
 
 def _of_all(number, total):
-    return (
-        counted(number, ("document is", "documents are"))
-        if total is None
-        else f"{number:,} of {counted(total, DOCUMENTS)} are"
-    )
+    if total is None:
+        return counted(number, ("document is", "documents are"))
+    return f"{number:,} of {counted(total, DOCUMENTS)} are"
 
 
 def _help(args, processes):
@@ -240,11 +238,9 @@ def _items_left(args, output):
     items = _Items(args)
     items.skip(output.read)
     if output.read and items.sha256 != output.input_sha256:
-        changed = (
-            changed_item(with_ids(read_items(args.input, args.format)), output)
-            if args.input != STANDARD_STREAM
-            else None
-        )
+        # Standard input was read.
+        again = with_ids(read_items(args.input, args.format)) if args.input != STANDARD_STREAM else ()
+        changed = changed_item(again, output)
         found = f"found another {changed.kind} {changed.place} than" if changed else "begins otherwise than it did for"
         raise ValueError(
             f"{args.input}: {found} {args.output}, expected the documents that are done as they were, and new ones behind them; "
