@@ -90,7 +90,7 @@ def find_mentions(ner: Callable, text: str, sentence_splitter: Callable | None =
             sentences = None
         else:
             sentences += [(start + offset, end + offset) for start, end in of_part]
-    return FoundMentions(mentions, sentences)
+    return FoundMentions(mentions, sentences or None)
 
 
 def _joined(sentences, longest):
