@@ -425,9 +425,10 @@ def relation_labels(
         )
     unknown = sorted(set(occurring) - set(relations))
     if unknown:
-        where = places.get(unknown[0], "a document")  # one that is read as another has its own name there
+        where = places.get(unknown[0])  # not of one as which another relation is read
         raise ValueError(
-            f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}, which {where} has"
+            f"{rel2id or rel_info}: expected all relations of the documents, found no {', '.join(unknown)}"
+            f"{f' (first in {where})' if where else ''}"
         )
     return [null_label, *relations], {relation: names.get(relation, relation) for relation in (*relations, *inverse)}
 
@@ -438,7 +439,7 @@ def _first_places(documents):
     for document in documents:
         for number, label in enumerate(document.get("labels") or ()):
             if label["r"] not in places:
-                places[label["r"]] = f"document {document.get('title')!r}, field labels[{number}].r,"
+                places[label["r"]] = f"document {document.get('title')!r}, field labels[{number}].r"
     return places
 
 

@@ -1,5 +1,7 @@
 """The losses that come with the library. The head of `loss_base.py` says what all of them promise, and their notation."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -238,6 +240,14 @@ def ncrl_loss(
     return reduce_losses(losses, reduction)
 
 
+@contextmanager
+def fixed_random_numbers() -> Iterator[None]:
+    """The same random numbers of torch's generator of the CPU within each such context; those of a training stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
 def check_loss_of_unasked(config: Any) -> None:
     """
     Refuses a loss that cannot leave out a relation which a pair is not asked about, see
@@ -258,8 +268,7 @@ def check_loss_of_unasked(config: Any) -> None:
         logits[:, -1] = -depth
         # Of the only relation there is, the other pairs are asked about it.
         rows = slice(None) if config.num_labels > 2 else slice(1, None)
-        with torch.random.fork_rng(devices=[]):  # those of a training stay as they are
-            torch.default_generator.manual_seed(0)
+        with fixed_random_numbers():
             results.append(loss(logits[rows], labels[rows], reduction="none"))
     first, again, deeper = results
     expected = "with symmetric relations among directed ones, a loss "

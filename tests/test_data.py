@@ -586,7 +586,7 @@ def test_relations_of_the_documents(tmp_path):
         relation_labels(tmp_path, [make_document(labels=[{"h": 0, "t": 1, "r": "Na"}])])
     assert relation_labels(tmp_path, [make_document()], null_label="no_relation")[0] == ["no_relation", "P19"]
     path = write(tmp_path / "rel_info.json", {"P1": "one"})
-    with pytest.raises(ValueError, match=rf"{path}.*P19, which document '.*', field labels\[0\].r, has"):
+    with pytest.raises(ValueError, match=rf"{path}.*P19 \(first in document '.*', field labels\[0\].r\)$"):
         relation_labels(tmp_path, [make_document()])
 
 

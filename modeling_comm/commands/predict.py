@@ -40,7 +40,7 @@ from .predict_suspects import Suspects, working_file
 SOME_REJECTED = 3
 _OTHER_FILES = ("other file beside those in .txt is", "other files beside those in .txt are")
 # Of files that other programs could not read if JSON lines were in them.
-_OTHER_FORMS = {*(".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".html", ".htm"), *(".ttl", ".nt", ".graphml", ".gexf")}
+_OTHER_FORMS = (".tsv", ".xls", ".xlsx", ".ods", ".parquet", ".html", ".htm", ".ttl", ".nt", ".graphml", ".gexf")
 # Flags that decide the records, beside the models. `batch_size` moves the last bits of scores only: who runs out of memory may
 # resume with another.
 _SETTINGS = ("format", "device", "dtype", "quantize", "threshold_offset", "type_constraint")
@@ -281,9 +281,9 @@ def _predict(args, output, processes, items, total):
 
 
 def _named(item):
-    """An item in a message; an id that is its place says nothing more."""
-    place, is_place = f"{item.kind} {item.place}", item.kind == "file" or str(item.id).startswith("#")
-    return place if item.id is None or is_place else f"{place}, id {item.id!r}"
+    """An item in a message. The name of a file says more than its id."""
+    place = f"{item.kind} {item.place}"
+    return place if item.id is None or item.kind == "file" else f"{place}, id {item.id!r}"
 
 
 def _predict_own(args, items: _Items, processes: OneProcess | SeveralProcesses) -> Iterator[int | None]:

@@ -47,7 +47,6 @@ class StandardOutput:
 
     Attributes:
         form (`str`): as given.
-        settings (`dict`): what decides the records, as far as that is kept.
         finished (`bool`): whether there is nothing left to do.
         read (`int`), input_sha256 (`str`, *optional*): how many items of the input are done, and the hash of these.
         counts (`dict`): `documents`, those of them `without_text` and `without_entities`, `triples`, those of them `derived` by
@@ -60,7 +59,6 @@ class StandardOutput:
         self._lines: Callable[[Sequence[PredictionRecord]], bytes]
         self._header, self._lines = _FORMS[form]  # type: ignore[assignment]
         self._stream = stream
-        self.settings: dict = {}
         self.finished, self.read = False, 0
         self.input_sha256: str | None = None
         numbers = ("documents", "without_text", "without_entities", "triples", "derived", "rejected")

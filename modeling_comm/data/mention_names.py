@@ -6,7 +6,7 @@ from ..documents import Document
 
 logger = logging.getLogger(__name__)
 
-_FEW = 0.05  # the share of mentions that may have another name; of five published files it is 0.0002
+_FEW = 0.05  # the share of mentions that may have another name, as hardly any of published files has
 
 
 class MentionNames:

@@ -9,7 +9,7 @@ from transformers.utils import logging
 
 from ..candidate_pairs import CandidatePairs
 from ..configuration_comm import CommConfig
-from ..losses import check_loss_of_unasked, get_loss, loss_from_config
+from ..losses import check_loss_of_unasked, fixed_random_numbers, get_loss, loss_from_config
 from ..settings import SettingError
 from .encode_dataset import column_of
 from .training_args import CommTrainingArguments
@@ -60,8 +60,7 @@ def check_reductions(config: CommConfig) -> None:
     labels[0, 1] = 1
     results = []
     for reduction in ("none", "sum", "mean", "sum"):
-        with torch.random.fork_rng(devices=[]):  # those of a training stay as they are
-            torch.default_generator.manual_seed(0)
+        with fixed_random_numbers():
             results.append(loss(logits, labels, reduction=reduction))
     rounding = max(1e-5, *(4 * torch.finfo(result.dtype).eps for result in results))
     each, total, mean, again = (result.detach().double() for result in results)
